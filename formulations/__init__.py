@@ -1,0 +1,1 @@
+"""Networks, action spaces, bounds and formulations for Pyomo models."""

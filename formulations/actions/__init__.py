@@ -1,0 +1,1 @@
+"""Action spaces: feasible sets as constraint blocks that compose with ``&``."""

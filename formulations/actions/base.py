@@ -1,0 +1,463 @@
+"""What every action space is: the contract, and defaults that hold for any linear block.
+
+An action is a binary vector over ``n_actions`` actions (arms). A space knows the feasible vectors
+in several ways at once: as Pyomo constraints (:meth:`ActionSpace.constrain`), as an independent
+check (:meth:`ActionSpace.violations`), and as an oracle for linear objectives
+(:meth:`ActionSpace.linear_max`). The first two must accept exactly the same actions.
+
+A new block needs ``n_actions``, ``constrain``, ``violations`` and ``to_dict``; everything else has
+a default that is right, if not fast.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import ArrayLike, NDArray
+
+from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.linear_oracle import LinearOracle
+from milp_rl.formulations.network import FloatArray
+
+ActionArray = NDArray[np.int8]
+BoolArray = NDArray[np.bool_]
+
+
+class ActionSpace(ABC):
+    """A feasible set over ``n_actions`` binary action variables."""
+
+    @property
+    @abstractmethod
+    def n_actions(self) -> int:
+        """Number of binary action variables."""
+
+    @abstractmethod
+    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
+        """Write the constraints on ``actions``, and all auxiliary variables, onto ``block``.
+
+        Parameters
+        ----------
+        block
+            An empty Pyomo block (or model) of this space's own.
+        actions
+            ``n_actions`` binary Pyomo variables, on any block.
+        """
+
+    @abstractmethod
+    def violations(self, action: ArrayLike) -> list[str]:
+        """Check one action without any solver.
+
+        Returns
+        -------
+        list of str
+            Empty if feasible; otherwise which constraints are violated and by how much.
+
+        Raises
+        ------
+        ValueError
+            If ``action`` is not a binary vector of length ``n_actions``.
+        """
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description, ``{"type": class name, parameter: value, ...}``."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether :meth:`linear_max` gives the true maximum rather than an upper bound on it."""
+        return False
+
+    @property
+    def down_closed(self) -> bool:
+        """Whether a feasible action stays feasible when any of its ones is set to zero."""
+        return False
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ActionSpace:
+        """Rebuild a space from :meth:`to_dict`.
+
+        A block whose constructor takes the same names as ``to_dict`` gives needs no ``from_dict``
+        of its own.
+
+        Raises
+        ------
+        ValueError
+            If the type is unknown or a parameter is missing or wrong.
+        """
+        if not isinstance(data, Mapping) or not isinstance(data.get("type"), str):
+            raise ValueError('an action space needs a "type" naming its class')
+        kinds = {kind.__name__: kind for kind in _subclasses(ActionSpace)}
+        if data["type"] not in kinds:
+            raise ValueError(
+                f"unknown action space {data['type']!r}; known are {', '.join(sorted(kinds))}"
+                " (a class of your own must be imported first)"
+            )
+        kind = kinds[data["type"]]
+        parameters = {key: value for key, value in data.items() if key != "type"}
+        try:
+            return kind._from_parameters(parameters)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"wrong parameters for {data['type']}: {error}") from error
+
+    @classmethod
+    def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
+        return cls(**parameters)
+
+    def to_json(self, path: str | Path) -> None:
+        """Write :meth:`to_dict` as JSON; the file appears whole or not at all."""
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        write_atomically(path, text.encode())
+
+    @staticmethod
+    def from_json(path: str | Path) -> ActionSpace:
+        """Read a space written by :meth:`to_json`.
+
+        Raises
+        ------
+        ValueError
+            If the file is not JSON or not an action space.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a JSON file: {error}") from error
+        return ActionSpace.from_dict(data)
+
+    def add_to(self, block: Any, actions: Sequence[Any] | None = None) -> list[Any]:
+        """Add the space to a Pyomo block.
+
+        Parameters
+        ----------
+        block
+            A Pyomo block (or model) with nothing of another space on it.
+        actions
+            Existing binary variables to constrain, in order; without, ``block.action`` is
+            created.
+
+        Returns
+        -------
+        list
+            The ``n_actions`` binary variables.
+        """
+        if actions is None:
+            block.action = pyo.Var(range(self.n_actions), domain=pyo.Binary)
+            actions = list(block.action.values())
+        elif len(actions) != self.n_actions:
+            raise ValueError(
+                f"the space has {self.n_actions} actions, got {len(actions)} variables"
+            )
+        self.constrain(block, actions)
+        return list(actions)
+
+    def linear_max(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Bound ``max coefficients @ action`` over the space from above, batched.
+
+        The default solves the linear relaxation of the block with HiGHS.
+
+        Parameters
+        ----------
+        coefficients
+            Shape (batch, n_actions).
+        fixed_one, fixed_zero
+            Boolean masks of actions held at one or zero, shape (n_actions,) or
+            (batch, n_actions).
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (batch,); never below the true maximum, equal to it if :attr:`exact`;
+            ``-inf`` where the fixings are found to leave no feasible action.
+        """
+        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+        return self._oracle.maxima(c, one, zero)
+
+    def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
+        """Draw random feasible actions.
+
+        Parameters
+        ----------
+        rng
+            Source of randomness.
+        n
+            How many, drawn independently.
+        maximal
+            Keep adding actions while any fits, as a policy that spends its whole budget does;
+            otherwise every feasible action has positive probability.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (n, n_actions), int8.
+        """
+        return np.array([self._sample_one(rng, maximal) for _ in range(n)], dtype=np.int8).reshape(
+            n, self.n_actions
+        )
+
+    def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
+        action = np.zeros(self.n_actions, dtype=np.int8)
+        visited: list[ActionArray] = [] if self.violations(action) else [action.copy()]
+        while len(additions := self.extensions(action)):
+            action[rng.choice(additions)] = 1
+            if not self.violations(action):
+                visited.append(action.copy())
+        if not visited:
+            raise ValueError("the space has no feasible action to sample")
+        return visited[-1] if maximal else visited[rng.integers(len(visited))]
+
+    def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
+        """Return the single additions that keep a partial action completable.
+
+        Parameters
+        ----------
+        action
+            Binary vector; may be incomplete (all zeros to start building).
+
+        Returns
+        -------
+        numpy.ndarray
+            Indices ``i`` with ``action[i] == 0`` for which some feasible action contains
+            ``action`` and ``i``. Where :attr:`down_closed`, those for which the sum itself is
+            feasible.
+        """
+        a = self.check_action(action)
+        result = []
+        for i in np.flatnonzero(a == 0):
+            a[i] = 1
+            if not self.violations(a) if self.down_closed else self.completable(a):
+                result.append(i)
+            a[i] = 0
+        return np.array(result, dtype=np.intp)
+
+    def completable(self, action: ArrayLike) -> bool:
+        """Whether some feasible action contains all ones of ``action``.
+
+        The default asks HiGHS for a feasible point of the block.
+        """
+        a = self.check_action(action)
+        if not self.violations(a):
+            return True
+        return not self.down_closed and self._oracle.feasible(a.astype(bool))
+
+    def enumerate(self, limit: int = 100_000) -> ActionArray:
+        """List every feasible action, in lexicographic order of their index sets.
+
+        Parameters
+        ----------
+        limit
+            Largest number of actions to list.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (count, n_actions), int8.
+
+        Raises
+        ------
+        ValueError
+            If there are more than ``limit``.
+        """
+        found: list[ActionArray] = []
+
+        def visit(action: ActionArray, last: int) -> None:
+            if not self.violations(action):
+                found.append(action.copy())
+                self._check_limit(len(found), limit)
+            for i in self.extensions(action):
+                if i > last:
+                    action[i] = 1
+                    visit(action, int(i))
+                    action[i] = 0
+
+        visit(np.zeros(self.n_actions, dtype=np.int8), -1)
+        return np.array(found, dtype=np.int8).reshape(len(found), self.n_actions)
+
+    def count(self, limit: int = 100_000) -> int:
+        """Count the feasible actions; raises ``ValueError`` beyond ``limit`` if it must list."""
+        return len(self.enumerate(limit))
+
+    def check_action(self, action: ArrayLike) -> ActionArray:
+        """Return a copy of ``action`` as int8, or raise ``ValueError`` if it is not binary."""
+        a = np.asarray(action)
+        if a.shape != (self.n_actions,):
+            raise ValueError(f"an action has shape ({self.n_actions},), got {a.shape}")
+        bad = np.flatnonzero((a != 0) & (a != 1))
+        if len(bad):
+            raise ValueError(f"action[{bad[0]}] is {a[bad[0]]}, but actions are 0 or 1")
+        return a.astype(np.int8)
+
+    def __and__(self, other: ActionSpace) -> ActionSpace:
+        """Intersect two spaces over the same actions."""
+        if not isinstance(other, ActionSpace):
+            return NotImplemented
+        return Intersection([self, other])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ActionSpace) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_dict(), sort_keys=True))
+
+    def __repr__(self) -> str:
+        parameters = (f"{k}={v!r}" for k, v in self.to_dict().items() if k != "type")
+        return f"{type(self).__name__}({', '.join(parameters)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the loaded solver out of pickles and copies; it is rebuilt when needed."""
+        return {k: v for k, v in self.__dict__.items() if k != "_oracle"}
+
+    @cached_property
+    def _oracle(self) -> LinearOracle:
+        model = pyo.ConcreteModel()
+        return LinearOracle.of_block(model, self.add_to(model))
+
+    def _check_linear(
+        self, coefficients: ArrayLike, fixed_one: ArrayLike | None, fixed_zero: ArrayLike | None
+    ) -> tuple[FloatArray, BoolArray | None, BoolArray | None]:
+        """Check the arguments of ``linear_max``; masks come back as (batch, n) or ``None``."""
+        c = np.asarray(coefficients, dtype=np.float64)
+        if c.ndim != 2 or c.shape[1] != self.n_actions:
+            raise ValueError(
+                f"coefficients must have shape (batch, {self.n_actions}), got {c.shape}"
+            )
+
+        def mask(values: ArrayLike | None, name: str) -> BoolArray | None:
+            if values is None:
+                return None
+            m = np.asarray(values, dtype=bool)
+            if m.shape not in ((self.n_actions,), c.shape):
+                raise ValueError(f"{name} must have shape ({self.n_actions},) or {c.shape}")
+            return np.broadcast_to(m, c.shape) if m.any() else None
+
+        return c, mask(fixed_one, "fixed_one"), mask(fixed_zero, "fixed_zero")
+
+    @staticmethod
+    def _check_limit(count: float, limit: int) -> None:
+        if count > limit:
+            raise ValueError(
+                f"the space has more than {limit} feasible actions; raise `limit` to list them"
+            )
+
+
+class Intersection(ActionSpace):
+    """The actions that are feasible for every member; written ``a & b``.
+
+    ``linear_max`` is the smallest of the members' (a relaxation), with actions that one member
+    forces to zero or one fixed for all.
+
+    Parameters
+    ----------
+    members
+        Two or more spaces over the same number of actions.
+    """
+
+    def __init__(self, members: Iterable[ActionSpace]) -> None:
+        flat: list[ActionSpace] = []
+        for member in members:
+            flat.extend(member.members if isinstance(member, Intersection) else [member])
+        if not flat:
+            raise ValueError("an intersection needs at least one space")
+        sizes = [member.n_actions for member in flat]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"the spaces to intersect have different numbers of actions: {sizes}")
+        self.members: tuple[ActionSpace, ...] = tuple(flat)
+
+    @property
+    def n_actions(self) -> int:
+        """Number of binary action variables."""
+        return self.members[0].n_actions
+
+    @property
+    def down_closed(self) -> bool:
+        """True if every member is."""
+        return all(member.down_closed for member in self.members)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {"type": "Intersection", "members": [member.to_dict() for member in self.members]}
+
+    @classmethod
+    def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
+        return cls([ActionSpace.from_dict(member) for member in parameters["members"]])
+
+    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
+        """Write each member's constraints on a sub-block ``block.member[i]``."""
+        block.member = pyo.Block(range(len(self.members)))
+        for i, member in enumerate(self.members):
+            member.constrain(block.member[i], actions)
+
+    def violations(self, action: ArrayLike) -> list[str]:
+        """Collect the members' violations."""
+        return [text for member in self.members for text in member.violations(action)]
+
+    def linear_max(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Return the smallest of the members' bounds."""
+        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+        forced_one, forced_zero = self._forced
+        if forced_one.any():
+            one = np.broadcast_to(forced_one, c.shape) if one is None else one | forced_one
+        if forced_zero.any():
+            zero = np.broadcast_to(forced_zero, c.shape) if zero is None else zero | forced_zero
+        bound = np.full(len(c), math.inf)
+        for member in self.members:
+            bound = np.minimum(bound, member.linear_max(c, one, zero))
+        return bound
+
+    @cached_property
+    def _forced(self) -> tuple[BoolArray, BoolArray]:
+        unit = np.eye(self.n_actions)
+        highest = np.min([member.linear_max(unit) for member in self.members], axis=0)
+        lowest = -np.min([member.linear_max(-unit) for member in self.members], axis=0)
+        return lowest > 0.5, highest < 0.5
+
+    def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
+        """Return the additions that every member allows, checked jointly where needed."""
+        a = self.check_action(action)
+        allowed = set(range(self.n_actions))
+        for member in self.members:
+            allowed &= set(member.extensions(a).tolist())
+        if not self.down_closed:
+            for i in sorted(allowed):
+                a[i] = 1
+                if not self.completable(a):
+                    allowed.discard(i)
+                a[i] = 0
+        return np.array(sorted(allowed), dtype=np.intp)
+
+    def enumerate(self, limit: int = 100_000) -> ActionArray:
+        """List the actions of the first member that lists, kept where feasible for all."""
+        for member in self.members:
+            try:
+                candidates = member.enumerate(limit)
+            except ValueError:
+                continue
+            others = [other for other in self.members if other is not member]
+            keep = [not any(other.violations(a) for other in others) for a in candidates]
+            return candidates[np.array(keep, dtype=bool)]
+        return super().enumerate(limit)
+
+    def __repr__(self) -> str:
+        return " & ".join(repr(member) for member in self.members)
+
+
+def _subclasses(kind: type[ActionSpace]) -> Iterable[type[ActionSpace]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _subclasses(child)

@@ -1,0 +1,237 @@
+"""The budget block: at most, or exactly, k of n actions, optionally within a cost budget."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import ArrayLike, NDArray
+
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.knapsack import fractional_knapsack
+from milp_rl.formulations.network import FloatArray, check_vector
+
+_TOLERANCE = 1e-9
+
+
+class BudgetTopK(ActionSpace):
+    r"""At most (or exactly) k of n actions, optionally of limited total cost.
+
+    .. math:: \sum_i a_i \le k \;(\text{or} = k), \qquad \sum_i c_i a_i \le b
+
+    Without costs, ``linear_max`` is exact: the sum of the k largest positive coefficients (of the
+    k largest, if exactly k). With costs it is the smaller of that and the fractional knapsack.
+
+    Parameters
+    ----------
+    n_actions
+        Number of actions, at least 1.
+    k
+        Largest number of chosen actions, 0 to ``n_actions``.
+    exactly
+        Require exactly k.
+    costs
+        Nonnegative cost an action, shape (n_actions,); with ``budget``.
+    budget
+        Largest total cost, nonnegative.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range or no action is feasible.
+    """
+
+    def __init__(
+        self,
+        n_actions: int,
+        k: int,
+        *,
+        exactly: bool = False,
+        costs: ArrayLike | None = None,
+        budget: float | None = None,
+    ) -> None:
+        if n_actions < 1:
+            raise ValueError(f"n_actions must be at least 1, got {n_actions}")
+        if not 0 <= k <= n_actions:
+            raise ValueError(f"k must be between 0 and n_actions = {n_actions}, got {k}")
+        if (costs is None) != (budget is None):
+            raise ValueError("costs and budget go together: give both or neither")
+        self._n_actions = int(n_actions)
+        self.k = int(k)
+        self.exactly = bool(exactly)
+        self.costs: FloatArray | None = None
+        self.budget: float | None = None
+        if costs is not None and budget is not None:
+            self.costs = check_vector(costs, "costs")
+            self.budget = float(budget)
+            if self.costs.shape != (n_actions,) or (self.costs < 0).any():
+                raise ValueError(f"costs must be {n_actions} nonnegative numbers, got {costs}")
+            if not (math.isfinite(self.budget) and self.budget >= 0):
+                raise ValueError(f"budget must be a nonnegative number, got {budget}")
+            cheapest = float(np.sort(self.costs)[:k].sum())
+            if exactly and cheapest > self.budget + _TOLERANCE:
+                raise ValueError(
+                    f"no feasible action: the {k} cheapest actions cost {cheapest:g},"
+                    f" more than the budget of {self.budget:g}"
+                )
+
+    @property
+    def n_actions(self) -> int:
+        """Number of binary action variables."""
+        return self._n_actions
+
+    @property
+    def exact(self) -> bool:
+        """True without costs."""
+        return self.costs is None
+
+    @property
+    def down_closed(self) -> bool:
+        """True unless exactly k are required."""
+        return not self.exactly
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        data: dict[str, Any] = {
+            "type": "BudgetTopK",
+            "n_actions": self.n_actions,
+            "k": self.k,
+            "exactly": self.exactly,
+        }
+        if self.costs is not None:
+            data |= {"costs": self.costs.tolist(), "budget": self.budget}
+        return data
+
+    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
+        """Write the cardinality constraint and, with costs, the knapsack."""
+        chosen = pyo.quicksum(actions)
+        block.cardinality = pyo.Constraint(
+            expr=chosen == self.k if self.exactly else chosen <= self.k
+        )
+        if self.costs is not None:
+            cost = pyo.quicksum(float(c) * a for c, a in zip(self.costs, actions, strict=True))
+            block.cost = pyo.Constraint(expr=cost <= self.budget)
+
+    def violations(self, action: ArrayLike) -> list[str]:
+        """Check cardinality and cost."""
+        a = self.check_action(action)
+        found = []
+        chosen = int(a.sum())
+        if chosen > self.k or (self.exactly and chosen != self.k):
+            word = "exactly" if self.exactly else "at most"
+            found.append(f"{chosen} actions chosen, {word} {self.k} allowed")
+        if self.costs is not None and self.budget is not None:
+            cost = float(self.costs @ a)
+            if cost > self.budget + _TOLERANCE:
+                found.append(
+                    f"cost {cost:g} exceeds the budget {self.budget:g} by {cost - self.budget:g}"
+                )
+        return found
+
+    def linear_max(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Sum the k best coefficients; with costs, at most the fractional knapsack."""
+        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+        if one is None and zero is None:
+            if self.k == 0:
+                bound = np.zeros(len(c))
+            else:
+                best = np.partition(c, self.n_actions - self.k, axis=1)[:, -self.k :]
+                bound = best.sum(axis=1) if self.exactly else np.maximum(best, 0.0).sum(axis=1)
+        else:
+            bound = self._fixed_top_k(c, one, zero)
+        if self.costs is not None and self.budget is not None:
+            bound = np.minimum(bound, fractional_knapsack(c, self.costs, self.budget, one, zero))
+        return bound
+
+    def _fixed_top_k(
+        self,
+        c: FloatArray,
+        one: NDArray[np.bool_] | None,
+        zero: NDArray[np.bool_] | None,
+    ) -> FloatArray:
+        fixed = np.zeros(c.shape, dtype=bool)
+        base = np.zeros(len(c))
+        left = np.full(len(c), self.k)
+        if one is not None:
+            fixed |= one
+            base = np.where(one, c, 0.0).sum(axis=1)
+            left = self.k - one.sum(axis=1)
+        if zero is not None:
+            fixed |= zero
+        free = np.where(fixed, -np.inf, c)
+        ranked = -np.sort(-free, axis=1)[:, : max(self.k, 1)]
+        take = np.arange(ranked.shape[1]) < left[:, None]
+        gain = ranked if self.exactly else np.maximum(ranked, 0.0)
+        bound = base + np.where(take, gain, 0.0).sum(axis=1)
+        bound[left < 0] = -np.inf
+        if one is not None and zero is not None:
+            bound[(one & zero).any(axis=1)] = -np.inf
+        return bound
+
+    def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
+        """Return the unchosen actions that still fit count and budget."""
+        a = self.check_action(action)
+        chosen = int(a.sum())
+        if chosen >= self.k:
+            return np.array([], dtype=np.intp)
+        free = np.flatnonzero(a == 0)
+        if self.costs is None or self.budget is None:
+            return free
+        left = self.budget - float(self.costs @ a) + _TOLERANCE
+        fits = self.costs[free] <= left
+        if self.exactly:
+            fits = np.array([self._cheapest_completion(a, i) <= left for i in free], dtype=bool)
+        return free[fits]
+
+    def _cheapest_completion(self, action: ActionArray, addition: int) -> float:
+        """Return the smallest cost of exactly k actions that contain action and addition."""
+        assert self.costs is not None
+        others = np.flatnonzero(action == 0)
+        others = others[others != addition]
+        missing = self.k - int(action.sum()) - 1
+        return float(self.costs[addition] + np.sort(self.costs[others])[:missing].sum())
+
+    def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
+        """Draw random feasible actions; without costs, the number chosen is uniform on 0..k."""
+        if self.costs is not None:
+            return super().sample(rng, n, maximal=maximal)
+        if self.exactly or maximal:
+            sizes = np.full(n, self.k)
+        else:
+            sizes = rng.integers(0, self.k + 1, size=n)
+        ranks = np.argsort(np.argsort(rng.random((n, self.n_actions)), axis=1), axis=1)
+        return (ranks < sizes[:, None]).astype(np.int8)
+
+    def count(self, limit: int = 100_000) -> int:
+        """Count the feasible actions, in closed form without costs."""
+        if self.costs is not None:
+            return super().count(limit)
+        smallest = self.k if self.exactly else 0
+        return sum(math.comb(self.n_actions, size) for size in range(smallest, self.k + 1))
+
+    def enumerate(self, limit: int = 100_000) -> ActionArray:
+        """List every feasible action, smallest sets first."""
+        if self.costs is None:
+            self._check_limit(self.count(), limit)
+        smallest = self.k if self.exactly else 0
+        rows: list[ActionArray] = []
+        for size in range(smallest, self.k + 1):
+            for chosen in itertools.combinations(range(self.n_actions), size):
+                indices = list(chosen)
+                if self.costs is not None and self.budget is not None:
+                    if self.costs[indices].sum() > self.budget + _TOLERANCE:
+                        continue
+                    self._check_limit(len(rows) + 1, limit)
+                row = np.zeros(self.n_actions, dtype=np.int8)
+                row[indices] = 1
+                rows.append(row)
+        return np.array(rows, dtype=np.int8).reshape(len(rows), self.n_actions)

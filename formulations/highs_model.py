@@ -1,0 +1,38 @@
+"""Loading a :class:`LinearModel` into highspy."""
+
+from __future__ import annotations
+
+import highspy
+import numpy as np
+
+from milp_rl.formulations.linear_model import LinearModel
+
+
+def new_highs() -> highspy.Highs:
+    """Return a silent, single-threaded HiGHS instance."""
+    highs = highspy.Highs()
+    highs.setOptionValue("output_flag", False)
+    highs.setOptionValue("threads", 1)
+    return highs
+
+
+def pass_model(highs: highspy.Highs, model: LinearModel) -> None:
+    """Load ``model`` as a maximisation problem, replacing what was loaded."""
+    lp = highspy.HighsLp()
+    lp.num_col_ = model.n_columns
+    lp.num_row_ = model.n_rows
+    lp.sense_ = highspy.ObjSense.kMaximize
+    lp.offset_ = model.offset
+    lp.col_cost_ = model.objective
+    lp.col_lower_ = model.column_lower
+    lp.col_upper_ = model.column_upper
+    lp.row_lower_ = model.row_lower
+    lp.row_upper_ = model.row_upper
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    lp.a_matrix_.start_ = model.matrix.indptr.astype(np.int32)
+    lp.a_matrix_.index_ = model.matrix.indices.astype(np.int32)
+    lp.a_matrix_.value_ = model.matrix.data
+    if model.integer.any():
+        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+        lp.integrality_ = [kinds[int(flag)] for flag in model.integer]
+    highs.passModel(lp)

@@ -1,0 +1,141 @@
+"""A mixed-integer linear model as arrays, the form in which solvers take it.
+
+:func:`compile_pyomo` turns any linear Pyomo model or block into this form through Pyomo's own
+standard-form compiler, so that action spaces written once as Pyomo constraints are loaded into
+highspy and gurobipy without Pyomo in the loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import NDArray
+from pyomo.common.errors import PyomoException
+from pyomo.core.base.var import VarData
+from pyomo.opt import WriterFactory
+from scipy import sparse
+
+from milp_rl.formulations.network import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """Maximise ``objective @ x + offset`` over rows, column bounds and integrality.
+
+    Parameters
+    ----------
+    objective
+        Shape (columns,).
+    offset
+        Constant added to the objective.
+    matrix
+        Sparse rows, shape (rows, columns).
+    row_lower, row_upper
+        Shape (rows,), infinite where a row has no such side.
+    column_lower, column_upper
+        Shape (columns,), infinite where a column is free.
+    integer
+        Shape (columns,), true for integer columns.
+    """
+
+    objective: FloatArray
+    offset: float
+    matrix: sparse.csr_array
+    row_lower: FloatArray
+    row_upper: FloatArray
+    column_lower: FloatArray
+    column_upper: FloatArray
+    integer: NDArray[np.bool_]
+
+    @property
+    def n_columns(self) -> int:
+        """Number of variables."""
+        return len(self.objective)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of constraints."""
+        return len(self.row_lower)
+
+    def relaxed(self) -> LinearModel:
+        """Return the model with integrality dropped."""
+        return replace(self, integer=np.zeros(self.n_columns, dtype=bool))
+
+
+def compile_pyomo(
+    block: Any, columns: list[VarData] | None = None
+) -> tuple[LinearModel, list[VarData]]:
+    """Compile a linear Pyomo model or block.
+
+    Parameters
+    ----------
+    block
+        A Pyomo block with linear constraints and at most one active objective. A minimised
+        objective is negated; without objective, the objective is zero.
+    columns
+        Variables that come first, in this order, whether or not a constraint uses them.
+
+    Returns
+    -------
+    tuple
+        The model (to be maximised) and the Pyomo variables in column order. Fixed variables are
+        folded in as constants and are not columns, unless named in ``columns``.
+
+    Raises
+    ------
+    ValueError
+        If there is more than one active objective, or something is not linear.
+    """
+    first = list(columns or [])
+    writer = WriterFactory("compile_standard_form")
+    try:
+        info = writer.write(block, mixed_form=True, set_sense=pyo.maximize)
+    except PyomoException as error:  # nonlinear terms, other components
+        raise ValueError(f"the model is not a mixed-integer linear model: {error}") from error
+    if len(info.objectives) > 1:
+        names = ", ".join(objective.name for objective in info.objectives)
+        raise ValueError(
+            f"the model has several active objectives ({names}); deactivate all but one"
+        )
+
+    position = {id(var): i for i, var in enumerate(first)}
+    variables = list(first)
+    for var in info.columns:
+        if id(var) not in position:
+            position[id(var)] = len(variables)
+            variables.append(var)
+    new_index = np.array([position[id(var)] for var in info.columns], dtype=int)
+
+    def reindexed(array: Any) -> sparse.csr_array:
+        coo = sparse.coo_array(array)
+        return sparse.csr_array(
+            sparse.coo_array(
+                (coo.data, (coo.row, new_index[coo.col] if len(coo.col) else coo.col)),
+                shape=(coo.shape[0], len(variables)),
+            )
+        )
+
+    matrix = reindexed(info.A)
+    objective = np.zeros(len(variables))
+    offset = 0.0
+    if info.objectives:
+        objective = reindexed(info.c).toarray()[0]
+        offset = float(info.c_offset[0])
+    row_lower = np.full(len(info.rhs), -np.inf)
+    row_upper = np.full(len(info.rhs), np.inf)
+    for i, (row, right) in enumerate(zip(info.rows, info.rhs, strict=True)):
+        if row.bound_type <= 0:
+            row_lower[i] = right
+        if row.bound_type >= 0:
+            row_upper[i] = right
+    lower = np.array([-np.inf if v.lb is None else v.lb for v in variables], dtype=float)
+    upper = np.array([np.inf if v.ub is None else v.ub for v in variables], dtype=float)
+    for i, var in enumerate(first):
+        if var.fixed:
+            lower[i] = upper[i] = pyo.value(var)
+    integer = np.array([v.is_integer() for v in variables], dtype=bool)
+    model = LinearModel(objective, offset, matrix, row_lower, row_upper, lower, upper, integer)
+    return model, variables

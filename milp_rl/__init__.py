@@ -1,0 +1,1 @@
+"""Exact argmax over combinatorial action sets for reinforcement learning."""

@@ -1,0 +1,1 @@
+"""Deep Q-learning with exact argmax (SEQUOIA)."""

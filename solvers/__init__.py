@@ -1,0 +1,1 @@
+"""Solvers for the constrained argmax, and the one place where results are certified."""
