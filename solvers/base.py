@@ -1,0 +1,252 @@
+"""What solvers take and give, and the one place where an argmax is certified.
+
+A solver's word is not taken for it. :func:`certify` accepts an action only if it is feasible by
+the space's own check, values it by the network's forward pass, and looks for a contradiction: a
+feasible action, be it the returned one, the start, or any neighbour one flip or one swap away,
+whose value exceeds the bound that the solver claims.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.linear_model import LinearModel
+from milp_rl.formulations.network import FloatArray, Network
+
+Status = Literal["optimal", "feasible", "infeasible", "no_solution", "error"]
+
+TOLERANCE = 1e-6
+"""Values that differ by at most this, relative to ``max(1, |value|)``, count as equal."""
+
+
+class CertificationError(RuntimeError):
+    """A solver's answer contradicts the network or the space, also when solved more tightly."""
+
+
+class SolverUnavailableError(RuntimeError):
+    """A solver is not installed, has no licence, or its licence is too small for the model."""
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """Limits of one solve.
+
+    Parameters
+    ----------
+    gap
+        Relative gap at which to stop, (bound - value) / |value|, at least 0.
+    absolute_gap
+        Absolute gap at which to stop, at least 0; the solve stops at whichever comes first.
+    time_limit
+        Seconds, positive; ``None`` for none.
+    threads
+        Threads a solve, at least 1.
+    """
+
+    gap: float = 0.0
+    absolute_gap: float = 0.0
+    time_limit: float | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("gap", "absolute_gap"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a nonnegative number, got {value!r}")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit must be positive seconds or None, got {self.time_limit}")
+        if not (isinstance(self.threads, int) and self.threads >= 1):
+            raise ValueError(f"threads must be an integer of at least 1, got {self.threads!r}")
+
+    def closed(self, value: float, bound: float) -> bool:
+        """Whether ``bound - value`` is within the requested gap (or the tolerance)."""
+        allowed = max(self.gap * abs(value), self.absolute_gap, tolerance(value))
+        return bound - value <= allowed
+
+
+def tolerance(value: float) -> float:
+    """Return the absolute difference below which two values count as equal."""
+    return TOLERANCE * max(1.0, abs(value))
+
+
+@dataclass(frozen=True, eq=False)
+class MilpSolution:
+    """What a MILP solver says of a :class:`LinearModel`.
+
+    Parameters
+    ----------
+    status
+        ``"optimal"`` means within the requested gap.
+    x
+        Column values of the best solution found, or ``None``.
+    bound
+        Upper bound on the maximum; infinite if there is none.
+    nodes
+        Branch-and-bound nodes.
+    message
+        The solver's own word for its status.
+    """
+
+    status: Status
+    x: FloatArray | None
+    bound: float
+    nodes: int = 0
+    message: str = ""
+
+
+class MilpSolver(Protocol):
+    """A persistent MILP solver; a solve's result does not depend on earlier ones."""
+
+    name: str
+
+    def solve(
+        self,
+        model: LinearModel,
+        options: SolveOptions,
+        *,
+        start: FloatArray | None = None,
+        tight: bool = False,
+    ) -> MilpSolution:
+        """Maximise ``model``.
+
+        Parameters
+        ----------
+        model
+            The problem.
+        options
+            Limits.
+        start
+            Column values to start from, NaN where unknown.
+        tight
+            Use the tightest tolerances the solver has.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArgmaxResult:
+    """A certified answer to ``max Q(state, action)`` over a feasible set.
+
+    Parameters
+    ----------
+    action
+        Shape (n_actions,), int8; ``None`` if none was found.
+    value
+        The network's value of ``action``, recomputed by a forward pass in float64; NaN without
+        action.
+    bound
+        Proven bound on the optimal value: no feasible action is better than this.
+    gap
+        ``|bound - value| / |value|``; 0 within the tolerance, infinite without action.
+    status
+        ``"optimal"``: within the requested gap. ``"feasible"``: stopped before, with a valid
+        bound. ``"infeasible"``: the set is empty. ``"no_solution"``: stopped before any action
+        was found. ``"error"``: the solver failed.
+    seconds
+        Wall-clock time of this solve.
+    solver
+        The solver that answered.
+    nodes
+        Branch-and-bound nodes (actions evaluated, for enumeration).
+    unstable
+        Neurons proven neither on nor off, those that need a binary variable; -1 if not computed.
+    message
+        What the solver said, or why it was chosen or stopped.
+    """
+
+    action: ActionArray | None
+    value: float
+    bound: float
+    gap: float
+    status: Status
+    seconds: float
+    solver: str
+    nodes: int = 0
+    unstable: int = -1
+    message: str = ""
+
+    @property
+    def chosen(self) -> list[int]:
+        """Indices of the actions set to one."""
+        return [] if self.action is None else np.flatnonzero(self.action).tolist()
+
+
+def relative_gap(value: float, bound: float) -> float:
+    """Return ``|bound - value| / |value|``, 0 within the tolerance."""
+    difference = abs(bound - value)
+    if difference <= tolerance(value):
+        return 0.0
+    return difference / abs(value) if value else math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class ArgmaxProblem:
+    """Maximise a scalar network, a function of the action alone, over a space.
+
+    Parameters
+    ----------
+    network
+        With the state folded in (:meth:`Network.at_state`), one output.
+    space
+        The feasible set.
+    """
+
+    network: Network
+    space: ActionSpace = field(repr=False)
+
+    def value(self, action: ArrayLike) -> float:
+        """Value of one action by a forward pass in float64."""
+        return float(self.network.forward(np.asarray(action, dtype=np.float64))[0])
+
+
+def certify(problem: ArgmaxProblem, action: ActionArray, bound: float) -> list[str]:
+    """Check a claimed solution without the solver.
+
+    Parameters
+    ----------
+    problem
+        What was solved.
+    action
+        The action claimed feasible.
+    bound
+        The claimed bound on the optimal value.
+
+    Returns
+    -------
+    list of str
+        What contradicts the claim; empty if nothing does.
+    """
+    violations = problem.space.violations(action)
+    if violations:
+        return [f"the action is not feasible: {text}" for text in violations]
+    value = problem.value(action)
+    if math.isnan(bound) or value > bound + tolerance(value):
+        return [f"the action's value {value!r} exceeds the claimed bound {bound!r}"]
+    neighbours = neighbourhood(action)
+    values = problem.network.forward(neighbours)[:, 0]
+    for i in np.flatnonzero(values > bound + tolerance(bound)):
+        if not problem.space.violations(neighbours[i]):
+            chosen = np.flatnonzero(neighbours[i]).tolist()
+            return [
+                f"the feasible action {chosen} has value {float(values[i])!r}, above the claimed"
+                f" bound {bound!r}"
+            ]
+    return []
+
+
+def neighbourhood(action: ActionArray) -> ActionArray:
+    """Return the actions one flip or one swap away, shape (neighbours, n_actions)."""
+    n = len(action)
+    flips = action ^ np.eye(n, dtype=np.int8)
+    ones, zeros = np.flatnonzero(action), np.flatnonzero(action == 0)
+    swaps = np.repeat(action[None], len(ones) * len(zeros), axis=0)
+    each = np.arange(len(swaps))
+    swaps[each, np.repeat(ones, len(zeros))] = 0
+    swaps[each, np.tile(zeros, len(ones))] = 1
+    return np.concatenate([flips, swaps])

@@ -1,0 +1,90 @@
+"""HiGHS through highspy: embedded, free, kept alive between solves."""
+
+from __future__ import annotations
+
+import math
+
+import highspy
+import numpy as np
+
+from milp_rl.formulations.highs_model import new_highs, pass_model, run
+from milp_rl.formulations.linear_model import LinearModel
+from milp_rl.formulations.network import FloatArray
+from milp_rl.solvers.base import MilpSolution, SolveOptions, Status
+
+_S = highspy.HighsModelStatus
+_STOPPED = (
+    _S.kTimeLimit,
+    _S.kIterationLimit,
+    _S.kSolutionLimit,
+    _S.kInterrupt,
+    _S.kObjectiveBound,
+    _S.kObjectiveTarget,
+    _S.kUnknown,
+)
+
+
+class HighsSolver:
+    """One HiGHS instance.
+
+    A new model is passed whole, as arrays: with stable neurons left out it has a few dozen
+    rows, for which that is faster than changing single coefficients.
+    """
+
+    name = "highs"
+
+    def __init__(self) -> None:
+        self._highs = new_highs()
+        self._highs.setOptionValue("random_seed", 0)
+
+    def __reduce__(self) -> tuple[type[HighsSolver], tuple[()]]:
+        return HighsSolver, ()
+
+    def solve(
+        self,
+        model: LinearModel,
+        options: SolveOptions,
+        *,
+        start: FloatArray | None = None,
+        tight: bool = False,
+    ) -> MilpSolution:
+        """Maximise ``model``; see :class:`milp_rl.solvers.base.MilpSolver`."""
+        highs = self._highs
+        feasibility = 1e-9 if tight else 1e-7
+        for name, value in (
+            ("threads", options.threads),
+            ("time_limit", options.time_limit or math.inf),
+            ("mip_rel_gap", options.gap),
+            ("mip_abs_gap", max(options.absolute_gap, 1e-9)),
+            ("mip_feasibility_tolerance", 1e-9 if tight else 1e-6),
+            ("primal_feasibility_tolerance", feasibility),
+            ("dual_feasibility_tolerance", feasibility),
+        ):
+            highs.setOptionValue(name, value)
+        pass_model(highs, model)
+        if start is not None:
+            known = np.flatnonzero(np.isfinite(start)).astype(np.int32)
+            highs.setSolution(len(known), known, start[known])
+        return self._read(model, run(highs))
+
+    def _read(self, model: LinearModel, code: highspy.HighsModelStatus) -> MilpSolution:
+        highs = self._highs
+        info = highs.getInfo()
+        message = highs.modelStatusToString(code)
+        nodes = max(int(info.mip_node_count), 0)
+        has_point = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+        x = np.array(highs.getSolution().col_value) if has_point else None
+        if model.integer.any():
+            bound = info.mip_dual_bound
+        else:
+            bound = info.objective_function_value if code == _S.kOptimal else math.inf
+        status: Status
+        if code == _S.kOptimal and x is not None:
+            status = "optimal"
+        elif code == _S.kInfeasible:
+            return MilpSolution("infeasible", None, -math.inf, nodes, message)
+        elif code in _STOPPED:
+            status = "no_solution" if x is None else "feasible"
+        else:
+            return MilpSolution("error", None, math.inf, nodes, message)
+        return MilpSolution(status, x, bound, nodes, message)

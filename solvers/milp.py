@@ -1,0 +1,288 @@
+"""The argmax as a mixed-integer linear program, for any MILP solver, with certified results."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+from scipy import sparse
+
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.bounds import BoundPropagator, InfeasibleSetError, Strength
+from milp_rl.formulations.compact import CompactModel, Formulation, compact_model
+from milp_rl.formulations.linear_model import LinearModel
+from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.solvers.base import (
+    ArgmaxProblem,
+    ArgmaxResult,
+    CertificationError,
+    MilpSolution,
+    MilpSolver,
+    SolveOptions,
+    certify,
+    relative_gap,
+)
+
+logger = logging.getLogger(__name__)
+
+_MAX_CUTS = 50
+
+
+class MilpArgmax:
+    """One (network, space) pair, loaded once and solved for many states.
+
+    The space is compiled once; for a state, the bounds are propagated, and the network's rows
+    are written with the neurons that the bounds leave unstable.
+
+    Parameters
+    ----------
+    network
+        Scalar output; inputs [action, state].
+    space
+        The feasible set.
+    solver
+        A MILP solver.
+    formulation
+        ``"bigm"`` or ``"partition"``.
+    partitions
+        Number of groups a neuron for ``"partition"``.
+    bounds
+        ``"interval"``, ``"linear"`` or ``"lp"``.
+    one_sided
+        Drop the constraints of the last hidden layer that maximisation makes redundant.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        space: ActionSpace,
+        solver: MilpSolver,
+        *,
+        formulation: Formulation = "bigm",
+        partitions: int = 2,
+        bounds: Strength = "linear",
+        one_sided: bool = True,
+    ) -> None:
+        self.network = network
+        self.space = space
+        self.solver = solver
+        self.formulation = formulation
+        self.partitions = partitions
+        self.one_sided = one_sided
+        self._base = space.linear_model
+        self._propagator: BoundPropagator | None
+        try:
+            self._propagator = BoundPropagator(
+                network, space.n_actions, space.linear_max, strength=bounds, model=self._base
+            )
+        except InfeasibleSetError:
+            self._propagator = None
+
+    @property
+    def name(self) -> str:
+        """Name of the solver."""
+        return self.solver.name
+
+    def update(self, network: Network) -> None:
+        """Replace the network; the space stays loaded."""
+        self.network = network
+        if self._propagator is not None:
+            self._propagator.update(network)
+
+    def solve(
+        self, state: FloatArray, options: SolveOptions, start: ActionArray | None = None
+    ) -> ArgmaxResult:
+        """Solve for one state.
+
+        Parameters
+        ----------
+        state
+            Shape (state_dim,).
+        options
+            Gap, time limit, threads.
+        start
+            A feasible action to start from.
+
+        Raises
+        ------
+        CertificationError
+            If the solver's answer is contradicted also at its tightest tolerances.
+        """
+        begin = time.perf_counter()
+        if self._propagator is None:
+            return self._without_action("infeasible", -math.inf, begin, "the set is empty")
+        problem = ArgmaxProblem(self.network.at_state(state), self.space)
+        bounds = self._propagator.at(state[None])
+        compact = compact_model(
+            problem.network,
+            bounds.lower,
+            bounds.upper,
+            self._base,
+            formulation=self.formulation,
+            partitions=self.partitions,
+            one_sided=self.one_sided,
+        )
+        run = _Run(problem, compact, self.solver, options, start)
+        status = run.solve()
+        seconds = time.perf_counter() - begin
+        unstable = int(bounds.unstable[0])
+        if run.action is None:
+            return replace(
+                self._without_action(status, run.bound, begin, run.message),
+                nodes=run.nodes,
+                unstable=unstable,
+            )
+        bound = max(min(run.bound, float(bounds.output_upper[0, 0])), run.value)
+        return ArgmaxResult(
+            run.action,
+            run.value,
+            bound,
+            relative_gap(run.value, bound),
+            "optimal" if options.closed(run.value, bound) else "feasible",
+            seconds,
+            self.name,
+            run.nodes,
+            unstable,
+            run.message,
+        )
+
+    def _without_action(
+        self, status: str, bound: float, begin: float, message: str
+    ) -> ArgmaxResult:
+        known = status if status in ("infeasible", "no_solution") else "error"
+        return ArgmaxResult(
+            None,
+            math.nan,
+            bound,
+            math.inf,
+            known,  # type: ignore[arg-type]
+            time.perf_counter() - begin,
+            self.name,
+            message=message,
+        )
+
+
+class _Run:
+    """One solve with its repairs: tighter tolerances, then cuts against cheating points.
+
+    A MILP solver accepts binaries within 1e-6 of an integer; times a big-M, that is a value which
+    no action has. The rounded action is re-evaluated, so such a point only shows as a bound that
+    stays above the value: then the model is solved again at the tightest tolerances, and after
+    that with the point's action cut off, until bound and value meet.
+    """
+
+    def __init__(
+        self,
+        problem: ArgmaxProblem,
+        compact: CompactModel,
+        solver: MilpSolver,
+        options: SolveOptions,
+        start: ActionArray | None,
+    ) -> None:
+        self.problem = problem
+        self.compact = compact
+        self.solver = solver
+        self.options = options
+        self.nodes = 0
+        self.message = ""
+        self.bound = math.inf
+        self.action: ActionArray | None = None
+        self.value = -math.inf
+        self.deadline = (
+            None if options.time_limit is None else time.perf_counter() + options.time_limit
+        )
+        if start is not None:
+            violations = problem.space.violations(start)
+            if violations:
+                raise ValueError(f"the start is not feasible: {'; '.join(violations)}")
+            self._offer(start.astype(np.int8))
+
+    def solve(self) -> str:
+        """Fill in action, value and bound; return a status."""
+        solution = self._attempt(self.compact.model, tight=False)
+        complaints = self._complaints(solution)
+        if complaints or self._cheated(solution):
+            logger.debug("solving again with tight tolerances: %s", complaints or "value < bound")
+            solution = self._attempt(self.compact.model, tight=True)
+            complaints = self._complaints(solution)
+            if complaints:
+                raise CertificationError(
+                    f"{self.solver.name} gave a wrong answer ({solution.message}):"
+                    f" {'; '.join(complaints)}"
+                )
+        model = self.compact.model
+        for _ in range(_MAX_CUTS):
+            if not self._cheated(solution) or solution.x is None:
+                break
+            model = _without(model, self._rounded(solution.x))
+            solution = self._attempt(model, tight=True)
+            if solution.status == "infeasible":  # every other action is cut off
+                self.bound = self.value
+            elif solution.x is not None and (complaints := self._complaints(solution)):
+                raise CertificationError(
+                    f"{self.solver.name} gave a wrong answer: {'; '.join(complaints)}"
+                )
+        return solution.status
+
+    def _attempt(self, model: LinearModel, *, tight: bool) -> MilpSolution:
+        options = self.options
+        if self.deadline is not None:
+            left = max(self.deadline - time.perf_counter(), 1e-3)
+            options = replace(options, time_limit=left)
+        start = None if self.action is None else self.compact.complete(self.action)
+        solution = self.solver.solve(model, options, start=start, tight=tight)
+        self.nodes += solution.nodes
+        self.message = solution.message
+        if not math.isnan(solution.bound):
+            self.bound = max(solution.bound, self.value)
+        return solution
+
+    def _complaints(self, solution: MilpSolution) -> list[str]:
+        """Certify a solution; keep its action if it is the best so far."""
+        if solution.status == "infeasible":
+            if self.action is not None:
+                return [f"called infeasible, but {np.flatnonzero(self.action)} is feasible"]
+            return self._refuted_infeasibility()
+        if solution.x is None:
+            return []
+        action = self._rounded(solution.x)
+        complaints = certify(self.problem, action, max(solution.bound, self.value))
+        if not complaints:
+            self._offer(action)
+        return complaints
+
+    def _refuted_infeasibility(self) -> list[str]:
+        try:
+            action = self.problem.space.sample(np.random.default_rng(0))[0]
+        except ValueError:
+            return []
+        if self.problem.space.violations(action):
+            return []
+        return [f"called infeasible, but {np.flatnonzero(action).tolist()} is feasible"]
+
+    def _cheated(self, solution: MilpSolution) -> bool:
+        """Whether the solver calls its solution optimal, but the action's value is below it."""
+        return solution.status == "optimal" and not self.options.closed(self.value, self.bound)
+
+    def _rounded(self, x: FloatArray) -> ActionArray:
+        return np.rint(x[: self.problem.space.n_actions]).astype(np.int8)
+
+    def _offer(self, action: ActionArray) -> None:
+        value = self.problem.value(action)
+        if value > self.value:
+            self.action, self.value = action, value
+
+
+def _without(model: LinearModel, action: ActionArray) -> LinearModel:
+    """Cut off one action: at least one bit must differ."""
+    row = np.zeros((1, model.n_columns))
+    row[0, : len(action)] = np.where(action == 1, -1.0, 1.0)
+    return replace(
+        model,
+        matrix=sparse.csr_array(sparse.vstack([model.matrix, sparse.csr_array(row)])),
+        row_lower=np.append(model.row_lower, 1.0 - action.sum()),
+        row_upper=np.append(model.row_upper, np.inf),
+    )
