@@ -36,3 +36,16 @@ def pass_model(highs: highspy.Highs, model: LinearModel) -> None:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         lp.integrality_ = [kinds[int(flag)] for flag in model.integer]
     highs.passModel(lp)
+
+
+def run(highs: highspy.Highs) -> highspy.HighsModelStatus:
+    """Solve the loaded model and return its status.
+
+    HiGHS shares its threads in the process and refuses to run with another number of threads
+    than the run before, be it of this library or not; the pool is then built anew.
+    """
+    highs.run()
+    if highs.getModelStatus() == highspy.HighsModelStatus.kNotset:
+        highs.resetGlobalScheduler(True)
+        highs.run()
+    return highs.getModelStatus()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import highspy
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.highs_model import new_highs, pass_model
-from milp_rl.formulations.linear_model import LinearModel, compile_pyomo
+from milp_rl.formulations.highs_model import new_highs, pass_model, run
+from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.network import FloatArray
 
 
@@ -33,12 +31,6 @@ class LinearOracle:
         self._relaxation = new_highs()
         pass_model(self._relaxation, model.relaxed())
 
-    @classmethod
-    def of_block(cls, block: Any, actions: list[Any]) -> LinearOracle:
-        """Compile a Pyomo block whose action variables are ``actions``."""
-        model, _ = compile_pyomo(block, actions)
-        return cls(model, len(actions))
-
     def maxima(
         self,
         coefficients: FloatArray,
@@ -57,8 +49,7 @@ class LinearOracle:
                 continue
             highs.changeColsBounds(n, self._index, lower, upper)
             highs.changeColsCost(n, self._index, row)
-            highs.run()
-            status = highs.getModelStatus()
+            status = run(highs)
             if status == highspy.HighsModelStatus.kInfeasible:
                 result[i] = -np.inf
             elif status == highspy.HighsModelStatus.kOptimal:
@@ -74,5 +65,4 @@ class LinearOracle:
         pass_model(highs, self.model)
         lower = np.maximum(self._lower, fixed_one)
         highs.changeColsBounds(self.n_actions, self._index, lower, self._upper)
-        highs.run()
-        return bool(highs.getModelStatus() == highspy.HighsModelStatus.kOptimal)
+        return bool(run(highs) == highspy.HighsModelStatus.kOptimal)

@@ -24,6 +24,7 @@ import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.linear_oracle import LinearOracle
 from milp_rl.formulations.network import FloatArray
 
@@ -155,6 +156,7 @@ class ActionSpace(ABC):
                 f"the space has {self.n_actions} actions, got {len(actions)} variables"
             )
         self.constrain(block, actions)
+        block.milp_rl_space = (self, list(actions))
         return list(actions)
 
     def linear_max(
@@ -319,9 +321,15 @@ class ActionSpace(ABC):
         return {k: v for k, v in self.__dict__.items() if k != "_oracle"}
 
     @cached_property
-    def _oracle(self) -> LinearOracle:
+    def linear_model(self) -> LinearModel:
+        """The block compiled to arrays; its first ``n_actions`` columns are the actions."""
         model = pyo.ConcreteModel()
-        return LinearOracle.of_block(model, self.add_to(model))
+        compiled, _ = compile_pyomo(model, self.add_to(model))
+        return compiled
+
+    @cached_property
+    def _oracle(self) -> LinearOracle:
+        return LinearOracle(self.linear_model, self.n_actions)
 
     def _check_linear(
         self, coefficients: ArrayLike, fixed_one: ArrayLike | None, fixed_zero: ArrayLike | None
