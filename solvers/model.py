@@ -168,7 +168,7 @@ def _polished(backend: MilpSolver, compiled: LinearModel, options: SolveOptions)
 
 
 def _load(variables: list[Any], compiled: LinearModel, x: FloatArray) -> None:
-    values = np.where(compiled.integer, np.rint(x), x)
+    values = np.where(compiled.integer, np.rint(x), x) + 0.0  # no negative zeros
     for variable, value in zip(variables, values, strict=True):
         variable.set_value(float(value), skip_validation=True)
 
