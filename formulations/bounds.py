@@ -27,8 +27,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from milp_rl.formulations.compact import compact_model, maxima_of_rows
+from milp_rl.formulations.compact import compact_model
 from milp_rl.formulations.linear_model import LinearModel
+from milp_rl.formulations.linear_oracle import LinearOracle
 from milp_rl.formulations.network import FloatArray, Layer, Network
 
 Strength = Literal["interval", "linear", "lp"]
@@ -120,10 +121,8 @@ class BoundPropagator:
         self._linear_max = linear_max
         self._model = model
         unit = np.eye(n_actions)
-        box = linear_max(np.concatenate([unit, -unit]))
+        box = self._reach(np.concatenate([unit, -unit]))
         self._box_upper, self._box_lower = box[:n_actions], -box[n_actions:]
-        if np.any(np.isneginf(box)):
-            raise InfeasibleSetError("the set has no feasible action")
         self.update(network)
 
     def update(self, network: Network) -> None:
@@ -135,17 +134,28 @@ class BoundPropagator:
         low, high = _interval(weight, self._box_lower[None], self._box_upper[None])
         self._first_lower, self._first_upper = low[0], high[0]
         if self.strength != "interval":
-            support = self._linear_max(np.concatenate([weight, -weight]))
+            support = self._reach(np.concatenate([weight, -weight]))
             self._first_upper = np.minimum(self._first_upper, support[: len(weight)])
             self._first_lower = np.maximum(self._first_lower, -support[len(weight) :])
 
     def at(self, states: ArrayLike) -> Bounds:
-        """Compute the bounds for a batch of states, shape (states, state_dim)."""
+        """Compute the bounds for a batch of states, shape (states, state_dim).
+
+        Raises
+        ------
+        InfeasibleSetError
+            If the set is found to be empty.
+        """
         s = np.asarray(states, dtype=np.float64)
         if s.ndim != 2 or s.shape[1] != self._state_weight.shape[1]:
             raise ValueError(
                 f"states must have shape (batch, {self._state_weight.shape[1]}), got {s.shape}"
             )
+        bounds = self._propagate(s, None)
+        return self._propagate(s, bounds) if self.strength == "lp" else bounds
+
+    def _propagate(self, s: FloatArray, known: Bounds | None) -> Bounds:
+        """Bound layer after layer; ``known`` bounds are tightened by linear programming."""
         layers = self.network.layers
         first_bias = layers[0].bias + s @ self._state_weight.T
         lowers: list[FloatArray] = []
@@ -165,8 +175,11 @@ class BoundPropagator:
                     high = np.minimum(high, reach[:, :width] + layer.bias)
                     low = np.maximum(low, -reach[:, width:] + layer.bias)
             low, high = low - _MARGIN * (1 + np.abs(low)), high + _MARGIN * (1 + np.abs(high))
-            if self.strength == "lp" and depth > 0:
-                self._tighten_by_lp(depth, s, lowers, uppers, low, high)
+            if known is not None:
+                low = np.maximum(low, (*known.lower, known.output_lower)[depth])
+                high = np.minimum(high, (*known.upper, known.output_upper)[depth])
+                if depth > 0:
+                    self._tighten_by_lp(depth, s, lowers, uppers, low, high)
             lowers.append(low)
             uppers.append(high)
         return Bounds(tuple(lowers[:-1]), tuple(uppers[:-1]), lowers[-1], uppers[-1])
@@ -193,8 +206,11 @@ class BoundPropagator:
             else:
                 constant += a @ self.network.layers[depth].bias
                 a = a @ self.network.layers[depth].weight
-        best = self._linear_max(a.reshape(-1, self.n_actions))
+        best = self._reach(a.reshape(-1, self.n_actions))
         return np.asarray(constant + best.reshape(n_states, len(rows)))
+
+    def _reach(self, coefficients: FloatArray) -> FloatArray:
+        return _nonempty(self._linear_max(coefficients))
 
     def _tighten_by_lp(
         self,
@@ -228,7 +244,8 @@ class BoundPropagator:
                 truncated.at_state(state), known.lower, known.upper, self._model
             )
             rows, constant = compact.output_weight[wanted], compact.output_bias[wanted]
-            best = maxima_of_rows(compact.model.relaxed(), np.concatenate([rows, -rows]))
+            oracle = LinearOracle(compact.model, compact.model.n_columns)
+            best = _nonempty(oracle.maxima(np.concatenate([rows, -rows])))
             half = len(wanted)
             high[i, wanted] = np.minimum(high[i, wanted], constant + best[:half])
             low[i, wanted] = np.maximum(low[i, wanted], constant - best[half:])
@@ -252,6 +269,12 @@ def box_maximum(lower: FloatArray, upper: FloatArray) -> LinearMax:
         return np.asarray(np.maximum(c, 0.0) @ upper + np.minimum(c, 0.0) @ lower)
 
     return linear_max
+
+
+def _nonempty(maxima: FloatArray) -> FloatArray:
+    if np.isneginf(maxima).any():
+        raise InfeasibleSetError("the set has no feasible action")
+    return maxima
 
 
 def _interval(

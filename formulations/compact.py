@@ -25,12 +25,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import highspy
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from milp_rl.formulations.highs_model import new_highs, pass_model, run
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.network import FloatArray, Network
 
@@ -306,25 +304,3 @@ def _assemble(
             (column[copies], placed(parts), int(column[q])) for copies, parts, q in writer.copies
         ),
     )
-
-
-def maxima_of_rows(model: LinearModel, rows: FloatArray) -> FloatArray:
-    """Maximise each row over a linear model, hot-started; infinite where HiGHS cannot tell.
-
-    Parameters
-    ----------
-    model
-        Without integer columns.
-    rows
-        Shape (objectives, columns).
-    """
-    highs = new_highs()
-    pass_model(highs, model)
-    index = np.arange(model.n_columns, dtype=np.int32)
-    best = np.full(len(rows), np.inf)
-    for i, row in enumerate(rows):
-        highs.changeColsCost(model.n_columns, index, row)
-        if run(highs) == highspy.HighsModelStatus.kOptimal:
-            value = highs.getInfo().objective_function_value - model.offset
-            best[i] = value + 1e-6 * (1.0 + abs(value))
-    return best

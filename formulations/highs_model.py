@@ -48,4 +48,5 @@ def run(highs: highspy.Highs) -> highspy.HighsModelStatus:
     if highs.getModelStatus() == highspy.HighsModelStatus.kNotset:
         highs.resetGlobalScheduler(True)
         highs.run()
-    return highs.getModelStatus()
+    status: highspy.HighsModelStatus = highs.getModelStatus()
+    return status

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import highspy
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +19,9 @@ class LinearOracle:
     Parameters
     ----------
     model
-        The compiled block; its first ``n_actions`` columns are the action variables.
+        The compiled block; the first ``n_actions`` columns are those of the objectives.
     n_actions
-        Number of action variables.
+        Number of columns that objectives and fixings speak of.
     """
 
     def __init__(self, model: LinearModel, n_actions: int) -> None:
@@ -29,13 +31,14 @@ class LinearOracle:
         self._upper = model.column_upper[:n_actions]
         self._index = np.arange(n_actions, dtype=np.int32)
         self._relaxation = new_highs()
-        pass_model(self._relaxation, model.relaxed())
+        without_objective = replace(model, objective=np.zeros(model.n_columns), offset=0.0)
+        pass_model(self._relaxation, without_objective.relaxed())
 
     def maxima(
         self,
         coefficients: FloatArray,
-        fixed_one: NDArray[np.bool_] | None,
-        fixed_zero: NDArray[np.bool_] | None,
+        fixed_one: NDArray[np.bool_] | None = None,
+        fixed_zero: NDArray[np.bool_] | None = None,
     ) -> FloatArray:
         """Maximise each row of ``coefficients`` over the relaxation; ``-inf`` if infeasible."""
         n = self.n_actions
@@ -56,7 +59,7 @@ class LinearOracle:
                 value = highs.getInfo().objective_function_value
                 result[i] = value + 1e-6 * (1.0 + abs(value))  # cover the LP's own tolerance
             else:  # fall back to the box, which is always valid
-                result[i] = np.where(row > 0, row * upper, row * lower).sum()
+                result[i] = np.where(row > 0, upper, lower)[row != 0] @ row[row != 0]
         return result
 
     def feasible(self, fixed_one: NDArray[np.bool_]) -> bool:

@@ -35,7 +35,6 @@ from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.bounds import (
     BoundPropagator,
     Bounds,
-    InfeasibleSetError,
     LinearMax,
     Strength,
     box_maximum,
@@ -155,10 +154,7 @@ def add_network(
     )
     used = [entry for entry, is_variable in zip(entries, variable, strict=True) if is_variable]
 
-    @block.Constraint(range(len(used)))
-    def link(_: Any, i: int) -> Any:
-        return block.omlt.inputs[i] == used[i]
-
+    block.link = pyo.Constraint(range(len(used)), rule=lambda _, i: block.omlt.inputs[i] == used[i])
     outputs = [block.omlt.outputs[i] for i in range(network.n_outputs)]
     for i, output in enumerate(outputs):
         output.setlb(float(known.output_lower[0, i]))
@@ -267,13 +263,7 @@ def _oracle(space: ActionSpace | None, low: FloatArray, high: FloatArray) -> Lin
     n = space.n_actions
     rest = box_maximum(low[n:], high[n:])
 
-    def linear_max(c: FloatArray) -> FloatArray:
-        bound = space.linear_max(c[:, :n])
-        if np.isneginf(bound).any():
-            raise InfeasibleSetError("the space has no feasible action")
-        return np.asarray(bound + rest(c[:, n:]))
-
-    return linear_max
+    return lambda c: np.asarray(space.linear_max(c[:, :n]) + rest(c[:, n:]))
 
 
 def _set_model(space: ActionSpace | None, low: FloatArray, high: FloatArray) -> LinearModel:

@@ -1,1 +1,7 @@
 """Action spaces: feasible sets as constraint blocks that compose with ``&``."""
+
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.actions.budget import BudgetTopK
+from milp_rl.formulations.actions.intersection import Intersection
+
+__all__ = ["ActionSpace", "BudgetTopK", "Intersection"]

@@ -150,7 +150,7 @@ class BudgetTopK(ActionSpace):
             bound = self._fixed_top_k(c, one, zero)
         if self.costs is not None and self.budget is not None:
             bound = np.minimum(bound, fractional_knapsack(c, self.costs, self.budget, one, zero))
-        return bound
+        return np.asarray(bound)
 
     def _fixed_top_k(
         self,
@@ -189,7 +189,9 @@ class BudgetTopK(ActionSpace):
         left = self.budget - float(self.costs @ a) + _TOLERANCE
         fits = self.costs[free] <= left
         if self.exactly:
-            fits = np.array([self._cheapest_completion(a, i) <= left for i in free], dtype=bool)
+            fits = np.array(
+                [self._cheapest_completion(a, int(i)) <= left for i in free], dtype=np.bool_
+            )
         return free[fits]
 
     def _cheapest_completion(self, action: ActionArray, addition: int) -> float:

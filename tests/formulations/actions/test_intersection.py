@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from milp_rl.formulations.actions.base import ActionSpace, Intersection
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.actions.intersection import Intersection
 from milp_rl.formulations.actions.budget import BudgetTopK
 
 COSTS = [1, 2, 3, 4, 5, 6]

@@ -1,0 +1,122 @@
+"""The intersection of action spaces, ``a & b``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import ArrayLike, NDArray
+
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.network import FloatArray
+
+
+class Intersection(ActionSpace):
+    """The actions that are feasible for every member; written ``a & b``.
+
+    ``linear_max`` is the smallest of the members' (a relaxation), with actions that one member
+    forces to zero or one fixed for all.
+
+    Parameters
+    ----------
+    members
+        Two or more spaces over the same number of actions.
+    """
+
+    def __init__(self, members: Iterable[ActionSpace]) -> None:
+        flat: list[ActionSpace] = []
+        for member in members:
+            flat.extend(member.members if isinstance(member, Intersection) else [member])
+        if not flat:
+            raise ValueError("an intersection needs at least one space")
+        sizes = [member.n_actions for member in flat]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"the spaces to intersect have different numbers of actions: {sizes}")
+        self.members: tuple[ActionSpace, ...] = tuple(flat)
+
+    @property
+    def n_actions(self) -> int:
+        """Number of binary action variables."""
+        return self.members[0].n_actions
+
+    @property
+    def down_closed(self) -> bool:
+        """True if every member is."""
+        return all(member.down_closed for member in self.members)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {"type": "Intersection", "members": [member.to_dict() for member in self.members]}
+
+    @classmethod
+    def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
+        return cls([ActionSpace.from_dict(member) for member in parameters["members"]])
+
+    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
+        """Write each member's constraints on a sub-block ``block.member[i]``."""
+        block.member = pyo.Block(range(len(self.members)))
+        for i, member in enumerate(self.members):
+            member.constrain(block.member[i], actions)
+
+    def violations(self, action: ArrayLike) -> list[str]:
+        """Collect the members' violations."""
+        return [text for member in self.members for text in member.violations(action)]
+
+    def linear_max(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Return the smallest of the members' bounds."""
+        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+        forced_one, forced_zero = self._forced
+        if forced_one.any():
+            one = np.broadcast_to(forced_one, c.shape) if one is None else one | forced_one
+        if forced_zero.any():
+            zero = np.broadcast_to(forced_zero, c.shape) if zero is None else zero | forced_zero
+        bound = np.full(len(c), math.inf)
+        for member in self.members:
+            bound = np.minimum(bound, member.linear_max(c, one, zero))
+        return bound
+
+    @cached_property
+    def _forced(self) -> tuple[BoolArray, BoolArray]:
+        unit = np.eye(self.n_actions)
+        highest = np.min([member.linear_max(unit) for member in self.members], axis=0)
+        lowest = -np.min([member.linear_max(-unit) for member in self.members], axis=0)
+        return lowest > 0.5, highest < 0.5
+
+    def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
+        """Return the additions that every member allows, checked jointly where needed."""
+        a = self.check_action(action)
+        allowed = set(range(self.n_actions))
+        for member in self.members:
+            allowed &= set(member.extensions(a).tolist())
+        if not self.down_closed:
+            for i in sorted(allowed):
+                a[i] = 1
+                if not self.completable(a):
+                    allowed.discard(i)
+                a[i] = 0
+        return np.array(sorted(allowed), dtype=np.intp)
+
+    def enumerate(self, limit: int = 100_000) -> ActionArray:
+        """List the actions of the first member that lists, kept where feasible for all."""
+        for member in self.members:
+            try:
+                candidates = member.enumerate(limit)
+            except ValueError:
+                continue
+            others = [other for other in self.members if other is not member]
+            keep = [not any(other.violations(a) for other in others) for a in candidates]
+            kept: ActionArray = candidates[np.array(keep, dtype=bool)]
+            return kept
+        return super().enumerate(limit)
+
+    def __repr__(self) -> str:
+        return " & ".join(repr(member) for member in self.members)
