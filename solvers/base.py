@@ -2,8 +2,10 @@
 
 A solver's word is not taken for it. :func:`certify` accepts an action only if it is feasible by
 the space's own check, values it by the network's forward pass, and looks for a contradiction: a
-feasible action, be it the returned one, the start, or any neighbour one flip or one swap away,
-whose value exceeds the bound that the solver claims.
+feasible action, be it the returned one, the start, any neighbour one flip or one swap away, or
+one of a fixed random sample of the space, whose value exceeds the bound that the solver claims.
+:func:`check_bounds` looks in the same way for a feasible action that leaves the neuron bounds which
+the model was built with, as it would with a wrong ``linear_max`` in a block of your own.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.network import FloatArray, Network
 
@@ -205,7 +208,9 @@ class ArgmaxProblem:
         return float(self.network.forward(np.asarray(action, dtype=np.float64))[0])
 
 
-def certify(problem: ArgmaxProblem, action: ActionArray, bound: float) -> list[str]:
+def certify(
+    problem: ArgmaxProblem, action: ActionArray, bound: float, sample: ActionArray | None = None
+) -> list[str]:
     """Check a claimed solution without the solver.
 
     Parameters
@@ -216,6 +221,8 @@ def certify(problem: ArgmaxProblem, action: ActionArray, bound: float) -> list[s
         The action claimed feasible.
     bound
         The claimed bound on the optimal value.
+    sample
+        Feasible actions to test the bound with, shape (any, n_actions).
 
     Returns
     -------
@@ -228,16 +235,43 @@ def certify(problem: ArgmaxProblem, action: ActionArray, bound: float) -> list[s
     value = problem.value(action)
     if math.isnan(bound) or value > bound + tolerance(value):
         return [f"the action's value {value!r} exceeds the claimed bound {bound!r}"]
-    neighbours = neighbourhood(action)
-    values = problem.network.forward(neighbours)[:, 0]
+    others = neighbourhood(action)
+    if sample is not None:
+        others = np.concatenate([others, sample])
+    values = problem.network.forward(others)[:, 0]
     for i in np.flatnonzero(values > bound + tolerance(bound)):
-        if not problem.space.violations(neighbours[i]):
-            chosen = np.flatnonzero(neighbours[i]).tolist()
+        if not problem.space.violations(others[i]):
+            chosen = np.flatnonzero(others[i]).tolist()
             return [
                 f"the feasible action {chosen} has value {float(values[i])!r}, above the claimed"
                 f" bound {bound!r}"
             ]
     return []
+
+
+def check_bounds(problem: ArgmaxProblem, bounds: Bounds, sample: ActionArray) -> None:
+    """Check that feasible actions keep within the neuron bounds of one state.
+
+    Raises
+    ------
+    CertificationError
+        If one does not, naming the neuron.
+    """
+    hidden = sample.astype(np.float64)
+    for depth, layer in enumerate(problem.network.hidden):
+        before = hidden @ layer.weight.T + layer.bias
+        low, high = bounds.lower[depth][0], bounds.upper[depth][0]
+        margin = 1e-6 * (1.0 + np.abs(before))
+        wrong = np.argwhere((before < low - margin) | (before > high + margin))
+        if len(wrong):
+            row, neuron = (int(i) for i in wrong[0])
+            raise CertificationError(
+                f"the feasible action {np.flatnonzero(sample[row]).tolist()} gives neuron {neuron}"
+                f" of hidden layer {depth} the pre-activation {before[row, neuron]!r}, outside its"
+                f" bounds [{low[neuron]!r}, {high[neuron]!r}]; is `linear_max` of"
+                f" {type(problem.space).__name__} an upper bound?"
+            )
+        hidden = np.maximum(before, 0.0)
 
 
 def neighbourhood(action: ActionArray) -> ActionArray:

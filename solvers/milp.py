@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
-from milp_rl.formulations.bounds import BoundPropagator, InfeasibleSetError, Strength
+from milp_rl.formulations.bounds import BoundPropagator, Bounds, InfeasibleSetError, Strength
 from milp_rl.formulations.compact import CompactModel, Formulation, compact_model
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.network import FloatArray, Network
@@ -23,12 +23,15 @@ from milp_rl.solvers.base import (
     MilpSolver,
     SolveOptions,
     certify,
+    check_bounds,
     relative_gap,
 )
 
 logger = logging.getLogger(__name__)
 
 _MAX_CUTS = 50
+_SAMPLE_SIZE = 256
+_SAMPLE_SECONDS = 0.5
 
 
 class MilpArgmax:
@@ -73,13 +76,9 @@ class MilpArgmax:
         self.partitions = partitions
         self.one_sided = one_sided
         self._base = space.linear_model
-        self._propagator: BoundPropagator | None
-        try:
-            self._propagator = BoundPropagator(
-                network, space.n_actions, space.linear_max, strength=bounds, model=self._base
-            )
-        except InfeasibleSetError:
-            self._propagator = None
+        self._sample = _sample(space)
+        self._strength: Strength = bounds
+        self._propagator: BoundPropagator | None = None
 
     @property
     def name(self) -> str:
@@ -91,6 +90,24 @@ class MilpArgmax:
         self.network = network
         if self._propagator is not None:
             self._propagator.update(network)
+
+    def bounds(self, state: FloatArray) -> Bounds:
+        """Bound the neurons for one state.
+
+        Raises
+        ------
+        InfeasibleSetError
+            If the space is empty.
+        """
+        if self._propagator is None:
+            self._propagator = BoundPropagator(
+                self.network,
+                self.space.n_actions,
+                self.space.linear_max,
+                strength=self._strength,
+                model=self._base,
+            )
+        return self._propagator.at(state[None])
 
     def solve(
         self, state: FloatArray, options: SolveOptions, start: ActionArray | None = None
@@ -112,10 +129,17 @@ class MilpArgmax:
             If the solver's answer is contradicted also at its tightest tolerances.
         """
         begin = time.perf_counter()
-        if self._propagator is None:
-            return self._without_action("infeasible", -math.inf, begin, "the set is empty")
         problem = ArgmaxProblem(self.network.at_state(state), self.space)
-        bounds = self._propagator.at(state[None])
+        try:
+            bounds = self.bounds(state)
+        except InfeasibleSetError as error:
+            if len(self._sample):
+                raise CertificationError(
+                    f"linear_max of {type(self.space).__name__} says that the set is empty, but"
+                    f" {np.flatnonzero(self._sample[0]).tolist()} is feasible"
+                ) from error
+            return self._without_action("infeasible", -math.inf, begin, str(error))
+        check_bounds(problem, bounds, self._sample)
         compact = compact_model(
             problem.network,
             bounds.lower,
@@ -125,7 +149,7 @@ class MilpArgmax:
             partitions=self.partitions,
             one_sided=self.one_sided,
         )
-        run = _Run(problem, compact, self.solver, options, start)
+        run = _Run(problem, compact, self.solver, options, start, self._sample)
         status = run.solve()
         seconds = time.perf_counter() - begin
         unstable = int(bounds.unstable[0])
@@ -181,8 +205,10 @@ class _Run:
         solver: MilpSolver,
         options: SolveOptions,
         start: ActionArray | None,
+        sample: ActionArray,
     ) -> None:
         self.problem = problem
+        self.sample = sample
         self.compact = compact
         self.solver = solver
         self.options = options
@@ -243,25 +269,17 @@ class _Run:
     def _complaints(self, solution: MilpSolution) -> list[str]:
         """Certify a solution; keep its action if it is the best so far."""
         if solution.status == "infeasible":
-            if self.action is not None:
-                return [f"called infeasible, but {np.flatnonzero(self.action)} is feasible"]
-            return self._refuted_infeasibility()
+            known = [self.action] if self.action is not None else list(self.sample[:1])
+            return [
+                f"called infeasible, but {np.flatnonzero(a).tolist()} is feasible" for a in known
+            ]
         if solution.x is None:
             return []
         action = self._rounded(solution.x)
-        complaints = certify(self.problem, action, max(solution.bound, self.value))
+        complaints = certify(self.problem, action, max(solution.bound, self.value), self.sample)
         if not complaints:
             self._offer(action)
         return complaints
-
-    def _refuted_infeasibility(self) -> list[str]:
-        try:
-            action = self.problem.space.sample(np.random.default_rng(0))[0]
-        except ValueError:
-            return []
-        if self.problem.space.violations(action):
-            return []
-        return [f"called infeasible, but {np.flatnonzero(action).tolist()} is feasible"]
 
     def _cheated(self, solution: MilpSolution) -> bool:
         """Whether the solver calls its solution optimal, but the action's value is below it."""
@@ -274,6 +292,20 @@ class _Run:
         value = self.problem.value(action)
         if value > self.value:
             self.action, self.value = action, value
+
+
+def _sample(space: ActionSpace) -> ActionArray:
+    """Draw the feasible actions that every answer for the space is tested with."""
+    rng = np.random.default_rng(0)
+    rows: list[ActionArray] = []
+    deadline = time.perf_counter() + _SAMPLE_SECONDS
+    try:
+        while len(rows) < _SAMPLE_SIZE and time.perf_counter() < deadline:
+            rows.extend(space.sample(rng, maximal=bool(len(rows) % 2)))
+    except ValueError:  # nothing feasible to sample
+        rows = []
+    feasible = [row for row in rows if not space.violations(row)]
+    return np.array(feasible, dtype=np.int8).reshape(-1, space.n_actions)
 
 
 def _without(model: LinearModel, action: ActionArray) -> LinearModel:
