@@ -130,10 +130,10 @@ def add_network(
     variable, low, high = _ranges(entries)
     if space is not None and not variable[: space.n_actions].all():
         raise ValueError("with a space, the first inputs must be its action variables")
+    if not variable.any():
+        raise ValueError("all inputs are numbers; evaluate network.forward(inputs) instead")
     inner = _with_constants(network, variable, low)
     low, high = low[variable], high[variable]
-    if not len(low):
-        raise ValueError("all inputs are numbers; evaluate network.forward(inputs) instead")
     propagator = BoundPropagator(
         inner,
         len(low),
