@@ -8,12 +8,16 @@ OMLT's ``NetworkDefinition`` or from plain arrays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Activation = Literal["relu", "linear"]
 FloatArray = NDArray[np.float64]
@@ -30,9 +34,9 @@ class Layer:
     Parameters
     ----------
     weight
-        Shape (outputs, inputs), finite, stored as float64.
+        Shape (outputs, inputs), at least one of each, finite, stored as a float64 copy.
     bias
-        Shape (outputs,), finite, stored as float64.
+        Shape (outputs,), finite, stored as a float64 copy.
     activation
         ``"relu"`` or ``"linear"``.
 
@@ -47,12 +51,13 @@ class Layer:
     activation: Activation = "relu"
 
     def __post_init__(self) -> None:
-        weight = np.ascontiguousarray(self.weight, dtype=np.float64)
-        bias = np.ascontiguousarray(self.bias, dtype=np.float64)
-        if weight.ndim != 2 or bias.shape != (weight.shape[0],):
+        # A copy, because a network is often made from a model that goes on training in place.
+        weight = np.array(self.weight, dtype=np.float64, order="C")
+        bias = np.array(self.bias, dtype=np.float64, order="C")
+        if weight.ndim != 2 or 0 in weight.shape or bias.shape != (weight.shape[0],):
             raise NetworkError(
-                f"a layer needs a weight of shape (outputs, inputs) and a bias of shape (outputs,),"
-                f" got {weight.shape} and {bias.shape}"
+                f"a layer needs a weight of shape (outputs, inputs), at least one of each, and a"
+                f" bias of shape (outputs,), got {weight.shape} and {bias.shape}"
             )
         for name, values in (("weight", weight), ("bias", bias)):
             bad = np.argwhere(~np.isfinite(values))
@@ -123,46 +128,54 @@ class Network:
         )
 
     @classmethod
+    def from_onnx(cls, source: str | Path | bytes | ModelProto) -> Network:
+        """Read a network from an ONNX file; see :func:`.onnx_reader.read_onnx`."""
+        from milp_rl.formulations.onnx_reader import read_onnx  # it imports this module
+
+        return read_onnx(source)
+
+    @classmethod
     def from_omlt(cls, definition: Any) -> Network:
         """Read OMLT's ``NetworkDefinition`` of dense layers with ReLU or linear activation.
 
-        Scaling objects are folded into the first and last layer.
+        Scaling objects, which must be affine, are folded into the first and last layer.
 
         Raises
         ------
         NetworkError
-            If the definition has another layer type or activation, or branches.
+            If the definition has another layer type or activation, branches, or a layer that
+            acts on each row of a matrix.
         """
+        found = list(definition.layers)
+        if not found or type(found[0]).__name__ != "InputLayer":
+            raise NetworkError("the OMLT network has no input layer")
         layers: list[Layer] = []
-        for i, layer in enumerate(definition.layers):
+        for i, layer in enumerate(found[1:], start=1):
             kind = type(layer).__name__
-            if kind == "InputLayer":
-                continue
             if kind != "DenseLayer" or layer.activation not in ("relu", "linear"):
                 raise NetworkError(
                     f"layer {i} of the OMLT network is a {kind} with activation"
                     f" {layer.activation!r}; supported are DenseLayer with relu or linear"
                 )
-            if len(list(definition.predecessors(layer))) != 1:
-                raise NetworkError(f"layer {i} of the OMLT network has several inputs")
-            layers.append(Layer(np.asarray(layer.weights).T, layer.biases, layer.activation))
+            if list(definition.predecessors(layer)) != [found[i - 1]]:
+                raise NetworkError(
+                    f"layer {i} of the OMLT network does not follow layer {i - 1} alone; branches"
+                    f" and several inputs or outputs are not supported"
+                )
+            weight = np.asarray(layer.weights).T
+            if weight.shape[1:] != (int(np.prod(layer.input_size)),):
+                raise NetworkError(
+                    f"layer {i} of the OMLT network has weights of shape {weight.T.shape} for an"
+                    f" input of size {layer.input_size}; flatten the input to one vector"
+                )
+            layers.append(Layer(weight, np.asarray(layer.biases), layer.activation))
         scaling = definition.scaling_object
         if scaling is not None:
-            n_inputs, n_outputs = layers[0].weight.shape[1], layers[-1].weight.shape[0]
-            unit = np.eye(n_inputs)
-            zero = np.zeros(n_inputs)
-            scaled = [
-                scaling.get_scaled_input_expressions(dict(enumerate(x))) for x in (zero, *unit)
-            ]
-            points = np.array([[s[k] for k in range(n_inputs)] for s in scaled], dtype=float)
-            layers.insert(0, Layer((points[1:] - points[0]).T, points[0], "linear"))
-            unit = np.eye(n_outputs)
-            zero = np.zeros(n_outputs)
-            outputs = [
-                scaling.get_unscaled_output_expressions(dict(enumerate(x))) for x in (zero, *unit)
-            ]
-            points = np.array([[s[k] for k in range(n_outputs)] for s in outputs], dtype=float)
-            layers.append(Layer((points[1:] - points[0]).T, points[0], "linear"))
+            keys_in, keys_out = _omlt_keys(found[0].input_indexes), found[-1].output_indexes
+            layers.insert(0, _affine_layer(scaling.get_scaled_input_expressions, keys_in))
+            layers.append(
+                _affine_layer(scaling.get_unscaled_output_expressions, _omlt_keys(keys_out))
+            )
         return cls(tuple(layers))
 
     @property
@@ -255,13 +268,34 @@ def _normalize(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     for layer in layers:
         if merged and merged[-1].activation == "linear":
             before = merged.pop()
-            layer = Layer(
-                layer.weight @ before.weight,
-                layer.weight @ before.bias + layer.bias,
-                layer.activation,
-            )
+            with np.errstate(over="ignore", invalid="ignore"):  # Layer refuses what overflows
+                weight = layer.weight @ before.weight
+                bias = layer.weight @ before.bias + layer.bias
+            layer = Layer(weight, bias, layer.activation)
         merged.append(layer)
     if merged[-1].activation == "relu":
         width = merged[-1].weight.shape[0]
         merged.append(Layer(np.eye(width), np.zeros(width), "linear"))
     return tuple(merged)
+
+
+def _omlt_keys(indexes: Sequence[tuple[int, ...]]) -> list[Hashable]:
+    """Return the keys that OMLT, through Pyomo, uses for these variables."""
+    return [index[0] if len(index) == 1 else index for index in indexes]
+
+
+def _affine_layer(
+    transform: Callable[[dict[Hashable, float]], dict[Hashable, float]], keys: list[Hashable]
+) -> Layer:
+    """Tabulate an affine map between dictionaries over ``keys`` as a linear layer."""
+    n = len(keys)
+    probe = np.linspace(-2.0, 3.0, n + 2)[1:-1]
+    images = []
+    for point in (np.zeros(n), *np.eye(n), probe):
+        image = transform(dict(zip(keys, point.tolist(), strict=True)))
+        images.append([image[key] for key in keys])
+    origin, columns, last = np.array(images[0]), np.array(images[1:-1]), np.array(images[-1])
+    layer = Layer((columns - origin).T, origin, "linear")
+    if not np.allclose(layer.weight @ probe + layer.bias, last, rtol=1e-6, atol=1e-9):
+        raise NetworkError("the scaling of the OMLT network is not affine")
+    return layer
