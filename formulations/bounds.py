@@ -108,8 +108,7 @@ class BoundPropagator:
         strength: Strength = "linear",
         model: LinearModel | None = None,
     ) -> None:
-        if strength not in ("interval", "linear", "lp"):
-            raise ValueError(f"bounds must be 'interval', 'linear' or 'lp', got {strength!r}")
+        check_strength(strength)
         if strength == "lp" and model is None:
             raise ValueError("bounds 'lp' need the compiled set")
         if not 1 <= n_actions <= network.n_inputs:
@@ -249,6 +248,12 @@ class BoundPropagator:
             half = len(wanted)
             high[i, wanted] = np.minimum(high[i, wanted], constant + best[:half])
             low[i, wanted] = np.maximum(low[i, wanted], constant - best[half:])
+
+
+def check_strength(strength: str) -> None:
+    """Raise ``ValueError`` if there are no such bounds."""
+    if strength not in ("interval", "linear", "lp"):
+        raise ValueError(f"bounds must be 'interval', 'linear' or 'lp', got {strength!r}")
 
 
 def relaxation(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -144,12 +144,9 @@ def compact_model(
     one_sided
         Keep only what maximising a scalar output needs in the last hidden layer.
     """
-    if formulation not in ("bigm", "partition"):
-        raise ValueError(f"formulation must be 'bigm' or 'partition', got {formulation!r}")
+    check_formulation(formulation, partitions)
     if one_sided and network.n_outputs != 1:
         raise ValueError("one_sided needs a network with one output")
-    if partitions < 1:
-        raise ValueError(f"partitions must be at least 1, got {partitions}")
     n_actions = network.n_inputs
     lows = [np.reshape(a, -1) for a in lower]
     highs = [np.reshape(a, -1) for a in upper]
@@ -191,6 +188,14 @@ def compact_model(
     output_weight = network.output.weight @ weight
     output_bias = network.output.weight @ bias + network.output.bias
     return _assemble(writer, base, network, output_weight, output_bias)
+
+
+def check_formulation(formulation: str, partitions: int) -> None:
+    """Raise ``ValueError`` if there is no such formulation."""
+    if formulation not in ("bigm", "partition"):
+        raise ValueError(f"formulation must be 'bigm' or 'partition', got {formulation!r}")
+    if partitions < 1:
+        raise ValueError(f"partitions must be at least 1, got {partitions}")
 
 
 def _write_upper(

@@ -39,7 +39,7 @@ from milp_rl.formulations.bounds import (
     Strength,
     box_maximum,
 )
-from milp_rl.formulations.compact import Formulation
+from milp_rl.formulations.compact import Formulation, check_formulation
 from milp_rl.formulations.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.network import FloatArray, Layer, Network
 
@@ -121,10 +121,7 @@ def add_network(
     entries = list(inputs)
     if len(entries) != network.n_inputs:
         raise ValueError(f"the network takes {network.n_inputs} inputs, got {len(entries)}")
-    if formulation not in ("bigm", "partition"):
-        raise ValueError(f"formulation must be 'bigm' or 'partition', got {formulation!r}")
-    if partitions < 1:
-        raise ValueError(f"partitions must be at least 1, got {partitions}")
+    check_formulation(formulation, partitions)
     if one_sided and network.n_outputs != 1:
         raise ValueError("one_sided needs a network with one output")
     variable, low, high = _ranges(entries)

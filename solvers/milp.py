@@ -11,8 +11,19 @@ import numpy as np
 from scipy import sparse
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
-from milp_rl.formulations.bounds import BoundPropagator, Bounds, InfeasibleSetError, Strength
-from milp_rl.formulations.compact import CompactModel, Formulation, compact_model
+from milp_rl.formulations.bounds import (
+    BoundPropagator,
+    Bounds,
+    InfeasibleSetError,
+    Strength,
+    check_strength,
+)
+from milp_rl.formulations.compact import (
+    CompactModel,
+    Formulation,
+    check_formulation,
+    compact_model,
+)
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.solvers.base import (
@@ -69,6 +80,8 @@ class MilpArgmax:
         bounds: Strength = "linear",
         one_sided: bool = True,
     ) -> None:
+        check_formulation(formulation, partitions)
+        check_strength(bounds)
         self.network = network
         self.space = space
         self.solver = solver
