@@ -1,0 +1,335 @@
+"""Q-networks in torch, and their way to ONNX and back.
+
+A Q-network values a whole combinatorial action: its input is [action, state], its output the
+scalar Q(state, action). It is a plain ReLU network, so the maximum over a feasible set is a
+mixed-integer linear program (Xu, Wilder, Khalil and Tambe, ICLR 2025, section 4).
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import logging
+import math
+import operator
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from milp_rl.conversion import to_network
+from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.network import FloatArray, NetworkError
+from milp_rl.formulations.onnx_reader import load_model, read_metadata, read_onnx
+
+__all__ = ["QNetwork", "export_onnx", "to_network"]
+
+_PREFIX = "milp_rl."
+_TOLERANCE = 1e-5
+
+
+class QNetwork(nn.Module):
+    """A ReLU network for Q(state, action): input [action, state], scalar output.
+
+    Parameters
+    ----------
+    state_dim
+        Number of state features, at least 0.
+    action_dim
+        Number of binary action variables, at least 1.
+    hidden
+        Widths of the hidden layers, each at least 1; empty for a linear function.
+    generator
+        Source of the initial weights, on the CPU; torch's global one if None. The distribution
+        is that of ``torch.nn.Linear``, uniform within 1/sqrt(inputs).
+
+    Raises
+    ------
+    ValueError
+        If a dimension is too small.
+    TypeError
+        If a dimension is not an integer.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        hidden: Sequence[int] = (16, 32),
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.state_dim = _dimension("state_dim", state_dim, 0)
+        self.action_dim = _dimension("action_dim", action_dim, 1)
+        self.hidden = tuple(_dimension("hidden", width, 1) for width in hidden)
+        widths = (self.action_dim + self.state_dim, *self.hidden, 1)
+        modules: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise(widths):
+            # Without torch's own initialisation, its global generator is left alone.
+            linear = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+            nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5), generator=generator)
+            bound = 1 / math.sqrt(inputs)
+            nn.init.uniform_(linear.bias, -bound, bound, generator=generator)
+            modules += [linear, nn.ReLU()]
+        self.layers = nn.Sequential(*modules[:-1])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the network on [action, state].
+
+        Parameters
+        ----------
+        x
+            Shape (..., action_dim + state_dim), of the network's dtype.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (..., 1).
+        """
+        y: torch.Tensor = self.layers(x)
+        return y
+
+    def q(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """Return Q(state, action).
+
+        Parameters
+        ----------
+        state
+            Shape (..., state_dim).
+        action
+            Shape (..., action_dim), any dtype; leading axes broadcast against the state's.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (...,).
+
+        Raises
+        ------
+        ValueError
+            If a last axis has the wrong length.
+        """
+        for name, part, width in (
+            ("action", action, self.action_dim),
+            ("state", state, self.state_dim),
+        ):
+            if part.shape[-1:] != (width,):
+                raise ValueError(
+                    f"{name} has shape {tuple(part.shape)}, but its last axis must have {width}"
+                    f" values ({name}_dim)"
+                )
+        lead = np.broadcast_shapes(action.shape[:-1], state.shape[:-1])
+        dtype = next(self.parameters()).dtype
+        x = torch.cat([part.to(dtype).expand(*lead, -1) for part in (action, state)], dim=-1)
+        y: torch.Tensor = self(x)
+        return y.squeeze(-1)
+
+    def to_onnx(self, path: str | Path) -> None:
+        """Write the network, with its dimensions as metadata; see :func:`export_onnx`."""
+        export_onnx(self, path)
+
+    @classmethod
+    def from_onnx(
+        cls, path: str | Path, *, state_dim: int | None = None, action_dim: int | None = None
+    ) -> QNetwork:
+        """Read a network of ReLU layers with scalar output.
+
+        Parameters
+        ----------
+        path
+            ONNX file. What :meth:`to_onnx` wrote comes back with the same weights bit for bit.
+        state_dim, action_dim
+            Needed (one of them is enough) if the file does not say; otherwise checked.
+
+        Returns
+        -------
+        QNetwork
+            On the CPU, in the dtype of the file's input, in training mode.
+
+        Raises
+        ------
+        NetworkError
+            If the file cannot be read as a network or has several outputs.
+        ValueError
+            If the dimensions are missing, or contradict the file.
+        """
+        model = load_model(path)
+        network = read_onnx(model)
+        if network.n_outputs != 1:
+            raise NetworkError(f"a Q-network has one output, {path} has {network.n_outputs}")
+        metadata = read_metadata(model)
+        dims: dict[str, int | None] = {"state_dim": state_dim, "action_dim": action_dim}
+        for name, given in dims.items():
+            stored = metadata.get(_PREFIX + name)
+            if stored is None:
+                continue
+            if not stored.isdecimal():
+                raise NetworkError(f"{path} says {name} is {stored!r}, not a number")
+            if given is not None and given != int(stored):
+                raise ValueError(f"{name} is {stored} in {path}, but {given} was asked for")
+            dims[name] = int(stored)
+        state_dim, action_dim = dims["state_dim"], dims["action_dim"]
+        if state_dim is None and action_dim is None:
+            raise ValueError(f"{path} does not say its dimensions; give state_dim or action_dim")
+        if state_dim is None:
+            state_dim = network.n_inputs - (action_dim or 0)
+        if action_dim is None:
+            action_dim = network.n_inputs - state_dim
+        if state_dim + action_dim != network.n_inputs:
+            raise ValueError(
+                f"state_dim {state_dim} and action_dim {action_dim} do not add up to the"
+                f" {network.n_inputs} inputs of {path}"
+            )
+        result = cls(
+            state_dim,
+            action_dim,
+            [len(layer.bias) for layer in network.hidden],
+            generator=torch.Generator(),
+        )
+        kind = model.graph.input[0].type.tensor_type.elem_type
+        result.to(torch.float64 if kind == onnx.TensorProto.DOUBLE else torch.float32)
+        linears = [module for module in result.layers if isinstance(module, nn.Linear)]
+        with torch.no_grad():
+            for linear, layer in zip(linears, network.layers, strict=True):
+                linear.weight.copy_(torch.from_numpy(layer.weight))
+                linear.bias.copy_(torch.from_numpy(layer.bias))
+        return result
+
+
+def export_onnx(
+    module: nn.Module,
+    path: str | Path,
+    n_inputs: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a torch network to one ONNX file, after checking it.
+
+    The file must pass ``onnx.checker``, and onnxruntime and the float64 forward pass of
+    :func:`~milp_rl.formulations.onnx_reader.read_onnx` must agree with torch on random inputs to
+    1e-5, times the largest output where that is above 1. Otherwise ``path`` is left as it was.
+
+    Parameters
+    ----------
+    module
+        A :class:`QNetwork` or what :func:`to_network` accepts, in float32 or float64. It is
+        exported as in evaluation mode, and stays as it is.
+    path
+        Where to write. The graph's input ``x`` has shape (batch, n_inputs), its output ``y``
+        (batch, n_outputs).
+    n_inputs
+        Checked against the module if given.
+    metadata
+        Strings to store in the file's ``metadata_props``. A `QNetwork` adds its dimensions.
+
+    Raises
+    ------
+    NetworkError
+        If the module has an unsupported layer or dtype, a weight is NaN or infinite, or the
+        exported model disagrees with torch.
+    ValueError
+        If ``n_inputs`` contradicts the module.
+    OSError
+        If ``path`` cannot be written.
+    """
+    module = copy.deepcopy(module).cpu().eval()
+    network = to_network(module)
+    if n_inputs not in (None, network.n_inputs):
+        raise ValueError(f"n_inputs is {n_inputs}, but the module takes {network.n_inputs} inputs")
+    dtypes = {parameter.dtype for parameter in module.parameters()}
+    if len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
+        raise NetworkError(
+            f"the module's parameters are of {' and '.join(sorted(map(str, dtypes)))}; convert all"
+            f" with .float() or .double() first"
+        )
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, network.n_inputs, generator=generator, dtype=dtypes.pop())
+    x[:32] = (x[:32] > 0).to(x.dtype)  # actions are binary
+    with torch.no_grad():
+        model = _exported(module, x)
+        y = module(x).numpy()
+    entries = dict(metadata or {})
+    if isinstance(module, QNetwork):
+        for name in ("state_dim", "action_dim", "hidden"):
+            entries[_PREFIX + name] = json.dumps(getattr(module, name))
+    onnx.helper.set_model_props(model, entries)
+    data = model.SerializeToString()
+    _check_agreement(data, x.numpy(), y)
+    write_atomically(path, data)
+
+
+def _exported(module: nn.Module, x: torch.Tensor) -> onnx.ModelProto:
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module,
+            (x,),
+            dynamo=True,
+            input_names=["x"],
+            output_names=["y"],
+            opset_version=18,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    # The exporter notes the stack of each operation, with the paths of the author's files.
+    graph = model.graph
+    for entry in (
+        graph,
+        *graph.node,
+        *graph.value_info,
+        *graph.initializer,
+        *graph.input,
+        *graph.output,
+    ):
+        entry.ClearField("metadata_props")
+        entry.ClearField("doc_string")
+    return model
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence what torch's exporter says of itself and of packages that are not needed."""
+    logger = logging.getLogger("torch.onnx._internal.exporter")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_agreement(data: bytes, x: FloatArray, y: FloatArray) -> None:
+    """Raise unless onnxruntime and our reader give the outputs ``y`` that torch gives."""
+    read = read_onnx(data)  # runs onnx.checker
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    (run,) = session.run(None, {"x": x})
+    tolerance = _TOLERANCE * max(1.0, float(np.max(np.abs(y))))
+    for name, values in (("onnxruntime", run), ("the reader", read.forward(x))):
+        error = np.abs(values - y)
+        if error.shape != y.shape or not (error <= tolerance).all():
+            raise NetworkError(
+                f"nothing was written: {name} and torch disagree on the exported network by up to"
+                f" {np.max(error):.3g}, on outputs of up to {np.max(np.abs(y)):.3g}"
+            )
+
+
+def _dimension(name: str, value: int, least: int) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value}")
+    number = operator.index(value)
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
