@@ -2,7 +2,7 @@
 
 A Q-network values a whole combinatorial action: its input is [action, state], its output the
 scalar Q(state, action). It is a plain ReLU network, so the maximum over a feasible set is a
-mixed-integer linear program (Xu, Wilder, Khalil and Tambe, ICLR 2025, section 4).
+mixed-integer linear program (Xu, Wilder, Khalil and Tambe, ICLR 2025).
 """
 
 from __future__ import annotations
