@@ -29,6 +29,7 @@ from omlt.neuralnet.layers.partition_based import (
     default_partition_split_func,
     partition_based_dense_relu_layer,
 )
+from pyomo.common.log import LoggingIntercept
 from pyomo.contrib.fbbt.fbbt import compute_bounds_on_expr
 
 from milp_rl.formulations.actions.base import ActionSpace
@@ -141,14 +142,14 @@ def add_network(
     known = propagator.at(np.zeros((1, 0)))
     definition = _definition(inner, low, high)
     writers = _Writers(known, formulation, partitions, inner.output.weight if one_sided else None)
-    block.omlt = OmltBlock()
-    block.omlt.build_formulation(
-        FullSpaceNNFormulation(
-            definition,
-            layer_constraints={DenseLayer: writers.layer},
-            activation_constraints={"relu": writers.relu},
-        )
+    formulation_object = FullSpaceNNFormulation(
+        definition,
+        layer_constraints={DenseLayer: writers.layer},
+        activation_constraints={"relu": writers.relu},
     )
+    block.omlt = OmltBlock()
+    with LoggingIntercept(module="pyomo.core"):  # OMLT starts its inputs at 0, even out of bounds
+        block.omlt.build_formulation(formulation_object)
     used = [entry for entry, is_variable in zip(entries, variable, strict=True) if is_variable]
 
     block.link = pyo.Constraint(range(len(used)), rule=lambda _, i: block.omlt.inputs[i] == used[i])

@@ -69,6 +69,19 @@ def test_continuous_inputs_and_a_network_in_a_constraint():
     assert pyo.value(value) == pytest.approx(1.0)
 
 
+def test_inputs_away_from_zero_are_added_without_a_word(random_network, caplog):
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(2, 3))
+    m.q = pyo.Block()
+    network = random_network(np.random.default_rng(0), 1, (3,))
+    value = add_network(m.q, network, [m.x])
+    assert caplog.text == ""
+    m.objective = pyo.Objective(expr=value, sense=pyo.maximize)
+    result = solve_model(m)
+    assert result.value == pytest.approx(network.forward([pyo.value(m.x)])[0], abs=1e-6)
+    assert result.value >= network.forward(np.linspace(2, 3, 101)[:, None]).max() - 1e-6
+
+
 def test_several_outputs_and_expressions_as_inputs(random_network):
     rng = np.random.default_rng(3)
     network = random_network(rng, 3, (5,), 2)
