@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from milp_rl.argmax import ArgmaxSolver, argmax, argmin
+    from milp_rl.conversion import to_network
     from milp_rl.dqn import DQNAgent, DQNConfig
     from milp_rl.formulations.actions.base import ActionSpace
     from milp_rl.formulations.actions.budget import BudgetTopK
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from milp_rl.formulations.actions.scheduling import Scheduling
     from milp_rl.formulations.network import Network, NetworkError
     from milp_rl.formulations.relu import add_network
-    from milp_rl.qnetwork import QNetwork, export_onnx, to_network
+    from milp_rl.qnetwork import QNetwork, export_onnx
     from milp_rl.solvers.base import ArgmaxResult, CertificationError, SolverUnavailableError
     from milp_rl.solvers.model import solve_model
 
@@ -52,7 +53,7 @@ _HOMES = {
     "export_onnx": "qnetwork",
     "london_underground": "formulations.actions.routing",
     "solve_model": "solvers.model",
-    "to_network": "qnetwork",
+    "to_network": "conversion",
 }
 
 __all__ = [

@@ -1,0 +1,116 @@
+"""What a user of `argmax`, `argmin` and `ArgmaxSolver` relies on."""
+
+import numpy as np
+import pytest
+import torch
+
+import milp_rl as mr
+
+STATE = [0.3, -1.0, 0.5]
+
+
+@pytest.fixture(scope="module")
+def q_network():
+    return mr.QNetwork(
+        state_dim=3, action_dim=6, hidden=(8, 8), generator=torch.Generator().manual_seed(3)
+    )
+
+
+def brute_force(q_network, space, state):
+    actions = space.enumerate()
+    x = np.concatenate([actions, np.tile(state, (len(actions), 1))], axis=1)
+    with torch.no_grad():
+        values = q_network(torch.tensor(x, dtype=torch.float32))[:, 0].numpy()
+    return values.min(), values.max()
+
+
+@pytest.mark.parametrize("solver", ["highs", "gurobi", "enumeration"])
+def test_argmax_and_argmin_agree_with_torch_on_every_action(solver, q_network):
+    space = mr.BudgetTopK(n_actions=6, k=3)
+    lowest, highest = brute_force(q_network, space, STATE)
+    best = mr.argmax(q_network, STATE, space, solver=solver)
+    worst = mr.argmin(q_network, STATE, space, solver=solver)
+    assert (best.status, worst.status) == ("optimal", "optimal")
+    assert best.value == pytest.approx(highest, abs=1e-5)
+    assert worst.value == pytest.approx(lowest, abs=1e-5)
+    assert best.bound >= best.value
+    assert worst.bound <= worst.value
+    assert best.gap == worst.gap == 0.0
+    assert best.chosen == np.flatnonzero(best.action).tolist()
+    assert best.solver == solver
+    assert best.seconds > 0
+
+
+def test_a_sequential_and_an_onnx_file_are_networks_too(q_network, tmp_path):
+    space = mr.BudgetTopK(6, 2)
+    q_network.to_onnx(tmp_path / "q.onnx")
+    space.to_json(tmp_path / "space.json")
+    first = mr.argmax(q_network, STATE, space)
+    again = mr.argmax(tmp_path / "q.onnx", STATE, mr.ActionSpace.from_json(tmp_path / "space.json"))
+    np.testing.assert_array_equal(first.action, again.action)
+    assert first.value == again.value
+    sequential = torch.nn.Sequential(torch.nn.Linear(9, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+    assert mr.argmax(sequential, STATE, space).status == "optimal"
+
+
+def test_a_batch_is_solved_in_order(q_network):
+    space = mr.BudgetTopK(6, 2)
+    solver = mr.ArgmaxSolver(q_network, space)
+    states = np.random.default_rng(0).normal(size=(5, 3))
+    for state, result in zip(states, solver.solve_batch(states), strict=True):
+        np.testing.assert_array_equal(result.action, solver(state).action)
+        assert result.value == solver.solve(state).value
+
+
+def test_an_updated_solver_answers_for_the_new_network(q_network):
+    space = mr.BudgetTopK(6, 2)
+    other = mr.QNetwork(3, 6, (8, 8), generator=torch.Generator().manual_seed(9))
+    solver = mr.ArgmaxSolver(q_network, space)
+    solver.update(other)
+    assert solver.solve(STATE).value == mr.argmax(other, STATE, space).value
+    with pytest.raises(ValueError, match="takes 12 inputs, the old one 9"):
+        solver.update(mr.QNetwork(6, 6))
+
+
+def test_a_start_and_a_gap_of_its_own_for_a_call(q_network):
+    space = mr.BudgetTopK(6, 2)
+    solver = mr.ArgmaxSolver(q_network, space)
+    exact = solver.solve(STATE)
+    started = solver.solve(STATE, start=exact.action)
+    assert started.value == exact.value
+    assert solver.solve(STATE, gap=0.5).value <= exact.value
+
+
+def test_a_network_of_actions_alone_takes_an_empty_state():
+    network = mr.Network.from_arrays([[[1.0, -2.0, 3.0]]], [[0.5]])
+    result = mr.argmax(network, [], mr.BudgetTopK(3, 1))
+    assert result.chosen == [2]
+    assert result.value == 3.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"state": [0.0, 1.0]}, "the state has 2 values, but network and space leave 3"),
+        ({"state": [0.0, float("nan"), 1.0]}, r"state\[1\] is nan"),
+        ({"state": [[0.0, 1.0, 2.0]]}, "state must have one dimension"),
+        ({"space": mr.BudgetTopK(20, 5)}, "takes 9 inputs, .* has 20 actions"),
+        ({"space": [1, 2]}, "space must be an ActionSpace, got list"),
+        ({"solver": "cplex"}, "'highs', 'gurobi' or 'enumeration', got 'cplex'"),
+        ({"formulation": "hull"}, "'bigm' or 'partition', got 'hull'"),
+        ({"bounds": "crown"}, "'interval', 'linear' or 'lp', got 'crown'"),
+        ({"gap": -1}, "gap must be a nonnegative number, got -1"),
+        ({"start": [1, 1, 1, 1, 0, 0]}, "start is not feasible: 4 actions chosen"),
+        ({"start": [0.5, 0, 0, 0, 0, 0]}, r"action\[0\] is 0.5"),
+        ({"partitions": 0, "formulation": "partition"}, "partitions must be at least 1, got 0"),
+    ],
+)
+def test_wrong_arguments_are_named(change, message, q_network):
+    arguments = {"network": q_network, "state": STATE, "space": mr.BudgetTopK(6, 2)} | change
+    with pytest.raises(ValueError, match=message):
+        mr.argmax(**arguments)
+
+
+def test_a_network_of_several_outputs_has_no_argmax():
+    with pytest.raises(ValueError, match="must have one output, the Q-value; got 2"):
+        mr.argmax(mr.Network.from_arrays([np.ones((2, 3))], [np.zeros(2)]), [], mr.BudgetTopK(3, 1))
