@@ -175,7 +175,7 @@ class BudgetTopK(ActionSpace):
         bound[left < 0] = -np.inf
         if one is not None and zero is not None:
             bound[(one & zero).any(axis=1)] = -np.inf
-        return bound
+        return np.asarray(bound)
 
     def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
         """Return the unchosen actions that still fit count and budget."""
