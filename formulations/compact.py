@@ -17,6 +17,10 @@ proven off by zero. Only unstable neurons get variables: for neuron
 With ``one_sided`` the last hidden layer keeps only what maximising a scalar output needs: a
 neuron with negative output weight only ``y >= Px + p`` (no binary), one with positive output
 weight only the upper rows.
+
+The variables :math:`y` and :math:`v_k` are scaled by their ranges and the rows by their largest
+coefficient, so that a solver's absolute tolerances are relative to each neuron's range, whatever
+the scale of the network's weights.
 """
 
 from __future__ import annotations
@@ -55,6 +59,8 @@ class CompactModel:
         their binaries' columns (-1 where not).
     copies
         For ``partition``: columns of a neuron's copies, its groups' rows, its binary's column.
+    scale
+        What one unit of each column stands for, shape (columns,).
     """
 
     model: LinearModel
@@ -63,6 +69,7 @@ class CompactModel:
     network: Network
     neurons: tuple[tuple[IntArray, IntArray, IntArray], ...]
     copies: tuple[tuple[IntArray, FloatArray, int], ...]
+    scale: FloatArray
 
     def complete(self, action: ArrayLike) -> FloatArray:
         """Extend an action to all columns by a forward pass.
@@ -78,10 +85,10 @@ class CompactModel:
         for layer, (pick, y, q) in zip(self.network.hidden, self.neurons, strict=True):
             pre = layer.weight @ hidden + layer.bias
             hidden = np.maximum(pre, 0.0)
-            x[y] = hidden[pick]
+            x[y] = hidden[pick] / self.scale[y]
             x[q[q >= 0]] = pre[pick[q >= 0]] > 0
         for columns, groups, q_column in self.copies:
-            x[columns] = groups @ np.nan_to_num(x) * x[q_column]
+            x[columns] = groups @ np.nan_to_num(x) * x[q_column] / self.scale[columns]
         return x
 
 
@@ -269,7 +276,19 @@ def _assemble(
     n_slots, n_base, n_actions = writer.n_slots, base.n_columns, network.n_inputs
     column = np.concatenate([np.arange(n_actions), np.arange(n_base, n_base + n_slots - n_actions)])
     n_columns = n_base + n_slots - n_actions
-    rows = np.concatenate(writer.rows)[:, :n_slots] if writer.rows else np.zeros((0, n_slots))
+    scale = np.ones(n_slots)
+    continuous = np.flatnonzero(~writer.integer[n_actions:n_slots]) + n_actions
+    reach = np.maximum(np.abs(writer.lower[continuous]), np.abs(writer.upper[continuous]))
+    scale[continuous] = np.where(reach > 0, reach, 1.0)
+    rows = np.zeros((0, n_slots))
+    row_lower = row_upper = np.zeros(0)
+    if writer.rows:
+        rows = np.concatenate(writer.rows)[:, :n_slots] * scale
+        largest = np.abs(rows).max(axis=1)
+        largest[largest == 0] = 1.0
+        rows /= largest[:, None]
+        row_lower = np.concatenate(writer.row_lower) / largest
+        row_upper = np.concatenate(writer.row_upper) / largest
     row_index, slot = np.nonzero(rows)
     starts = np.searchsorted(row_index, np.arange(1, len(rows) + 1)) + base.matrix.indptr[-1]
     matrix = sparse.csr_array(
@@ -284,7 +303,7 @@ def _assemble(
 
     def placed(expressions: FloatArray) -> FloatArray:
         wide = np.zeros((len(expressions), n_columns))
-        wide[:, column] = expressions[:, :n_slots]
+        wide[:, column] = expressions[:, :n_slots] * scale
         return wide
 
     outputs = placed(output_weight)
@@ -293,10 +312,10 @@ def _assemble(
         outputs[0] if scalar else np.zeros(n_columns),
         float(output_bias[0]) if scalar else 0.0,
         matrix,
-        np.concatenate([base.row_lower, *writer.row_lower]),
-        np.concatenate([base.row_upper, *writer.row_upper]),
-        np.concatenate([base.column_lower, writer.lower[neurons]]),
-        np.concatenate([base.column_upper, writer.upper[neurons]]),
+        np.concatenate([base.row_lower, row_lower]),
+        np.concatenate([base.row_upper, row_upper]),
+        np.concatenate([base.column_lower, writer.lower[neurons] / scale[neurons]]),
+        np.concatenate([base.column_upper, writer.upper[neurons] / scale[neurons]]),
         np.concatenate([base.integer, writer.integer[neurons]]),
     )
     return CompactModel(
@@ -308,4 +327,5 @@ def _assemble(
         tuple(
             (column[copies], placed(parts), int(column[q])) for copies, parts, q in writer.copies
         ),
+        np.concatenate([np.ones(n_base), scale[neurons]]),
     )

@@ -162,7 +162,8 @@ class MilpArgmax:
             partitions=self.partitions,
             one_sided=self.one_sided,
         )
-        run = _Run(problem, compact, self.solver, options, start, self._sample)
+        scale = float((bounds.output_upper - bounds.output_lower)[0, 0])
+        run = _Run(problem, compact, scale, self.solver, options, start, self._sample)
         status = run.solve()
         seconds = time.perf_counter() - begin
         unstable = int(bounds.unstable[0])
@@ -208,13 +209,15 @@ class _Run:
     A MILP solver accepts binaries within 1e-6 of an integer; times a big-M, that is a value which
     no action has. The rounded action is re-evaluated, so such a point only shows as a bound that
     stays above the value: then the model is solved again at the tightest tolerances, and after
-    that with the point's action cut off, until bound and value meet.
+    that with the point's action cut off, until bound and value meet. The objective is scaled to
+    the range of the network's output, so that tolerances are relative to it.
     """
 
     def __init__(
         self,
         problem: ArgmaxProblem,
         compact: CompactModel,
+        scale: float,
         solver: MilpSolver,
         options: SolveOptions,
         start: ActionArray | None,
@@ -223,6 +226,12 @@ class _Run:
         self.problem = problem
         self.sample = sample
         self.compact = compact
+        self.scale = scale if scale > 0 else 1.0
+        self.model = replace(
+            compact.model,
+            objective=compact.model.objective / self.scale,
+            offset=compact.model.offset / self.scale,
+        )
         self.solver = solver
         self.options = options
         self.nodes = 0
@@ -241,18 +250,18 @@ class _Run:
 
     def solve(self) -> str:
         """Fill in action, value and bound; return a status."""
-        solution = self._attempt(self.compact.model, tight=False)
+        solution = self._attempt(self.model, tight=False)
         complaints = self._complaints(solution)
         if complaints or self._cheated(solution):
             logger.debug("solving again with tight tolerances: %s", complaints or "value < bound")
-            solution = self._attempt(self.compact.model, tight=True)
+            solution = self._attempt(self.model, tight=True)
             complaints = self._complaints(solution)
             if complaints:
                 raise CertificationError(
                     f"{self.solver.name} gave a wrong answer ({solution.message}):"
                     f" {'; '.join(complaints)}"
                 )
-        model = self.compact.model
+        model = self.model
         for _ in range(_MAX_CUTS):
             if not self._cheated(solution) or solution.x is None:
                 break
@@ -267,12 +276,13 @@ class _Run:
         return solution.status
 
     def _attempt(self, model: LinearModel, *, tight: bool) -> MilpSolution:
-        options = self.options
+        options = replace(self.options, absolute_gap=self.options.absolute_gap / self.scale)
         if self.deadline is not None:
             left = max(self.deadline - time.perf_counter(), 1e-3)
             options = replace(options, time_limit=left)
         start = None if self.action is None else self.compact.complete(self.action)
         solution = self.solver.solve(model, options, start=start, tight=tight)
+        solution = replace(solution, bound=solution.bound * self.scale)
         self.nodes += solution.nodes
         self.message = solution.message
         if not math.isnan(solution.bound):
