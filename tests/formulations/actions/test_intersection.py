@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.intersection import Intersection
 from milp_rl.formulations.actions.budget import BudgetTopK
+from milp_rl.formulations.actions.intersection import Intersection
 
 COSTS = [1, 2, 3, 4, 5, 6]
 WEIGHTS = [6, 5, 4, 3, 2, 1]

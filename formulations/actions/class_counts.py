@@ -1,0 +1,143 @@
+r"""Linear maximisation over spaces whose feasibility depends only on counts per class of arms.
+
+In :class:`~milp_rl.formulations.actions.capacity.Capacity` arms of equal cost are
+interchangeable, in :class:`~milp_rl.formulations.actions.scheduling.Scheduling` arms of equal
+availability and need. If the feasible count vectors are closed downwards, with maximal elements
+``N``, then
+
+.. math:: \max_a c \cdot a = \max_N \sum_k s_k(N_k),
+
+where :math:`s_k(m)` is the sum of the m largest positive coefficients of class k, and there are
+often few maximal vectors where there are many actions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milp_rl.formulations.network import FloatArray
+
+IntArray = NDArray[np.intp]
+MAX_VECTORS = 20_000
+
+
+class ClassCounts:
+    """The exact linear oracle of a down-closed space given by its maximal count vectors.
+
+    Parameters
+    ----------
+    class_of
+        Class of each arm, shape (n_actions,); -1 for an arm that can never be chosen.
+    maximal
+        Maximal feasible count vectors, shape (vectors, classes), at least one; no entry above
+        the size of its class.
+    """
+
+    def __init__(self, class_of: IntArray, maximal: IntArray) -> None:
+        n_vectors, n_classes = maximal.shape
+        self._never = class_of < 0
+        self._class_of = class_of
+        sizes = np.bincount(class_of[~self._never], minlength=n_classes)
+        # A trie of the vectors, the classes with the fewest arms at its root, so that the many
+        # vectors share the sums of their first classes.
+        order = np.argsort(sizes, kind="stable")
+        vectors = maximal[:, order]
+        if n_classes:
+            vectors = vectors[np.lexsort(vectors.T[::-1])]
+        self._n_classes = n_classes
+        self._width = int(sizes.max(initial=0))
+        self._members = np.full((n_classes, self._width), len(class_of), dtype=np.intp)
+        for k in range(n_classes):
+            self._members[k, : sizes[k]] = np.flatnonzero(class_of == k)
+        self._rows: list[IntArray] = []  # per level: row of the prefix-sum table of each node
+        self._starts: list[IntArray] = []  # per level: first child of each node
+        first = np.zeros(n_vectors, dtype=bool)
+        first[:1] = True
+        nodes_before = np.zeros(0, dtype=np.intp)
+        for level in range(n_classes):
+            first[1:] |= vectors[1:, level] != vectors[:-1, level]
+            nodes = np.flatnonzero(first)
+            self._rows.append(order[level] * (self._width + 1) + vectors[nodes, level])
+            if level:
+                self._starts.append(np.searchsorted(nodes, nodes_before))
+            nodes_before = nodes
+
+    def maxima(
+        self,
+        coefficients: FloatArray,
+        fixed_one: NDArray[np.bool_] | None,
+        fixed_zero: NDArray[np.bool_] | None,
+    ) -> FloatArray:
+        """Maximise each row of ``coefficients``; masks of shape (batch, n_actions).
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (batch,); ``-inf`` where no feasible action agrees with the fixings.
+        """
+        batch, n = coefficients.shape
+        gains = np.zeros((batch, n + 1))  # the last column pads the classes to one width
+        np.maximum(coefficients, 0.0, out=gains[:, :n])
+        base = np.zeros(batch)
+        if fixed_zero is not None:
+            gains[:, :n][fixed_zero] = 0.0
+        if fixed_one is not None:
+            gains[:, :n][fixed_one] = 0.0
+            base = np.where(fixed_one, coefficients, 0.0).sum(axis=1)
+            base[fixed_one[:, self._never].any(axis=1)] = -np.inf
+            if fixed_zero is not None:
+                base[(fixed_one & fixed_zero).any(axis=1)] = -np.inf
+        if not self._n_classes or not batch:
+            return base
+        ranked = -np.sort(-gains[:, self._members], axis=2)
+        best = np.zeros((batch, self._n_classes, self._width + 1))
+        np.cumsum(ranked, axis=2, out=best[:, :, 1:])
+        if fixed_one is not None:  # the arms held at one take their places first
+            held = np.append(fixed_one, np.zeros((batch, 1), dtype=bool), axis=1)
+            taken = held[:, self._members].sum(axis=2)
+            place = np.arange(self._width + 1) - taken[:, :, None]
+            best = np.take_along_axis(best, np.maximum(place, 0), axis=2)
+            best[place < 0] = -np.inf
+        table = np.ascontiguousarray(best.reshape(batch, -1).T)
+        value = table[self._rows[-1]]
+        for rows, starts in zip(self._rows[-2::-1], self._starts[::-1], strict=True):
+            if len(starts) < len(value):
+                value = np.maximum.reduceat(value, starts, axis=0)
+            value = value + table[rows]
+        return np.asarray(value.max(axis=0) + base)
+
+
+def maximal_counts_of_rows(rows: IntArray, limits: IntArray, sizes: IntArray) -> IntArray | None:
+    """List the maximal integer vectors ``N`` with ``rows @ N <= limits``, ``0 <= N <= sizes``.
+
+    Parameters
+    ----------
+    rows
+        Nonnegative, shape (rows, classes).
+    limits
+        Nonnegative, shape (rows,).
+    sizes
+        Nonnegative, shape (classes,).
+
+    Returns
+    -------
+    numpy.ndarray or None
+        Shape (vectors, classes); ``None`` if there are more than ``MAX_VECTORS`` of them, or ten
+        times as many vectors to search.
+    """
+    counts = np.zeros((1, 0), dtype=np.intp)
+    slack: IntArray = limits[None, :]
+    for k, size in enumerate(sizes):
+        added = np.arange(size + 1)
+        left = slack[:, None, :] - added[:, None] * rows[:, k]
+        parents, steps = np.nonzero((left >= 0).all(axis=2))
+        if len(parents) * max(len(limits), 1) > 200 * MAX_VECTORS:
+            return None
+        slack = left[parents, steps]
+        counts = np.column_stack([counts[parents], steps])
+    grows = np.zeros(len(counts), dtype=bool)
+    for k, size in enumerate(sizes):
+        grows |= (counts[:, k] < size) & (slack >= rows[:, k]).all(axis=1)
+    maximal = counts[~grows]
+    return maximal if len(maximal) <= MAX_VECTORS else None

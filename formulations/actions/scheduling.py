@@ -1,0 +1,299 @@
+"""The scheduling block: chosen arms are served by workers in time slots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import ArrayLike, NDArray
+
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.budget import BudgetTopK
+from milp_rl.formulations.actions.class_counts import (
+    ClassCounts,
+    IntArray,
+    maximal_counts_of_rows,
+)
+from milp_rl.formulations.network import FloatArray
+
+_MAX_LISTED_SLOTS = 10
+
+
+class Scheduling(ActionSpace):
+    r"""Each chosen arm is served in time slots by workers; a worker serves one arm a slot.
+
+    Two workers may serve an arm in the same slot, so workers only count by the number
+    :math:`W_t` available in slot t. An action is feasible if there is a service
+
+    .. math:: \sum_{t \in T_j} y_{jt} = n_j a_j, \qquad \sum_j y_{jt} \le W_t, \qquad y \ge 0,
+              \qquad \sum_j a_j \le b,
+
+    which can be taken integer, being a flow; by Hall's theorem, if in every set of slots the
+    chosen arms that can be served only there need no more than the workers have there.
+    Feasibility depends only on the number of chosen arms of each kind (availability and need), so
+    ``linear_max`` is exact where the maximal feasible numbers can be listed; otherwise it is the
+    smaller of a top-k bound and a knapsack over all worker-slots.
+
+    Parameters
+    ----------
+    worker_slots
+        Which workers are available in which slots, boolean, shape (workers, slots).
+    arm_slots
+        Which arms are available in which slots, boolean, shape (n_actions, slots).
+    needs
+        Worker-slots that each arm needs if chosen, one integer of at least 1 or one an arm.
+    budget
+        Largest number of chosen arms; ``None`` for no limit of its own.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or a value is out of range.
+    """
+
+    def __init__(
+        self,
+        worker_slots: ArrayLike,
+        arm_slots: ArrayLike,
+        needs: int | ArrayLike = 2,
+        budget: int | None = None,
+    ) -> None:
+        self.worker_slots = _boolean(worker_slots, "worker_slots")
+        self.arm_slots = _boolean(arm_slots, "arm_slots")
+        if self.worker_slots.shape[1] != self.arm_slots.shape[1]:
+            raise ValueError(
+                f"worker_slots has {self.worker_slots.shape[1]} slots, arm_slots has"
+                f" {self.arm_slots.shape[1]}"
+            )
+        given = np.asarray(needs)
+        if given.ndim > 1 or (given.ndim == 1 and given.shape != (self.n_actions,)):
+            raise ValueError(f"needs must be one integer or {self.n_actions}, got {needs!r}")
+        if not np.all(np.isfinite(given.astype(float))) or np.any(given != np.floor(given)):
+            raise ValueError(f"needs must be integers, got {needs!r}")
+        if np.any(given < 1):
+            raise ValueError(f"needs must be at least 1, got {given.min()}")
+        self.needs: NDArray[np.int64] = np.broadcast_to(given, self.n_actions).astype(np.int64)
+        if budget is not None and (int(budget) != budget or budget < 0):
+            raise ValueError(f"budget must be a nonnegative integer or None, got {budget!r}")
+        self.budget = None if budget is None else int(budget)
+
+        self._workers = self.worker_slots.sum(axis=0)
+        reachable = (self.arm_slots * self._workers).sum(axis=1)
+        possible = self.needs <= reachable
+        kinds = np.column_stack([self.arm_slots, self.needs])
+        classes, class_of = np.unique(kinds[possible], axis=0, return_inverse=True)
+        self._class_slots: BoolArray = classes[:, :-1].astype(bool)
+        self._class_needs: IntArray = classes[:, -1].astype(np.intp)
+        self._class_of = np.full(self.n_actions, -1, dtype=np.intp)
+        self._class_of[possible] = class_of.reshape(-1)
+        self._class_sizes = np.bincount(class_of.reshape(-1), minlength=len(classes))
+
+    @property
+    def n_actions(self) -> int:
+        """Number of arms."""
+        return len(self.arm_slots)
+
+    @property
+    def exact(self) -> bool:
+        """True where the maximal numbers of arms of each kind can be listed."""
+        return self._class_counts is not None
+
+    @property
+    def down_closed(self) -> bool:
+        """Always true."""
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {
+            "type": "Scheduling",
+            "worker_slots": self.worker_slots.astype(int).tolist(),
+            "arm_slots": self.arm_slots.astype(int).tolist(),
+            "needs": self.needs.tolist(),
+            "budget": self.budget,
+        }
+
+    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
+        """Write the service as a flow from kinds of arms to slots; it needs no integrality."""
+        pairs = [
+            (k, int(t))
+            for k, slots in enumerate(self._class_slots)
+            for t in np.flatnonzero(slots & (self._workers > 0))
+        ]
+        block.served = pyo.Var(pairs, domain=pyo.NonNegativeReals)
+        never = [a for a, k in zip(actions, self._class_of, strict=True) if k < 0]
+        if never:
+            block.never = pyo.Constraint(expr=pyo.quicksum(never) <= 0)
+        block.need = pyo.ConstraintList()
+        for k, need in enumerate(self._class_needs):
+            chosen = pyo.quicksum(a for a, c in zip(actions, self._class_of, strict=True) if c == k)
+            served = pyo.quicksum(block.served[j, t] for j, t in pairs if j == k)
+            block.need.add(served >= int(need) * chosen)
+        block.slot = pyo.ConstraintList()
+        for t, workers in enumerate(self._workers):
+            served_then = [block.served[k, u] for k, u in pairs if u == t]
+            if served_then:
+                block.slot.add(pyo.quicksum(served_then) <= int(workers))
+        if self.budget is not None:
+            block.budget = pyo.Constraint(expr=pyo.quicksum(actions) <= self.budget)
+
+    def violations(self, action: ArrayLike) -> list[str]:
+        """Find a maximum flow from the chosen arms to the slots."""
+        a = self.check_action(action)
+        found = []
+        chosen = np.flatnonzero(a)
+        if self.budget is not None and len(chosen) > self.budget:
+            found.append(f"{len(chosen)} arms chosen, at most {self.budget} allowed")
+        served, flow = self._flow(chosen)
+        wanted = int(self.needs[chosen].sum())
+        if served < wanted:
+            short = [int(j) for j in chosen if sum(flow[("arm", j)].values()) < self.needs[j]]
+            found.append(
+                f"the chosen arms need {wanted} worker-slots in their slots, {served} can be had:"
+                f" {wanted - served} short, for instance for arms {short}"
+            )
+        return found
+
+    def _flow(self, chosen: NDArray[np.intp]) -> tuple[int, dict[Any, dict[Any, int]]]:
+        """Maximum flow: source -> arms (need) -> their slots -> sink (workers)."""
+        graph = nx.DiGraph()
+        graph.add_node("source")
+        graph.add_node("sink")
+        for t, workers in enumerate(self._workers):
+            graph.add_edge(("slot", t), "sink", capacity=int(workers))
+        for j in chosen:
+            graph.add_edge("source", ("arm", j), capacity=int(self.needs[j]))
+            for t in np.flatnonzero(self.arm_slots[j]):
+                graph.add_edge(("arm", j), ("slot", int(t)), capacity=int(self.needs[j]))
+        value, flow = nx.maximum_flow(graph, "source", "sink")
+        return int(value), flow
+
+    def schedule(self, action: ArrayLike) -> list[tuple[int, int, int]]:
+        """Assign workers and slots to the chosen arms.
+
+        Returns
+        -------
+        list of (arm, worker, slot)
+            Each chosen arm as often as it needs, sorted.
+
+        Raises
+        ------
+        ValueError
+            If the action is not feasible.
+        """
+        violations = self.violations(action)
+        if violations:
+            raise ValueError(f"the action is not feasible: {'; '.join(violations)}")
+        chosen = np.flatnonzero(self.check_action(action))
+        _, flow = self._flow(chosen)
+        free = [np.flatnonzero(self.worker_slots[:, t]).tolist() for t in range(len(self._workers))]
+        plan = []
+        for j in chosen:
+            for (_, t), amount in sorted(flow[("arm", j)].items()):
+                plan += [(int(j), int(free[t].pop()), t) for _ in range(amount)]
+        return sorted(plan)
+
+    def linear_max(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Maximise over the maximal numbers of arms of each kind, or bound by relaxations."""
+        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+        if self._class_counts is not None:
+            return self._class_counts.maxima(c, one, zero)
+        never = self._class_of < 0
+        if never.any():
+            zero = np.broadcast_to(never, c.shape) if zero is None else zero | never
+        return self._relaxation.linear_max(c, one, zero)
+
+    def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
+        """Add arms in random order while they fit; without ``maximal``, keep a random number."""
+        action = np.zeros(self.n_actions, dtype=np.int8)
+        counts = np.zeros(len(self._class_sizes), dtype=np.intp)
+        taken = []
+        for j in rng.permutation(self.n_actions):
+            k = self._class_of[j]
+            if k < 0:
+                continue
+            counts[k] += 1
+            if self._fits(counts):
+                taken.append(j)
+            else:
+                counts[k] -= 1
+        if not maximal:
+            taken = taken[: rng.integers(len(taken) + 1)]
+        action[taken] = 1
+        return action
+
+    def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
+        """Return the arms that can be added, by kind."""
+        a = self.check_action(action)
+        if (self._class_of[a == 1] < 0).any():
+            return np.array([], dtype=np.intp)
+        counts = np.bincount(self._class_of[a == 1], minlength=len(self._class_sizes))
+        fits = np.zeros(len(counts) + 1, dtype=bool)  # the last entry is for class -1
+        for k in np.unique(self._class_of[(a == 0) & (self._class_of >= 0)]):
+            counts[k] += 1
+            fits[k] = self._fits(counts)
+            counts[k] -= 1
+        return np.flatnonzero((a == 0) & fits[self._class_of])
+
+    def _fits(self, counts: NDArray[Any]) -> bool:
+        if self.budget is not None and counts.sum() > self.budget:
+            return False
+        rows, limits = self._hall
+        if rows is not None and limits is not None:
+            return bool((rows @ counts <= limits).all())
+        representative = [np.flatnonzero(self._class_of == k) for k in range(len(counts))]
+        chosen = np.concatenate([r[:n] for r, n in zip(representative, counts, strict=True)])
+        return self._flow(chosen.astype(np.intp))[0] == self.needs[chosen].sum()
+
+    @cached_property
+    def _hall(self) -> tuple[IntArray | None, IntArray | None]:
+        """Hall's condition as rows over the kinds; ``None`` with too many slots."""
+        n_slots = len(self._workers)
+        if n_slots > _MAX_LISTED_SLOTS:
+            return None, None
+        sets = (np.arange(1, 2**n_slots)[:, None] >> np.arange(n_slots) & 1).astype(bool)
+        inside = ~(self._class_slots[None] & ~sets[:, None]).any(axis=2)
+        rows = (inside * self._class_needs).astype(np.intp)
+        limits = (sets * self._workers).sum(axis=1).astype(np.intp)
+        binding = rows @ self._class_sizes > limits
+        return rows[binding], limits[binding]
+
+    @cached_property
+    def _class_counts(self) -> ClassCounts | None:
+        """The exact linear oracle, if the maximal counts can be listed."""
+        rows, limits = self._hall
+        if rows is None or limits is None:
+            return None
+        if self.budget is not None:
+            rows = np.vstack([rows, np.ones(len(self._class_sizes), dtype=np.intp)])
+            limits = np.append(limits, self.budget)
+        vectors = maximal_counts_of_rows(rows, limits, self._class_sizes)
+        return None if vectors is None else ClassCounts(self._class_of, vectors)
+
+    @cached_property
+    def _relaxation(self) -> BudgetTopK:
+        """As many arms as allowed, and as many worker-slots as there are."""
+        return BudgetTopK(
+            self.n_actions,
+            self.n_actions if self.budget is None else min(self.budget, self.n_actions),
+            costs=self.needs,
+            budget=float(self._workers.sum()),
+        )
+
+
+def _boolean(values: ArrayLike, name: str) -> BoolArray:
+    array = np.asarray(values)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"{name} must have shape (rows, slots), none zero, got {array.shape}")
+    if array.dtype != bool and not np.isin(array, (0, 1)).all():
+        raise ValueError(f"{name} must be boolean or 0 and 1")
+    return array.astype(bool)
