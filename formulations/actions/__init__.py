@@ -4,6 +4,15 @@ from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.capacity import Capacity
 from milp_rl.formulations.actions.intersection import Intersection
+from milp_rl.formulations.actions.routing import Routing, london_underground
 from milp_rl.formulations.actions.scheduling import Scheduling
 
-__all__ = ["ActionSpace", "BudgetTopK", "Capacity", "Intersection", "Scheduling"]
+__all__ = [
+    "ActionSpace",
+    "BudgetTopK",
+    "Capacity",
+    "Intersection",
+    "Routing",
+    "Scheduling",
+    "london_underground",
+]

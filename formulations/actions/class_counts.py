@@ -130,7 +130,7 @@ def maximal_counts_of_rows(rows: IntArray, limits: IntArray, sizes: IntArray) ->
     slack: IntArray = limits[None, :]
     for k, size in enumerate(sizes):
         added = np.arange(size + 1)
-        left = slack[:, None, :] - added[:, None] * rows[:, k]
+        left: IntArray = slack[:, None, :] - added[:, None] * rows[:, k]
         parents, steps = np.nonzero((left >= 0).all(axis=2))
         if len(parents) * max(len(limits), 1) > 200 * MAX_VECTORS:
             return None

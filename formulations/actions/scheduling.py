@@ -160,12 +160,12 @@ class Scheduling(ActionSpace):
 
     def _flow(self, chosen: NDArray[np.intp]) -> tuple[int, dict[Any, dict[Any, int]]]:
         """Maximum flow: source -> arms (need) -> their slots -> sink (workers)."""
-        graph = nx.DiGraph()
+        graph: Any = nx.DiGraph()
         graph.add_node("source")
         graph.add_node("sink")
         for t, workers in enumerate(self._workers):
             graph.add_edge(("slot", t), "sink", capacity=int(workers))
-        for j in chosen:
+        for j in chosen.tolist():
             graph.add_edge("source", ("arm", j), capacity=int(self.needs[j]))
             for t in np.flatnonzero(self.arm_slots[j]):
                 graph.add_edge(("arm", j), ("slot", int(t)), capacity=int(self.needs[j]))
@@ -252,7 +252,7 @@ class Scheduling(ActionSpace):
             return bool((rows @ counts <= limits).all())
         representative = [np.flatnonzero(self._class_of == k) for k in range(len(counts))]
         chosen = np.concatenate([r[:n] for r, n in zip(representative, counts, strict=True)])
-        return self._flow(chosen.astype(np.intp))[0] == self.needs[chosen].sum()
+        return bool(self._flow(chosen.astype(np.intp))[0] == self.needs[chosen].sum())
 
     @cached_property
     def _hall(self) -> tuple[IntArray | None, IntArray | None]:

@@ -1,0 +1,136 @@
+"""Shortest closed walks through given nodes: the travelling salesman in the metric closure."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milp_rl.formulations.network import FloatArray
+
+
+def shortest_closed_walk(
+    distance: FloatArray, depot: int, nodes: list[int], limit: int | None = None
+) -> list[int] | None:
+    """Order ``nodes`` so that the closed walk from the depot through them is shortest.
+
+    Insertion with local search comes first; dynamic programming over subsets (Held and Karp 1962)
+    decides the rest exactly, keeping only states that can still lead to a better walk.
+
+    Parameters
+    ----------
+    distance
+        Edges between any two nodes, infinite where there is no path; need not be symmetric.
+    depot
+        Where the walk starts and ends.
+    nodes
+        Distinct nodes other than the depot.
+    limit
+        If given, any walk of at most so many edges will do.
+
+    Returns
+    -------
+    list of int or None
+        The nodes in order; ``None`` if there is no such walk.
+    """
+    if not np.isfinite(distance[depot, nodes] + distance[nodes, depot]).all():
+        return None
+    order: list[int] = []
+    for node in sorted(nodes, key=lambda v: -(distance[depot, v] + distance[v, depot])):
+        order, _ = insert_cheapest(distance, depot, order, node)
+    order = _reinserted(distance, depot, order)
+    length = _length(distance, depot, order)
+    if limit is not None and length <= limit:
+        return order
+    bound = length - 1 if limit is None else float(limit)
+    better = _held_karp(distance, depot, nodes, bound) if nodes else None
+    if better is not None:
+        return better
+    return order if limit is None else None
+
+
+def insert_cheapest(
+    distance: FloatArray, depot: int, order: list[int], node: int
+) -> tuple[list[int], float]:
+    """Insert a node where it lengthens the walk least; return the new order and its length."""
+    walk = np.array([depot, *order, depot])
+    extra = distance[walk[:-1], node] + distance[node, walk[1:]] - distance[walk[:-1], walk[1:]]
+    place = int(np.argmin(extra))
+    longer = [*order[:place], node, *order[place:]]
+    return longer, _length(distance, depot, longer)
+
+
+def _length(distance: FloatArray, depot: int, order: list[int]) -> float:
+    return float(sum(distance[u, v] for u, v in pairwise([depot, *order, depot])))
+
+
+def _reinserted(distance: FloatArray, depot: int, order: list[int]) -> list[int]:
+    """Take nodes out and put them back elsewhere while that shortens the walk."""
+    best = _length(distance, depot, order)
+    improved = True
+    while improved:
+        improved = False
+        for node in list(order):
+            without = [v for v in order if v != node]
+            candidate, length = insert_cheapest(distance, depot, without, node)
+            if length < best:
+                order, best, improved = candidate, length, True
+    return order
+
+
+def _held_karp(
+    distance: FloatArray, depot: int, nodes: list[int], limit: float
+) -> list[int] | None:
+    """Find a shortest walk of at most ``limit`` edges, or ``None``.
+
+    A layer holds, for every set of so many visited nodes, the shortest walk to each last node.
+    """
+    k = len(nodes)
+    between = distance[np.ix_(nodes, nodes)]
+    out, back = distance[depot, nodes], distance[nodes, depot]
+    detour = between + back  # from a last node over another one home
+    bits = 1 << np.arange(k, dtype=np.int64)
+    masks = bits.copy()
+    lengths = np.full((k, k), np.inf)
+    np.fill_diagonal(lengths, out)
+    layers: list[tuple[NDArray[np.int64], FloatArray]] = []
+    for size in range(1, k + 1):
+        left = (masks[:, None] & bits) == 0
+        for last in range(k):
+            rest = np.where(left, detour[last], back[last]).max(axis=1)
+            rest = np.maximum(rest, k - size + (back[last] if size == k else 1))
+            lengths[lengths[:, last] + rest > limit, last] = np.inf
+        keep = np.isfinite(lengths).any(axis=1)
+        masks, lengths, left = masks[keep], lengths[keep], left[keep]
+        layers.append((masks, lengths))
+        if not len(masks):
+            return None
+        if size == k:
+            break
+        reach = [(lengths[left[:, j]] + between[:, j]).min(axis=1) for j in range(k)]
+        targets = [masks[left[:, j]] | bits[j] for j in range(k)]
+        masks = np.unique(np.concatenate(targets))
+        lengths = np.full((len(masks), k), np.inf)
+        for j in range(k):
+            lengths[np.searchsorted(masks, targets[j]), j] = reach[j]
+    return _traced(layers, between, back, bits, nodes)
+
+
+def _traced(
+    layers: list[tuple[NDArray[np.int64], FloatArray]],
+    between: FloatArray,
+    back: FloatArray,
+    bits: NDArray[np.int64],
+    nodes: list[int],
+) -> list[int]:
+    """Walk back from the last layer."""
+    mask, home = int(layers[-1][0][0]), layers[-1][1][0] + back
+    last = int(np.argmin(home))
+    order = [last]
+    for masks, lengths in layers[-2::-1]:
+        mask &= ~int(bits[last])
+        row = lengths[int(np.searchsorted(masks, mask))]
+        last = int(np.argmin(row + between[:, last]))
+        order.append(last)
+    return [nodes[i] for i in reversed(order)]

@@ -1,0 +1,363 @@
+"""The routing block: chosen nodes lie on a closed walk of limited length from a depot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterable, Sequence
+from functools import cached_property
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import shortest_path
+
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.budget import BudgetTopK
+from milp_rl.formulations.actions.closed_walk import insert_cheapest, shortest_closed_walk
+from milp_rl.formulations.network import FloatArray
+
+_EXACT_IN_SAMPLES = 10
+
+
+class Routing(ActionSpace):
+    r"""Chosen nodes lie on a closed walk of at most L edges from a depot.
+
+    At most ``budget`` of the nodes on the walk are chosen. The walk starts and ends at the depot,
+    moves along edges, may stay put, and may pass a node several times. In the model it is a unit
+    flow in time: with :math:`x_{tv}` one if the walk is at v after t steps and :math:`f_{tuv}` if
+    it moves from u to v then,
+
+    .. math:: \sum_v f_{tuv} = x_{tu}, \quad \sum_u f_{tuv} = x_{t+1,v}, \quad
+              x_{0,depot} = x_{L,depot} = 1, \quad a_v \le \sum_t x_{tv},
+
+    with only the (t, v) that can be reached from the depot and can reach it in time, and waiting
+    only at the depot, at the end. ``linear_max`` is a relaxation: the best nodes that can be
+    visited at all (with every node held at one, in either order).
+
+    Parameters
+    ----------
+    graph
+        Any networkx graph, directed or not; weights are ignored. Labels are strings, integers, or
+        tuples of these.
+    depot
+        Node where the walk starts and ends.
+    max_length
+        Largest number of edges L, at least 0.
+    budget
+        Largest number of chosen nodes; ``None`` for no limit of its own.
+    nodes
+        The nodes that the actions stand for, in order; without, all nodes in the graph's order.
+
+    Raises
+    ------
+    ValueError
+        If the depot or a node is not in the graph, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        graph: Any,
+        depot: Hashable,
+        max_length: int,
+        budget: int | None = None,
+        nodes: Iterable[Hashable] | None = None,
+    ) -> None:
+        if depot not in graph:
+            raise ValueError(f"the depot {depot!r} is not a node of the graph")
+        if int(max_length) != max_length or max_length < 0:
+            raise ValueError(f"max_length must be a nonnegative integer, got {max_length!r}")
+        if budget is not None and (int(budget) != budget or budget < 0):
+            raise ValueError(f"budget must be a nonnegative integer or None, got {budget!r}")
+        self.depot = depot
+        self.max_length = int(max_length)
+        self.budget = None if budget is None else int(budget)
+        self.nodes: list[Any] = list(graph.nodes if nodes is None else nodes)
+        missing = [node for node in self.nodes if node not in graph]
+        if missing:
+            raise ValueError(f"{missing[0]!r} is not a node of the graph")
+        if not self.nodes or len(set(self.nodes)) < len(self.nodes):
+            raise ValueError("nodes must be distinct, and at least one")
+        for node in graph.nodes:
+            if not _is_label(node):
+                raise ValueError(f"node labels are strings, integers or tuples, got {node!r}")
+        kind = nx.DiGraph if graph.is_directed() else nx.Graph
+        self.graph: Any = kind()
+        self.graph.add_nodes_from(graph.nodes)
+        self.graph.add_edges_from((u, v) for u, v in graph.edges() if u != v)
+
+        self._labels: list[Any] = list(self.graph.nodes)
+        position = {node: i for i, node in enumerate(self._labels)}
+        self._depot = position[depot]
+        self._node_of = np.array([position[node] for node in self.nodes])
+        edges = [(position[u], position[v]) for u, v in self.graph.edges]
+        if not self.graph.is_directed():
+            edges += [(v, u) for u, v in edges]
+        self._arcs = sorted(edges)
+        ends = np.array(self._arcs, dtype=int).reshape(-1, 2)
+        matrix = sparse.csr_array(
+            (np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(self._labels),) * 2
+        )
+        self._distance: FloatArray = shortest_path(matrix, method="D", unweighted=True)
+
+    @property
+    def n_actions(self) -> int:
+        """Number of nodes that can be chosen."""
+        return len(self.nodes)
+
+    @property
+    def down_closed(self) -> bool:
+        """Always true."""
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {
+            "type": "Routing",
+            "directed": self.graph.is_directed(),
+            "labels": self._labels,
+            "edges": [list(edge) for edge in self.graph.edges],
+            "depot": self.depot,
+            "max_length": self.max_length,
+            "budget": self.budget,
+            "nodes": self.nodes,
+        }
+
+    @classmethod
+    def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
+        rest = dict(parameters)
+        graph: Any = nx.DiGraph() if rest.pop("directed") else nx.Graph()
+        graph.add_nodes_from(map(_label, rest.pop("labels")))
+        graph.add_edges_from((_label(u), _label(v)) for u, v in rest.pop("edges"))
+        return cls(
+            graph, _label(rest.pop("depot")), nodes=[_label(n) for n in rest.pop("nodes")], **rest
+        )
+
+    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
+        """Write the walk as a unit flow in time; see the class."""
+        steps, depot = self.max_length, self._depot
+        out, back = self._distance[depot], self._distance[:, depot]
+        times = np.arange(steps + 1)[:, None]
+        inside = (out <= times) & (back <= steps - times)  # (time, node)
+        moves = [
+            (t, u, v)
+            for t in range(steps)
+            for u, v in [*self._arcs, (depot, depot)]
+            if inside[t, u] and inside[t + 1, v]
+        ]
+        places = [(int(t), int(v)) for t, v in np.argwhere(inside)]
+        block.position = pyo.Var(places, domain=pyo.Binary)
+        block.move = pyo.Var(moves, domain=pyo.NonNegativeReals)
+        leaving: dict[tuple[int, int], list[Any]] = {place: [] for place in places}
+        arriving: dict[tuple[int, int], list[Any]] = {place: [] for place in places}
+        for t, u, v in moves:
+            leaving[t, u].append(block.move[t, u, v])
+            arriving[t + 1, v].append(block.move[t, u, v])
+        block.leave = pyo.ConstraintList()
+        block.arrive = pyo.ConstraintList()
+        for t, v in places:
+            if t < steps:
+                block.leave.add(pyo.quicksum(leaving[t, v]) == block.position[t, v])
+            if t > 0:
+                block.arrive.add(pyo.quicksum(arriving[t, v]) == block.position[t, v])
+        block.ends = pyo.ConstraintList()
+        for t in {0, steps}:
+            block.ends.add(block.position[t, depot] == 1)
+        block.wait = pyo.ConstraintList()
+        for t in range(steps - 1):
+            block.wait.add(block.move[t, depot, depot] <= block.move[t + 1, depot, depot])
+        block.visit = pyo.ConstraintList()
+        for action, v in zip(actions, self._node_of.tolist(), strict=True):
+            when = [block.position[t, v] for t in np.flatnonzero(inside[:, v]).tolist()]
+            block.visit.add(action <= pyo.quicksum(when) if when else action <= 0)
+        if self.budget is not None:
+            block.budget = pyo.Constraint(expr=pyo.quicksum(actions) <= self.budget)
+
+    def route(self, block: Any) -> list[Any]:
+        """Read the walk from the solved block on which :meth:`constrain` wrote.
+
+        Returns
+        -------
+        list
+            Node labels along edges, from the depot to the depot; just the depot if it stays.
+
+        Raises
+        ------
+        ValueError
+            If the block has no solution.
+        """
+        walk: list[int] = []
+        for (_, v), variable in sorted(block.position.items()):
+            if variable.value is None:
+                raise ValueError("the block has no solution to read a route from")
+            if variable.value > 0.5 and (not walk or walk[-1] != v):
+                walk.append(v)
+        return [self._labels[v] for v in walk]
+
+    def shortest_route(self, action: ArrayLike) -> list[Any] | None:
+        """Return a shortest closed walk from the depot through the chosen nodes.
+
+        Returns
+        -------
+        list or None
+            Node labels from the depot to the depot; ``None`` if a node cannot be visited.
+        """
+        order = self._shortest(self.check_action(action), None)
+        if order is None:
+            return None
+        walk = [self.depot]
+        for u, v in pairwise([self._depot, *order, self._depot]):
+            path = nx.shortest_path(self.graph, self._labels[u], self._labels[v])
+            walk.extend(path[1:])
+        return walk
+
+    def violations(self, action: ArrayLike) -> list[str]:
+        """Look for a shortest closed walk through the chosen nodes in the metric closure."""
+        a = self.check_action(action)
+        found = []
+        if self.budget is not None and a.sum() > self.budget:
+            found.append(f"{a.sum()} nodes chosen, at most {self.budget} allowed")
+        unreachable = [
+            self.nodes[i] for i in np.flatnonzero(a) if not np.isfinite(self._round_trip[i])
+        ]
+        if unreachable:
+            found.append(f"no closed walk from {self.depot!r} visits {unreachable}")
+        elif self._shortest(a, self.max_length) is None:
+            chosen = [self.nodes[i] for i in np.flatnonzero(a)]
+            found.append(
+                f"no closed walk of at most {self.max_length} edges from {self.depot!r} visits"
+                f" {chosen}"
+            )
+        return found
+
+    def _shortest(self, action: ActionArray, limit: int | None) -> list[int] | None:
+        """Order the chosen nodes; with a limit, any walk within it will do."""
+        chosen = self._node_of[action == 1]
+        return shortest_closed_walk(
+            self._distance, self._depot, chosen[chosen != self._depot].tolist(), limit
+        )
+
+    def linear_max(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Sum the best nodes that can be visited with those held at one."""
+        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+        if one is None:
+            excluded = np.broadcast_to(self._round_trip > self.max_length, c.shape)
+        else:
+            excluded = (one @ self._apart) | (self._round_trip > self.max_length)
+        if zero is not None:
+            excluded = excluded | zero
+        return self._cover.linear_max(c, one, excluded)
+
+    @cached_property
+    def _round_trip(self) -> FloatArray:
+        """Edges to each action's node and back."""
+        node = self._node_of
+        there = self._distance[self._depot, node]
+        return np.asarray(there + self._distance[node, self._depot])
+
+    @cached_property
+    def _apart(self) -> BoolArray:
+        """Pairs of actions whose nodes no walk of at most L edges visits both."""
+        node = self._node_of
+        out, back = self._distance[self._depot, node], self._distance[node, self._depot]
+        between = self._distance[np.ix_(node, node)]
+        first = out[:, None] + between + back
+        return np.asarray(np.minimum(first, first.T) > self.max_length)
+
+    @cached_property
+    def _cover(self) -> BudgetTopK:
+        """As many nodes as a walk of L edges can pass, and the budget allows."""
+        most = min(self.n_actions, max(self.max_length, 1))
+        return BudgetTopK(self.n_actions, most if self.budget is None else min(most, self.budget))
+
+    def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
+        """Return the nodes that still fit into a walk."""
+        a = self.check_action(action)
+        chosen = np.flatnonzero(a)
+        order = self._shortest(a, self.max_length)
+        if order is None or (self.budget is not None and len(chosen) >= self.budget):
+            return np.array([], dtype=np.intp)
+        free = np.flatnonzero((a == 0) & (self._round_trip <= self.max_length))
+        free = free[~self._apart[np.ix_(free, chosen)].any(axis=1)]
+        fits = [i for i in free if self._fitted(a, int(i), order) is not None]
+        return np.array(fits, dtype=np.intp)
+
+    def _fitted(
+        self, action: ActionArray, addition: int, order: list[int], exact_up_to: int | None = None
+    ) -> list[int] | None:
+        """Return an order of the chosen nodes and ``addition`` that fits, or ``None``.
+
+        With more nodes than ``exact_up_to``, only insertion into ``order`` is tried.
+        """
+        node = int(self._node_of[addition])
+        if node == self._depot:
+            return order
+        longer, length = insert_cheapest(self._distance, self._depot, order, node)
+        if length <= self.max_length:
+            return longer
+        if exact_up_to is not None and len(longer) > exact_up_to:
+            return None
+        larger = action.copy()
+        larger[addition] = 1
+        return self._shortest(larger, self.max_length)
+
+    def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
+        """Add nodes in random order while they fit; without ``maximal``, keep a random number.
+
+        Beyond ten nodes, a node fits where it can be inserted into the walk found so far.
+        """
+        action = np.zeros(self.n_actions, dtype=np.int8)
+        order: list[int] = []
+        taken: list[int] = []
+        for i in rng.permutation(np.flatnonzero(self._round_trip <= self.max_length)).tolist():
+            if self.budget is not None and len(taken) >= self.budget:
+                break
+            if self._apart[i, taken].any():
+                continue
+            longer = self._fitted(action, i, order, exact_up_to=_EXACT_IN_SAMPLES)
+            if longer is not None:
+                order = longer
+                taken.append(i)
+                action[i] = 1
+        if not maximal:
+            action[taken[rng.integers(len(taken) + 1) :]] = 0
+        return action
+
+
+def london_underground() -> Any:
+    """Return the central part of the London Underground as a ``networkx.Graph``.
+
+    The stations of fare zone 1 and the Underground lines between them (the Elizabeth line, the
+    Overground and the DLR left out). Every edge has an attribute ``lines``, the list of its lines.
+    """
+    source = files("milp_rl.formulations.actions").joinpath("data/london_underground.json")
+    lines = json.loads(source.read_text(encoding="utf-8"))["lines"]
+    graph: Any = nx.Graph(name="London Underground, zone 1")
+    for line, sections in lines.items():
+        for section in sections:
+            for u, v in pairwise(section):
+                if not graph.has_edge(u, v):
+                    graph.add_edge(u, v, lines=[])
+                if line not in graph[u][v]["lines"]:
+                    graph[u][v]["lines"].append(line)
+    return graph
+
+
+def _is_label(node: Any) -> bool:
+    if isinstance(node, tuple):
+        return all(map(_is_label, node))
+    return isinstance(node, str | int) and not isinstance(node, bool)
+
+
+def _label(data: Any) -> Any:
+    """Undo JSON's turning tuples into lists."""
+    return tuple(map(_label, data)) if isinstance(data, list) else data
