@@ -3,6 +3,7 @@
 from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.capacity import Capacity
+from milp_rl.formulations.actions.factored import FactoredValidity
 from milp_rl.formulations.actions.intersection import Intersection
 from milp_rl.formulations.actions.routing import Routing, london_underground
 from milp_rl.formulations.actions.scheduling import Scheduling
@@ -11,6 +12,7 @@ __all__ = [
     "ActionSpace",
     "BudgetTopK",
     "Capacity",
+    "FactoredValidity",
     "Intersection",
     "Routing",
     "Scheduling",
