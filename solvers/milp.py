@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_CUTS = 50
 _SAMPLE_SIZE = 256
-_SAMPLE_SECONDS = 0.5
+_SAMPLE_SECONDS = 0.05
 
 
 class MilpArgmax:

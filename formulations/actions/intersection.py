@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.network import FloatArray
 
+_TRIES = 20
+
 
 class Intersection(ActionSpace):
     """The actions that are feasible for every member; written ``a & b``.
@@ -104,6 +106,15 @@ class Intersection(ActionSpace):
                     allowed.discard(i)
                 a[i] = 0
         return np.array(sorted(allowed), dtype=np.intp)
+
+    def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
+        """Draw from a member until feasible for all; after some tries, build step by step."""
+        if not self.down_closed and not maximal:
+            for _ in range(_TRIES):
+                action: ActionArray = self.members[rng.integers(len(self.members))].sample(rng)[0]
+                if not self.violations(action):
+                    return action
+        return super()._sample_one(rng, maximal)
 
     def enumerate(self, limit: int = 100_000) -> ActionArray:
         """List the actions of the first member that lists, kept where feasible for all."""
