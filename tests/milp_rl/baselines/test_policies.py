@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from milp_rl.baselines import (
+    IterativeDQNPolicy,
+    LinearArgmax,
+    MyopicPolicy,
+    NullPolicy,
+    Policy,
+    RandomPolicy,
+)
+from milp_rl.envs import CapacityBandit, CapacityInstance
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.actions.budget import BudgetTopK
+from milp_rl.formulations.actions.capacity import Capacity
+from milp_rl.qnetwork import QNetwork
+
+SPACES = [
+    Capacity([2, 3, 4, 2, 6, 5], [5, 4]),
+    BudgetTopK(6, 2),
+    BudgetTopK(6, 3, exactly=True),
+    BudgetTopK(6, 3, costs=[1, 2, 3, 1, 2, 3], budget=4.0),
+    Capacity([3, 3, 3, 3, 3, 3], [2, 1]),  # no arm is affordable
+]
+
+
+def q_network(seed: int, n: int = 6) -> QNetwork:
+    return QNetwork(n, n, (8, 8), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_linear_argmax_is_the_brute_force_maximum(space, seed):
+    solver = LinearArgmax(space)
+    actions = space.enumerate()
+    for coefficients in np.random.default_rng(seed).normal(size=(4, 6)):
+        action = solver.solve(coefficients)
+        assert space.violations(action) == []
+        assert coefficients @ action == pytest.approx((actions @ coefficients).max())
+
+
+def test_linear_argmax_does_not_depend_on_what_was_solved_before():
+    space = SPACES[0]
+    used = LinearArgmax(space)
+    for coefficients in np.random.default_rng(0).integers(-1, 2, size=(40, 6)):  # many ties
+        np.testing.assert_array_equal(
+            used.solve(coefficients), LinearArgmax(space).solve(coefficients)
+        )
+
+
+@pytest.mark.parametrize("bad", [[1.0] * 5, [1.0] * 5 + [np.nan]])
+def test_linear_argmax_refuses_wrong_coefficients(bad):
+    with pytest.raises(ValueError, match=r"coefficients"):
+        LinearArgmax(SPACES[0]).solve(bad)
+
+
+def test_myopic_takes_the_best_expected_next_step():
+    env = CapacityBandit(CapacityInstance.generate(8, 3, seed=2))
+    policy = MyopicPolicy(env)
+    space = env.action_space_block()
+    actions = space.enumerate()
+    for state in np.random.default_rng(0).integers(0, 4, size=(30, 8)):
+        action = policy.act(state)
+        assert space.violations(action) == []
+        best = env.expected_reward(state, actions).max()
+        assert env.expected_reward(state, action) == pytest.approx(best)
+
+
+def test_myopic_needs_additive_rewards():
+    with pytest.raises(ValueError, match="no action_gains"):
+        MyopicPolicy(object())  # type: ignore[arg-type]
+
+
+def test_null_does_nothing_where_that_is_feasible():
+    assert NullPolicy(SPACES[0]).act(np.zeros(6)).tolist() == [0] * 6
+    with pytest.raises(ValueError, match="not feasible"):
+        NullPolicy(BudgetTopK(6, 3, exactly=True))
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_random_spends_the_budget_and_follows_its_seed(space):
+    draws = [RandomPolicy(space, seed=s) for s in (1, 1, 2)]
+    first, second, third = ([p.act(np.zeros(6)).tolist() for _ in range(50)] for p in draws)
+    assert first == second
+    maximal = {tuple(a) for a in space.enumerate() if not len(space.extensions(a))}
+    assert {tuple(a) for a in first} <= maximal
+    if len(maximal) > 5:
+        assert first != third
+        assert len({tuple(a) for a in first + third}) > 5
+
+
+def greedy_by_hand(network: QNetwork, space: ActionSpace, state: np.ndarray) -> list[int]:
+    """The same policy, one candidate at a time."""
+
+    def q(action: np.ndarray) -> float:
+        with torch.no_grad():
+            return float(network.q(torch.tensor(state).float(), torch.tensor(action)))
+
+    action = np.zeros(space.n_actions, dtype=np.int8)
+    while True:
+        candidates = []
+        for i in space.extensions(action):
+            candidate = action.copy()
+            candidate[i] = 1
+            candidates.append(candidate)
+        if not candidates:
+            return action.tolist()
+        best = max(candidates, key=q)
+        if q(best) <= q(action) and not space.violations(action):
+            return action.tolist()
+        action = best
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_iterative_adds_the_best_action_while_that_helps(space):
+    rng = np.random.default_rng(0)
+    chosen = set()
+    for seed in range(15):
+        network, state = q_network(seed), rng.integers(0, 4, size=6).astype(np.float64)
+        action = IterativeDQNPolicy(network, space).act(state)
+        assert space.violations(action) == []
+        assert action.tolist() == greedy_by_hand(network, space, state)
+        chosen.add(tuple(action))
+    assert len(chosen) > 1 or space.count() == 1
+
+
+def test_iterative_refuses_a_state_that_is_not_finite():
+    with pytest.raises(ValueError, match=r"state\[1\] is nan"):
+        IterativeDQNPolicy(q_network(0), SPACES[0]).act([0, np.nan, 0, 0, 0, 0])
+
+
+def test_policies_share_one_protocol():
+    env = CapacityBandit(CapacityInstance.generate(6, 2, seed=2))
+    space = env.action_space_block()
+    for policy in (
+        NullPolicy(space),
+        RandomPolicy(space, seed=0),
+        MyopicPolicy(env),
+        IterativeDQNPolicy(q_network(0), space),
+    ):
+        assert isinstance(policy, Policy)
+        action = policy.act(env.reset(seed=0)[0])
+        assert env.action_space.contains(action)
