@@ -1,0 +1,105 @@
+"""Evaluating policies on the same episodes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from milp_rl.baselines.policies import Policy
+
+
+def evaluate(
+    env: gym.Env[Any, Any],
+    policies: Mapping[str, Policy],
+    *,
+    seeds: Sequence[int] = range(50),
+    start_states: ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Play the same episodes with every policy.
+
+    An episode is a seed and a start state. The restless bandits draw one uniform number an arm
+    and step whatever the action, so that all policies face the same luck in an episode (common
+    random numbers). The reward of an episode is the mean over its steps of the expected reward of
+    the step, ``env.expected_reward(state, action)``, where the environment has it (the measure of
+    Xu et al. 2025), otherwise of the sampled reward.
+
+    Parameters
+    ----------
+    env
+        The environment; episodes must end.
+    policies
+        Policies by name.
+    seeds
+        One an episode, passed to ``env.reset``.
+    start_states
+        Shape (episodes, state_dim), passed to ``env.reset`` as ``options={"state": ...}``;
+        without, ``env.reset`` draws the start from the seed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each policy and episode: ``policy``, ``episode``, ``seed``, ``reward`` and
+        ``ms_per_decision`` (mean wall-clock time of ``policy.act``).
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to evaluate, or start states and seeds differ in number.
+    """
+    if not policies or not len(seeds):
+        raise ValueError("evaluation needs at least one policy and one seed")
+    starts = None if start_states is None else np.asarray(start_states)
+    if starts is not None and len(starts) != len(seeds):
+        raise ValueError(f"got {len(starts)} start states for {len(seeds)} seeds")
+    rows = []
+    for name, policy in policies.items():
+        for episode, seed in enumerate(seeds):
+            options = None if starts is None else {"state": starts[episode]}
+            reward, seconds = _play(env, policy, int(seed), options)
+            rows.append((name, episode, int(seed), reward, 1e3 * seconds))
+    return pd.DataFrame(rows, columns=["policy", "episode", "seed", "reward", "ms_per_decision"])
+
+
+def summarize(results: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each policy, in the order of ``results``.
+
+    Parameters
+    ----------
+    results
+        From :func:`evaluate`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``policy``, ``episodes``, ``mean`` and ``standard_error`` of the reward (NaN for a single
+        episode), and ``ms_per_decision``.
+    """
+    groups = results.groupby("policy", sort=False)
+    summary = groups["reward"].agg(episodes="count", mean="mean", standard_error="sem")
+    summary["ms_per_decision"] = groups["ms_per_decision"].mean()
+    return summary.reset_index()
+
+
+def _play(
+    env: gym.Env[Any, Any], policy: Policy, seed: int, options: dict[str, Any] | None
+) -> tuple[float, float]:
+    """Play one episode; return the mean reward and the mean time of a decision in seconds."""
+    expected = getattr(env.unwrapped, "expected_reward", None)
+    state, _ = env.reset(seed=seed, options=options)
+    rewards = []
+    seconds = 0.0
+    done = False
+    while not done:
+        started = time.perf_counter()
+        action = policy.act(state)
+        seconds += time.perf_counter() - started
+        next_state, sampled, terminated, truncated, _ = env.step(action)
+        rewards.append(float(sampled if expected is None else expected(state, action)))
+        state, done = next_state, terminated or truncated
+    return float(np.mean(rewards)), seconds / len(rewards)
