@@ -1,1 +1,7 @@
 """Deep Q-learning with exact argmax (SEQUOIA)."""
+
+from milp_rl.dqn.agent import DQNAgent
+from milp_rl.dqn.callbacks import Callback, CSVLogger, ProgressBar
+from milp_rl.dqn.config import DQNConfig
+
+__all__ = ["CSVLogger", "Callback", "DQNAgent", "DQNConfig", "ProgressBar"]

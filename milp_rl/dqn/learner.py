@@ -1,0 +1,162 @@
+"""The Q-network, its replay buffer and its update rule."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from milp_rl.dqn.cached_argmax import CachedArgmax
+from milp_rl.dqn.config import DQNConfig
+from milp_rl.dqn.replay import Batch, PrioritizedReplay
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.qnetwork import QNetwork
+
+_LEVEL_SAMPLES = 256
+_PARTS = ("network", "target", "optimizer", "replay", "greedy", "target_greedy")
+
+
+class QLearner:
+    r"""Q-learning with exact next actions, from prioritized replay.
+
+    A batch is drawn and the Huber loss of the temporal differences
+
+    .. math:: r + \gamma\, Q_{target}(s', a') - Q(s, a), \qquad a' = \arg\max_{a' \in A} Q(s', a')
+
+    is descended, where the maximiser is that of the target network or, in double DQN, of the
+    network that learns.
+
+    Parameters
+    ----------
+    state_dim
+        Length of a state.
+    space
+        The feasible set A.
+    config
+        Parameters.
+    seed
+        Seed of the initial weights.
+
+    Attributes
+    ----------
+    network, target
+        The Q-network that learns, and the one that values next actions.
+    replay
+        The transitions.
+    greedy, target_greedy
+        Their exact argmaxes.
+    """
+
+    def __init__(self, state_dim: int, space: ActionSpace, config: DQNConfig, seed: int) -> None:
+        c = self.config = config
+        generator = torch.Generator().manual_seed(seed)
+        self.network = QNetwork(state_dim, space.n_actions, c.hidden, generator=generator)
+        self.target = copy.deepcopy(self.network)
+        self.optimizer = self._new_optimizer()
+        self.replay = PrioritizedReplay(
+            c.buffer_size, state_dim, space.n_actions, c.priority_exponent, c.importance_exponent
+        )
+        options: dict[str, Any] = {
+            "solver": c.solver,
+            "formulation": c.formulation,
+            "bounds": c.bounds,
+            "time_limit": c.time_limit,
+        }
+        self.greedy = CachedArgmax(self.network, space, c.cache_size, **options)
+        self.target_greedy = CachedArgmax(self.target, space, c.cache_size, **options)
+
+    def fit(self, inputs: Tensor, wanted: Tensor, learning_rate: float) -> float:
+        """Take one least-squares step towards given values; return the loss."""
+        loss = nn.functional.mse_loss(self.network(inputs)[:, 0], wanted)
+        self._descend(loss, learning_rate)
+        return float(loss.detach())
+
+    def begin(self) -> None:
+        """Begin Q-learning at the current weights, with a new optimizer."""
+        self.optimizer = self._new_optimizer()
+        self._sync_target()
+
+    def update(self, rng: np.random.Generator, learning_rate: float, gap: float) -> float:
+        """Take one step on a batch from the buffer; return the loss."""
+        batch = self.replay.sample(rng, self.config.batch_size)
+        values = self.network(inputs_of(batch.actions, batch.states))[:, 0]
+        errors = values - self._targets(batch, gap)
+        losses = nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none")
+        loss = (torch.from_numpy(batch.weights) * losses).mean()
+        self._descend(loss, learning_rate)
+        self.replay.update(batch.index, errors.detach().double().numpy())
+        return float(loss.detach())
+
+    def update_target(self, step: int, rng: np.random.Generator, gap: float) -> None:
+        """Update the target network, if it is due after this step of the environment."""
+        if self.config.target_update == "soft":
+            with torch.no_grad():
+                pairs = zip(self.target.parameters(), self.network.parameters(), strict=True)
+                for old, new in pairs:
+                    old.lerp_(new, self.config.tau)
+            self.target_greedy.renew()
+        elif step % self.config.sync_every == 0:
+            self._sync_target()
+            if self.config.level_targets:
+                batch = self.replay.sample(rng, _LEVEL_SAMPLES)
+                with torch.no_grad():
+                    values = self.network(inputs_of(batch.actions, batch.states))[:, 0]
+                self.shift_level(float((self._targets(batch, gap) - values).mean()))
+
+    def shift_level(self, amount: float) -> None:
+        """Add ``amount`` to every value of the network."""
+        output = self.network.layers[-1]
+        assert isinstance(output, nn.Linear)
+        with torch.no_grad():
+            output.bias.add_(amount)
+        self.greedy.renew()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything a checkpoint needs."""
+        return {name: getattr(self, name).state_dict() for name in _PARTS}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+
+    def _targets(self, batch: Batch, gap: float) -> Tensor:
+        chooser = self.greedy if self.config.double else self.target_greedy
+        actions = chooser.actions(batch.next_states, gap)
+        with torch.no_grad():
+            values = self.target(inputs_of(actions, batch.next_states))[:, 0].numpy()
+        discount = self.config.discount * (1.0 - batch.terminated)
+        return torch.from_numpy(batch.rewards + discount * values)
+
+    def _descend(self, loss: Tensor, learning_rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_value_(self.network.parameters(), self.config.clip_value)
+        self.optimizer.step()
+        self.greedy.renew()
+
+    def _sync_target(self) -> None:
+        self.target.load_state_dict(self.network.state_dict())
+        self.target_greedy.renew()
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        weights = [p for p in self.network.parameters() if p.ndim > 1]
+        biases = [p for p in self.network.parameters() if p.ndim == 1]
+        decay = self.config.weight_decay  # not of biases: the last carries the level of the values
+        return torch.optim.AdamW(  # eps and amsgrad as in the authors' code
+            [{"params": weights, "weight_decay": decay}, {"params": biases, "weight_decay": 0.0}],
+            eps=1.5e-4,
+            amsgrad=True,
+            fused=True,
+        )
+
+
+def inputs_of(actions: NDArray[Any], states: NDArray[Any]) -> Tensor:
+    """Return the network's inputs [action, state] for batches of both."""
+    return torch.from_numpy(np.concatenate([actions, states], axis=-1, dtype=np.float32))

@@ -1,0 +1,76 @@
+"""Phase 1 of SEQUOIA: one-step expected rewards over informative states and actions."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.network import FloatArray
+
+
+@runtime_checkable
+class ModelledEnv(Protocol):
+    """What an environment offers where its model is known, see ``RestlessBandit``."""
+
+    def expected_reward(self, state: ArrayLike, action: ArrayLike) -> FloatArray:
+        """Return expected one-step rewards for batches of states and actions."""
+
+    def sample_next(
+        self, state: ArrayLike, action: ArrayLike, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Draw next states for batches of states and actions."""
+
+    def informative_states(self, rng: np.random.Generator, n: int) -> NDArray[np.float32]:
+        """Return states worth learning one-step rewards in, ``n`` of them random."""
+
+
+def one_step_data(
+    env: ModelledEnv,
+    space: ActionSpace,
+    rng: np.random.Generator,
+    n_states: int,
+    n_actions: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Build the one-step data: states, actions and expected rewards.
+
+    Every informative state is paired with: each single action on, each single action off, all on,
+    all off (feasible or not: they teach what each action does), and random feasible actions.
+
+    Parameters
+    ----------
+    env
+        The model.
+    space
+        The feasible set.
+    rng
+        Source of randomness.
+    n_states
+        Random states among the informative ones.
+    n_actions
+        Random feasible actions a state, half of them maximal.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        States (N, state_dim), actions (N, n) and rewards (N,), float32.
+    """
+    states = env.informative_states(rng, n_states)
+    unit = np.eye(space.n_actions, dtype=np.int8)
+    none = np.zeros((1, space.n_actions), dtype=np.int8)
+    fixed = np.concatenate([unit, 1 - unit, none, 1 - none])
+    maximal = n_actions // 2
+    drawn = np.concatenate(
+        [
+            space.sample(rng, len(states) * maximal, maximal=True),
+            space.sample(rng, len(states) * (n_actions - maximal)),
+        ]
+    )
+    all_states = np.concatenate(
+        [np.repeat(states, len(fixed), axis=0), np.tile(states, (n_actions, 1))]
+    )
+    all_actions = np.concatenate([np.tile(fixed, (len(states), 1)), drawn])
+    rewards = env.expected_reward(all_states, all_actions)
+    return all_states, all_actions.astype(np.float32), rewards.astype(np.float32)

@@ -1,0 +1,348 @@
+import hashlib
+import itertools
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from milp_rl.baselines import MyopicPolicy, RandomPolicy
+from milp_rl.dqn import Callback, DQNAgent, DQNConfig, ProgressBar
+from milp_rl.dqn.learner import QLearner
+from milp_rl.dqn.pretraining import one_step_data
+from milp_rl.envs import CapacityBandit, CapacityInstance
+from milp_rl.evaluation import evaluate
+from milp_rl.formulations.actions.budget import BudgetTopK
+
+SMALL = DQNConfig(
+    hidden=(8, 8),
+    episodes=3,
+    batch_size=8,
+    sync_every=10,
+    pretrain_epochs=3,
+    pretrain_states=10,
+    pretrain_actions=2,
+    pretrain_replay=20,
+    solver="enumeration",
+)
+
+
+def bandit(n_arms: int = 4, n_workers: int = 2, seed: int = 0) -> CapacityBandit:
+    return CapacityBandit(CapacityInstance.generate(n_arms, n_workers, horizon=6, seed=seed))
+
+
+def parameters(agent: DQNAgent) -> np.ndarray:
+    return np.concatenate([p.detach().numpy().ravel() for p in agent.network.parameters()])
+
+
+def test_same_seed_same_weights_and_solver_does_not_matter():
+    first = parameters(DQNAgent(bandit(), SMALL, seed=1).train())
+    torch.manual_seed(99)  # global randomness plays no part
+    np.testing.assert_array_equal(first, parameters(DQNAgent(bandit(), SMALL, seed=1).train()))
+    highs = DQNAgent(bandit(), replace(SMALL, solver="highs"), seed=1).train()
+    np.testing.assert_array_equal(first, parameters(highs))
+    assert (first != parameters(DQNAgent(bandit(), SMALL, seed=2).train())).any()
+
+
+@pytest.mark.slow
+def test_same_weights_in_another_process():
+    code = (
+        "import hashlib; from milp_rl.dqn import *; from milp_rl.envs import *;"
+        "e = CapacityBandit(CapacityInstance.generate(4, 2, horizon=6, seed=0));"
+        f"a = DQNAgent(e, DQNConfig(**{vars(SMALL)!r}), seed=1).train();"
+        "b = b''.join(p.detach().numpy().tobytes() for p in a.network.parameters());"
+        "print(hashlib.sha256(b).hexdigest())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    here = parameters(DQNAgent(bandit(), SMALL, seed=1).train()).tobytes()
+    assert out.stdout.strip() == hashlib.sha256(here).hexdigest()
+
+
+def test_act_is_the_brute_force_argmax():
+    agent = DQNAgent(bandit(), replace(SMALL, solver="highs"), seed=0).train()
+    actions = torch.tensor(agent.space.enumerate()).float()
+    for state in np.random.default_rng(0).integers(0, 4, (25, 4)):
+        action = agent.act(state)
+        assert agent.space.violations(action) == []
+        with torch.no_grad():
+            values = agent.network.q(torch.tensor(state).float(), actions)
+            value = agent.network.q(torch.tensor(state).float(), torch.tensor(action).float())
+        assert float(value) == pytest.approx(float(values.max()), rel=1e-5)
+
+
+def test_act_refuses_a_state_that_is_not_finite():
+    with pytest.raises(ValueError, match=r"state\[0\] is nan"):
+        DQNAgent(bandit(), SMALL).act([np.nan, 0, 0, 0])
+
+
+# The update ---------------------------------------------------------------------------------
+
+
+def learner(**changes: Any) -> QLearner:
+    """A learner whose target differs from its network, with transitions of every kind."""
+    config = replace(SMALL, batch_size=64, **changes)
+    result = QLearner(4, SPACE, config, seed=0)
+    with torch.no_grad():
+        for parameter in result.target.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=GENERATOR.manual_seed(1)))
+    result.target_greedy.renew()
+    rng = np.random.default_rng(0)
+    states, following = rng.integers(0, 4, (2, 30, 4))
+    rewards, terminated = rng.normal(size=30), rng.random(30) < 0.3
+    result.replay.add(states, SPACE.sample(rng, 30), rewards, following, terminated)
+    return result
+
+
+GENERATOR = torch.Generator()
+SPACE = bandit().action_space_block()
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_step_is_that_of_the_loss_against_brute_force_targets(double):
+    mine, plain = learner(double=double), learner(double=double)
+    loss = mine.update(np.random.default_rng(5), 1e-2, 0.0)
+
+    batch = plain.replay.sample(np.random.default_rng(5), 64)
+    actions = torch.tensor(SPACE.enumerate()).float()
+    targets = []
+    with torch.no_grad():
+        for i in range(64):
+            s = torch.tensor(batch.next_states[i])
+            valued = plain.target.q(s, actions)
+            chosen = (plain.network.q(s, actions) if double else valued).argmax()
+            going_on = 1.0 - batch.terminated[i]
+            targets.append(batch.rewards[i] + SMALL.discount * going_on * float(valued[chosen]))
+    values = plain.network.q(torch.tensor(batch.states), torch.tensor(batch.actions))
+    errors = (values - torch.tensor(targets, dtype=torch.float32)).abs()
+    huber = torch.where(errors < 1, errors**2 / 2, errors - 0.5)
+    expected = (torch.tensor(batch.weights) * huber).mean()
+    assert loss == pytest.approx(float(expected.detach()), rel=1e-4)
+    for group in plain.optimizer.param_groups:
+        group["lr"] = 1e-2
+    expected.backward()
+    plain.optimizer.step()
+    for a, b in zip(mine.network.parameters(), plain.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_gradients_are_clipped_by_value():
+    it = learner(clip_value=1e-3)
+    it.update(np.random.default_rng(5), 1e-2, 0.0)
+    largest = max(float(p.grad.abs().max()) for p in it.network.parameters() if p.grad is not None)
+    assert largest == pytest.approx(1e-3)
+
+
+def test_some_batches_are_terminated_and_double_differs():
+    assert learner().replay.sample(np.random.default_rng(5), 64).terminated.any()
+    losses = [learner(double=d).update(np.random.default_rng(5), 1e-2, 0.0) for d in (False, True)]
+    assert losses[0] != losses[1]
+
+
+def test_hard_update_copies_the_weights_when_due():
+    it = learner(level_targets=False)
+    old = it.target.state_dict()["layers.0.weight"].clone()
+    it.update_target(9, np.random.default_rng(0), 0.0)
+    torch.testing.assert_close(it.target.state_dict()["layers.0.weight"], old)
+    it.update_target(10, np.random.default_rng(0), 0.0)
+    for a, b in zip(it.target.parameters(), it.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_soft_update_moves_by_tau():
+    it = learner(target_update="soft", tau=0.25)
+    new = it.network.state_dict()["layers.0.weight"]
+    old = it.target.state_dict()["layers.0.weight"].clone()
+    it.update_target(1, np.random.default_rng(0), 0.0)
+    torch.testing.assert_close(it.target.state_dict()["layers.0.weight"], 0.75 * old + 0.25 * new)
+
+
+def test_levelling_centres_the_errors_and_keeps_the_policy():
+    it = learner(level_targets=True)
+    rows = np.random.default_rng(2).integers(0, 4, (20, 4)).astype(np.float32)
+    before = it.greedy.actions(rows)
+    it.update_target(10, np.random.default_rng(0), 0.0)
+    np.testing.assert_array_equal(it.greedy.actions(rows), before)
+    batch = it.replay.sample(np.random.default_rng(0), 256)
+    with torch.no_grad():
+        values = it.network.q(torch.tensor(batch.states), torch.tensor(batch.actions))
+        following = torch.tensor(it.target_greedy.actions(batch.next_states)).float()
+        next_values = it.target.q(torch.tensor(batch.next_states), following)
+    targets = batch.rewards + SMALL.discount * (1 - batch.terminated) * next_values.numpy()
+    assert abs(float(np.mean(targets - values.numpy()))) < 1e-4
+
+
+# The phases -----------------------------------------------------------------------------------
+
+
+def test_one_step_data_covers_every_single_action():
+    env = bandit()
+    space = env.action_space_block()
+    states, actions, rewards = one_step_data(env, space, np.random.default_rng(0), 5, 4)
+    n_states = 2 + 2 * 4 + 5
+    assert len(states) == n_states * (2 * 4 + 2 + 4)
+    np.testing.assert_allclose(rewards, env.expected_reward(states, actions), rtol=1e-6)
+    for state in np.unique(states, axis=0):
+        tried = {tuple(a) for a in actions[(states == state).all(axis=1)]}
+        for i in range(4):
+            assert {tuple(np.eye(4)[i]), tuple(1 - np.eye(4)[i])} <= tried
+        assert {(0,) * 4, (1,) * 4} <= tried
+        assert sum(not space.violations(np.array(a)) for a in tried) >= 2
+
+
+def test_pretraining_learns_one_step_rewards():
+    config = replace(
+        SMALL,
+        hidden=(16, 32),
+        pretrain_epochs=150,
+        pretrain_states=300,
+        episodes=0,
+        pretrain_batch_size=64,
+    )
+    env = bandit()
+    agent = DQNAgent(env, config, seed=0).train()
+    rng = np.random.default_rng(1)
+    states, actions = rng.integers(0, 4, (500, 4)), agent.space.sample(rng, 500)
+    rewards = env.expected_reward(states, actions)
+    with torch.no_grad():
+        values = agent.network.q(torch.tensor(states).float(), torch.tensor(actions).float())
+    assert np.mean((values.numpy() - rewards) ** 2) < 0.1 * rewards.var()
+    assert len(agent.learner.replay) == 20
+
+
+class Watch(Callback):
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.epsilons: list[float] = []
+
+    def on_train_begin(self, agent):
+        self.events.append("begin")
+
+    def on_pretrain_epoch(self, agent, loss):
+        self.events.append("epoch")
+
+    def on_step(self, agent):
+        self.events.append("step")
+        self.epsilons.append(agent.epsilon)
+
+    def on_episode_end(self, agent, record):
+        self.events.append("episode")
+        assert record is agent.history[-1]
+
+    def on_train_end(self, agent):
+        self.events.append("end")
+
+
+def test_callbacks_see_every_phase(capsys):
+    watch = Watch()
+    agent = DQNAgent(bandit(), SMALL, seed=0).train([watch, ProgressBar()])
+    steps = ["step"] * 5 + ["episode", "step"]
+    assert watch.events == ["begin", *["epoch"] * 3, *steps * 3, "end"]
+    assert watch.epsilons[0] == pytest.approx(0.05 + 0.85 * np.exp(-1 / 1000))
+    assert [row["episode"] for row in agent.history] == [0, 1, 2]
+    printed = capsys.readouterr().err
+    assert "pretraining" in printed
+    assert "episodes" in printed
+    assert "100%" in printed
+
+
+def test_threads_are_given_back():
+    threads = torch.get_num_threads()
+    DQNAgent(bandit(), SMALL).train()
+    assert torch.get_num_threads() == threads
+
+
+def test_argmaxes_are_reused_between_hard_updates():
+    agent = DQNAgent(bandit(), replace(SMALL, episodes=10), seed=0).train()
+    row = agent.history[-1]
+    assert row["target_lookups"] >= 60 * SMALL.updates_per_step * SMALL.batch_size
+    assert row["target_solves"] < row["target_lookups"] / 4
+
+
+class Corridor(gym.Env[Any, Any]):
+    """No model. Action [0, 1] moves right, anything else left; the right end pays and ends."""
+
+    observation_space = gym.spaces.Box(0, 3, (1,), np.float32)
+    action_space = gym.spaces.MultiBinary(2)
+
+    def action_space_block(self, state):
+        return BudgetTopK(2, 1)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at, self.t = 1, 0
+        return np.array([1.0], dtype=np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        self.at = min(max(self.at + (1 if action[1] else -1), 0), 3)
+        ended = self.at == 3
+        observation = np.array([self.at], dtype=np.float32)
+        return observation, float(ended), ended, self.t >= 12, {}
+
+
+CORRIDOR = DQNConfig(
+    episodes=60,
+    discount=0.8,
+    learning_rate=3e-3,
+    epsilon_decay=150.0,
+    sync_every=20,
+    pretrain_epochs=0,
+    solver="enumeration",
+)
+
+
+def test_learns_without_a_model_and_does_not_look_beyond_the_end():
+    agent = DQNAgent(Corridor(), CORRIDOR, seed=0).train()
+    right = torch.tensor([0.0, 1.0])
+    for at, value in ((0, 0.64), (1, 0.8), (2, 1.0)):
+        assert agent.act([at]).tolist() == [0, 1]
+        with torch.no_grad():
+            q = float(agent.network.q(torch.tensor([float(at)]), right))
+        assert q == pytest.approx(value, abs=0.15)
+
+
+def test_environments_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="pretrain_epochs=0"):
+        DQNAgent(Corridor())
+    with pytest.raises(ValueError, match="action_space_block"):
+        DQNAgent(gym.make("CartPole-v1"))
+    with pytest.raises(ValueError, match="must be vectors"):
+        DQNAgent(gym.make("FrozenLake-v1"))
+
+
+@pytest.mark.slow
+def test_beats_myopic_and_random_and_comes_close_to_the_optimum():
+    env = CapacityBandit(CapacityInstance.generate(5, 2, horizon=20, seed=4))
+    config = DQNConfig(episodes=60, solver="enumeration")
+    agent = DQNAgent(env, config, seed=0).train()
+    policies = {
+        "myopic": MyopicPolicy(env),
+        "random": RandomPolicy(agent.space, seed=0),
+        "sequoia": agent,
+    }
+    rewards = evaluate(env, policies).groupby("policy")["reward"].mean()
+    assert rewards["sequoia"] > 1.1 * max(rewards["myopic"], rewards["random"])
+    assert rewards["sequoia"] > 0.93 * optimum(env)
+
+
+def optimum(env: CapacityBandit) -> float:
+    """Exact value iteration over the joint chain, from the evaluation's starts."""
+    states = np.array(list(itertools.product(range(4), repeat=5)))
+    actions = env.action_space_block().enumerate()
+    moves = np.array(list(itertools.product((-1, 1), repeat=5)))
+    reached = np.clip(states[:, None] + moves, 0, 3) @ 4 ** np.arange(4, -1, -1)
+    values = np.zeros(len(states))
+    for _ in range(env.horizon):
+        best = np.full(len(states), -np.inf)
+        for action in actions:
+            up = env.up_probability(action)
+            chance = np.where(moves > 0, up, 1 - up).prod(axis=1)
+            now = env.expected_reward(states, action)
+            best = np.maximum(best, now + (values[reached] * chance).sum(axis=1))
+        values = best
+    starts = np.array([env.reset(seed=s)[0] for s in range(50)], dtype=int)
+    return float(values[starts @ 4 ** np.arange(4, -1, -1)].mean() / env.horizon)

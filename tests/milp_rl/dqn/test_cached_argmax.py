@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+
+from milp_rl.dqn.cached_argmax import CachedArgmax
+from milp_rl.formulations.actions.budget import BudgetTopK
+from milp_rl.formulations.actions.capacity import Capacity
+from milp_rl.qnetwork import QNetwork
+
+SPACE = Capacity([2, 3, 4, 2], [4, 3])
+
+
+@pytest.fixture
+def network() -> QNetwork:
+    return QNetwork(4, 4, (8, 8), generator=torch.Generator().manual_seed(0))
+
+
+def states(n: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(4**4)[:n, None] // 4 ** np.arange(4) % 4
+
+
+def brute_force(network: QNetwork, rows: np.ndarray) -> list[float]:
+    actions = torch.tensor(SPACE.enumerate()).float()
+    with torch.no_grad():
+        return [float(network.q(torch.tensor(s).float(), actions).max()) for s in rows]
+
+
+def values(network: QNetwork, rows: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return network.q(torch.tensor(rows).float(), torch.tensor(actions).float()).numpy()
+
+
+@pytest.mark.parametrize("solver", ["highs", "enumeration"])
+def test_actions_are_the_brute_force_argmaxes(network, solver):
+    rows = states(20).astype(np.float32)
+    actions = CachedArgmax(network, SPACE, 100, solver=solver).actions(rows)
+    assert actions.dtype == np.int8
+    assert all(SPACE.violations(a) == [] for a in actions)
+    np.testing.assert_allclose(
+        values(network, rows, actions), brute_force(network, rows), rtol=1e-5
+    )
+
+
+def test_each_state_is_solved_once_until_the_weights_change(network):
+    cache = CachedArgmax(network, SPACE, 100, solver="enumeration")
+    rows = states(6).astype(np.float32)
+    first = cache.actions(rows[[0, 1, 0, 2]])
+    assert (cache.lookups, cache.solves) == (4, 3)
+    np.testing.assert_array_equal(first[0], first[2])
+    np.testing.assert_array_equal(cache.actions(rows[:3]), first[[0, 1, 3]])
+    assert (cache.lookups, cache.solves) == (7, 3)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.neg_()
+    cache.renew()
+    np.testing.assert_allclose(
+        values(network, rows, cache.actions(rows)), brute_force(network, rows), rtol=1e-5
+    )
+    assert cache.solves == 9
+
+
+def test_another_gap_is_solved_anew(network):
+    cache = CachedArgmax(network, SPACE, 100, solver="enumeration")
+    rows = states(2).astype(np.float32)
+    cache.actions(rows, 0.5)
+    cache.actions(rows, 0.0)
+    assert cache.solves == 4
+
+
+def test_memory_is_bounded_and_the_oldest_go_first(network):
+    cache = CachedArgmax(network, SPACE, 3, solver="enumeration")
+    rows = states(5).astype(np.float32)
+    actions = cache.actions(rows)  # five at once, more than fit
+    np.testing.assert_allclose(values(network, rows, actions), brute_force(network, rows), 1e-5)
+    cache.actions(rows[2:])
+    assert cache.solves == 5
+    cache.actions(rows[:1])
+    assert cache.solves == 6
+
+
+def test_impossible_space_is_an_error_not_an_action(network):
+    impossible = BudgetTopK(4, 3, exactly=True) & BudgetTopK(4, 2)
+    with pytest.raises((RuntimeError, ValueError)):
+        CachedArgmax(network, impossible, 10).actions(states(1).astype(np.float32))

@@ -1,0 +1,178 @@
+import importlib.util
+import pickle
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from milp_rl.dqn import Callback, CSVLogger, DQNAgent
+from milp_rl.envs import CapacityBandit, CapacityInstance
+
+SCRIPT = Path(__file__).with_name("killed_run.py")
+_spec = importlib.util.spec_from_file_location("killed_run", SCRIPT)
+assert _spec is not None
+assert _spec.loader is not None
+killed_run = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(killed_run)
+
+
+def weights(agent: DQNAgent) -> bytes:
+    return b"".join(p.detach().numpy().tobytes() for p in agent.network.parameters())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> DQNAgent:
+    return killed_run.agent().train()
+
+
+@pytest.mark.slow
+def test_killed_runs_end_with_the_same_weights(uninterrupted, tmp_path):
+    file = tmp_path / "run.pt"
+    for when, count in (("epoch", 3), ("step", 3), ("step", 18), ("step", 28)):
+        command = [sys.executable, str(SCRIPT), str(file), when, str(count)]
+        process = subprocess.run(command, capture_output=True, check=False)
+        assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+    resumed = killed_run.agent()
+    resumed.train(checkpoint=file)
+    assert resumed.step == 42
+    assert weights(resumed) == weights(uninterrupted)
+
+
+class Die(Callback):
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def on_pretrain_epoch(self, agent, loss):
+        self.on_step(agent)
+
+    def on_step(self, agent):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def changing(row: dict) -> dict:
+    """Leave out what counts the work done rather than what is learnt."""
+    return {key: row[key] for key in ("episode", "steps", "reward", "epsilon", "loss")}
+
+
+@pytest.mark.parametrize("every", [1, 4, 1000])
+def test_run_stopped_at_every_moment_ends_with_the_same_weights(uninterrupted, tmp_path, every):
+    file = tmp_path / "run.pt"
+    for moment in range(1, 5 + 42 + 1, 3):
+        file.unlink(missing_ok=True)
+        with pytest.raises(KeyboardInterrupt):
+            killed_run.agent().train([Die(moment)], checkpoint=file, checkpoint_every=every)
+        resumed = killed_run.agent().train(checkpoint=file, checkpoint_every=every)
+        assert weights(resumed) == weights(uninterrupted), moment
+        assert [*map(changing, resumed.history)] == [*map(changing, uninterrupted.history)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"double": True},
+        {"target_update": "soft", "tau": 0.1},
+        {"early_gap": 0.3, "gap": 0.0},
+        {"pretrain_epochs": 0},
+    ],
+    ids=str,
+)
+def test_every_variant_resumes_exactly(tmp_path, changes):
+    config = replace(killed_run.CONFIG, episodes=4, **changes)
+    whole = killed_run.agent(config).train()
+    for moment in (2, 12, 20):
+        file = tmp_path / f"{moment}.pt"
+        with pytest.raises(KeyboardInterrupt):
+            killed_run.agent(config).train([Die(moment)], checkpoint=file, checkpoint_every=3)
+        assert weights(killed_run.agent(config).train(checkpoint=file)) == weights(whole)
+
+
+def test_finished_run_is_not_trained_again(tmp_path, uninterrupted):
+    file = tmp_path / "run.pt"
+    killed_run.agent().train(checkpoint=file)
+    again = killed_run.agent()
+    assert weights(again.train([Die(1)], checkpoint=file)) == weights(uninterrupted)
+
+
+def test_log_of_a_resumed_run_is_complete(tmp_path, uninterrupted):
+    checkpoint, log = tmp_path / "run.pt", tmp_path / "log.csv"
+    for moment in (20, 30):
+        with pytest.raises(KeyboardInterrupt):
+            killed_run.agent().train(
+                [CSVLogger(log), Die(moment - 10)], checkpoint=checkpoint, checkpoint_every=5
+            )
+    killed_run.agent().train([CSVLogger(log)], checkpoint=checkpoint)
+    lines = log.read_text().splitlines()
+    assert lines[0].split(",")[:3] == ["episode", "steps", "reward"]
+    assert [line.split(",")[0] for line in lines[1:]] == [str(i) for i in range(6)]
+    rewards = [float(line.split(",")[2]) for line in lines[1:]]
+    assert rewards == [row["reward"] for row in uninterrupted.history]
+
+
+def test_loaded_agent_acts_the_same(tmp_path, uninterrupted):
+    uninterrupted.save(tmp_path / "agent.pt")
+    loaded = DQNAgent.load(tmp_path / "agent.pt", killed_run.agent().env)
+    assert loaded.config == killed_run.CONFIG
+    assert loaded.episode == 6
+    for state in np.random.default_rng(0).integers(0, 4, (30, 4)):
+        np.testing.assert_array_equal(loaded.act(state), uninterrupted.act(state))
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (lambda: killed_run.agent(seed=4), "seed"),
+        (lambda: killed_run.agent(replace(killed_run.CONFIG, discount=0.5)), "discount"),
+        (
+            lambda: DQNAgent(
+                CapacityBandit(CapacityInstance.generate(4, 2, seed=2)), killed_run.CONFIG, seed=3
+            ),
+            "action space",
+        ),
+    ],
+)
+def test_checkpoint_of_another_run_is_refused(tmp_path, uninterrupted, other, named):
+    uninterrupted.save(tmp_path / "run.pt")
+    with pytest.raises(ValueError, match=f"another run: {named} differ"):
+        other().train(checkpoint=tmp_path / "run.pt")
+
+
+def test_damaged_files_are_refused(tmp_path, uninterrupted):
+    file = tmp_path / "run.pt"
+    uninterrupted.save(file)
+    whole = file.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"text", whole[1000:]):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match="not a checkpoint, or damaged"):
+            killed_run.agent().train(checkpoint=file)
+    torch.save({"weights": 1}, file)
+    with pytest.raises(ValueError, match="not a checkpoint of this version"):
+        DQNAgent.load(file, killed_run.agent().env)
+    with pytest.raises(FileNotFoundError):
+        DQNAgent.load(tmp_path / "none.pt", killed_run.agent().env)
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path("pwned").touch, ())
+
+
+def test_files_with_code_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": "milp_rl.dqn/1", "config": Evil()}, "evil.pt")
+    Path("evil.pickle").write_bytes(pickle.dumps(Evil()))
+    for name in ("evil.pt", "evil.pickle"):
+        with pytest.raises(ValueError, match="not a checkpoint"):
+            DQNAgent.load(name, killed_run.agent().env)
+    assert not Path("pwned").exists()
+
+
+def test_checkpoint_every_is_checked():
+    with pytest.raises(ValueError, match="checkpoint_every"):
+        killed_run.agent().train(checkpoint_every=0)
