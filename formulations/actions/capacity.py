@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -23,6 +24,7 @@ from milp_rl.formulations.actions.packing import (
 from milp_rl.formulations.network import FloatArray, check_vector
 
 _MAX_PATTERNS = 500
+_SAMPLE_TRIES = 1000
 
 
 class Capacity(ActionSpace):
@@ -36,7 +38,9 @@ class Capacity(ActionSpace):
     where the maximal feasible numbers can be listed (some 20,000 of them; always so in the
     restless bandits of Xu et al. 2025, with five costs); otherwise it is the smaller of the
     fractional knapsack over what the workers can hold and the sum of as many best coefficients
-    as there are arms that may fit.
+    as there are arms that may fit. The check is exact too, and takes well under a millisecond
+    with few different costs; in general the problem is NP-hard, so that with dozens of different
+    costs and many arms a worker the check of an action that nearly fits may not finish.
 
     Parameters
     ----------
@@ -239,7 +243,9 @@ class Capacity(ActionSpace):
     def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
         """Draw random feasible actions: arms in random order, each to a random worker with room.
 
-        Without ``maximal``, a random number of the arms that found a worker is kept.
+        Without ``maximal``, a random number of the arms that found a worker is kept. With it,
+        arms that fit after a rearrangement are added; among dozens of different costs, one that
+        takes a long search to fit may be missed.
         """
         rows = np.arange(n)
         actions = np.zeros((n, self.n_actions), dtype=np.int8)
@@ -253,7 +259,7 @@ class Capacity(ActionSpace):
             actions[rows, arms] = taken
         if maximal:
             for action in actions:  # arms that fit after a rearrangement
-                while len(more := self.extensions(action)):
+                while len(more := self._additions(action, _SAMPLE_TRIES)):
                     action[rng.choice(more)] = 1
         else:
             kept = rng.integers(0, actions.sum(axis=1) + 1)
@@ -264,23 +270,22 @@ class Capacity(ActionSpace):
 
     def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
         """Return the arms that can be added; if one can, so can any that costs less."""
-        a = self.check_action(action)
-        counts = self._counts(a)
-        none = np.array([], dtype=np.intp)
+        return self._additions(self.check_action(action))
+
+    def _additions(self, a: ActionArray, tries: int | None = None) -> NDArray[np.intp]:
         if (self._class_of[a == 1] < 0).any():
-            return none
+            return np.array([], dtype=np.intp)
+        counts = self._counts(a)
         free = np.flatnonzero((a == 0) & (self._class_of >= 0))
         classes = np.unique(self._class_of[free])  # expensive first
-        low, high = 0, len(classes)  # classes from `high` on can be added, those before `low` not
-        while low < high:
-            middle = (low + high) // 2
+
+        def too_much(k: int) -> bool:
             larger = list(counts)
-            larger[classes[middle]] += 1
-            if self._packer.pack(larger) is None:
-                low = middle + 1
-            else:
-                high = middle
-        return free[self._class_of[free] >= classes[high]] if high < len(classes) else none
+            larger[k] += 1
+            return self._packer.pack(larger, tries) is None
+
+        first = bisect_left(classes, True, key=lambda k: not too_much(int(k)))
+        return free[np.isin(self._class_of[free], classes[first:])]
 
     def _counts(self, action: ActionArray) -> Counts:
         classes = self._class_of[(action == 1) & (self._class_of >= 0)]

@@ -127,17 +127,70 @@ def maximal_counts_of_rows(rows: IntArray, limits: IntArray, sizes: IntArray) ->
         times as many vectors to search.
     """
     counts = np.zeros((1, 0), dtype=np.intp)
-    slack: IntArray = limits[None, :]
+    slack = np.asarray(limits[None, :], dtype=np.int64)
     for k, size in enumerate(sizes):
         added = np.arange(size + 1)
-        left: IntArray = slack[:, None, :] - added[:, None] * rows[:, k]
+        left = slack[:, None, :] - added[:, None] * rows[:, k]
         parents, steps = np.nonzero((left >= 0).all(axis=2))
         if len(parents) * max(len(limits), 1) > 200 * MAX_VECTORS:
             return None
-        slack = left[parents, steps]
+        slack = np.asarray(left[parents, steps], dtype=np.int64)
         counts = np.column_stack([counts[parents], steps])
     grows = np.zeros(len(counts), dtype=bool)
     for k, size in enumerate(sizes):
         grows |= (counts[:, k] < size) & (slack >= rows[:, k]).all(axis=1)
     maximal = counts[~grows]
     return maximal if len(maximal) <= MAX_VECTORS else None
+
+
+def polymatroid_maxima(
+    coefficients: FloatArray,
+    units: IntArray,
+    rows: NDArray[np.bool_],
+    limits: IntArray,
+    fixed_one: NDArray[np.bool_] | None,
+    fixed_zero: NDArray[np.bool_] | None,
+) -> FloatArray:
+    """Maximise each row of ``coefficients`` over a polymatroid, fractions of arms allowed.
+
+    The units taken by the arms of each row sum to at most its limit; where the rows are the
+    constraints of a polymatroid, taking arms by value a unit is optimal (Edmonds 1970).
+
+    Parameters
+    ----------
+    coefficients
+        Shape (batch, n_actions).
+    units
+        Units that an arm takes if chosen, at least 1, shape (n_actions,).
+    rows
+        Which arms each row counts, shape (rows, n_actions).
+    limits
+        Nonnegative, shape (rows,).
+    fixed_one, fixed_zero
+        Masks of shape (batch, n_actions).
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (batch,); ``-inf`` where the arms held at one exceed a limit.
+    """
+    density = coefficients / units
+    if fixed_zero is not None:
+        density = np.where(fixed_zero, 0.0, density)
+    if fixed_one is not None:
+        density = np.where(fixed_one, np.inf, density)
+    order = np.argsort(-density, axis=1)
+    batch = np.arange(len(coefficients))
+    uncounted = np.where(rows.T, 0.0, np.inf)  # (n_actions, rows)
+    slack = np.tile(limits.astype(np.float64), (len(coefficients), 1))
+    value = np.zeros(len(coefficients))
+    for arms in order.T[: (density > 0).sum(axis=1).max(initial=0)]:
+        room = (slack + uncounted[arms]).min(axis=1, initial=np.inf)
+        held = np.isinf(density[batch, arms])
+        value[held & (room < units[arms])] = -np.inf
+        taken = np.minimum(units[arms], np.maximum(room, 0.0)) * (density[batch, arms] > 0)
+        value += coefficients[batch, arms] * taken / units[arms]
+        slack -= rows.T[arms] * taken[:, None]
+    if fixed_one is not None and fixed_zero is not None:
+        value[(fixed_one & fixed_zero).any(axis=1)] = -np.inf
+    return value

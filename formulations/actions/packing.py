@@ -141,15 +141,23 @@ class Packer:
         """Check the bounds; false only if the arms do not fit."""
         return _within(self.costs, counts, self.total_load, self.most)
 
-    def pack(self, counts: Sequence[int]) -> list[Counts] | None:
-        """Return what each worker holds, or ``None`` if the arms do not fit; always exact.
+    def pack(self, counts: Sequence[int], tries: int | None = None) -> list[Counts] | None:
+        """Return what each worker holds, or ``None`` if the arms do not fit.
 
         Best fit decreasing first; then a search worker by worker over undominated patterns,
         which remembers the remaining arms that failed.
+
+        Parameters
+        ----------
+        counts
+            Number of arms of each class.
+        tries
+            Give up the search after this many patterns; ``None`` may then be wrong. Without it
+            the answer is always exact, but may take long: the problem is NP-hard.
         """
         if not self.may_fit(counts):
             return None
-        return self.best_fit(counts) or self._search(counts)
+        return self.best_fit(counts) or self._search(counts, math.inf if tries is None else tries)
 
     def best_fit(self, counts: Sequence[int]) -> list[Counts] | None:
         """Give each arm, expensive ones first, to the fitting worker with the least room."""
@@ -165,14 +173,16 @@ class Packer:
                 insort(rooms, (room - cost, w))
         return [tuple(pattern) for pattern in held]
 
-    def _search(self, counts: Sequence[int]) -> list[Counts] | None:
+    def _search(self, counts: Sequence[int], tries: float) -> list[Counts] | None:
         present = [k for k, count in enumerate(counts) if count]
         costs = [self.costs[k] for k in present]
         most_left = [tuple(most[k] for k in present) for most in self._most_left]
         chosen: list[Counts] = [(0,) * len(present)] * len(self._order)
         failed: set[tuple[int, Counts]] = set()
+        left_to_try = tries
 
         def visit(position: int, left: Counts) -> bool:
+            nonlocal left_to_try
             if not any(left):
                 return True
             if (position, left) in failed:
@@ -181,6 +191,9 @@ class Packer:
                 return False
             w = self._order[position]
             for pattern in undominated_patterns(costs, left, self.capacities[w]):
+                left_to_try -= 1
+                if left_to_try < 0:
+                    return False
                 chosen[w] = pattern
                 if visit(position + 1, tuple(map(operator.sub, left, pattern))):
                     return True

@@ -17,6 +17,7 @@ from milp_rl.formulations.actions.class_counts import (
     ClassCounts,
     IntArray,
     maximal_counts_of_rows,
+    polymatroid_maxima,
 )
 from milp_rl.formulations.network import FloatArray
 
@@ -35,8 +36,10 @@ class Scheduling(ActionSpace):
     which can be taken integer, being a flow; by Hall's theorem, if in every set of slots the
     chosen arms that can be served only there need no more than the workers have there.
     Feasibility depends only on the number of chosen arms of each kind (availability and need), so
-    ``linear_max`` is exact where the maximal feasible numbers can be listed; otherwise it is the
-    smaller of a top-k bound and a knapsack over all worker-slots.
+    ``linear_max`` is exact where the maximal feasible numbers can be listed, or every need is one;
+    otherwise it is the linear relaxation (with different needs and a budget, the smaller of that
+    without the budget and a top-k bound). Beyond 10 slots it is the smaller of a top-k bound and
+    a knapsack over all worker-slots.
 
     Parameters
     ----------
@@ -99,8 +102,8 @@ class Scheduling(ActionSpace):
 
     @property
     def exact(self) -> bool:
-        """True where the maximal numbers of arms of each kind can be listed."""
-        return self._class_counts is not None
+        """True where the maximal numbers of arms of each kind can be listed, or all needs are 1."""
+        return self._hall[0] is not None and (self._unit_needs or self._class_counts is not None)
 
     @property
     def down_closed(self) -> bool:
@@ -142,35 +145,35 @@ class Scheduling(ActionSpace):
             block.budget = pyo.Constraint(expr=pyo.quicksum(actions) <= self.budget)
 
     def violations(self, action: ArrayLike) -> list[str]:
-        """Find a maximum flow from the chosen arms to the slots."""
+        """Check Hall's condition; where it fails, a minimum cut says where."""
         a = self.check_action(action)
         found = []
         chosen = np.flatnonzero(a)
         if self.budget is not None and len(chosen) > self.budget:
             found.append(f"{len(chosen)} arms chosen, at most {self.budget} allowed")
-        served, flow = self._flow(chosen)
-        wanted = int(self.needs[chosen].sum())
-        if served < wanted:
-            short = [int(j) for j in chosen if sum(flow[("arm", j)].values()) < self.needs[j]]
+        if (self._class_of[chosen] < 0).any() or not self._served(self._counts(a)):
+            # Seen from the sink, the cut nearest the source: the fewest arms that are too many.
+            _, (_, wanting) = nx.minimum_cut(self._graph(chosen).reverse(), "sink", "source")
+            arms = sorted(int(j) for kind, j in wanting - {"source"} if kind == "arm")
+            slots = sorted(int(t) for kind, t in wanting - {"source"} if kind == "slot")
+            need, have = int(self.needs[arms].sum()), int(self._workers[slots].sum())
             found.append(
-                f"the chosen arms need {wanted} worker-slots in their slots, {served} can be had:"
-                f" {wanted - served} short, for instance for arms {short}"
+                f"arms {arms} need {need} worker-slots in slots {slots}, where workers have"
+                f" {have}: {need - have} short"
             )
         return found
 
-    def _flow(self, chosen: NDArray[np.intp]) -> tuple[int, dict[Any, dict[Any, int]]]:
-        """Maximum flow: source -> arms (need) -> their slots -> sink (workers)."""
+    def _graph(self, chosen: NDArray[np.intp]) -> Any:
+        """Build the flow network: source -> arms (need) -> their slots -> sink (workers)."""
         graph: Any = nx.DiGraph()
-        graph.add_node("source")
-        graph.add_node("sink")
-        for t, workers in enumerate(self._workers):
-            graph.add_edge(("slot", t), "sink", capacity=int(workers))
+        graph.add_nodes_from(["source", "sink"])
+        for t, workers in enumerate(self._workers.tolist()):
+            graph.add_edge(("slot", t), "sink", capacity=workers)
         for j in chosen.tolist():
             graph.add_edge("source", ("arm", j), capacity=int(self.needs[j]))
-            for t in np.flatnonzero(self.arm_slots[j]):
-                graph.add_edge(("arm", j), ("slot", int(t)), capacity=int(self.needs[j]))
-        value, flow = nx.maximum_flow(graph, "source", "sink")
-        return int(value), flow
+            for t in np.flatnonzero(self.arm_slots[j]).tolist():
+                graph.add_edge(("arm", j), ("slot", t))
+        return graph
 
     def schedule(self, action: ArrayLike) -> list[tuple[int, int, int]]:
         """Assign workers and slots to the chosen arms.
@@ -189,7 +192,7 @@ class Scheduling(ActionSpace):
         if violations:
             raise ValueError(f"the action is not feasible: {'; '.join(violations)}")
         chosen = np.flatnonzero(self.check_action(action))
-        _, flow = self._flow(chosen)
+        _, flow = nx.maximum_flow(self._graph(chosen), "source", "sink")
         free = [np.flatnonzero(self.worker_slots[:, t]).tolist() for t in range(len(self._workers))]
         plan = []
         for j in chosen:
@@ -205,12 +208,53 @@ class Scheduling(ActionSpace):
     ) -> FloatArray:
         """Maximise over the maximal numbers of arms of each kind, or bound by relaxations."""
         c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
-        if self._class_counts is not None:
-            return self._class_counts.maxima(c, one, zero)
         never = self._class_of < 0
         if never.any():
             zero = np.broadcast_to(never, c.shape) if zero is None else zero | never
-        return self._relaxation.linear_max(c, one, zero)
+        rows, limits = self._hall
+        if rows is None or limits is None:
+            return self._relaxation.linear_max(c, one, zero)
+        # The best arms within the budget are the maximum wherever they can be served.
+        best = self._best_within_budget(c, one, zero)
+        bound: FloatArray = np.where(best, c, 0.0).sum(axis=1)
+        counts = (best @ self._indicator).astype(np.intp)
+        hard = (counts @ rows.T > limits).any(axis=1)
+        if one is not None:
+            hard |= (one & ~best).any(axis=1)
+        if hard.any():
+            c = c[hard]
+            one = None if one is None else one[hard]
+            zero = None if zero is None else zero[hard]
+            bound[hard] = self._constrained_max(c, one, zero)
+        return bound
+
+    def _best_within_budget(
+        self, c: FloatArray, one: BoolArray | None, zero: BoolArray | None
+    ) -> BoolArray:
+        """Mark the arms held at one and the best positive ones, at most the budget of each."""
+        value = c if one is None else np.where(one, np.inf, c)
+        if zero is not None:
+            value = np.where(zero, 0.0, value)
+        best = value > 0
+        if self.budget is not None and self.budget < self.n_actions:
+            worst = np.argsort(value, axis=1)[:, : self.n_actions - self.budget]
+            np.put_along_axis(best, worst, False, axis=1)
+        return best
+
+    def _constrained_max(
+        self, c: FloatArray, one: BoolArray | None, zero: BoolArray | None
+    ) -> FloatArray:
+        if self._class_counts is not None:
+            return self._class_counts.maxima(c, one, zero)
+        rows, limits = self._hall
+        assert rows is not None
+        assert limits is not None
+        counted = self._indicator.astype(bool) @ (rows > 0).T
+        if self.budget is not None and self._equal_needs:  # a truncation of the polymatroid
+            counted = np.column_stack([counted, np.ones(self.n_actions, dtype=bool)])
+            limits = np.append(limits, self.budget * self.needs[0])
+        bound = polymatroid_maxima(c, self.needs, counted.T, limits, one, zero)
+        return np.minimum(bound, self._relaxation.linear_max(c, one, zero))
 
     def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
         """Add arms in random order while they fit; without ``maximal``, keep a random number."""
@@ -236,7 +280,7 @@ class Scheduling(ActionSpace):
         a = self.check_action(action)
         if (self._class_of[a == 1] < 0).any():
             return np.array([], dtype=np.intp)
-        counts = np.bincount(self._class_of[a == 1], minlength=len(self._class_sizes))
+        counts = self._counts(a)
         fits = np.zeros(len(counts) + 1, dtype=bool)  # the last entry is for class -1
         for k in np.unique(self._class_of[(a == 0) & (self._class_of >= 0)]):
             counts[k] += 1
@@ -244,15 +288,37 @@ class Scheduling(ActionSpace):
             counts[k] -= 1
         return np.flatnonzero((a == 0) & fits[self._class_of])
 
-    def _fits(self, counts: NDArray[Any]) -> bool:
-        if self.budget is not None and counts.sum() > self.budget:
-            return False
+    def _counts(self, action: ActionArray) -> IntArray:
+        classes = self._class_of[(action == 1) & (self._class_of >= 0)]
+        return np.bincount(classes, minlength=len(self._class_sizes))
+
+    def _fits(self, counts: IntArray) -> bool:
+        return (self.budget is None or int(counts.sum()) <= self.budget) and self._served(counts)
+
+    def _served(self, counts: IntArray) -> bool:
+        """Whether the workers can serve so many arms of each kind."""
         rows, limits = self._hall
         if rows is not None and limits is not None:
             return bool((rows @ counts <= limits).all())
         representative = [np.flatnonzero(self._class_of == k) for k in range(len(counts))]
-        chosen = np.concatenate([r[:n] for r, n in zip(representative, counts, strict=True)])
-        return bool(self._flow(chosen.astype(np.intp))[0] == self.needs[chosen].sum())
+        chosen = np.concatenate(
+            [r[:n] for r, n in zip(representative, counts, strict=True)], dtype=np.intp
+        )
+        served = nx.maximum_flow_value(self._graph(chosen), "source", "sink")
+        return bool(served == self.needs[chosen].sum())
+
+    @property
+    def _equal_needs(self) -> bool:
+        return bool((self.needs == self.needs[0]).all())
+
+    @property
+    def _unit_needs(self) -> bool:
+        return bool((self.needs == 1).all())
+
+    @cached_property
+    def _indicator(self) -> FloatArray:
+        """Which arm is of which kind, shape (n_actions, kinds)."""
+        return np.asarray(self._class_of[:, None] == np.arange(len(self._class_sizes)), dtype=float)
 
     @cached_property
     def _hall(self) -> tuple[IntArray | None, IntArray | None]:
@@ -269,9 +335,9 @@ class Scheduling(ActionSpace):
 
     @cached_property
     def _class_counts(self) -> ClassCounts | None:
-        """The exact linear oracle, if the maximal counts can be listed."""
+        """The exact linear oracle, if it is needed and the maximal counts can be listed."""
         rows, limits = self._hall
-        if rows is None or limits is None:
+        if rows is None or limits is None or self._unit_needs:
             return None
         if self.budget is not None:
             rows = np.vstack([rows, np.ones(len(self._class_sizes), dtype=np.intp)])

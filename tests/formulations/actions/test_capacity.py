@@ -61,11 +61,12 @@ def test_sums_that_equal_a_capacity_up_to_rounding_fit(check_space, costs, capac
 
 @pytest.mark.parametrize("seed", range(4))
 def test_restless_bandit(check_space, seed):
-    space = restless_bandit(10, 3, seed)
+    space = restless_bandit(9, 3, seed)
     assert space.exact
     check_space(space, seed=seed)
 
 
+@pytest.mark.slow
 def test_twelve_arms(check_space):
     check_space(restless_bandit(12, 4, 0))
 
@@ -99,7 +100,7 @@ def test_one_cost_or_none_that_fits(check_space, costs):
 
 
 def test_best_fit_decreasing_is_not_enough():
-    # Best fit decreasing puts 4 + 3 into the worker of 7 and is left with a 2 and a room of 1.
+    # Best fit decreasing builds 4 + 3 and 3 + 2 + 2; 4 + 2 + 2 and 3 + 3 + 2 is the only way.
     space = Capacity([4, 3, 3, 2, 2, 2], [8, 8])
     assert space._packer.best_fit((1, 2, 3)) is None
     action = np.ones(6, dtype=int)
@@ -113,6 +114,7 @@ def test_best_fit_decreasing_is_not_enough():
 def test_assignments_are_valid(n_arms, n_workers):
     space = restless_bandit(n_arms, n_workers, 3)
     for action in space.sample(np.random.default_rng(0), 20, maximal=True):
+        assert len(space.extensions(action)) == 0
         assignment = space.assignment(action)
         arms = sorted(i for own in assignment.values() for i in own)
         assert arms == np.flatnonzero(action).tolist()
@@ -142,7 +144,6 @@ def test_a_hundred_arms_of_different_costs():
     actions = space.sample(rng, 20, maximal=True)
     for action in actions:
         assert space.violations(action) == []
-        assert len(space.extensions(action)) == 0
     assert (bound >= (actions @ coefficients.T).max(axis=0)).all()
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from milp_rl.formulations.actions import class_counts
 from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.scheduling import Scheduling
 
@@ -80,6 +81,46 @@ def test_a_schedule_serves_every_chosen_arm_as_it_needs(seed):
     assert len(space.extensions(action)) == 0
 
 
+@pytest.mark.parametrize("needs", [1, 2, 3, [1, 1, 2, 2, 3, 1, 2]])
+@pytest.mark.parametrize("budget", [None, 3])
+def test_without_listing_the_relaxation_is_a_polymatroid(check_space, monkeypatch, needs, budget):
+    monkeypatch.setattr(class_counts, "MAX_VECTORS", 0)
+    rng = np.random.default_rng(3)
+    space = Scheduling(rng.random((2, 4)) < 0.7, rng.random((7, 4)) < 0.6, needs, budget)
+    assert space.exact == (needs == 1)
+    check_space(space)
+    if budget is None or isinstance(needs, int):
+        c = rng.normal(size=(20, 7))
+        one = rng.random((20, 7)) < 0.1
+        relaxed = ActionSpace.linear_max(space, c, one)
+        feasible = np.isfinite(relaxed)
+        assert np.all(np.isfinite(space.linear_max(c, one)) <= feasible)
+        assert np.all(space.linear_max(c, one) <= relaxed + 1e-5)
+
+
+def test_the_listed_maximum_is_no_larger_than_the_relaxed_one(monkeypatch):
+    rng = np.random.default_rng(0)
+    slots = np.array([[1, 1, 0, 0]] * 6 + [[0, 1, 1, 0]] * 6 + [[0, 0, 1, 1]] * 6)
+    listed = Scheduling([[1, 1, 0, 1], [0, 1, 1, 1], [1, 1, 1, 0]], slots)
+    c = rng.random((30, 18))
+    exact = listed.linear_max(c)
+    monkeypatch.setattr(class_counts, "MAX_VECTORS", 0)
+    relaxed = Scheduling(listed.worker_slots, slots).linear_max(c)
+    assert np.all(relaxed >= exact - 1e-9)
+    assert np.any(relaxed > exact + 1e-3)  # nine worker-slots serve four arms, and half of one
+
+
+def test_every_feasible_action_can_be_drawn(check_space):
+    space = Scheduling([[1, 1, 0], [0, 1, 1]], [[1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 1, 0]], 1, 2)
+    check_space(space, support_draws=2000)
+
+
+def test_violations_name_the_arms_and_slots_that_are_short():
+    space = Scheduling([[1, 1, 1], [0, 0, 1]], [[1, 0, 0], [1, 1, 0], [0, 0, 1]], needs=[1, 2, 2])
+    (text,) = space.violations([1, 1, 1])
+    assert text == "arms [0, 1] need 3 worker-slots in slots [0, 1], where workers have 2: 1 short"
+
+
 def test_two_workers_may_serve_an_arm_in_one_slot():
     space = Scheduling([[1], [1]], [[1], [1]], needs=2)
     assert space.schedule([1, 0]) == [(0, 0, 0), (0, 1, 0)]
@@ -100,7 +141,7 @@ def test_the_published_domains_are_bounded_by_their_oracle(n_arms, n_workers):
 
 def test_an_infeasible_action_has_no_schedule():
     space = Scheduling([[1, 0]], [[1, 0], [0, 1]], needs=1, budget=1)
-    with pytest.raises(ValueError, match="not feasible: the chosen arms need 1 worker-slots"):
+    with pytest.raises(ValueError, match=r"not feasible: arms \[1\] need 1 .* in slots \[1\]"):
         space.schedule([0, 1])
     assert space.violations([1, 1])[0] == "2 arms chosen, at most 1 allowed"
 
