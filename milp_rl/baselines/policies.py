@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
 
 from milp_rl.baselines.linear_argmax import LinearArgmax
+from milp_rl.conversion import to_network
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
-from milp_rl.formulations.network import FloatArray, check_vector
+from milp_rl.formulations.network import FloatArray, Network
 
 
 @runtime_checkable
@@ -119,14 +118,15 @@ class IterativeDQNPolicy:
     Parameters
     ----------
     network
-        Takes [action, state] to Q, such as :class:`milp_rl.qnetwork.QNetwork`.
+        Takes [action, state] to Q: what :func:`milp_rl.conversion.to_network` accepts, such as
+        :class:`milp_rl.qnetwork.QNetwork`. Later changes of its weights play no part.
     space
         The feasible set.
     """
 
-    def __init__(self, network: nn.Module, space: ActionSpace) -> None:
-        self.network = network
+    def __init__(self, network: Any, space: ActionSpace) -> None:
         self.space = space
+        self._network: Network = to_network(network)
 
     def act(self, state: ArrayLike) -> ActionArray:
         """Return a feasible action.
@@ -136,13 +136,13 @@ class IterativeDQNPolicy:
         RuntimeError
             If the space has no feasible action to build.
         """
-        s = check_vector(state, "state").astype(np.float32)
+        valued = self._network.at_state(state)
         action = np.zeros(self.space.n_actions, dtype=np.int8)
-        value = self._values(s, action[None])[0]
+        value = valued.forward(action)[0]
         while len(additions := self.space.extensions(action)):
             candidates = np.repeat(action[None], len(additions), axis=0)
             candidates[np.arange(len(additions)), additions] = 1
-            values = self._values(s, candidates)
+            values = valued.forward(candidates)[:, 0]
             best = int(values.argmax())
             if values[best] <= value and not self.space.violations(action):
                 break
@@ -151,10 +151,3 @@ class IterativeDQNPolicy:
         if violations:
             raise RuntimeError(f"no feasible action can be built: {'; '.join(violations)}")
         return action
-
-    def _values(self, state: NDArray[np.float32], actions: ActionArray) -> NDArray[np.float32]:
-        states = np.broadcast_to(state, (len(actions), len(state)))
-        inputs = np.concatenate([actions, states], axis=1, dtype=np.float32)
-        with torch.no_grad():
-            values: torch.Tensor = self.network(torch.from_numpy(inputs))
-        return np.asarray(values.numpy()[:, 0])
