@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from milp_rl.conversion import to_network
 from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.bounds import Strength
 from milp_rl.formulations.compact import Formulation
 from milp_rl.formulations.network import FloatArray, Network, check_vector
-from milp_rl.conversion import to_network
 from milp_rl.solvers.base import ArgmaxResult, SolveOptions
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.milp import MilpArgmax

@@ -253,7 +253,7 @@ class ActionSpace(ABC):
         return not self.down_closed and self._oracle.feasible(a.astype(bool))
 
     def enumerate(self, limit: int = 100_000) -> ActionArray:
-        """List every feasible action, in lexicographic order of their index sets.
+        """List every feasible action, in an order that is always the same.
 
         Parameters
         ----------

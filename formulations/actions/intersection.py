@@ -56,7 +56,8 @@ class Intersection(ActionSpace):
 
     @classmethod
     def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
-        return cls([ActionSpace.from_dict(member) for member in parameters["members"]])
+        members = [ActionSpace.from_dict(member) for member in parameters["members"]]
+        return cls(**{**parameters, "members": members})
 
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
         """Write each member's constraints on a sub-block ``block.member[i]``."""
