@@ -73,6 +73,7 @@ def main() -> None:
     write_atomically(output / "rewards.png", png.getvalue())
     agent.network.to_onnx(output / "q.onnx")
     space.to_json(output / "space.json")
+    instance.to_json(output / "instance.json")
     written = ("results.csv", "episodes.csv", "rewards.png", "q.onnx", "space.json")
     print("\nwrote", ", ".join(str(output / name) for name in written))
 
