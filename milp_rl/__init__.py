@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from milp_rl.argmax import ArgmaxSolver, argmax, argmin
+    from milp_rl.argmax_solver import ArgmaxSolver, argmax, argmin
     from milp_rl.conversion import to_network
     from milp_rl.dqn import DQNAgent, DQNConfig
     from milp_rl.formulations.actions.base import ActionSpace
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ActionSpace": "formulations.actions.base",
     "ArgmaxResult": "solvers.base",
-    "ArgmaxSolver": "argmax",
+    "ArgmaxSolver": "argmax_solver",
     "BudgetTopK": "formulations.actions.budget",
     "Capacity": "formulations.actions.capacity",
     "CertificationError": "solvers.base",
@@ -48,8 +48,8 @@ _HOMES = {
     "Scheduling": "formulations.actions.scheduling",
     "SolverUnavailableError": "solvers.base",
     "add_network": "formulations.relu",
-    "argmax": "argmax",
-    "argmin": "argmax",
+    "argmax": "argmax_solver",
+    "argmin": "argmax_solver",
     "export_onnx": "qnetwork",
     "london_underground": "formulations.actions.routing",
     "solve_model": "solvers.model",

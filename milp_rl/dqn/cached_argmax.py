@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from milp_rl.argmax import ArgmaxSolver
+from milp_rl.argmax_solver import ArgmaxSolver
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 
 StateArray = NDArray[np.float32]
@@ -27,7 +27,7 @@ class CachedArgmax:
     capacity
         Most states remembered; the oldest are forgotten first.
     options
-        Keywords of :class:`milp_rl.argmax.ArgmaxSolver`.
+        Keywords of :class:`milp_rl.argmax_solver.ArgmaxSolver`.
 
     Attributes
     ----------

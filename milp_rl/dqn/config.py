@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from milp_rl.argmax import SolverName
+from milp_rl.argmax_solver import SolverName
 from milp_rl.formulations.bounds import Strength
 from milp_rl.formulations.compact import Formulation
 
@@ -69,8 +69,8 @@ class DQNConfig:
     pretrain_replay
         One-step samples put into the replay buffer before the first episode.
     solver, formulation, bounds, gap, time_limit
-        Passed to :class:`milp_rl.argmax.ArgmaxSolver`. A time limit makes results depend on the
-        speed of the machine, so that runs are no longer reproducible.
+        Passed to :class:`milp_rl.argmax_solver.ArgmaxSolver`. A time limit makes results depend on
+        the speed of the machine, so that runs are no longer reproducible.
     early_gap
         Gap in the first half of the episodes, while values are rough; ``None``: the same.
     cache_size
