@@ -23,13 +23,13 @@ import numpy as np
 import pandas as pd
 import pyomo.environ as pyo
 from omlt import OmltBlock
-from omlt.neuralnet import NetworkDefinition, ReluBigMFormulation
-from omlt.neuralnet.layer import DenseLayer, InputLayer
+from omlt.neuralnet import ReluBigMFormulation
 from pyomo.common.log import LoggingIntercept
 from pyomo.contrib.appsi.solvers import Highs
 
 import milp_rl as mr
 from milp_rl.envs import CapacityBandit, CapacityInstance
+from milp_rl.formulations.relu import omlt_definition
 
 BIG_M = 1e5
 Solve = Callable[[np.ndarray], float]
@@ -98,22 +98,11 @@ def omlt_default(network: mr.Network, space: mr.Capacity) -> Solve:
     def solve(state: np.ndarray) -> float:
         m = pyo.ConcreteModel()
         actions = space.add_to(m)
-        bounds = dict.fromkeys(range(space.n_actions), (0.0, 1.0))
-        bounds |= {space.n_actions + i: (float(s), float(s)) for i, s in enumerate(state)}
-        definition = NetworkDefinition(scaled_input_bounds=bounds)
-        before = InputLayer([network.n_inputs])
-        definition.add_layer(before)
-        for layer in network.layers:
-            outputs, inputs = layer.weight.shape
-            dense = DenseLayer(
-                [inputs], [outputs], layer.weight.T, layer.bias, activation=layer.activation
-            )
-            definition.add_layer(dense)
-            definition.add_edge(before, dense)
-            before = dense
+        low = np.concatenate([np.zeros(space.n_actions), state])
+        high = np.concatenate([np.ones(space.n_actions), state])
         m.network = OmltBlock()
         with LoggingIntercept(module="pyomo.core"):  # OMLT starts its inputs at 0, out of bounds
-            m.network.build_formulation(ReluBigMFormulation(definition))
+            m.network.build_formulation(ReluBigMFormulation(omlt_definition(network, low, high)))
         m.link = pyo.Constraint(
             range(network.n_inputs),
             rule=lambda m, i: (

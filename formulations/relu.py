@@ -140,7 +140,7 @@ def add_network(
         model=_set_model(space, low, high) if bounds == "lp" else None,
     )
     known = propagator.at(np.zeros((1, 0)))
-    definition = _definition(inner, low, high)
+    definition = omlt_definition(inner, low, high)
     writers = _Writers(known, formulation, partitions, inner.output.weight if one_sided else None)
     formulation_object = FullSpaceNNFormulation(
         definition,
@@ -274,8 +274,16 @@ def _set_model(space: ActionSpace | None, low: FloatArray, high: FloatArray) -> 
     return compile_pyomo(model, list(model.x.values()))[0]
 
 
-def _definition(network: Network, low: FloatArray, high: FloatArray) -> NetworkDefinition:
-    """Return OMLT's description of the network."""
+def omlt_definition(network: Network, low: FloatArray, high: FloatArray) -> NetworkDefinition:
+    """Return OMLT's description of a network whose inputs lie in the box [low, high].
+
+    Parameters
+    ----------
+    network
+        Any network.
+    low, high
+        Shape (n_inputs,).
+    """
     bounds = {i: (float(a), float(b)) for i, (a, b) in enumerate(zip(low, high, strict=True))}
     definition = NetworkDefinition(scaled_input_bounds=bounds)
     before: Any = InputLayer([network.n_inputs])

@@ -8,8 +8,7 @@ import numpy as np
 import pyomo.environ as pyo
 import pytest
 from omlt import OmltBlock
-from omlt.neuralnet import NetworkDefinition, ReluPartitionFormulation
-from omlt.neuralnet.layer import DenseLayer, InputLayer
+from omlt.neuralnet import ReluPartitionFormulation
 
 from milp_rl.formulations.actions import ActionSpace, BudgetTopK
 from milp_rl.formulations.bounds import BoundPropagator
@@ -17,6 +16,7 @@ from milp_rl.formulations.compact import compact_model
 from milp_rl.formulations.highs_model import new_highs, pass_model, run
 from milp_rl.formulations.linear_model import compile_pyomo
 from milp_rl.formulations.network import Network
+from milp_rl.formulations.relu import omlt_definition
 from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.highs import HighsSolver
 from milp_rl.solvers.milp import MilpArgmax
@@ -36,18 +36,8 @@ def problem():
     m = pyo.ConcreteModel()
     space = BudgetTopK(n, CASE["k"])
     actions = space.add_to(m)
-    bounds = {i: (0.0, 1.0) if i < n else (state[i - n],) * 2 for i in range(network.n_inputs)}
-    definition = NetworkDefinition(scaled_input_bounds=bounds)
-    before = InputLayer([network.n_inputs])
-    definition.add_layer(before)
-    for layer in network.layers:
-        outputs, inputs = layer.weight.shape
-        dense = DenseLayer(
-            [inputs], [outputs], layer.weight.T, layer.bias, activation=layer.activation
-        )
-        definition.add_layer(dense)
-        definition.add_edge(before, dense)
-        before = dense
+    low, high = np.concatenate([np.zeros(n), state]), np.concatenate([np.ones(n), state])
+    definition = omlt_definition(network, low, high)
     m.network = OmltBlock()
     m.network.build_formulation(ReluPartitionFormulation(definition))
     m.link = pyo.Constraint(
