@@ -1,6 +1,5 @@
 """Policies to compare with: null, random, myopic, iterative."""
 
-from milp_rl.baselines.linear_argmax import LinearArgmax
 from milp_rl.baselines.policies import (
     IterativeDQNPolicy,
     MyopicPolicy,
@@ -11,7 +10,6 @@ from milp_rl.baselines.policies import (
 
 __all__ = [
     "IterativeDQNPolicy",
-    "LinearArgmax",
     "MyopicPolicy",
     "NullPolicy",
     "Policy",

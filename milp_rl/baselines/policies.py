@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.baselines.linear_argmax import LinearArgmax
+from milp_rl.argmax_solver import ArgmaxSolver
 from milp_rl.conversion import to_network
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.formulations.network import FloatArray, Network
@@ -98,14 +98,26 @@ class MyopicPolicy:
                 " of a domain with additive rewards"
             )
         self.env = env
-        self._solver: LinearArgmax | None = None
+        self._solver: ArgmaxSolver | None = None
 
     def act(self, state: ArrayLike) -> ActionArray:
-        """Return the best action for one step."""
+        """Return the best action for one step.
+
+        Raises
+        ------
+        RuntimeError
+            If no action is feasible.
+        """
         space = self.env.action_space_block(state)
+        gains = Network.from_arrays([self.env.action_gains(state)[None]], [[0.0]])
         if self._solver is None or self._solver.space is not space:
-            self._solver = LinearArgmax(space)
-        return self._solver.solve(self.env.action_gains(state))
+            self._solver = ArgmaxSolver(gains, space)
+        else:
+            self._solver.update(gains)
+        result = self._solver.solve([])
+        if result.action is None:
+            raise RuntimeError(f"no best action: the solver's status is {result.status!r}")
+        return result.action
 
 
 class IterativeDQNPolicy:
