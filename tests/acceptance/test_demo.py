@@ -1,0 +1,37 @@
+"""`make demo`, with a shorter training."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import milp_rl as mr
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_demo_trains_compares_stores_and_reloads(tmp_path):
+    command = [sys.executable, ROOT / "examples" / "demo.py", "--episodes", "5"]
+    result = subprocess.run(
+        [*command, "--output", "out"], cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert result.returncode == 0, result.stderr
+    assert "episodes: 100%" in result.stderr  # the progress bar
+    assert "optimal" in result.stdout.splitlines()[-1]
+
+    table = pd.read_csv(tmp_path / "out" / "results.csv", keep_default_na=False)  # "null" is a name
+    table = table.set_index("policy")
+    assert list(table.index) == ["null", "random", "myopic", "iterative DQN", "SEQUOIA"]
+    assert (table["episodes"] == 50).all()
+    assert table.loc["SEQUOIA", "mean"] > table.loc["null", "mean"]
+    assert (tmp_path / "out" / "rewards.png").read_bytes().startswith(b"\x89PNG")
+
+    space = mr.ActionSpace.from_json(tmp_path / "out" / "space.json")
+    solver = mr.ArgmaxSolver(tmp_path / "out" / "q.onnx", space)
+    best = mr.ArgmaxSolver(tmp_path / "out" / "q.onnx", space, solver="enumeration")
+    for state in np.random.default_rng(0).integers(0, 4, (10, 10)):
+        assert solver.solve(state).value == pytest.approx(best.solve(state).value, rel=1e-6)
