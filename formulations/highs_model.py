@@ -22,6 +22,7 @@ def new_highs() -> highspy.Highs:
     highs.setOptionValue("threads", 1)
     highs.setOptionValue("presolve", "off")
     highs.setOptionValue("mip_pool_soft_limit", 1)
+    highs.setOptionValue("mip_heuristic_run_feasibility_jump", False)  # costs more than it finds
     return highs
 
 
