@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import highspy
@@ -33,6 +34,7 @@ class LinearOracle:
         self._relaxation = new_highs()
         without_objective = replace(model, objective=np.zeros(model.n_columns), offset=0.0)
         pass_model(self._relaxation, without_objective.relaxed())
+        self._lock = threading.Lock()  # the relaxation is shared by everything that uses a space
 
     def maxima(
         self,
@@ -41,6 +43,15 @@ class LinearOracle:
         fixed_zero: NDArray[np.bool_] | None = None,
     ) -> FloatArray:
         """Maximise each row of ``coefficients`` over the relaxation; ``-inf`` if infeasible."""
+        with self._lock:
+            return self._maxima(coefficients, fixed_one, fixed_zero)
+
+    def _maxima(
+        self,
+        coefficients: FloatArray,
+        fixed_one: NDArray[np.bool_] | None,
+        fixed_zero: NDArray[np.bool_] | None,
+    ) -> FloatArray:
         n = self.n_actions
         highs = self._relaxation
         result = np.empty(len(coefficients))

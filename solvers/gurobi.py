@@ -7,6 +7,7 @@ The licence that comes with ``pip install gurobipy`` solves models of at most 2,
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ class GurobiSolver:
                 " or choose solver='highs'"
             ) from error
         self._gurobipy = gurobipy
+        self._lock = threading.Lock()  # an environment serves one thread at a time
         try:
             self._env = gurobipy.Env(params={"OutputFlag": 0})
         except gurobipy.GurobiError as error:
@@ -58,7 +60,7 @@ class GurobiSolver:
     ) -> MilpSolution:
         """Maximise ``model``; see :class:`milp_rl.solvers.base.MilpSolver`."""
         try:
-            with self._gurobipy.Model(env=self._env) as loaded:
+            with self._lock, self._gurobipy.Model(env=self._env) as loaded:
                 return self._solve(loaded, model, options, start, tight)
         except self._gurobipy.GurobiError as error:
             raise self._explained(error, model) from error

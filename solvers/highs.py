@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import highspy
 import numpy as np
@@ -36,6 +37,7 @@ class HighsSolver:
     def __init__(self) -> None:
         self._highs = new_highs()
         self._highs.setOptionValue("random_seed", 0)
+        self._lock = threading.Lock()  # one loaded model at a time
 
     def __reduce__(self) -> tuple[type[HighsSolver], tuple[()]]:
         return HighsSolver, ()
@@ -49,6 +51,12 @@ class HighsSolver:
         tight: bool = False,
     ) -> MilpSolution:
         """Maximise ``model``; see :class:`milp_rl.solvers.base.MilpSolver`."""
+        with self._lock:
+            return self._solve(model, options, start, tight)
+
+    def _solve(
+        self, model: LinearModel, options: SolveOptions, start: FloatArray | None, tight: bool
+    ) -> MilpSolution:
         highs = self._highs
         feasibility = 1e-9 if tight else 1e-7
         for name, value in (

@@ -1,5 +1,7 @@
 """What a user of `argmax`, `argmin` and `ArgmaxSolver` relies on."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,16 @@ def test_a_batch_is_solved_in_order(q_network):
     for state, result in zip(states, solver.solve_batch(states), strict=True):
         np.testing.assert_array_equal(result.action, solver(state).action)
         assert result.value == solver.solve(state).value
+
+
+@pytest.mark.parametrize("name", ["highs", "gurobi"])
+def test_a_solver_is_used_from_several_threads(name, q_network):
+    solver = mr.ArgmaxSolver(q_network, mr.BudgetTopK(6, 3), solver=name)
+    states = np.random.default_rng(0).normal(size=(40, 3))
+    alone = [result.value for result in solver.solve_batch(states)]
+    with ThreadPoolExecutor(4) as pool:
+        together = [result.value for result in pool.map(solver.solve, states)]
+    assert together == alone
 
 
 def test_an_updated_solver_answers_for_the_new_network(q_network):
