@@ -51,6 +51,8 @@ class HighsSolver:
         tight: bool = False,
     ) -> MilpSolution:
         """Maximise ``model``; see :class:`milp_rl.solvers.base.MilpSolver`."""
+        if not model.n_columns:  # HiGHS has no solution for a model without variables
+            return MilpSolution("optimal", np.zeros(0), model.offset, message="Empty")
         with self._lock:
             return self._solve(model, options, start, tight)
 
