@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from milp_rl.formulations.network import check_vector
 from milp_rl.qnetwork import QNetwork
 
 StateArray = NDArray[np.float32]
+Steps = deque[tuple[StateArray, ActionArray, float]]
 
 
 @dataclass
@@ -221,7 +223,8 @@ class DQNAgent:
                 drawn = rng.choice(len(wanted), min(c.pretrain_replay, len(wanted)), replace=False)
                 s, a, r = states[drawn], actions[drawn], rewards[drawn]
                 next_states = model.sample_next(s, a, rng)
-                self.learner.replay.add(s, a, r, next_states, np.zeros(len(drawn)))
+                bootstrap = np.full(len(drawn), c.discount)
+                self.learner.replay.add(s, a, r, next_states, bootstrap)
                 self.learner.begin()
             for callback in self._callbacks:
                 callback.on_pretrain_epoch(self, float(np.mean(losses)))
@@ -232,14 +235,17 @@ class DQNAgent:
         """Play one episode, with updates after every step."""
         c, learner, running = self.config, self.learner, self.running
         rate = c.learning_rate * c.learning_rate_decay**self.episode
-        state, done = self._begin_episode(), False
+        state, recent = self._begin_episode()
+        done = False
         while not done:
             started = time.perf_counter()
             action = self._explore(state)
             observed, sampled, terminated, truncated, _ = self.env.step(action)
             next_state = np.asarray(observed, dtype=np.float32)
             reward = self._reward(state, action, sampled)
-            learner.replay.add(state[None], action[None], [reward], next_state[None], [terminated])
+            done = terminated or truncated
+            recent.append((state, action, reward))
+            self._remember(recent, next_state, terminated, done)
             running.actions.append(action.tolist())
             running.reward += reward
             self.step += 1
@@ -248,7 +254,7 @@ class DQNAgent:
                     running.loss += learner.update(self.rng, rate, self.gap)
                     running.updates += 1
                 learner.update_target(self.step, self.rng, self.gap)
-            state, done = next_state, terminated or truncated
+            state = next_state
             running.seconds += time.perf_counter() - started
             if done:
                 self._end_episode()
@@ -257,13 +263,37 @@ class DQNAgent:
             if self.step % self._checkpoint_every == 0:
                 self._save_checkpoint()
 
-    def _begin_episode(self) -> StateArray:
-        """Reset the environment; if the episode was interrupted, play its actions again."""
+    def _begin_episode(self) -> tuple[StateArray, Steps]:
+        """Reset the environment; if the episode was interrupted, play its actions again.
+
+        Returns the state, and the last steps that are not yet in the replay buffer.
+        """
         sequence = np.random.SeedSequence([self.seed, self.episode])
-        state, _ = self.env.reset(seed=int(sequence.generate_state(1)[0]))
-        for action in self.running.actions:
-            state, *_ = self.env.step(np.array(action, dtype=np.int8))
-        return np.asarray(state, dtype=np.float32)
+        observed, _ = self.env.reset(seed=int(sequence.generate_state(1)[0]))
+        state = np.asarray(observed, dtype=np.float32)
+        recent: Steps = deque(maxlen=self.config.n_step - 1)
+        for played in self.running.actions:
+            action = np.array(played, dtype=np.int8)
+            observed, sampled, *_ = self.env.step(action)
+            recent.append((state, action, self._reward(state, action, sampled)))
+            state = np.asarray(observed, dtype=np.float32)
+        return state, deque(recent)
+
+    def _remember(
+        self, recent: Steps, next_state: StateArray, terminated: bool, done: bool
+    ) -> None:
+        """Put the n-step transition that ``next_state`` completes into the replay buffer.
+
+        At the end of an episode, the shorter ones that begin at the last steps too.
+        """
+        c = self.config
+        while recent and (done or len(recent) == c.n_step):
+            total = sum(c.discount**i * reward for i, (_, _, reward) in enumerate(recent))
+            bootstrap = 0.0 if terminated else c.discount ** len(recent)
+            state, action, _ = recent.popleft()
+            self.learner.replay.add(
+                state[None], action[None], [total], next_state[None], [bootstrap]
+            )
 
     def _end_episode(self) -> None:
         running, learner = self.running, self.learner

@@ -19,7 +19,7 @@ from milp_rl.formulations.files import write_atomically
 if TYPE_CHECKING:
     from milp_rl.dqn.agent import DQNAgent
 
-_FORMAT = "milp_rl.dqn/1"
+_FORMAT = "milp_rl.dqn/2"
 _COUNTERS = ("epoch", "episode", "step")
 
 

@@ -58,6 +58,9 @@ class DQNConfig:
     double
         Choose the next action by the learning network and value it by the target network (double
         DQN). No argmax can be reused then: one is solved for every sampled transition.
+    n_step
+        Rewards summed up in a target before the value of the state reached is added. More than
+        one propagates rewards faster, but values the exploring policy's steps.
     expected_rewards
         Learn from ``env.expected_reward`` rather than sampled rewards where it exists.
     pretrain_epochs, pretrain_batch_size
@@ -102,6 +105,7 @@ class DQNConfig:
     tau: float = 0.005
     level_targets: bool = True
     double: bool = False
+    n_step: int = 1
     expected_rewards: bool = True
     pretrain_epochs: int = 300
     pretrain_batch_size: int = 512
@@ -165,7 +169,7 @@ def _is_count(value: Any, smallest: int) -> bool:
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "an integer of at least 1": (
         lambda v: _is_count(v, 1),
-        "batch_size updates_per_step buffer_size sync_every pretrain_batch_size cache_size",
+        "batch_size updates_per_step buffer_size sync_every n_step pretrain_batch_size cache_size",
     ),
     "an integer of at least 0": (
         lambda v: _is_count(v, 0),

@@ -28,7 +28,8 @@ class QLearner:
     .. math:: r + \gamma\, Q_{target}(s', a') - Q(s, a), \qquad a' = \arg\max_{a' \in A} Q(s', a')
 
     is descended, where the maximiser is that of the target network or, in double DQN, of the
-    network that learns.
+    network that learns. With n-step returns r is the discounted sum of n rewards, s' the state
+    after them, and the factor on its value is :math:`\gamma^n`.
 
     Parameters
     ----------
@@ -126,11 +127,15 @@ class QLearner:
 
     def _targets(self, batch: Batch, gap: float) -> Tensor:
         chooser = self.greedy if self.config.double else self.target_greedy
-        actions = chooser.actions(batch.next_states, gap)
-        with torch.no_grad():
-            values = self.target(inputs_of(actions, batch.next_states))[:, 0].numpy()
-        discount = self.config.discount * (1.0 - batch.terminated)
-        return torch.from_numpy(batch.rewards + discount * values)
+        targets = batch.rewards.copy()
+        going_on = np.flatnonzero(batch.bootstrap)
+        if len(going_on):
+            following = batch.next_states[going_on]
+            inputs = inputs_of(chooser.actions(following, gap), following)
+            with torch.no_grad():
+                values = self.target(inputs)[:, 0].numpy()
+            targets[going_on] += batch.bootstrap[going_on] * values
+        return torch.from_numpy(targets)
 
     def _descend(self, loss: Tensor, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:

@@ -7,7 +7,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.network import FloatArray
 
 
@@ -37,7 +38,9 @@ def one_step_data(
     """Build the one-step data: states, actions and expected rewards.
 
     Every informative state is paired with: each single action on, each single action off, all on,
-    all off (feasible or not: they teach what each action does), and random feasible actions.
+    all off (feasible or not: they teach what each action does), and random feasible actions. Where
+    a budget is the only constraint, a copy of each random action with one chosen action swapped
+    for another is added in the same state: it teaches which of two is worth more.
 
     Parameters
     ----------
@@ -68,9 +71,23 @@ def one_step_data(
             space.sample(rng, len(states) * (n_actions - maximal)),
         ]
     )
-    all_states = np.concatenate(
-        [np.repeat(states, len(fixed), axis=0), np.tile(states, (n_actions, 1))]
-    )
+    drawn_states = np.tile(states, (n_actions, 1))
+    if isinstance(space, BudgetTopK) and space.costs is None:
+        drawn = np.concatenate([drawn, _swapped(drawn, rng)])
+        drawn_states = np.tile(drawn_states, (2, 1))
+    all_states = np.concatenate([np.repeat(states, len(fixed), axis=0), drawn_states])
     all_actions = np.concatenate([np.tile(fixed, (len(states), 1)), drawn])
     rewards = env.expected_reward(all_states, all_actions)
     return all_states, all_actions.astype(np.float32), rewards.astype(np.float32)
+
+
+def _swapped(actions: ActionArray, rng: np.random.Generator) -> ActionArray:
+    """Exchange a random chosen action of each row for a random other one, where there are both."""
+    keys = rng.random(actions.shape)
+    row = np.arange(len(actions))
+    swapped = actions.copy()
+    swapped[row, np.where(actions == 1, keys, -1.0).argmax(axis=1)] = 0
+    swapped[row, np.where(actions == 0, keys, -1.0).argmax(axis=1)] = 1
+    whole = (actions == 0).all(axis=1) | (actions == 1).all(axis=1)
+    swapped[whole] = actions[whole]
+    return swapped

@@ -18,7 +18,9 @@ _SMALLEST_PRIORITY = 1e-6
 class Batch:
     """Sampled transitions; arrays of shape (batch, ...).
 
-    ``weights`` are the importance weights, largest 1; ``index`` is for
+    ``rewards`` are discounted sums over one or more steps, ``next_states`` what follows the last,
+    and ``bootstrap`` is the factor on its value: the discount to the power of the steps, 0 where
+    the episode terminated. ``weights`` are the importance weights, largest 1; ``index`` is for
     :meth:`PrioritizedReplay.update`.
     """
 
@@ -27,7 +29,7 @@ class Batch:
     actions: NDArray[np.float32]
     rewards: NDArray[np.float32]
     next_states: NDArray[np.float32]
-    terminated: NDArray[np.float32]
+    bootstrap: NDArray[np.float32]
     weights: NDArray[np.float32]
 
 
@@ -59,7 +61,7 @@ class PrioritizedReplay:
             "actions": np.zeros((capacity, action_dim), dtype=np.float32),
             "rewards": np.zeros(capacity, dtype=np.float32),
             "next_states": np.zeros((capacity, state_dim), dtype=np.float32),
-            "terminated": np.zeros(capacity, dtype=np.float32),
+            "bootstrap": np.zeros(capacity, dtype=np.float32),
         }
         self._priorities = np.zeros(capacity)
         self._largest = 1.0
@@ -74,12 +76,12 @@ class PrioritizedReplay:
         actions: ArrayLike,
         rewards: ArrayLike,
         next_states: ArrayLike,
-        terminated: ArrayLike,
+        bootstrap: ArrayLike,
     ) -> None:
         """Add transitions, arrays of shape (n, ...)."""
         n = len(np.atleast_1d(np.asarray(rewards)))
         slots = np.arange(self._added, self._added + n) % self.capacity
-        values = (states, actions, rewards, next_states, terminated)
+        values = (states, actions, rewards, next_states, bootstrap)
         for column, value in zip(self._data.values(), values, strict=True):
             column[slots] = value
         self._priorities[slots] = self._largest

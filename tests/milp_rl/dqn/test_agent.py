@@ -92,8 +92,8 @@ def learner(**changes: Any) -> QLearner:
     result.target_greedy.renew()
     rng = np.random.default_rng(0)
     states, following = rng.integers(0, 4, (2, 30, 4))
-    rewards, terminated = rng.normal(size=30), rng.random(30) < 0.3
-    result.replay.add(states, SPACE.sample(rng, 30), rewards, following, terminated)
+    rewards, bootstrap = rng.normal(size=30), config.discount * (rng.random(30) > 0.3)
+    result.replay.add(states, SPACE.sample(rng, 30), rewards, following, bootstrap)
     return result
 
 
@@ -114,8 +114,7 @@ def test_step_is_that_of_the_loss_against_brute_force_targets(double):
             s = torch.tensor(batch.next_states[i])
             valued = plain.target.q(s, actions)
             chosen = (plain.network.q(s, actions) if double else valued).argmax()
-            going_on = 1.0 - batch.terminated[i]
-            targets.append(batch.rewards[i] + SMALL.discount * going_on * float(valued[chosen]))
+            targets.append(batch.rewards[i] + batch.bootstrap[i] * float(valued[chosen]))
     values = plain.network.q(torch.tensor(batch.states), torch.tensor(batch.actions))
     errors = (values - torch.tensor(targets, dtype=torch.float32)).abs()
     huber = torch.where(errors < 1, errors**2 / 2, errors - 0.5)
@@ -137,7 +136,7 @@ def test_gradients_are_clipped_by_value():
 
 
 def test_some_batches_are_terminated_and_double_differs():
-    assert learner().replay.sample(np.random.default_rng(5), 64).terminated.any()
+    assert not learner().replay.sample(np.random.default_rng(5), 64).bootstrap.all()
     losses = [learner(double=d).update(np.random.default_rng(5), 1e-2, 0.0) for d in (False, True)]
     assert losses[0] != losses[1]
 
@@ -171,7 +170,7 @@ def test_levelling_centres_the_errors_and_keeps_the_policy():
         values = it.network.q(torch.tensor(batch.states), torch.tensor(batch.actions))
         following = torch.tensor(it.target_greedy.actions(batch.next_states)).float()
         next_values = it.target.q(torch.tensor(batch.next_states), following)
-    targets = batch.rewards + SMALL.discount * (1 - batch.terminated) * next_values.numpy()
+    targets = batch.rewards + batch.bootstrap * next_values.numpy()
     assert abs(float(np.mean(targets - values.numpy()))) < 1e-4
 
 
@@ -305,6 +304,38 @@ def test_learns_without_a_model_and_does_not_look_beyond_the_end():
         assert q == pytest.approx(value, abs=0.15)
 
 
+@pytest.mark.parametrize("n_step", [1, 3, 100])
+def test_n_step_transitions_sum_rewards_up_to_the_end(n_step):
+    config = replace(CORRIDOR, episodes=40, n_step=n_step, epsilon_start=1.0, epsilon_end=1.0)
+    env = Corridor()
+    agent = DQNAgent(env, config, seed=0)
+    steps: list[tuple[float, float, bool, bool]] = []  # state, next state, terminated, done
+    original = env.step
+
+    def step(action):
+        before = env.at
+        result = original(action)
+        steps.append((before, result[0][0], result[2], result[2] or result[3]))
+        return result
+
+    env.step = step
+    agent.train()
+    expected = []
+    for i in range(len(steps)):
+        window = [steps[i]]
+        while len(window) < n_step and not window[-1][3]:
+            window.append(steps[i + len(window)])
+        reward = sum(0.8**k * float(w[2]) for k, w in enumerate(window))
+        bootstrap = 0.0 if window[-1][2] else 0.8 ** len(window)
+        expected.append((steps[i][0], reward, window[-1][1], bootstrap))
+    stored = agent.learner.replay.state_dict()
+    columns = ("states", "rewards", "next_states", "bootstrap")
+    found = np.column_stack([stored[name].numpy() for name in columns])
+    np.testing.assert_allclose(found, np.array(expected), rtol=1e-6)
+    assert any(e[2] for e in steps)
+    assert any(e[3] and not e[2] for e in steps)
+
+
 def test_environments_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="pretrain_epochs=0"):
         DQNAgent(Corridor())
@@ -312,6 +343,25 @@ def test_environments_that_do_not_fit_are_refused():
         DQNAgent(gym.make("CartPole-v1"))
     with pytest.raises(ValueError, match="must be vectors"):
         DQNAgent(gym.make("FrozenLake-v1"))
+
+
+def test_one_step_data_of_budgets_covers_swaps():
+    class Budget(CapacityBandit):
+        def __init__(self) -> None:
+            super().__init__(CapacityInstance.generate(8, 3, seed=0))
+            self._block = BudgetTopK(8, 3)
+
+    env = Budget()
+    space = env.action_space_block()
+    states, actions, rewards = one_step_data(env, space, np.random.default_rng(0), 5, 4)
+    drawn = actions[len(np.unique(states, axis=0)) * (2 * 8 + 2) :]
+    copies = drawn[len(drawn) // 2 :]
+    originals = drawn[: len(drawn) // 2]
+    changed = (originals != copies).sum(axis=1)
+    assert set(changed) == {0, 2}  # nothing to swap if none is chosen
+    np.testing.assert_array_equal(originals.sum(axis=1), copies.sum(axis=1))
+    assert (changed == 2).all(where=originals.sum(axis=1) > 0)
+    np.testing.assert_allclose(rewards, env.expected_reward(states, actions), rtol=1e-6)
 
 
 @pytest.mark.slow

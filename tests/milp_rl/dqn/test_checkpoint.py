@@ -80,6 +80,7 @@ def test_run_stopped_at_every_moment_ends_with_the_same_weights(uninterrupted, t
         {"target_update": "soft", "tau": 0.1},
         {"early_gap": 0.3, "gap": 0.0},
         {"pretrain_epochs": 0},
+        {"n_step": 3},
     ],
     ids=str,
 )

@@ -18,7 +18,7 @@ def test_samples_keep_the_parts_of_a_transition_together():
     np.testing.assert_array_equal(batch.states, np.repeat(batch.rewards[:, None], 2, axis=1))
     np.testing.assert_array_equal(batch.actions[:, 0], batch.rewards)
     np.testing.assert_array_equal(batch.next_states, batch.states + 1)
-    np.testing.assert_array_equal(batch.terminated, batch.rewards % 2)
+    np.testing.assert_array_equal(batch.bootstrap, batch.rewards % 2)
 
 
 def test_oldest_are_overwritten():
