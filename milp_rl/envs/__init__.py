@@ -1,10 +1,88 @@
 """Gymnasium environments with combinatorial actions."""
 
+from typing import Any
+
 import gymnasium as gym
 
+from milp_rl.envs.additive import AdditiveBandit
+from milp_rl.envs.budget import BudgetBandit, BudgetInstance
 from milp_rl.envs.capacity import CapacityBandit, CapacityInstance
-from milp_rl.envs.restless_bandit import ArmChains, FeasibleActions, RestlessBandit
+from milp_rl.envs.instance import BanditInstance
+from milp_rl.envs.multiple_interventions import (
+    MultipleInterventionsBandit,
+    MultipleInterventionsInstance,
+)
+from milp_rl.envs.path import PathBandit, PathInstance
+from milp_rl.envs.restless_bandit import ArmChains, RestlessBandit
+from milp_rl.envs.scheduling import SchedulingBandit, SchedulingInstance
+from milp_rl.envs.spaces import FeasibleActions
+from milp_rl.envs.vector import VectorBandit
 
-gym.register(id="milp_rl/CapacityBandit-v0", entry_point="milp_rl.envs.capacity:CapacityBandit")
+_BANDITS: tuple[tuple[type[BanditInstance], Any], ...] = (
+    (MultipleInterventionsInstance, MultipleInterventionsBandit),
+    (PathInstance, PathBandit),
+    (SchedulingInstance, SchedulingBandit),
+    (CapacityInstance, CapacityBandit),
+    (BudgetInstance, BudgetBandit),
+)
+DOMAINS: dict[str, tuple[type[BanditInstance], Any]] = {
+    kinds[0].domain: kinds for kinds in _BANDITS
+}
 
-__all__ = ["ArmChains", "CapacityBandit", "CapacityInstance", "FeasibleActions", "RestlessBandit"]
+for _, _bandit in _BANDITS:
+    gym.register(
+        id=f"milp_rl/{_bandit.__name__}-v0",
+        entry_point=f"{_bandit.__module__}:{_bandit.__name__}",
+    )
+
+
+def make_bandit(
+    domain: str, n_arms: int, budget: int, *, horizon: int = 20, seed: int
+) -> RestlessBandit:
+    """Draw an instance of a domain and return its environment.
+
+    Parameters
+    ----------
+    domain
+        ``"multiple_interventions"``, ``"path"``, ``"scheduling"``, ``"capacity"`` or ``"budget"``.
+    n_arms
+        Number of arms J.
+    budget
+        The number B: of interventions, of arms on a route, of workers, or of arms acted on.
+    horizon
+        Steps an episode.
+    seed
+        Seed of the instance; the same arguments give the same one.
+
+    Raises
+    ------
+    ValueError
+        If the domain is unknown or a size is out of range.
+    """
+    if domain not in DOMAINS:
+        raise ValueError(f"unknown domain {domain!r}; known are {', '.join(DOMAINS)}")
+    instance, bandit = DOMAINS[domain]
+    env: RestlessBandit = bandit(instance.generate(n_arms, budget, horizon=horizon, seed=seed))
+    return env
+
+
+__all__ = [
+    "DOMAINS",
+    "AdditiveBandit",
+    "ArmChains",
+    "BanditInstance",
+    "BudgetBandit",
+    "BudgetInstance",
+    "CapacityBandit",
+    "CapacityInstance",
+    "FeasibleActions",
+    "MultipleInterventionsBandit",
+    "MultipleInterventionsInstance",
+    "PathBandit",
+    "PathInstance",
+    "RestlessBandit",
+    "SchedulingBandit",
+    "SchedulingInstance",
+    "VectorBandit",
+    "make_bandit",
+]

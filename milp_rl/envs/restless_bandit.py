@@ -2,7 +2,7 @@
 
 The arms and their rewards are those of Xu, Wilder, Khalil and Tambe, "Reinforcement learning with
 combinatorial actions for coupled restless bandits" (ICLR 2025), section 3. A domain adds the
-feasible set and how an action drives each arm, see :mod:`milp_rl.envs.capacity`.
+feasible set and how an action drives each arm, see :mod:`milp_rl.envs.additive`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from milp_rl.envs.spaces import FeasibleActions
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.network import FloatArray, Network
 
 StateArray = NDArray[np.float32]
 
@@ -84,48 +85,21 @@ class ArmChains:
 
     def expected_reward(self, states: NDArray[np.intp], up: FloatArray) -> FloatArray:
         """Sum over arms the expected reward of the next state; ``up`` has shape (..., J)."""
+        above, below = self.next_rewards(states)
+        return np.asarray((up * above + (1.0 - up) * below).sum(axis=-1))
+
+    def next_rewards(self, states: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
+        """Return the reward of each arm after moving up and after moving down, shape (..., J)."""
         arm = np.arange(self.n_arms)
         above = self.rewards[arm, np.minimum(states + 1, self.n_states - 1)]
         below = self.rewards[arm, np.maximum(states - 1, 0)]
-        return np.asarray((up * above + (1.0 - up) * below).sum(axis=-1))
+        return above, below
 
     def move(
         self, states: NDArray[np.intp], up: FloatArray, uniforms: FloatArray
     ) -> NDArray[np.intp]:
         """Move arm j up where ``uniforms[..., j] < up[..., j]``, down elsewhere."""
         return np.clip(states + np.where(uniforms < up, 1, -1), 0, self.n_states - 1)
-
-
-class FeasibleActions(gym.spaces.MultiBinary):
-    """The Gymnasium view of an :class:`ActionSpace`: contains and samples feasible actions only.
-
-    Parameters
-    ----------
-    block
-        The feasible set.
-    seed
-        Seed of :meth:`sample`.
-    """
-
-    def __init__(self, block: ActionSpace, seed: int | np.random.Generator | None = None) -> None:
-        super().__init__(block.n_actions, seed)
-        self.block = block
-
-    def sample(self, mask: Any = None, probability: Any = None) -> ActionArray:
-        """Draw one feasible action; masks are not supported."""
-        if mask is not None or probability is not None:
-            raise ValueError("a feasible set cannot be sampled with a mask or probabilities")
-        return np.asarray(self.block.sample(self.np_random, 1)[0])
-
-    def contains(self, x: Any) -> bool:
-        """Whether ``x`` is binary and feasible."""
-        return super().contains(x) and not self.block.violations(x)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, FeasibleActions) and self.block == other.block
-
-    def __repr__(self) -> str:
-        return f"FeasibleActions({self.block!r})"
 
 
 class RestlessBandit(gym.Env[StateArray, ActionArray]):
@@ -137,8 +111,9 @@ class RestlessBandit(gym.Env[StateArray, ActionArray]):
     episode starts with each arm in state 1 with probability 0.2, else 0, or in
     ``options={"state": ...}`` of :meth:`reset`.
 
-    Every step draws one uniform number an arm whatever the action, so that episodes reset with
-    the same seed and state face the same luck under different policies (common random numbers).
+    One uniform number an arm and step is drawn when the episode starts, whatever the actions, so
+    that episodes reset with the same seed and state face the same luck under different policies
+    (common random numbers), and in :class:`~milp_rl.envs.vector.VectorBandit`.
 
     Parameters
     ----------
@@ -163,11 +138,35 @@ class RestlessBandit(gym.Env[StateArray, ActionArray]):
         )
         self.action_space = FeasibleActions(block)
         self._state = np.zeros(arms.n_arms, dtype=np.intp)
+        self._luck = np.empty((0, arms.n_arms))
         self._steps = 0
 
     @abstractmethod
     def up_probability(self, action: ArrayLike) -> FloatArray:
         """Probability that each arm moves up, shape (..., J), for actions of shape (..., n)."""
+
+    @abstractmethod
+    def one_step_network(self, state: ArrayLike) -> Network:
+        """Return the expected reward of one step as a network of the action alone.
+
+        With the exact argmax it gives the myopic action of any domain.
+
+        Parameters
+        ----------
+        state
+            Arm states, shape (J,).
+
+        Returns
+        -------
+        Network
+            ``n_actions`` inputs, one output, which differs from :meth:`expected_reward` by at
+            most :attr:`one_step_error` (up to rounding) at every feasible action.
+        """
+
+    @property
+    def one_step_error(self) -> float:
+        """Largest error of :meth:`one_step_network` at feasible actions, in any state."""
+        return 0.0
 
     def action_space_block(self, state: ArrayLike | None = None) -> ActionSpace:
         """Return the feasible set; it is the same in every state."""
@@ -208,7 +207,9 @@ class RestlessBandit(gym.Env[StateArray, ActionArray]):
 
         All arms low or in state 1, each single arm in state 1 and each single one not, and ``n``
         random states, in every other of which a random set of arms that can be served together
-        is in the top state: such states are worth most and would hardly be seen otherwise.
+        is in the top state: such states are worth most and would hardly be seen otherwise. An
+        arm is served by an action that raises its probability of moving up by more than half of
+        what all actions together would.
 
         Returns
         -------
@@ -217,9 +218,10 @@ class RestlessBandit(gym.Env[StateArray, ActionArray]):
         """
         arms, unit = self.arms, np.eye(self.arms.n_arms)
         random = rng.integers(0, arms.n_states, size=(n, arms.n_arms)).astype(np.float64)
-        served = self.up_probability(self._block.sample(rng, n, maximal=True))
         idle = self.up_probability(np.zeros(self._block.n_actions, dtype=np.int8))
-        top = served > idle
+        most = self.up_probability(np.ones(self._block.n_actions, dtype=np.int8)) - idle
+        gain = self.up_probability(self._block.sample(rng, n, maximal=True)) - idle
+        top = (gain > 0.5 * most) & (gain > 0)
         top[1::2] = False
         random[top] = arms.n_states - 1
         low = np.zeros((1, arms.n_arms))
@@ -236,17 +238,20 @@ class RestlessBandit(gym.Env[StateArray, ActionArray]):
             If the state is not a vector of J integers 0..n-1, or an option is unknown.
         """
         super().reset(seed=seed)
-        start = self.start_states(self.np_random, 1)[0]
+        start, luck = self.draw_episode(self.np_random)
         if options:
             unknown = set(options) - {"state"}
             if unknown:
                 raise ValueError(f"unknown reset options {sorted(unknown)}; known is 'state'")
-            start = np.asarray(options["state"])
-            if start.ndim != 1:
-                raise ValueError(f"the start state must be a vector, got shape {start.shape}")
-        self._state = self.arms.check_states(start)
+            start = self._check_state(options["state"]).astype(np.float32)
+        self._state = start.astype(np.intp)
+        self._luck = luck
         self._steps = 0
-        return self._state.astype(np.float32), {}
+        return start, {}
+
+    def draw_episode(self, rng: np.random.Generator) -> tuple[StateArray, FloatArray]:
+        """Draw the start state of an episode, shape (J,), and its luck, shape (horizon, J)."""
+        return self.start_states(rng, 1)[0], rng.random((self.horizon, self.arms.n_arms))
 
     def step(self, action: ActionArray) -> tuple[StateArray, float, bool, bool, dict[str, Any]]:
         """Move the arms.
@@ -255,12 +260,22 @@ class RestlessBandit(gym.Env[StateArray, ActionArray]):
         ------
         ValueError
             If the action is not feasible, with the violated constraints.
+        gymnasium.error.ResetNeeded
+            If the episode is over or has not begun.
         """
         violations = self._block.violations(action)
         if violations:
             raise ValueError(f"infeasible action: {'; '.join(violations)}")
-        uniforms = self.np_random.random(self.arms.n_arms)
-        self._state = self.arms.move(self._state, self.up_probability(action), uniforms)
+        if self._steps >= len(self._luck):
+            raise gym.error.ResetNeeded("the episode is over or has not begun; call reset() first")
+        up = self.up_probability(action)
+        self._state = self.arms.move(self._state, up, self._luck[self._steps])
         self._steps += 1
         reward = float(self.arms.reward(self._state))
         return self._state.astype(np.float32), reward, False, self._steps >= self.horizon, {}
+
+    def _check_state(self, state: ArrayLike) -> NDArray[np.intp]:
+        """Return one state as indices, shape (J,), or raise ``ValueError``."""
+        if np.ndim(state) != 1:
+            raise ValueError(f"a state must be a vector, got shape {np.shape(state)}")
+        return self.arms.check_states(state)

@@ -1,0 +1,85 @@
+"""Feasible sets as Gymnasium spaces: for one environment, and for several played at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+
+
+class FeasibleActions(gym.spaces.MultiBinary):
+    """The Gymnasium view of an :class:`ActionSpace`: contains and samples feasible actions only.
+
+    Parameters
+    ----------
+    block
+        The feasible set.
+    seed
+        Seed of :meth:`sample`.
+    """
+
+    def __init__(self, block: ActionSpace, seed: int | np.random.Generator | None = None) -> None:
+        super().__init__(block.n_actions, seed)
+        self.block = block
+
+    def sample(self, mask: Any = None, probability: Any = None) -> ActionArray:
+        """Draw one feasible action; masks are not supported."""
+        _refuse_masks(mask, probability)
+        return np.asarray(self.block.sample(self.np_random, 1)[0])
+
+    def contains(self, x: Any) -> bool:
+        """Whether ``x`` is binary and feasible."""
+        return super().contains(x) and not self.block.violations(x)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FeasibleActions) and self.block == other.block
+
+    def __repr__(self) -> str:
+        return f"FeasibleActions({self.block!r})"
+
+
+class FeasibleActionRows(gym.spaces.MultiBinary):
+    """Several feasible actions, one a row: the actions of environments played at once.
+
+    Parameters
+    ----------
+    block
+        The feasible set of each row.
+    rows
+        Number of rows, at least 1.
+    seed
+        Seed of :meth:`sample`.
+    """
+
+    def __init__(
+        self, block: ActionSpace, rows: int, seed: int | np.random.Generator | None = None
+    ) -> None:
+        super().__init__((rows, block.n_actions), seed)
+        self.block = block
+
+    def sample(self, mask: Any = None, probability: Any = None) -> ActionArray:
+        """Draw a feasible action a row; masks are not supported."""
+        _refuse_masks(mask, probability)
+        return self.block.sample(self.np_random, self.shape[0])
+
+    def contains(self, x: Any) -> bool:
+        """Whether every row of ``x`` is binary and feasible."""
+        return super().contains(x) and not any(self.block.violations(row) for row in np.asarray(x))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, FeasibleActionRows)
+            and self.shape == other.shape
+            and self.block == other.block
+        )
+
+    def __repr__(self) -> str:
+        return f"FeasibleActionRows({self.block!r}, {self.shape[0]})"
+
+
+def _refuse_masks(mask: Any, probability: Any) -> None:
+    if mask is not None or probability is not None:
+        raise ValueError("a feasible set cannot be sampled with a mask or probabilities")

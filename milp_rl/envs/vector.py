@@ -1,0 +1,140 @@
+"""Many episodes of one restless bandit played at once, without a loop over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from milp_rl.envs.restless_bandit import RestlessBandit, StateArray
+from milp_rl.envs.spaces import FeasibleActionRows
+from milp_rl.formulations.actions.base import ActionArray
+from milp_rl.formulations.network import FloatArray
+
+
+class VectorBandit(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any]]):
+    """Parallel episodes of one bandit, as a Gymnasium vector environment.
+
+    Episode i, reset with seed s, is the episode that ``env`` plays when reset with that seed: the
+    same start, the same luck, the same rewards. As the horizon is one for all, all episodes end
+    together; the step after that starts new ones and ignores its actions (Gymnasium's next-step
+    autoreset).
+
+    Parameters
+    ----------
+    env
+        The bandit (unwrapped); its own state plays no part.
+    num_envs
+        Number of episodes n.
+    check_actions
+        Whether every action is checked to be feasible, which is most of the time of a step where
+        the check is a packing or routing problem. Switch it off for actions that were checked
+        before, such as those of an exact argmax.
+    """
+
+    metadata = {  # noqa: RUF012  (Gymnasium's own declaration)
+        "render_modes": [],
+        "autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(self, env: RestlessBandit, num_envs: int, *, check_actions: bool = True) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        self.env = env
+        self.num_envs = int(num_envs)
+        self.check_actions = check_actions
+        self.single_observation_space = env.observation_space
+        self.observation_space = batch_space(env.observation_space, num_envs)
+        self.single_action_space = env.action_space
+        self.action_space = FeasibleActionRows(env.action_space_block(), num_envs)
+        self._rngs: list[np.random.Generator] = []
+        self._state = np.zeros((num_envs, env.arms.n_arms), dtype=np.intp)
+        self._luck: FloatArray = np.empty((num_envs, 0, env.arms.n_arms))
+        self._steps = 0
+
+    def reset(
+        self,
+        *,
+        seed: int | list[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[StateArray, dict[str, Any]]:
+        """Start new episodes.
+
+        Parameters
+        ----------
+        seed
+            One an episode, or one number s for the seeds s, s + 1, ...; without, the generators
+            go on.
+        options
+            ``{"state": ...}`` gives start states, shape (n, J) or (J,).
+
+        Raises
+        ------
+        ValueError
+            If there is not one seed an episode, a state is not one, or an option is unknown.
+        """
+        n = self.num_envs
+        seeds = [None if seed is None else seed + i for i in range(n)] if _single(seed) else seed
+        assert isinstance(seeds, list)
+        if len(seeds) != n:
+            raise ValueError(f"got {len(seeds)} seeds for {n} episodes")
+        if not self._rngs:
+            self._rngs = [np.random.default_rng() for _ in range(n)]
+        for i, given in enumerate(seeds):
+            if given is not None:
+                self._rngs[i], _ = gym.utils.seeding.np_random(given)
+        return self._begin(options or {})
+
+    def step(
+        self, actions: ActionArray
+    ) -> tuple[StateArray, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Move the arms of all episodes.
+
+        Parameters
+        ----------
+        actions
+            Shape (n, n_actions), binary.
+
+        Raises
+        ------
+        ValueError
+            If an action is not feasible, with the violated constraints.
+        gymnasium.error.ResetNeeded
+            If :meth:`reset` was never called.
+        """
+        env, n = self.env, self.num_envs
+        if not self._rngs:
+            raise gym.error.ResetNeeded("call reset() first")
+        none = np.zeros(n, dtype=bool)
+        if self._steps == env.horizon:
+            return self._begin({})[0], np.zeros(n), none, none.copy(), {}
+        a = np.asarray(actions)
+        if a.shape != self.action_space.shape:
+            raise ValueError(f"actions must have shape {self.action_space.shape}, got {a.shape}")
+        if self.check_actions:
+            for i, row in enumerate(a):
+                if violations := env.action_space_block().violations(row):
+                    raise ValueError(f"infeasible action in episode {i}: {'; '.join(violations)}")
+        self._state = env.arms.move(self._state, env.up_probability(a), self._luck[:, self._steps])
+        self._steps += 1
+        over = np.full(n, self._steps == env.horizon)
+        rewards = env.arms.reward(self._state)
+        return self._state.astype(np.float32), rewards, none, over, {}
+
+    def _begin(self, options: dict[str, Any]) -> tuple[StateArray, dict[str, Any]]:
+        drawn = [self.env.draw_episode(rng) for rng in self._rngs]
+        unknown = set(options) - {"state"}
+        if unknown:
+            raise ValueError(f"unknown reset options {sorted(unknown)}; known is 'state'")
+        start = self.env.arms.check_states(options.get("state", [state for state, _ in drawn]))
+        self._state = np.broadcast_to(start, self._state.shape).copy()
+        self._luck = np.stack([luck for _, luck in drawn])
+        self._steps = 0
+        return self._state.astype(np.float32), {}
+
+
+def _single(seed: Any) -> bool:
+    return seed is None or isinstance(seed, int)
