@@ -1,17 +1,27 @@
-"""Policies to compare with: null, random, myopic, iterative."""
+"""Policies to compare with."""
 
+from milp_rl.baselines.greedy import GreedyArgmax, GreedyBuilder
 from milp_rl.baselines.policies import (
     IterativeDQNPolicy,
+    IterativeMyopicPolicy,
     MyopicPolicy,
     NullPolicy,
     Policy,
     RandomPolicy,
+    SamplingPolicy,
 )
+from milp_rl.baselines.whittle import WhittlePolicy, whittle_indices
 
 __all__ = [
+    "GreedyArgmax",
+    "GreedyBuilder",
     "IterativeDQNPolicy",
+    "IterativeMyopicPolicy",
     "MyopicPolicy",
     "NullPolicy",
     "Policy",
     "RandomPolicy",
+    "SamplingPolicy",
+    "WhittlePolicy",
+    "whittle_indices",
 ]

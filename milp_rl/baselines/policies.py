@@ -1,4 +1,4 @@
-"""Policies to compare with: null, random, myopic, iterative."""
+"""Policies to compare with: null, random, sampling, myopic and the two iterative ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.argmax_solver import ArgmaxSolver
-from milp_rl.conversion import to_network
+from milp_rl.baselines.greedy import GreedyArgmax, GreedyBuilder
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.formulations.network import FloatArray, Network
 
@@ -67,14 +67,49 @@ class RandomPolicy:
 
 
 @runtime_checkable
-class AdditiveEnv(Protocol):
-    """An environment whose expected one-step reward is a constant plus ``gains @ action``."""
+class OneStepModel(Protocol):
+    """What the policies that look one step ahead need, see ``RestlessBandit``."""
 
     def action_space_block(self, state: ArrayLike) -> ActionSpace:
         """Return the feasible set."""
 
-    def action_gains(self, state: ArrayLike) -> FloatArray:
-        """Return the gains in a state, shape (n_actions,)."""
+    def expected_reward(self, state: ArrayLike, action: ArrayLike) -> FloatArray:
+        """Return expected one-step rewards for a batch of actions."""
+
+    def one_step_network(self, state: ArrayLike) -> Network:
+        """Return the expected one-step reward as a network of the action alone."""
+
+
+class SamplingPolicy:
+    """Draws feasible actions and takes the one of highest expected reward in the next step.
+
+    Parameters
+    ----------
+    env
+        An environment (unwrapped) whose model is known.
+    n_samples
+        Actions drawn in each state, at least 1; as :class:`RandomPolicy` draws them.
+    seed
+        Seed of the draws.
+
+    Raises
+    ------
+    ValueError
+        If the environment's model is not known or ``n_samples`` is below 1.
+    """
+
+    def __init__(self, env: OneStepModel, n_samples: int = 100, *, seed: int) -> None:
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        self.env = _modelled(env)
+        self.n_samples = n_samples
+        self._rng = np.random.default_rng(seed)
+
+    def act(self, state: ArrayLike) -> ActionArray:
+        """Return the best of the actions drawn."""
+        space = self.env.action_space_block(state)
+        actions = space.sample(self._rng, self.n_samples, maximal=True)
+        return np.asarray(actions[int(self.env.expected_reward(state, actions).argmax())])
 
 
 class MyopicPolicy:
@@ -83,21 +118,17 @@ class MyopicPolicy:
     Parameters
     ----------
     env
-        An environment (unwrapped) with ``action_gains(state)``.
+        An environment (unwrapped) whose model is known. Where its one-step network is only
+        approximate, the action is optimal up to twice the stated error.
 
     Raises
     ------
     ValueError
-        If the environment has no additive one-step reward.
+        If the environment's model is not known.
     """
 
-    def __init__(self, env: AdditiveEnv) -> None:
-        if not isinstance(env, AdditiveEnv):
-            raise ValueError(
-                f"{type(env).__name__} has no action_gains(state); give the unwrapped environment"
-                " of a domain with additive rewards"
-            )
-        self.env = env
+    def __init__(self, env: OneStepModel) -> None:
+        self.env = _modelled(env)
         self._solver: ArgmaxSolver | None = None
 
     def act(self, state: ArrayLike) -> ActionArray:
@@ -108,24 +139,59 @@ class MyopicPolicy:
         RuntimeError
             If no action is feasible.
         """
-        space = self.env.action_space_block(state)
-        gains = Network.from_arrays([self.env.action_gains(state)[None]], [[0.0]])
+        space, network = self.env.action_space_block(state), self.env.one_step_network(state)
         if self._solver is None or self._solver.space is not space:
-            self._solver = ArgmaxSolver(gains, space)
+            self._solver = ArgmaxSolver(network, space)
         else:
-            self._solver.update(gains)
+            self._solver.update(network)
         result = self._solver.solve([])
         if result.action is None:
             raise RuntimeError(f"no best action: the solver's status is {result.status!r}")
         return result.action
 
 
+class IterativeMyopicPolicy:
+    """Builds an action greedily on the expected reward of the next step.
+
+    See :mod:`milp_rl.baselines.greedy`.
+
+    Parameters
+    ----------
+    env
+        An environment (unwrapped) whose model is known.
+
+    Raises
+    ------
+    ValueError
+        If the environment's model is not known.
+    """
+
+    def __init__(self, env: OneStepModel) -> None:
+        self.env = _modelled(env)
+        self._builder: GreedyBuilder | None = None
+
+    def act(self, state: ArrayLike) -> ActionArray:
+        """Return a feasible action.
+
+        Raises
+        ------
+        RuntimeError
+            If no feasible action can be built.
+        """
+        space = self.env.action_space_block(state)
+        if self._builder is None or self._builder.space is not space:
+            self._builder = GreedyBuilder(space)
+
+        def values(_: NDArray[np.intp], actions: ActionArray) -> FloatArray:
+            return self.env.expected_reward(state, actions)
+
+        return np.asarray(self._builder.build(values, 1)[0])
+
+
 class IterativeDQNPolicy:
     """Builds an action greedily on a Q-network, one addition at a time.
 
-    Each round values all additions that keep the action completable in one forward pass and takes
-    the best. It ends when nothing can be added, or when the action is feasible and no addition
-    has a higher value: after at most as many rounds as there are actions.
+    See :mod:`milp_rl.baselines.greedy`.
 
     Parameters
     ----------
@@ -137,8 +203,7 @@ class IterativeDQNPolicy:
     """
 
     def __init__(self, network: Any, space: ActionSpace) -> None:
-        self.space = space
-        self._network: Network = to_network(network)
+        self._argmax = GreedyArgmax(network, space)
 
     def act(self, state: ArrayLike) -> ActionArray:
         """Return a feasible action.
@@ -146,20 +211,16 @@ class IterativeDQNPolicy:
         Raises
         ------
         RuntimeError
-            If the space has no feasible action to build.
+            If no feasible action can be built.
         """
-        valued = self._network.at_state(state)
-        action = np.zeros(self.space.n_actions, dtype=np.int8)
-        value = valued.forward(action)[0]
-        while len(additions := self.space.extensions(action)):
-            candidates = np.repeat(action[None], len(additions), axis=0)
-            candidates[np.arange(len(additions)), additions] = 1
-            values = valued.forward(candidates)[:, 0]
-            best = int(values.argmax())
-            if values[best] <= value and not self.space.violations(action):
-                break
-            action, value = candidates[best], values[best]
-        violations = self.space.violations(action)
-        if violations:
-            raise RuntimeError(f"no feasible action can be built: {'; '.join(violations)}")
-        return action
+        return np.asarray(self._argmax.actions(np.asarray(state)[None])[0])
+
+
+def _modelled(env: Any) -> OneStepModel:
+    if not isinstance(env, OneStepModel):
+        raise ValueError(
+            f"{type(env).__name__} does not know its model: it needs action_space_block(state),"
+            " expected_reward(state, action) and one_step_network(state); give the unwrapped"
+            " environment of a domain"
+        )
+    return env

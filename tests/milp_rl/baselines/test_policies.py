@@ -5,16 +5,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milp_rl.baselines import (
+    GreedyArgmax,
     IterativeDQNPolicy,
+    IterativeMyopicPolicy,
     MyopicPolicy,
     NullPolicy,
     Policy,
     RandomPolicy,
+    SamplingPolicy,
 )
-from milp_rl.envs import CapacityBandit, CapacityInstance
+from milp_rl.envs import DOMAINS, CapacityBandit, CapacityInstance, make_bandit
 from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.capacity import Capacity
+from milp_rl.formulations.network import Network
 from milp_rl.qnetwork import QNetwork
 
 SPACES = [
@@ -39,8 +43,11 @@ class AdditiveReward:
     def action_space_block(self, state):
         return self.space
 
-    def action_gains(self, state):
-        return np.asarray(state, dtype=float)
+    def expected_reward(self, state, action):
+        return np.asarray(action) @ np.asarray(state, dtype=float)
+
+    def one_step_network(self, state):
+        return Network.from_arrays([np.asarray(state, dtype=float)[None]], [[0.0]])
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
@@ -74,9 +81,77 @@ def test_myopic_takes_the_best_expected_next_step():
         assert env.expected_reward(state, action) == pytest.approx(best)
 
 
-def test_myopic_needs_additive_rewards():
-    with pytest.raises(ValueError, match="no action_gains"):
-        MyopicPolicy(object())  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", [MyopicPolicy, IterativeMyopicPolicy, SamplingPolicy])
+def test_looking_ahead_needs_a_model(kind):
+    arguments = {"seed": 0} if kind is SamplingPolicy else {}
+    with pytest.raises(ValueError, match="object does not know its model"):
+        kind(object(), **arguments)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("size", [(6, 2), (20, 5)])
+def test_every_policy_plays_every_domain(domain, size):
+    env = make_bandit(domain, *size, seed=3)
+    space = env.action_space_block()
+    rng = np.random.default_rng(0)
+    states = rng.integers(0, 4, size=(10, size[0])).astype(np.float32)
+    network = QNetwork(size[0], space.n_actions, (8,), generator=torch.Generator().manual_seed(0))
+    policies = [
+        RandomPolicy(space, seed=0),
+        SamplingPolicy(env, 20, seed=0),
+        MyopicPolicy(env),
+        IterativeMyopicPolicy(env),
+        IterativeDQNPolicy(network, space),
+    ]
+    if not space.violations(np.zeros(space.n_actions)):
+        policies.append(NullPolicy(space))
+    for state in states:
+        actions = [policy.act(state) for policy in policies]
+        assert not any(space.violations(action) for action in actions)
+        rewards = env.expected_reward(state, np.array(actions))
+        assert rewards[2] >= rewards.max() - 1e-6  # none beats the exact one-step optimum
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_iterative_myopic_takes_the_best_addition_each_time(domain):
+    env = make_bandit(domain, 12, 4, seed=1)
+    space = env.action_space_block()
+    for state in np.random.default_rng(0).integers(0, 4, size=(10, 12)):
+        action = np.zeros(space.n_actions, dtype=np.int8)
+        while len(additions := space.extensions(action)):
+            candidates = np.repeat(action[None], len(additions), axis=0)
+            candidates[np.arange(len(additions)), additions] = 1
+            rewards = env.expected_reward(state, candidates)
+            unfinished = bool(space.violations(action))
+            if not unfinished and rewards.max() <= env.expected_reward(state, action):
+                break
+            action = candidates[rewards.argmax()]
+        assert IterativeMyopicPolicy(env).act(state).tolist() == action.tolist()
+
+
+def test_sampling_follows_its_seed_and_nears_the_myopic_action():
+    env = make_bandit("capacity", 8, 3, seed=2)
+    state = np.array([2, 2, 1, 0, 2, 1, 0, 2])
+    runs = [[SamplingPolicy(env, 5, seed=s).act(state).tolist() for _ in range(3)] for s in (1, 1)]
+    assert runs[0] == runs[1]
+    few, many = (
+        np.mean(
+            [
+                env.expected_reward(state, SamplingPolicy(env, n, seed=s).act(state))
+                for s in range(9)
+            ]
+        )
+        for n in (1, 500)
+    )
+    maximal = [
+        a
+        for a in env.action_space_block().enumerate()
+        if not len(env.action_space_block().extensions(a))
+    ]
+    assert few < many
+    assert many == pytest.approx(env.expected_reward(state, np.array(maximal)).max())
+    with pytest.raises(ValueError, match="n_samples"):
+        SamplingPolicy(env, 0, seed=0)
 
 
 def test_null_does_nothing_where_that_is_feasible():
@@ -130,6 +205,18 @@ def test_iterative_adds_the_best_action_while_that_helps(space):
         assert action.tolist() == greedy_by_hand(network, space, state)
         chosen.add(tuple(action))
     assert len(chosen) > 1 or space.count() == 1
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_greedy_actions_of_a_batch_are_those_of_each_state(space):
+    argmax = GreedyArgmax(q_network(3), space)
+    states = np.random.default_rng(1).integers(0, 4, size=(40, 6))
+    alone = [argmax.actions(state[None])[0] for state in states]
+    np.testing.assert_array_equal(argmax.actions(states), alone)
+    argmax.update(q_network(4))
+    np.testing.assert_array_equal(
+        argmax.actions(states), GreedyArgmax(q_network(4), space).actions(states)
+    )
 
 
 def test_iterative_refuses_a_state_that_is_not_finite():
