@@ -105,7 +105,7 @@ class DQNAgent:
         return self.learner.network
 
     def act(self, state: ArrayLike) -> ActionArray:
-        """Return the feasible action of highest Q-value, proven so.
+        """Return the feasible action of highest Q-value, proven so unless ``argmax="greedy"``.
 
         Parameters
         ----------

@@ -1,16 +1,19 @@
-"""Exact argmaxes of one network over one action space, remembered until its weights change."""
+"""Best actions of one network over one action space, remembered until its weights change."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from milp_rl.argmax_solver import ArgmaxSolver
+from milp_rl.baselines.greedy import GreedyArgmax
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.solvers.base import ArgmaxResult
 
 StateArray = NDArray[np.float32]
 
@@ -26,6 +29,9 @@ class CachedArgmax:
         The feasible set.
     capacity
         Most states remembered; the oldest are forgotten first.
+    argmax
+        ``"exact"``, or ``"greedy"``: actions built by
+        :class:`milp_rl.baselines.greedy.GreedyArgmax` instead of maximisers.
     options
         Keywords of :class:`milp_rl.argmax_solver.ArgmaxSolver`.
 
@@ -36,14 +42,23 @@ class CachedArgmax:
     """
 
     def __init__(
-        self, network: nn.Module, space: ActionSpace, capacity: int, **options: Any
+        self,
+        network: nn.Module,
+        space: ActionSpace,
+        capacity: int,
+        argmax: Literal["exact", "greedy"] = "exact",
+        **options: Any,
     ) -> None:
         self.network = network
         self.capacity = capacity
         self.lookups = 0
         self.solves = 0
         self.seconds = 0.0
-        self._solver = ArgmaxSolver(network, space, **options)
+        self._solver = (
+            GreedyArgmax(network, space)
+            if argmax == "greedy"
+            else ArgmaxSolver(network, space, **options)
+        )
         self._current = True
         self._known: dict[tuple[bytes, float], ActionArray] = {}
 
@@ -99,13 +114,21 @@ class CachedArgmax:
         if not self._current:
             self._solver.update(self.network)
             self._current = True
-        actions = []
-        for state, result in zip(states, self._solver.solve_batch(states, gap=gap), strict=True):
-            if result.action is None:
-                raise RuntimeError(
-                    f"no best action for state {state.tolist()}: the solver's status is"
-                    f" {result.status!r}"
-                )
-            actions.append(result.action)
+        if isinstance(self._solver, GreedyArgmax):
+            actions = list(self._solver.actions(states))
+        else:
+            actions = _proven(states, self._solver.solve_batch(states, gap=gap))
         self.seconds += time.perf_counter() - started
         return actions
+
+
+def _proven(states: StateArray, results: Sequence[ArgmaxResult]) -> list[ActionArray]:
+    actions = []
+    for state, result in zip(states, results, strict=True):
+        if result.action is None:
+            raise RuntimeError(
+                f"no best action for state {state.tolist()}: the solver's status is"
+                f" {result.status!r}"
+            )
+        actions.append(result.action)
+    return actions

@@ -71,6 +71,9 @@ class DQNConfig:
         Random states, and random feasible actions a state, in the one-step data.
     pretrain_replay
         One-step samples put into the replay buffer before the first episode.
+    argmax
+        ``"exact"``, or ``"greedy"``: every best action, in episodes and in targets, is built
+        greedily on the network instead (iterative DQN), without a solver.
     solver, formulation, bounds, gap, time_limit
         Passed to :class:`milp_rl.argmax_solver.ArgmaxSolver`. A time limit makes results depend on
         the speed of the machine, so that runs are no longer reproducible.
@@ -114,6 +117,7 @@ class DQNConfig:
     pretrain_states: int = 500
     pretrain_actions: int = 10
     pretrain_replay: int = 250
+    argmax: Literal["exact", "greedy"] = "exact"
     solver: SolverName = "highs"
     formulation: Formulation = "bigm"
     bounds: Strength = "linear"
@@ -191,5 +195,6 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "a nonnegative number": (lambda v: 0 <= v < math.inf, "weight_decay gap"),
     "a nonnegative number or None": (lambda v: v is None or 0 <= v < math.inf, "early_gap"),
     "a positive number or None": (lambda v: v is None or 0 < v < math.inf, "time_limit"),
+    "'exact' or 'greedy'": (lambda v: v in ("exact", "greedy"), "argmax"),
     "'hard' or 'soft'": (lambda v: v in ("hard", "soft"), "target_update"),
 }

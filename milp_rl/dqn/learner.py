@@ -49,7 +49,7 @@ class QLearner:
     replay
         The transitions.
     greedy, target_greedy
-        Their exact argmaxes.
+        Their argmaxes.
     """
 
     def __init__(self, state_dim: int, space: ActionSpace, config: DQNConfig, seed: int) -> None:
@@ -62,6 +62,7 @@ class QLearner:
             c.buffer_size, state_dim, space.n_actions, c.priority_exponent, c.importance_exponent
         )
         options: dict[str, Any] = {
+            "argmax": c.argmax,
             "solver": c.solver,
             "formulation": c.formulation,
             "bounds": c.bounds,

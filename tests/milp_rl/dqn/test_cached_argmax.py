@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from milp_rl.baselines import GreedyArgmax
 from milp_rl.dqn.cached_argmax import CachedArgmax
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.capacity import Capacity
@@ -82,3 +83,16 @@ def test_impossible_space_is_an_error_not_an_action(network):
     impossible = BudgetTopK(4, 3, exactly=True) & BudgetTopK(4, 2)
     with pytest.raises((RuntimeError, ValueError)):
         CachedArgmax(network, impossible, 10).actions(states(1).astype(np.float32))
+
+
+def test_greedy_actions_are_remembered_and_renewed_like_exact_ones(network):
+    cache = CachedArgmax(network, SPACE, 100, "greedy")
+    rows = states(20).astype(np.float32)
+    np.testing.assert_array_equal(cache.actions(rows), GreedyArgmax(network, SPACE).actions(rows))
+    cache.actions(rows)
+    assert (cache.lookups, cache.solves) == (40, 20)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.neg_()
+    cache.renew()
+    np.testing.assert_array_equal(cache.actions(rows), GreedyArgmax(network, SPACE).actions(rows))
