@@ -14,7 +14,8 @@ def new_highs() -> highspy.Highs:
     HiGHS 1.12 to 1.15.1 report a worse solution as optimal for some models of ReLU networks, up to
     one in 300 of those of a trained Q-network: with OMLT's partition formulation because presolve
     aggregates variables, with ours, presolve off, because a cut removes the optimum. Without
-    presolve and with (next to) no cut pool, no such model is left; ``tests/solvers/test_highs.py``
+    presolve and with (next to) no cut pool that is down to about one in ten thousand, which the
+    argmax notices and solves again (:mod:`milp_rl.solvers.milp`); ``tests/solvers/test_highs.py``
     keeps one of each kind. The models of the argmax are small and lose nothing by it.
     """
     highs = highspy.Highs()

@@ -115,6 +115,7 @@ class MilpSolver(Protocol):
         *,
         start: FloatArray | None = None,
         tight: bool = False,
+        seed: int = 0,
     ) -> MilpSolution:
         """Maximise ``model``.
 
@@ -128,6 +129,8 @@ class MilpSolver(Protocol):
             Column values to start from, NaN where unknown.
         tight
             Use the tightest tolerances the solver has.
+        seed
+            Of the solver's own random decisions: another one takes another path.
         """
         ...
 

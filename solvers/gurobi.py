@@ -57,11 +57,12 @@ class GurobiSolver:
         *,
         start: FloatArray | None = None,
         tight: bool = False,
+        seed: int = 0,
     ) -> MilpSolution:
         """Maximise ``model``; see :class:`milp_rl.solvers.base.MilpSolver`."""
         try:
             with self._lock, self._gurobipy.Model(env=self._env) as loaded:
-                return self._solve(loaded, model, options, start, tight)
+                return self._solve(loaded, model, options, start, tight, seed)
         except self._gurobipy.GurobiError as error:
             raise self._explained(error, model) from error
 
@@ -72,8 +73,10 @@ class GurobiSolver:
         options: SolveOptions,
         start: FloatArray | None,
         tight: bool,
+        seed: int,
     ) -> MilpSolution:
         grb = self._gurobipy.GRB
+        loaded.Params.Seed = seed
         loaded.Params.Threads = options.threads
         loaded.Params.MIPGap = options.gap
         loaded.Params.MIPGapAbs = max(options.absolute_gap, 1e-9)

@@ -36,7 +36,6 @@ class HighsSolver:
 
     def __init__(self) -> None:
         self._highs = new_highs()
-        self._highs.setOptionValue("random_seed", 0)
         self._lock = threading.Lock()  # one loaded model at a time
 
     def __reduce__(self) -> tuple[type[HighsSolver], tuple[()]]:
@@ -49,19 +48,26 @@ class HighsSolver:
         *,
         start: FloatArray | None = None,
         tight: bool = False,
+        seed: int = 0,
     ) -> MilpSolution:
         """Maximise ``model``; see :class:`milp_rl.solvers.base.MilpSolver`."""
         if not model.n_columns:  # HiGHS has no solution for a model without variables
             return MilpSolution("optimal", np.zeros(0), model.offset, message="Empty")
         with self._lock:
-            return self._solve(model, options, start, tight)
+            return self._solve(model, options, start, tight, seed)
 
     def _solve(
-        self, model: LinearModel, options: SolveOptions, start: FloatArray | None, tight: bool
+        self,
+        model: LinearModel,
+        options: SolveOptions,
+        start: FloatArray | None,
+        tight: bool,
+        seed: int,
     ) -> MilpSolution:
         highs = self._highs
         feasibility = 1e-9 if tight else 1e-7
         for name, value in (
+            ("random_seed", seed),
             ("threads", options.threads),
             ("time_limit", options.time_limit or math.inf),
             ("mip_rel_gap", options.gap),

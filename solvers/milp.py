@@ -40,6 +40,7 @@ from milp_rl.solvers.base import (
 
 logger = logging.getLogger(__name__)
 
+_SEEDS = 5
 _MAX_CUTS = 50
 _SAMPLE_SIZE = 256
 _SAMPLE_SECONDS = 0.05
@@ -204,12 +205,14 @@ class MilpArgmax:
 
 
 class _Run:
-    """One solve with its repairs: tighter tolerances, then cuts against cheating points.
+    """One solve with its repairs: tighter tolerances, other seeds, cuts against cheating points.
 
     A MILP solver accepts binaries within 1e-6 of an integer; times a big-M, that is a value which
     no action has. The rounded action is re-evaluated, so such a point only shows as a bound that
     stays above the value: then the model is solved again at the tightest tolerances, and after
-    that with the point's action cut off, until bound and value meet. The objective is scaled to
+    that with the point's action cut off, until bound and value meet. An answer that is proven wrong
+    is solved for again, first at the tightest tolerances, then on other paths through the search.
+    The objective is scaled to
     the range of the network's output, so that tolerances are relative to it.
     """
 
@@ -254,12 +257,21 @@ class _Run:
         complaints = self._complaints(solution)
         if complaints or self._cheated(solution):
             logger.debug("solving again with tight tolerances: %s", complaints or "value < bound")
-            solution = self._attempt(self.model, tight=True)
-            complaints = self._complaints(solution)
-            if complaints:
+            for seed in range(_SEEDS):
+                solution = self._attempt(self.model, tight=True, seed=seed)
+                complaints = self._complaints(solution)
+                if not complaints:
+                    break
+                logger.warning(
+                    "%s gave a wrong answer (%s), which was noticed and is not used: %s",
+                    self.solver.name,
+                    solution.message,
+                    "; ".join(complaints),
+                )
+            else:
                 raise CertificationError(
-                    f"{self.solver.name} gave a wrong answer ({solution.message}):"
-                    f" {'; '.join(complaints)}"
+                    f"{self.solver.name} gave a wrong answer ({solution.message}), whatever its"
+                    f" random seed: {'; '.join(complaints)}"
                 )
         model = self.model
         for _ in range(_MAX_CUTS):
@@ -275,13 +287,13 @@ class _Run:
                 )
         return solution.status
 
-    def _attempt(self, model: LinearModel, *, tight: bool) -> MilpSolution:
+    def _attempt(self, model: LinearModel, *, tight: bool, seed: int = 0) -> MilpSolution:
         options = replace(self.options, absolute_gap=self.options.absolute_gap / self.scale)
         if self.deadline is not None:
             left = max(self.deadline - time.perf_counter(), 1e-3)
             options = replace(options, time_limit=left)
         start = None if self.action is None else self.compact.complete(self.action)
-        solution = self.solver.solve(model, options, start=start, tight=tight)
+        solution = self.solver.solve(model, options, start=start, tight=tight, seed=seed)
         solution = replace(solution, bound=solution.bound * self.scale)
         self.nodes += solution.nodes
         self.message = solution.message

@@ -34,9 +34,9 @@ class Liar:
         self.calls = 0
         self.highs = HighsSolver()
 
-    def solve(self, model, options, *, start=None, tight=False):
+    def solve(self, model, options, *, start=None, tight=False, seed=0):
         self.calls += 1
-        solution = self.highs.solve(model, options, start=start, tight=tight)
+        solution = self.highs.solve(model, options, start=start, tight=tight, seed=seed)
         return self.change(model, solution) if self.calls <= self.lies else solution
 
 

@@ -117,3 +117,16 @@ def test_highs_still_needs_these_options(problem, trained):
     presolve = wrong_seeds(compile_pyomo(m, actions)[0], -minimum, presolve="choose", **defaults)
     cuts = wrong_seeds(trained[2], CUTS["maximum"], **defaults)
     assert highspy.Highs().version() != "1.15.1" or (presolve > 0 and cuts > 0)
+
+
+def test_an_optimum_that_a_cut_at_the_root_removes_is_found_on_another_path(caplog):
+    """No setting of HiGHS avoids this one; its claim is noticed, and another seed tried."""
+    case = json.loads((DATA / "highs_root_cut.json").read_text())
+    network = Network.from_arrays(case["weights"], case["biases"])
+    space = ActionSpace.from_dict(case["space"])
+    state = np.array(case["state"])
+    result = MilpArgmax(network, space, HighsSolver()).solve(state, SolveOptions())
+    best = network.at_state(state).forward(space.enumerate())[:, 0].max()
+    assert result.status == "optimal"
+    assert result.value == pytest.approx(best, abs=1e-6)
+    assert "gave a wrong answer" in caplog.text
