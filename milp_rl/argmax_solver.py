@@ -18,7 +18,10 @@ from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.milp import MilpArgmax
 from milp_rl.solvers.model import milp_solver
 
-SolverName = Literal["highs", "gurobi", "enumeration"]
+SolverName = Literal["auto", "highs", "gurobi", "enumeration"]
+
+_AUTO_ACTIONS = 30_000
+_AUTO_DRAWS = 500
 
 
 class ArgmaxSolver:
@@ -36,7 +39,8 @@ class ArgmaxSolver:
     space
         The feasible actions.
     solver
-        ``"highs"``, ``"gurobi"`` or ``"enumeration"``.
+        ``"highs"``, ``"gurobi"``, ``"enumeration"``, or ``"auto"``: enumeration for at most 30,000
+        feasible actions, otherwise HiGHS.
     formulation
         ``"bigm"`` or ``"partition"``.
     partitions
@@ -93,6 +97,8 @@ class ArgmaxSolver:
             )
         self.state_dim = ir.n_inputs - space.n_actions
         self._backend: MilpArgmax | EnumerationArgmax
+        if solver == "auto":
+            solver = "enumeration" if _is_small(space) else "highs"
         if solver == "enumeration":
             self._backend = EnumerationArgmax(ir, space)
         elif solver in ("highs", "gurobi"):
@@ -106,7 +112,9 @@ class ArgmaxSolver:
                 one_sided=one_sided,
             )
         else:
-            raise ValueError(f"solver must be 'highs', 'gurobi' or 'enumeration', got {solver!r}")
+            raise ValueError(
+                f"solver must be 'auto', 'highs', 'gurobi' or 'enumeration', got {solver!r}"
+            )
 
     def update(self, network: Any) -> None:
         """Replace the network by one of the same input width, keeping the space loaded."""
@@ -181,6 +189,22 @@ class ArgmaxSolver:
         if ir.n_outputs != 1:
             raise ValueError(f"the network must have one output, the Q-value; got {ir.n_outputs}")
         return ir.negated() if self.sense == "minimize" else ir
+
+
+def _is_small(space: ActionSpace) -> bool:
+    """Whether the space has at most 30,000 feasible actions, as far as can be told quickly.
+
+    If none of 500 random maximal actions is drawn twice, there are almost certainly more (with
+    30,000 equally likely ones the chance of that is 2%, with fewer it is less), and nothing is
+    listed.
+    """
+    try:
+        drawn = space.sample(np.random.default_rng(0), _AUTO_DRAWS, maximal=True)
+        if len(np.unique(drawn, axis=0)) == _AUTO_DRAWS:
+            return False
+        return space.count(_AUTO_ACTIONS) <= _AUTO_ACTIONS
+    except ValueError:  # more than can be counted, or none at all
+        return False
 
 
 def argmax(

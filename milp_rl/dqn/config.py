@@ -118,7 +118,7 @@ class DQNConfig:
     pretrain_actions: int = 10
     pretrain_replay: int = 250
     argmax: Literal["exact", "greedy"] = "exact"
-    solver: SolverName = "highs"
+    solver: SolverName = "auto"
     formulation: Formulation = "bigm"
     bounds: Strength = "linear"
     gap: float = 0.0
@@ -161,6 +161,7 @@ class DQNConfig:
             "pretrain_learning_rate_decay": 0.9,
             "pretrain_states": 1000,
             "pretrain_replay": 1000,
+            "solver": "highs",
             "gap": 0.02,
         }
         return cls(**{**published, **changes})

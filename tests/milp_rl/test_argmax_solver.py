@@ -126,3 +126,20 @@ def test_wrong_arguments_are_named(change, message, q_network):
 def test_a_network_of_several_outputs_has_no_argmax():
     with pytest.raises(ValueError, match="must have one output, the Q-value; got 2"):
         mr.argmax(mr.Network.from_arrays([np.ones((2, 3))], [np.zeros(2)]), [], mr.BudgetTopK(3, 1))
+
+
+@pytest.mark.parametrize(
+    ("space", "chosen"),
+    [
+        (mr.BudgetTopK(20, 2), "enumeration"),
+        (mr.BudgetTopK(40, 3), "enumeration"),
+        (mr.BudgetTopK(40, 20), "highs"),
+        (mr.BudgetTopK(4, 3, exactly=True) & mr.BudgetTopK(4, 2), "highs"),
+    ],
+)
+def test_auto_enumerates_small_sets_only(space, chosen):
+    network = mr.QNetwork(2, space.n_actions, (4,), generator=torch.Generator().manual_seed(0))
+    result = mr.ArgmaxSolver(network, space, solver="auto").solve([0.0, 1.0])
+    assert result.solver == chosen
+    if result.action is not None:
+        assert result.value == mr.argmax(network, [0.0, 1.0], space).value
