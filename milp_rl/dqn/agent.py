@@ -74,6 +74,8 @@ class DQNAgent:
     ----------
     epoch, episode, step
         Pretraining epochs, episodes and steps done.
+    pretrain_seconds
+        Wall-clock time of the pretraining epochs.
     history
         A row for each episode: mean reward, loss, argmaxes solved so far, seconds.
 
@@ -93,6 +95,7 @@ class DQNAgent:
         self.learner = QLearner(state_dim, self.space, self.config, seed)
         self.rng = np.random.default_rng(seed)
         self.epoch = self.episode = self.step = 0
+        self.pretrain_seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.running = RunningEpisode()
         self._callbacks: Sequence[Callback] = ()
@@ -172,6 +175,11 @@ class DQNAgent:
                 callback.on_train_end(self)
         return self
 
+    def use(self, network: QNetwork) -> None:
+        """Take over the weights of another network of the same shape, such as an earlier one."""
+        self.network.load_state_dict(network.state_dict())
+        self.learner.greedy.renew()
+
     def save(self, path: str | Path) -> None:
         """Write weights, replay, random states and counters; the file appears whole or not."""
         checkpoints.save(self, path)
@@ -211,6 +219,7 @@ class DQNAgent:
         if self.epoch == 0:
             self.learner.shift_level(float(wanted.mean()))
         while self.epoch < c.pretrain_epochs:
+            started = time.perf_counter()
             rate = c.pretrain_learning_rate * c.pretrain_learning_rate_decay**self.epoch
             order = torch.from_numpy(self.rng.permutation(len(wanted)))
             losses = [
@@ -226,6 +235,7 @@ class DQNAgent:
                 bootstrap = np.full(len(drawn), c.discount)
                 self.learner.replay.add(s, a, r, next_states, bootstrap)
                 self.learner.begin()
+            self.pretrain_seconds += time.perf_counter() - started
             for callback in self._callbacks:
                 callback.on_pretrain_epoch(self, float(np.mean(losses)))
             if done or self.epoch % self._checkpoint_every == 0:

@@ -19,8 +19,8 @@ from milp_rl.formulations.files import write_atomically
 if TYPE_CHECKING:
     from milp_rl.dqn.agent import DQNAgent
 
-_FORMAT = "milp_rl.dqn/2"
-_COUNTERS = ("epoch", "episode", "step")
+_FORMAT = "milp_rl.dqn/3"
+_COUNTERS = ("epoch", "episode", "step", "pretrain_seconds")
 
 
 def save(agent: DQNAgent, path: str | Path) -> None:

@@ -61,15 +61,8 @@ class QLearner:
         self.replay = PrioritizedReplay(
             c.buffer_size, state_dim, space.n_actions, c.priority_exponent, c.importance_exponent
         )
-        options: dict[str, Any] = {
-            "argmax": c.argmax,
-            "solver": c.solver,
-            "formulation": c.formulation,
-            "bounds": c.bounds,
-            "time_limit": c.time_limit,
-        }
-        self.greedy = CachedArgmax(self.network, space, c.cache_size, **options)
-        self.target_greedy = CachedArgmax(self.target, space, c.cache_size, **options)
+        self.greedy = cached_argmax(self.network, space, c)
+        self.target_greedy = cached_argmax(self.target, space, c)
 
     def fit(self, inputs: Tensor, wanted: Tensor, learning_rate: float) -> float:
         """Take one least-squares step towards given values; return the loss."""
@@ -166,3 +159,10 @@ class QLearner:
 def inputs_of(actions: NDArray[Any], states: NDArray[Any]) -> Tensor:
     """Return the network's inputs [action, state] for batches of both."""
     return torch.from_numpy(np.concatenate([actions, states], axis=-1, dtype=np.float32))
+
+
+def cached_argmax(network: QNetwork, space: ActionSpace, config: DQNConfig) -> CachedArgmax:
+    """Return the argmax that a configuration asks for."""
+    c = config
+    options = {"formulation": c.formulation, "bounds": c.bounds, "time_limit": c.time_limit}
+    return CachedArgmax(network, space, c.cache_size, c.argmax, solver=c.solver, **options)

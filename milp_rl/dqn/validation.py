@@ -1,0 +1,124 @@
+"""Playing validation episodes while training, and keeping the network that plays them best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from milp_rl.dqn.agent import DQNAgent
+from milp_rl.dqn.cached_argmax import CachedArgmax
+from milp_rl.dqn.callbacks import Callback
+from milp_rl.dqn.learner import cached_argmax
+from milp_rl.envs.restless_bandit import RestlessBandit
+from milp_rl.envs.vector import VectorBandit
+from milp_rl.formulations.files import write_atomically
+from milp_rl.qnetwork import QNetwork
+
+CURVE = "validation.csv"
+
+
+class Validation(Callback):
+    """Plays the same episodes with the greedy policy every few episodes of training.
+
+    Writes the rewards to ``validation.csv`` and each network beside it as ONNX, so that the best
+    one can be used after training (:meth:`best`) and a resumed run ends with the same files.
+
+    Parameters
+    ----------
+    env
+        The bandit; its own state plays no part.
+    folder
+        Where to write; made if it does not exist.
+    every
+        Episodes of training between validations, at least 1; the last is always validated.
+    episodes
+        Validation episodes, at least 1.
+    seed
+        Seed of the first of them; the others' follow it.
+
+    Raises
+    ------
+    ValueError
+        If a number is below 1.
+    """
+
+    def __init__(
+        self,
+        env: RestlessBandit,
+        folder: str | Path,
+        *,
+        every: int = 10,
+        episodes: int = 50,
+        seed: int = 1_000_000,
+    ) -> None:
+        if every < 1 or episodes < 1:
+            raise ValueError(f"every and episodes must be at least 1, got {every} and {episodes}")
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.every = every
+        self.seed = seed
+        self._episodes = VectorBandit(env, episodes, check_actions=False)
+        self._rows: dict[int, float] = {}
+        self._policy: CachedArgmax | None = None
+
+    def on_train_begin(self, agent: DQNAgent) -> None:
+        """Read what was written before the checkpoint that training goes on from."""
+        path = self.folder / CURVE
+        self._rows = {}
+        if path.exists():
+            written = pd.read_csv(path)
+            known = zip(written["episode"], written["reward"], strict=True)
+            self._rows = {int(e): float(r) for e, r in known if e <= agent.episode}
+        if not agent.config.pretrain_epochs and not agent.step:
+            self._validate_if_due(agent)
+
+    def on_pretrain_epoch(self, agent: DQNAgent, loss: float) -> None:
+        """Validate the pretrained network."""
+        if agent.epoch == agent.config.pretrain_epochs:
+            self._validate_if_due(agent)
+
+    def on_episode_end(self, agent: DQNAgent, record: dict[str, Any]) -> None:
+        """Validate the network if it is due."""
+        self._validate_if_due(agent)
+
+    def best(self) -> QNetwork:
+        """Return the network of highest validation reward, the latest of equals.
+
+        Raises
+        ------
+        ValueError
+            If nothing was validated yet.
+        """
+        if not self._rows:
+            raise ValueError("no network has been validated yet")
+        episode = max(self._rows, key=lambda e: (self._rows[e], e))
+        return QNetwork.from_onnx(self._network_path(episode))
+
+    def _validate_if_due(self, agent: DQNAgent) -> None:
+        episode, last = agent.episode, agent.config.episodes
+        if episode in self._rows or (episode % self.every and episode != last):
+            return
+        agent.network.to_onnx(self._network_path(episode))
+        self._rows[episode] = self._play(agent)
+        curve = pd.DataFrame(sorted(self._rows.items()), columns=["episode", "reward"])
+        write_atomically(self.folder / CURVE, curve.to_csv(index=False).encode())
+
+    def _play(self, agent: DQNAgent) -> float:
+        """Return the mean expected reward of a step."""
+        episodes, env = self._episodes, self._episodes.env
+        if self._policy is None or self._policy.network is not agent.network:
+            self._policy = cached_argmax(agent.network, agent.space, agent.config)
+        self._policy.renew()
+        states, _ = episodes.reset(seed=self.seed)
+        rewards = []
+        for _ in range(env.horizon):
+            actions = self._policy.actions(states)
+            rewards.append(env.expected_reward(states, actions))
+            states, *_ = episodes.step(actions)
+        return float(np.mean(rewards))
+
+    def _network_path(self, episode: int) -> Path:
+        return self.folder / f"episode-{episode:04d}.onnx"
