@@ -122,8 +122,8 @@ class MultipleInterventionsInstance(BanditInstance):
             good, rng.integers(9, 11, size=n_arms), rng.integers(1, 3, size=n_arms)
         )
         touched = np.argsort(rng.random((n, n_arms)), axis=1) < TOUCHED
-        weights = WEIGHT * touched.T
-        return cls(rewards, strength, steepness, threshold, weights, budget, horizon)
+        weights = np.asarray(WEIGHT * touched.T, dtype=np.float64)
+        return cls(rewards, strength, steepness, threshold.astype(float), weights, budget, horizon)
 
 
 class MultipleInterventionsBandit(RestlessBandit):

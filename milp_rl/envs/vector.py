@@ -77,8 +77,10 @@ class VectorBandit(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any]]):
             If there is not one seed an episode, a state is not one, or an option is unknown.
         """
         n = self.num_envs
-        seeds = [None if seed is None else seed + i for i in range(n)] if _single(seed) else seed
-        assert isinstance(seeds, list)
+        if isinstance(seed, int):
+            seeds: list[int | None] = [seed + i for i in range(n)]
+        else:
+            seeds = [None] * n if seed is None else list(seed)
         if len(seeds) != n:
             raise ValueError(f"got {len(seeds)} seeds for {n} episodes")
         if not self._rngs:
@@ -134,7 +136,3 @@ class VectorBandit(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any]]):
         self._luck = np.stack([luck for _, luck in drawn])
         self._steps = 0
         return self._state.astype(np.float32), {}
-
-
-def _single(seed: Any) -> bool:
-    return seed is None or isinstance(seed, int)

@@ -106,10 +106,10 @@ class JointMDP:
             if action.tobytes() not in known:
                 raise ValueError(f"the action {action} in state {state} is not feasible")
             chosen[row] = known[action.tobytes()]
-        row = np.arange(len(self.states))
+        rows = np.arange(len(self.states))
         values = np.zeros(len(self.states))
         for _ in range(self.env.horizon):
-            values = self._action_values(values)[row, chosen]
+            values = self._action_values(values)[rows, chosen]
         return self._mean(values, start_states)
 
     def discounted_policy(self, discount: float = 0.99, tolerance: float = 1e-6) -> ExactPolicy:

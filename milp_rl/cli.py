@@ -1,0 +1,116 @@
+"""The command ``milp-rl``."""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Exact argmax for RL.")
+experiment = typer.Typer(no_args_is_help=True, help="Run experiments and report on them.")
+app.add_typer(experiment, name="experiment")
+
+console = Console(stderr=True)
+
+
+class BackendName(StrEnum):
+    """Where the cells of an experiment run."""
+
+    loky = "loky"
+    dask = "dask"
+    ray = "ray"
+
+
+@app.callback()
+def main_options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+) -> None:
+    """Train, evaluate and report."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING)
+
+
+@experiment.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="TOML file, see configs/.", dir_okay=False)],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the results; default runs/CONFIG.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Cells at a time; -1: one a processor.")] = -1,
+    backend: Annotated[
+        BackendName, typer.Option(help="Processes here, or a cluster.")
+    ] = BackendName.loky,
+    address: Annotated[
+        str | None, typer.Option(help="Dask scheduler or Ray head; default: start one here.")
+    ] = None,
+) -> None:
+    """Train and evaluate all cells of an experiment, on from what is finished already."""
+    from milp_rl.experiments import ExperimentConfig, run_experiment
+
+    folder = Path("runs") / config.stem if output is None else output
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("elapsed,"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        TextColumn("left"),
+        console=console,
+    )
+    try:
+        settings = ExperimentConfig.from_toml(config)
+        n_cells = len(settings.cells())
+        with bar:
+            task = bar.add_task(f"{n_cells} cells", total=None)
+            results = run_experiment(
+                settings,
+                folder,
+                jobs=jobs,
+                backend=backend.value,
+                address=address,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except (ValueError, ImportError, OSError, RuntimeError) as error:
+        _fail(error)
+    shown = results[["domain", "J", "B", "seed", "method", "reward_mean", "reward_se"]]
+    typer.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    console.print(f"wrote {folder / 'results.csv'}, results.parquet and curves.csv")
+
+
+@experiment.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Output folders of runs.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the report; default FOLDER/report.")
+    ] = None,
+) -> None:
+    """Write charts and tables of one or several runs."""
+    from milp_rl.experiments import write_report
+
+    try:
+        path = write_report(folders, folders[0] / "report" if output is None else output)
+    except (ValueError, OSError) as error:
+        _fail(error)
+    typer.echo(str(path))
+
+
+def _fail(error: Exception) -> None:
+    console.print(f"error: {error}", style="red", markup=False, highlight=False)
+    raise typer.Exit(1) from error
+
+
+def main() -> None:
+    """Run the command."""
+    app()

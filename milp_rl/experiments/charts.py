@@ -1,0 +1,176 @@
+"""Charts of experiments: rewards of each method, learning curves, and all of them at a glance."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from milp_rl.experiments.methods import DOMAIN_LABELS, LABELS
+from milp_rl.formulations.files import write_atomically
+
+Setting = tuple[str, int, int]  # domain, J, B
+
+COLORS = {
+    "null": "#c7c7c7",
+    "random": "#9d9d9d",
+    "sampling": "#b8a13a",
+    "myopic": "#e8a33d",
+    "iterative_myopic": "#f2c879",
+    "whittle": "#8a6fb0",
+    "iterative_dqn": "#7fb2d9",
+    "sequoia": "#1f5a91",
+}
+_OTHERS = ("#3f9b6f", "#c2565b", "#7a5c46", "#4fb3bf", "#d98cb3")
+_UNIT = "expected reward per step"
+
+
+def label(method: str) -> str:
+    """Return how a method is written in charts and tables."""
+    return LABELS.get(method, method.replace("_", " "))
+
+
+def title(setting: Setting) -> str:
+    """Return how a domain and size are written."""
+    domain, n_arms, budget = setting
+    return f"{DOMAIN_LABELS[domain]}, J = {n_arms}, B = {budget}"
+
+
+def reward_chart(rewards: pd.DataFrame, setting: Setting) -> Figure:
+    """Draw the mean reward of each method with its standard error.
+
+    Parameters
+    ----------
+    rewards
+        Columns ``method``, ``reward`` and ``error``, a row a method.
+    setting
+        Domain and size, for the title.
+    """
+    figure = _figure(1.8 + 0.95 * len(rewards), 3.6)
+    axes = figure.add_subplot()
+    _bars(axes, rewards, rotate=len(rewards) > 6)
+    axes.set_ylabel(f"{_UNIT}\n(mean ± standard error)")
+    axes.set_title(title(setting))
+    return figure
+
+
+def overview_chart(rewards: dict[Setting, pd.DataFrame]) -> Figure:
+    """Draw the rewards in all settings: a row of charts a size, a column a domain."""
+    domains = list(dict.fromkeys(domain for domain, _, _ in rewards))
+    sizes = list(dict.fromkeys((n_arms, budget) for _, n_arms, budget in rewards))
+    methods = list(dict.fromkeys(m for frame in rewards.values() for m in frame["method"]))
+    figure = _figure(1.2 + 2.7 * len(domains), 0.8 + 2.3 * len(sizes))
+    grid = figure.subplots(len(sizes), len(domains), squeeze=False)
+    for i, (n_arms, budget) in enumerate(sizes):
+        for j, domain in enumerate(domains):
+            axes, setting = grid[i, j], (domain, n_arms, budget)
+            if setting not in rewards:
+                axes.set_axis_off()
+                continue
+            _bars(axes, rewards[setting], names=False)
+            axes.set_title(title(setting), fontsize=9)
+            if j == 0:
+                axes.set_ylabel(_UNIT, fontsize=8)
+    handles = [_legend_entry(method, methods) for method in methods]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(len(handles), 2 + 2 * len(domains)),
+        frameon=False,
+        fontsize=8,
+    )
+    return figure
+
+
+def curve_chart(curves: pd.DataFrame, rewards: pd.DataFrame, setting: Setting) -> Figure:
+    """Draw validation rewards against training episodes, with the other methods as lines.
+
+    Parameters
+    ----------
+    curves
+        Columns ``method``, ``seed``, ``episode`` and ``reward``.
+    rewards
+        As for :func:`reward_chart`.
+    setting
+        Domain and size, for the title.
+    """
+    figure = _figure(6.4, 3.8)
+    axes = figure.add_subplot()
+    learners = list(dict.fromkeys(curves["method"]))
+    methods = list(rewards["method"])
+    for method in learners:
+        color = _color(method, methods)
+        by_episode = curves[curves["method"] == method].groupby("episode")["reward"]
+        mean = by_episode.mean()
+        axes.plot(mean.index, mean, color=color, label=label(method), linewidth=2)
+        if curves["seed"].nunique() > 1:
+            axes.fill_between(
+                mean.index, by_episode.min(), by_episode.max(), color=color, alpha=0.15, linewidth=0
+            )
+    for row in rewards.itertuples():
+        if row.method not in learners:
+            axes.axhline(
+                float(str(row.reward)),
+                color=_color(str(row.method), methods),
+                linestyle="--",
+                linewidth=1,
+                label=label(str(row.method)),
+            )
+    axes.set_xlabel("training episodes")
+    axes.set_ylabel(f"{_UNIT}\n(validation; mean and range of seeds)")
+    axes.set_title(title(setting))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG file, whole or not at all."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=150)
+    write_atomically(path, png.getvalue())
+
+
+def _legend_entry(method: str, methods: list[str]) -> Patch:
+    """Return a legend entry."""
+    return Patch(color=_color(method, methods), label=label(method))
+
+
+def _bars(axes: Any, rewards: pd.DataFrame, *, names: bool = True, rotate: bool = False) -> None:
+    methods = list(rewards["method"])
+    bars = axes.bar(
+        [label(method) for method in methods],
+        rewards["reward"],
+        yerr=rewards["error"].fillna(0.0),
+        capsize=3,
+        color=[_color(method, methods) for method in methods],
+        width=0.75,
+    )
+    axes.margins(y=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+    if names:
+        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
+        if rotate:
+            axes.tick_params(axis="x", labelrotation=30)
+            for text in axes.get_xticklabels():
+                text.set_horizontalalignment("right")
+                text.set_rotation_mode("anchor")
+    else:
+        axes.set_xticks([])
+        axes.tick_params(axis="y", labelsize=8)
+
+
+def _color(method: str, methods: list[str]) -> str:
+    own = [name for name in methods if name not in COLORS]
+    return COLORS[method] if method in COLORS else _OTHERS[own.index(method) % len(_OTHERS)]
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,211 @@
+"""What an experiment consists of, read from TOML and checked."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from milp_rl.dqn import DQNConfig
+from milp_rl.envs import DOMAINS
+from milp_rl.experiments.methods import BASELINES, LEARNERS, applies
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one instance: what is run in one piece.
+
+    Parameters
+    ----------
+    domain, n_arms, budget, seed
+        The instance; the seed is also that of training and of drawn actions.
+    method
+        Name of the method.
+    horizon
+        Steps an episode.
+    episodes
+        Episodes of evaluation.
+    validate_every, validation_episodes
+        Passed to :class:`milp_rl.dqn.Validation`, for learners.
+    dqn
+        The learner's parameters; ``None`` for a method that does not learn.
+    """
+
+    domain: str
+    n_arms: int
+    budget: int
+    seed: int
+    method: str
+    horizon: int
+    episodes: int
+    validate_every: int
+    validation_episodes: int
+    dqn: DQNConfig | None
+
+    @property
+    def name(self) -> str:
+        """Its name, which is also that of its files."""
+        size = f"J{self.n_arms}-B{self.budget}"
+        return f"{self.domain}-{size}-seed{self.seed}-{self.method}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All parameters, as JSON has them."""
+        settings = asdict(self)
+        if settings["dqn"] is not None:
+            settings["dqn"]["hidden"] = list(settings["dqn"]["hidden"])
+        return settings
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Methods over domains, sizes and seeds.
+
+    Parameters
+    ----------
+    domains
+        Names of domains, see :func:`milp_rl.envs.make_bandit`.
+    sizes
+        Pairs (J, B).
+    seeds
+        Seeds of instances, nonnegative.
+    methods
+        Names of baselines, ``"iterative_dqn"``, ``"sequoia"`` and names in ``learners``. The
+        Whittle index plays the budget domain only.
+    horizon
+        Steps an episode.
+    episodes
+        Episodes of evaluation, at least 2 (for a standard error).
+    preset
+        ``"default"``, or ``"paper"``: learners have the published parameters.
+    dqn
+        Parameters of :class:`milp_rl.dqn.DQNConfig` that differ from the preset, for all learners.
+    learners
+        Further learners: by name, parameters that differ from those of SEQUOIA.
+    validate_every, validation_episodes
+        A learner plays so many validation episodes every so many episodes of training; the
+        network that plays them best is evaluated.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or a value is out of range.
+    """
+
+    domains: Sequence[str]
+    sizes: Sequence[tuple[int, int]]
+    seeds: Sequence[int]
+    methods: Sequence[str] = (*BASELINES, *LEARNERS)
+    horizon: int = 20
+    episodes: int = 50
+    preset: Literal["default", "paper"] = "default"
+    dqn: Mapping[str, Any] = field(default_factory=dict)
+    learners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    validate_every: int = 10
+    validation_episodes: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("domains", "sizes", "seeds", "methods"):
+            values = getattr(self, name)
+            if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+                raise ValueError(f"{name} must be a list with at least one entry, got {values!r}")
+            if len({str(value) for value in values}) < len(values):
+                raise ValueError(f"{name} has an entry twice: {values!r}")
+        _known("domain", self.domains, DOMAINS)
+        _known("method", self.methods, {**BASELINES, **LEARNERS, **self.learners})
+        if taken := [name for name in self.learners if name in BASELINES or name in LEARNERS]:
+            raise ValueError(f"a learner of one's own cannot be named {taken[0]!r}")
+        if bad := [name for name in self.learners if not name.replace("_", "").isalnum()]:
+            raise ValueError(f"a learner's name is letters, digits and _, got {bad[0]!r}")
+        for size in self.sizes:
+            if len(size) != 2 or not all(_is_count(n, 1) for n in size) or size[0] < size[1]:
+                raise ValueError(f"sizes are pairs [J, B] with 1 <= B <= J, got {size!r}")
+        for seed in self.seeds:
+            if not _is_count(seed, 0):
+                raise ValueError(f"seeds are integers of at least 0, got {seed!r}")
+        for name, smallest in (
+            ("horizon", 1),
+            ("episodes", 2),
+            ("validate_every", 1),
+            ("validation_episodes", 1),
+        ):
+            if not _is_count(getattr(self, name), smallest):
+                raise ValueError(
+                    f"{name} must be an integer of at least {smallest}, got {getattr(self, name)!r}"
+                )
+        if self.preset not in ("default", "paper"):
+            raise ValueError(f"preset must be 'default' or 'paper', got {self.preset!r}")
+        for name in {**LEARNERS, **self.learners}:
+            self.learner(name)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> ExperimentConfig:
+        """Read a file whose keys are the parameters.
+
+        Raises
+        ------
+        ValueError
+            If the file is not TOML, a key is unknown or missing, or a value is wrong.
+        """
+        try:
+            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a TOML file: {error}") from error
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise ValueError(
+                f"{path}: unknown {unknown[0]!r}; known are {', '.join(sorted(known))}"
+            )
+        if missing := sorted({"domains", "sizes", "seeds"} - set(data)):
+            raise ValueError(f"{path}: {missing[0]!r} is missing")
+        data["sizes"] = [tuple(size) if isinstance(size, list) else size for size in data["sizes"]]
+        try:
+            return cls(**data)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def learner(self, name: str) -> DQNConfig:
+        """Return the parameters of a learner."""
+        changes = {**self.dqn, **{**LEARNERS, **self.learners}[name]}
+        try:
+            return DQNConfig.paper(**changes) if self.preset == "paper" else DQNConfig(**changes)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"learner {name!r}: {error}") from error
+
+    def cells(self) -> list[Cell]:
+        """List the cells, largest instances first, learners before the others.
+
+        The ones that take longest then do not end up alone on one processor.
+        """
+        found = [
+            Cell(
+                domain,
+                n_arms,
+                budget,
+                seed,
+                method,
+                self.horizon,
+                self.episodes,
+                self.validate_every,
+                self.validation_episodes,
+                None if method in BASELINES else self.learner(method),
+            )
+            for domain in self.domains
+            for n_arms, budget in self.sizes
+            for seed in self.seeds
+            for method in self.methods
+            if applies(method, domain)
+        ]
+        return sorted(found, key=lambda cell: (-cell.n_arms, cell.dqn is None))
+
+
+def _known(kind: str, names: Sequence[str], known: Mapping[str, Any]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}; known are {', '.join(known)}")
+
+
+def _is_count(value: Any, smallest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest

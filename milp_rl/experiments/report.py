@@ -1,0 +1,299 @@
+"""The report of experiments: charts, and tables as Markdown and HTML."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from milp_rl.experiments.charts import (
+    Setting,
+    curve_chart,
+    label,
+    overview_chart,
+    reward_chart,
+    save,
+    title,
+)
+from milp_rl.experiments.methods import BASELINES, LEARNERS
+from milp_rl.experiments.runner import RESULTS
+from milp_rl.formulations.files import write_atomically
+
+REFERENCE = "sequoia"
+KEYS = ["domain", "J", "B", "seed", "method"]
+_TRAINING = {
+    "training_episodes": "episodes",
+    "training_seconds": "seconds",
+    "argmax_seconds": "of it in argmaxes",
+    "argmax_lookups": "argmaxes asked for",
+    "argmax_solves": "solved",
+    "cache_hits": "found in the cache",
+}
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse;margin:1em 0}th,td{border:1px solid #ccc;padding:.3em .6em;"
+    "text-align:right}th:first-child,td:first-child{text-align:left}th{background:#f3f3f3}"
+    "img{max-width:100%}"
+)
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A heading, and below it text, a table and charts, each of which may be missing."""
+
+    heading: str
+    text: str = ""
+    table: pd.DataFrame | None = None
+    charts: tuple[str, ...] = ()
+
+
+def read_results(folders: Sequence[str | Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read the results and learning curves of one or several runs.
+
+    Raises
+    ------
+    ValueError
+        If a folder has no results, or two have the same cell.
+    """
+    results, curves = [], []
+    for folder in map(Path, folders):
+        if not (folder / RESULTS).exists():
+            raise ValueError(f"{folder} has no {RESULTS}: no run has been finished there")
+        # "null" is the name of a policy, not a missing value
+        results.append(pd.read_csv(folder / RESULTS, keep_default_na=False, na_values=[""]))
+        if (folder / "curves.csv").exists():
+            curves.append(pd.read_csv(folder / "curves.csv"))
+    table = pd.concat(results, ignore_index=True)
+    twice = table[table.duplicated(KEYS)]
+    if len(twice):
+        cell = ", ".join(str(value) for value in twice.iloc[0][KEYS])
+        raise ValueError(f"two of the runs have the same cell: {cell}")
+    none = pd.DataFrame(columns=[*KEYS, "episode", "reward"])
+    return table, pd.concat(curves, ignore_index=True) if curves else none
+
+
+def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
+    """Write ``report.md``, ``report.html``, ``gains.csv`` and charts.
+
+    Parameters
+    ----------
+    folders
+        Output folders of runs, with different cells.
+    output
+        Folder for the report; made if it does not exist.
+
+    Returns
+    -------
+    pathlib.Path
+        The HTML file, which holds its charts.
+
+    Raises
+    ------
+    ValueError
+        If a folder has no results, or two have the same cell.
+    """
+    results, curves = read_results(folders)
+    out = Path(output)
+    out.mkdir(parents=True, exist_ok=True)
+    rewards = _rewards(results)
+    gains = gain_table(rewards)
+    save(overview_chart(rewards), out / "overview.png")
+    sections = [
+        _Section(
+            "Rewards",
+            "Mean over the steps of an episode of the expected reward of the step, the measure of"
+            " Xu, Wilder, Khalil and Tambe (ICLR 2025). All methods face the same luck.",
+            charts=("overview.png",),
+        ),
+        _Section("", table=_reward_table(rewards)),
+    ]
+    if len(gains):
+        write_atomically(out / "gains.csv", gains.to_csv().encode())
+        sections.append(_Section("Gain of SEQUOIA", _verdict(rewards), _percent(gains)))
+    if results["exact_optimum"].notna().any():
+        sections.append(_exact_section(results))
+    sections += _cost_sections(results)
+    for setting, table in rewards.items():
+        name = "{}-J{}-B{}".format(*setting)
+        charts = [f"rewards-{name}.png"]
+        save(reward_chart(table, setting), out / charts[0])
+        curve = curves[_is(curves, setting)]
+        if len(curve):
+            charts.append(f"curves-{name}.png")
+            save(curve_chart(curve, table, setting), out / charts[1])
+        sections.append(_Section(title(setting).capitalize(), charts=tuple(charts)))
+    write_atomically(out / "report.md", _markdown(sections).encode())
+    path = out / "report.html"
+    write_atomically(path, _html(sections, out).encode())
+    return path
+
+
+def gain_table(rewards: dict[Setting, pd.DataFrame]) -> pd.DataFrame:
+    """Return how much more reward SEQUOIA has than each other method, as a share of the other's.
+
+    A row a domain and size with SEQUOIA, and one with the mean over these; a column a method, and
+    one with the mean over the others but the null policy.
+    """
+    rows = {}
+    for setting, table in rewards.items():
+        reward = table.set_index("method")["reward"]
+        if REFERENCE in reward:
+            rows[title(setting)] = reward[REFERENCE] / reward.drop(REFERENCE) - 1.0
+    if not rows:
+        return pd.DataFrame()
+    gains = pd.DataFrame(rows).T
+    gains = gains[[method for method in _ordered(rewards) if method in gains]]
+    gains["mean without null"] = gains.drop(columns="null", errors="ignore").mean(axis=1)
+    gains.loc["mean"] = gains.mean()
+    return gains
+
+
+def _rewards(results: pd.DataFrame) -> dict[Setting, pd.DataFrame]:
+    """Average over seeds in each setting; the errors of seeds are independent."""
+    order = {name: i for i, name in enumerate([*BASELINES, *LEARNERS])}
+    found = {}
+    for key, rows in results.groupby(["domain", "J", "B"], sort=False):
+        by_method = rows.groupby("method", sort=False)
+        table = pd.DataFrame(
+            {
+                "reward": by_method["reward_mean"].mean(),
+                "error": by_method["reward_se"].apply(lambda e: float(np.sqrt((e**2).sum())))
+                / by_method.size(),
+                "seeds": by_method.size(),
+            }
+        ).reset_index()
+        table["order"] = [order.get(method, len(order)) for method in table["method"]]
+        table = table.sort_values("order", kind="stable", ignore_index=True).drop(columns="order")
+        domain, n_arms, budget = key
+        found[str(domain), int(str(n_arms)), int(str(budget))] = table
+    return dict(sorted(found.items(), key=lambda item: item[0][1]))
+
+
+def _reward_table(rewards: dict[Setting, pd.DataFrame]) -> pd.DataFrame:
+    rows = {}
+    for setting, table in rewards.items():
+        row = {"seeds": str(table["seeds"].max())}
+        for method, reward, error in table[["method", "reward", "error"]].itertuples(index=False):
+            row[label(method)] = f"{reward:.2f} ± {error:.2f}"
+        rows[title(setting)] = row
+    table = pd.DataFrame(rows).T.fillna("")
+    return table[["seeds", *(label(m) for m in _ordered(rewards))]]
+
+
+def _ordered(rewards: dict[Setting, pd.DataFrame]) -> list[str]:
+    """Return all methods, in the order in which they are shown everywhere."""
+    found = {method for table in rewards.values() for method in table["method"]}
+    known = [method for method in [*BASELINES, *LEARNERS] if method in found]
+    return [*known, *sorted(found - set(known))]
+
+
+def _percent(gains: pd.DataFrame) -> pd.DataFrame:
+    written = gains.map(lambda value: "" if np.isnan(value) else f"{100 * value:+.1f}%")
+    return written.rename(columns=label)
+
+
+def _verdict(rewards: dict[Setting, pd.DataFrame]) -> str:
+    """Say where SEQUOIA is not above every other method."""
+    below = []
+    for setting, table in rewards.items():
+        reward = table.set_index("method")["reward"]
+        if REFERENCE not in reward:
+            continue
+        ahead = reward.drop(REFERENCE)
+        ahead = ahead[ahead >= reward[REFERENCE]]
+        below += [f"{label(str(method))} in {title(setting)}" for method in ahead.index]
+    if not below:
+        return "SEQUOIA's mean reward is above that of every other method in every setting."
+    return f"SEQUOIA's mean reward is not above that of: {'; '.join(below)}."
+
+
+def _exact_section(results: pd.DataFrame) -> _Section:
+    small = results[results["exact_optimum"].notna() & results["exact_reward"].notna()].copy()
+    small["share"] = small["exact_reward"] / small["exact_optimum"]
+    small["instance"] = [
+        title((domain, n_arms, budget))
+        for domain, n_arms, budget in small[["domain", "J", "B"]].itertuples(index=False)
+    ]
+    small["method"] = small["method"].map(label)
+    table = small.pivot_table("share", "instance", "method", "mean", sort=False)
+    table["smallest of SEQUOIA"] = (
+        small[small["method"] == label(REFERENCE)].groupby("instance")["share"].min()
+    )
+    return _Section(
+        "Share of the exact optimum",
+        "By value iteration over the joint chain, from the evaluation's start states, mean over"
+        " seeds. The optimum knows which step of the episode it is in; the policies do not.",
+        table.map(lambda value: "" if np.isnan(value) else f"{100 * value:.1f}%"),
+    )
+
+
+def _cost_sections(results: pd.DataFrame) -> list[_Section]:
+    """Return what decisions and training took, mean over seeds."""
+    named = results.assign(
+        instance=[
+            title((domain, n_arms, budget))
+            for domain, n_arms, budget in results[["domain", "J", "B"]].itertuples(index=False)
+        ],
+        method=results["method"].map(label),
+    )
+    decisions = named.pivot_table("ms_per_decision", "instance", "method", sort=False)
+    sections = [
+        _Section(
+            "Milliseconds a decision",
+            "Wall-clock, one thread, mean over seeds.",
+            decisions.map(lambda value: "" if np.isnan(value) else f"{value:.2f}"),
+        )
+    ]
+    trained = named[named["training_seconds"].notna()]
+    if len(trained):
+        mean = trained.groupby(["instance", "method"], sort=False)[list(_TRAINING)].mean()
+        table = pd.DataFrame({text: mean[name] for name, text in _TRAINING.items()})
+        table = table.map(lambda value: f"{value:,.0f}")
+        table["known already"] = [
+            f"{share:.0%}" for share in mean["cache_hits"] / mean["argmax_lookups"]
+        ]
+        table.index = pd.Index([f"{instance}: {method}" for instance, method in mean.index])
+        sections.append(_Section("Training", "Mean over seeds.", table))
+    return sections
+
+
+def _is(frame: pd.DataFrame, setting: Setting) -> pd.Series[bool]:
+    domain, n_arms, budget = setting
+    return (frame["domain"] == domain) & (frame["J"] == n_arms) & (frame["B"] == budget)
+
+
+def _markdown(sections: list[_Section]) -> str:
+    parts = ["# Experiments"]
+    for section in sections:
+        if section.heading:
+            parts.append(f"## {section.heading}")
+        if section.text:
+            parts.append(section.text)
+        parts += [f"![{chart}]({chart})" for chart in section.charts]
+        if section.table is not None:
+            parts.append(section.table.to_markdown(stralign="right", disable_numparse=True))
+    return "\n\n".join(parts) + "\n"
+
+
+def _html(sections: list[_Section], folder: Path) -> str:
+    parts = ["<h1>Experiments</h1>"]
+    for section in sections:
+        if section.heading:
+            parts.append(f"<h2>{html.escape(section.heading)}</h2>")
+        if section.text:
+            parts.append(f"<p>{html.escape(section.text)}</p>")
+        for chart in section.charts:
+            data = base64.b64encode((folder / chart).read_bytes()).decode()
+            parts.append(f'<img alt="{chart}" src="data:image/png;base64,{data}">')
+        if section.table is not None:
+            parts.append(section.table.to_html(border=0))
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>Experiments</title>'
+        f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n"
+    )

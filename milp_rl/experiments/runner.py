@@ -1,0 +1,324 @@
+"""Running the cells of an experiment, in parallel processes or on a cluster, resumably.
+
+A finished cell is one file; a learner also writes checkpoints while it trains. A run that was
+killed goes on where it was, with the same results.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from threadpoolctl import threadpool_limits
+
+from milp_rl.baselines import Policy
+from milp_rl.dqn import CSVLogger, DQNAgent, Validation
+from milp_rl.envs.restless_bandit import RestlessBandit
+from milp_rl.evaluation import JointMDP, evaluate
+from milp_rl.experiments.config import Cell, ExperimentConfig
+from milp_rl.experiments.methods import BASELINES, DRAWN, environment
+from milp_rl.formulations.files import write_atomically
+
+Backend = Literal["loky", "dask", "ray"]
+Progress = Callable[[float, float], None]
+
+log = logging.getLogger(__name__)
+
+CELLS, TRAINING, CHECKPOINT = "cells", "training", "checkpoint.pt"
+RESULTS = "results.csv"
+_START_SEED = 10_000
+_WATCH_SECONDS = 1.0
+_LEARNING_COST = 50.0  # roughly, of training and evaluating a learner against a baseline
+
+
+def run_experiment(
+    config: ExperimentConfig,
+    output: str | Path,
+    *,
+    jobs: int = 1,
+    backend: Backend = "loky",
+    address: str | None = None,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Run the cells that are not finished yet and collect all results.
+
+    Parameters
+    ----------
+    config
+        What to run.
+    output
+        Folder for everything that is written; with a cluster, one that all its machines share.
+        Cells of earlier runs in it count as finished if their settings are the same.
+    jobs
+        Cells run at the same time, each in its own process with one thread; -1 for as many as
+        there are processors.
+    backend
+        ``"loky"``: processes on this machine; ``"dask"`` and ``"ray"``: a cluster, through
+        joblib.
+    address
+        Of the Dask scheduler or Ray head; without, a local cluster of ``jobs`` workers is started.
+    progress
+        Called every second or so with the work done and in all, in arbitrary units.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a cell, in the order of :meth:`ExperimentConfig.cells`; also written as
+        ``results.csv`` and ``results.parquet``, with the learning curves in ``curves.csv``.
+
+    Raises
+    ------
+    ValueError
+        If a finished cell was run with other settings, or an argument is wrong.
+    ImportError
+        If the backend is not installed.
+    """
+    if jobs != -1 and jobs < 1:
+        raise ValueError(f"jobs must be at least 1, or -1, got {jobs}")
+    folder = Path(output)
+    cells = config.cells()
+    waiting = [cell for cell in cells if _finished(folder, cell) is None]
+    log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
+    folder.mkdir(parents=True, exist_ok=True)
+    with _watched(folder, cells, progress), _cluster(backend, address, jobs):
+        joblib.Parallel(n_jobs=jobs, batch_size=1)(
+            joblib.delayed(run_cell)(cell, str(folder.resolve())) for cell in waiting
+        )
+    return _collect(folder, cells)
+
+
+def run_cell(cell: Cell, output: str | Path) -> dict[str, Any]:
+    """Run one cell, on from its checkpoint if there is one, and write its result.
+
+    Parameters
+    ----------
+    cell
+        What to run.
+    output
+        The experiment's folder.
+
+    Returns
+    -------
+    dict
+        The row of the result.
+    """
+    folder = Path(output)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            row = _run(cell, folder)
+    finally:
+        torch.set_num_threads(threads)
+    content = {"settings": cell.settings, "row": row}
+    path = _cell_path(folder, cell)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    (folder / TRAINING / cell.name / CHECKPOINT).unlink(missing_ok=True)
+    return row
+
+
+def _run(cell: Cell, folder: Path) -> dict[str, Any]:
+    size = (cell.n_arms, cell.budget, cell.horizon, cell.seed)
+    env = environment(cell.domain, *size, method=cell.method)
+    counts: dict[str, Any] = {}
+    if cell.dqn is None:
+        policy = BASELINES[cell.method](env, cell.seed)
+    else:
+        policy, counts = _train(cell, env, folder / TRAINING / cell.name)
+    starts = env.start_states(np.random.default_rng([_START_SEED, cell.seed]), cell.episodes)
+    results = evaluate(env, {cell.method: policy}, seeds=range(cell.episodes), start_states=starts)
+    return {
+        "domain": cell.domain,
+        "J": cell.n_arms,
+        "B": cell.budget,
+        "seed": cell.seed,
+        "method": cell.method,
+        "reward_mean": float(results["reward"].mean()),
+        "reward_se": float(results["reward"].std() / np.sqrt(cell.episodes)),
+        "ms_per_decision": float(results["ms_per_decision"].mean()),
+        "episodes": cell.episodes,
+        **_exact(cell, env, policy, starts),
+        **{name: counts.get(name) for name in _COUNTS},
+    }
+
+
+_COUNTS = (
+    "training_episodes",
+    "training_seconds",
+    "argmax_seconds",
+    "argmax_lookups",
+    "argmax_solves",
+    "cache_hits",
+)
+
+
+def _train(cell: Cell, env: RestlessBandit, folder: Path) -> tuple[Policy, dict[str, Any]]:
+    """Train a learner; return the policy of its best network, and what training took."""
+    assert cell.dqn is not None
+    agent = DQNAgent(env, cell.dqn, seed=cell.seed)
+    validation = Validation(
+        env, folder, every=cell.validate_every, episodes=cell.validation_episodes
+    )
+    callbacks = [CSVLogger(folder / "history.csv"), validation]
+    agent.train(callbacks, checkpoint=folder / CHECKPOINT)
+    greedy, target = agent.learner.greedy, agent.learner.target_greedy
+    lookups, solves = greedy.lookups + target.lookups, greedy.solves + target.solves
+    counts = {
+        "training_episodes": agent.episode,
+        "training_seconds": agent.pretrain_seconds + sum(row["seconds"] for row in agent.history),
+        "argmax_seconds": greedy.seconds + target.seconds,
+        "argmax_lookups": lookups,
+        "argmax_solves": solves,
+        "cache_hits": lookups - solves,
+    }
+    agent.use(validation.best())
+    agent.network.to_onnx(folder / "network.onnx")
+    agent.space.to_json(folder / "space.json")
+    return agent, counts
+
+
+def _exact(cell: Cell, env: RestlessBandit, policy: Policy, starts: Any) -> dict[str, float | None]:
+    """Return the exact value of the policy and the optimum, for small instances."""
+    try:
+        mdp = JointMDP(env)
+    except ValueError:  # too large
+        return {"exact_reward": None, "exact_optimum": None}
+    value = None if cell.method in DRAWN else mdp.value(policy, starts)
+    return {"exact_reward": value, "exact_optimum": mdp.optimum(starts)}
+
+
+def _cell_path(folder: Path, cell: Cell) -> Path:
+    return folder / CELLS / f"{cell.name}.json"
+
+
+def _finished(folder: Path, cell: Cell) -> dict[str, Any] | None:
+    """Return the row of a finished cell, or ``None``; raise ``ValueError`` if it is another's."""
+    path = _cell_path(folder, cell)
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        row: dict[str, Any] = content["row"]
+        settings = content["settings"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it to run the cell again") from error
+    if settings != cell.settings:
+        differ = [key for key, value in cell.settings.items() if settings.get(key) != value]
+        raise ValueError(
+            f"{path} was run with other settings ({', '.join(differ)} differ); delete it, or give"
+            " another output folder"
+        )
+    return row
+
+
+def _collect(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
+    """Write the results and learning curves of finished cells."""
+    results = pd.DataFrame([row for cell in cells if (row := _finished(folder, cell))])
+    curves = []
+    for cell in cells:
+        path = folder / TRAINING / cell.name / "validation.csv"
+        if cell.dqn is not None and path.exists():
+            curve = pd.read_csv(path)
+            curves.append(
+                curve.assign(
+                    domain=cell.domain,
+                    J=cell.n_arms,
+                    B=cell.budget,
+                    seed=cell.seed,
+                    method=cell.method,
+                )
+            )
+    write_atomically(folder / RESULTS, results.to_csv(index=False).encode())
+    write_atomically(folder / "results.parquet", results.to_parquet(index=False))
+    if curves:
+        write_atomically(folder / "curves.csv", pd.concat(curves).to_csv(index=False).encode())
+    return results
+
+
+@contextmanager
+def _cluster(backend: Backend, address: str | None, jobs: int) -> Iterator[None]:
+    """Make joblib use the backend, starting and stopping a local cluster if there is no address."""
+    if backend == "loky":
+        if address is not None:
+            raise ValueError("an address is for the backends 'dask' and 'ray'")
+        with joblib.parallel_config("loky"):
+            yield
+    elif backend == "dask":
+        try:
+            from distributed import Client
+        except ImportError as error:
+            raise ImportError("the Dask backend needs `pip install milp-rl[dask]`") from error
+        own = {"n_workers": None if jobs == -1 else jobs, "threads_per_worker": 1}
+        own["dashboard_address"] = None
+        with (
+            Client(address) if address else Client(**own) as client,
+            joblib.parallel_config("dask", client=client),
+        ):
+            yield
+    elif backend == "ray":
+        try:
+            import ray
+            from ray.util.joblib import register_ray
+        except ImportError as error:
+            raise ImportError("the Ray backend needs `pip install milp-rl[ray]`") from error
+        ray.init(address=address, num_cpus=None if address or jobs == -1 else jobs)
+        register_ray()
+        try:
+            with joblib.parallel_config("ray"):
+                yield
+        finally:
+            ray.shutdown()
+    else:
+        raise ValueError(f"backend must be 'loky', 'dask' or 'ray', got {backend!r}")
+
+
+@contextmanager
+def _watched(folder: Path, cells: Sequence[Cell], progress: Progress | None) -> Iterator[None]:
+    """Report progress while cells run, by what they have written."""
+    if progress is None:
+        yield
+        return
+    total = sum(_cost(cell) for cell in cells)
+
+    def report() -> None:
+        progress(sum(_cost(cell) * _share(folder, cell) for cell in cells), total)
+
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(_WATCH_SECONDS):
+            report()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    report()
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        report()
+
+
+def _cost(cell: Cell) -> float:
+    return cell.n_arms * (1.0 if cell.dqn is None else _LEARNING_COST)
+
+
+def _share(folder: Path, cell: Cell) -> float:
+    """Return how much of a cell is done, 0 to 1."""
+    if _cell_path(folder, cell).exists():
+        return 1.0
+    history = folder / TRAINING / cell.name / "history.csv"
+    if cell.dqn is None or not history.exists():
+        return 0.0
+    return (history.read_bytes().count(b"\n") - 1) / (cell.dqn.episodes + 1)

@@ -1,0 +1,60 @@
+"""The command line as a user runs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(sys.executable).with_name("milp-rl")
+CONFIG = """
+domains = ["capacity"]
+sizes = [[5, 2]]
+seeds = [0]
+methods = ["null", "myopic", "sequoia"]
+episodes = 3
+[dqn]
+episodes = 2
+pretrain_epochs = 5
+pretrain_states = 20
+pretrain_replay = 40
+"""
+
+
+def milp_rl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([COMMAND, *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def test_an_experiment_is_run_and_reported(tmp_path):
+    (tmp_path / "try.toml").write_text(CONFIG)
+    run = milp_rl("experiment", "run", "try.toml", "--jobs", "1", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert [line.split()[4] for line in run.stdout.splitlines()[1:]] == [
+        "sequoia",
+        "null",
+        "myopic",
+    ]
+    assert "100%" in run.stderr
+    assert (tmp_path / "runs" / "try" / "results.parquet").exists()
+    report = milp_rl("experiment", "report", "runs/try", cwd=tmp_path)
+    assert report.returncode == 0, report.stderr
+    page = tmp_path / report.stdout.strip()
+    assert page == tmp_path / "runs" / "try" / "report" / "report.html"
+    assert "Gain of SEQUOIA" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("experiment", "run", "wrong.toml"), "unknown domain 'queue'"),
+        (("experiment", "run", "try.toml", "--jobs", "0"), "jobs must be at least 1"),
+        (("experiment", "report", "."), "has no results.csv"),
+    ],
+)
+def test_errors_are_one_line_and_a_status(tmp_path, arguments, message):
+    (tmp_path / "try.toml").write_text(CONFIG)
+    (tmp_path / "wrong.toml").write_text(CONFIG.replace("capacity", "queue"))
+    run = milp_rl(*arguments, cwd=tmp_path)
+    assert run.returncode == 1
+    assert message in run.stderr.replace("\n", " ")
+    assert "Traceback" not in run.stderr

@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+
+from milp_rl.dqn import DQNConfig
+from milp_rl.experiments import ExperimentConfig
+
+SMALL = Path(__file__).parent / "small.toml"
+SHIPPED = sorted((Path(__file__).parents[3] / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_configurations_are_valid(path):
+    assert ExperimentConfig.from_toml(path).cells()
+
+
+def test_cells_are_every_method_on_every_instance_it_applies_to():
+    config = ExperimentConfig.from_toml(SMALL)
+    cells = config.cells()
+    names = [cell.name for cell in cells]
+    assert len(set(names)) == len(names) == 2 * (7 + 6)  # no Whittle index with capacities
+    assert "budget-J4-B1-seed1-whittle" in names
+    assert "capacity-J4-B1-seed1-whittle" not in names
+    learners = {cell.method: cell.dqn for cell in cells if cell.dqn}
+    assert set(learners) == {"iterative_dqn", "sequoia", "double"}
+    assert learners["sequoia"].hidden == (6, 6)
+    assert not learners["sequoia"].double
+    assert learners["double"].double
+    assert learners["iterative_dqn"].argmax == "greedy"
+
+
+def test_largest_instances_and_learners_come_first():
+    config = ExperimentConfig(["budget"], [(4, 1), (9, 2)], [0], ["null", "sequoia"])
+    order = [(cell.n_arms, cell.method) for cell in config.cells()]
+    assert order == [(9, "sequoia"), (9, "null"), (4, "sequoia"), (4, "null")]
+
+
+def test_paper_preset_has_the_published_parameters():
+    config = ExperimentConfig(["budget"], [(4, 1)], [0], preset="paper", dqn={"episodes": 7})
+    assert config.learner("sequoia") == DQNConfig.paper(episodes=7)
+    assert config.learner("iterative_dqn") == DQNConfig.paper(episodes=7, argmax="greedy")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("domains = [", "is not a TOML file"),
+        ("colour = 1", "unknown 'colour'; known are"),
+        ('domains = ["queue"]', "unknown domain 'queue'; known are"),
+        ("domains = []", "domains must be a list with at least one entry"),
+        ('domains = "budget"', "domains must be a list"),
+        ("sizes = [[1, 2]]", "sizes are pairs"),
+        ("sizes = [4, 2]", "len"),
+        ("seeds = [-1]", "seeds are integers"),
+        ("seeds = [1, 1]", "seeds has an entry twice"),
+        ('methods = ["oracle"]', "unknown method 'oracle'"),
+        ("episodes = 1", "episodes must be an integer of at least 2"),
+        ("horizon = 0", "horizon must be"),
+        ('preset = "best"', "preset must be"),
+        ("[dqn]\nepisodes = -1", "learner 'iterative_dqn': episodes must be"),
+        ("[dqn]\nlayers = 2", "learner 'iterative_dqn'.*layers"),
+        ("[learners.myopic]", "cannot be named 'myopic'"),
+        ('[learners."a/b"]', "letters, digits"),
+        ("[learners.big]\nhidden = []", "learner 'big': hidden"),
+    ],
+)
+def test_wrong_files_are_refused_with_the_reason(tmp_path, line, message):
+    path = tmp_path / "x.toml"
+    good = {"domains": '["budget"]', "sizes": "[[4, 1]]", "seeds": "[0]"}
+    key = line.split(" =")[0]
+    lines = [f"{k} = {v}" for k, v in good.items() if k != key]
+    path.write_text("\n".join([*lines, line]))
+    with pytest.raises(ValueError, match=message):
+        ExperimentConfig.from_toml(path)
+
+
+def test_missing_keys_are_named(tmp_path):
+    (tmp_path / "x.toml").write_text('domains = ["budget"]\nsizes = [[4, 1]]')
+    with pytest.raises(ValueError, match="'seeds' is missing"):
+        ExperimentConfig.from_toml(tmp_path / "x.toml")
