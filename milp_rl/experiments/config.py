@@ -83,7 +83,8 @@ class ExperimentConfig:
     dqn
         Parameters of :class:`milp_rl.dqn.DQNConfig` that differ from the preset, for all learners.
     learners
-        Further learners: by name, parameters that differ from those of SEQUOIA.
+        Further learners: by name, parameters that differ from those of SEQUOIA, among them
+        ``preset``.
     validate_every, validation_episodes
         A learner plays so many validation episodes every so many episodes of training; the
         network that plays them best is evaluated.
@@ -135,8 +136,7 @@ class ExperimentConfig:
                 raise ValueError(
                     f"{name} must be an integer of at least {smallest}, got {getattr(self, name)!r}"
                 )
-        if self.preset not in ("default", "paper"):
-            raise ValueError(f"preset must be 'default' or 'paper', got {self.preset!r}")
+        _checked_preset(self.preset)
         for name in {**LEARNERS, **self.learners}:
             self.learner(name)
 
@@ -169,8 +169,9 @@ class ExperimentConfig:
     def learner(self, name: str) -> DQNConfig:
         """Return the parameters of a learner."""
         changes = {**self.dqn, **{**LEARNERS, **self.learners}[name]}
+        preset = _checked_preset(changes.pop("preset", self.preset))
         try:
-            return DQNConfig.paper(**changes) if self.preset == "paper" else DQNConfig(**changes)
+            return DQNConfig.paper(**changes) if preset == "paper" else DQNConfig(**changes)
         except (TypeError, ValueError) as error:
             raise ValueError(f"learner {name!r}: {error}") from error
 
@@ -199,6 +200,12 @@ class ExperimentConfig:
             if applies(method, domain)
         ]
         return sorted(found, key=lambda cell: (-cell.n_arms, cell.dqn is None))
+
+
+def _checked_preset(preset: str) -> str:
+    if preset not in ("default", "paper"):
+        raise ValueError(f"preset must be 'default' or 'paper', got {preset!r}")
+    return preset
 
 
 def _known(kind: str, names: Sequence[str], known: Mapping[str, Any]) -> None:

@@ -41,6 +41,13 @@ def test_paper_preset_has_the_published_parameters():
     assert config.learner("iterative_dqn") == DQNConfig.paper(episodes=7, argmax="greedy")
 
 
+def test_a_learner_of_its_own_may_have_the_other_preset():
+    learners = {"paper": {"preset": "paper", "n_step": 2}}
+    config = ExperimentConfig(["budget"], [(4, 1)], [0], learners=learners)
+    assert config.learner("paper") == DQNConfig.paper(n_step=2)
+    assert config.learner("sequoia") == DQNConfig()
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -61,6 +68,7 @@ def test_paper_preset_has_the_published_parameters():
         ("[dqn]\nlayers = 2", "learner 'iterative_dqn'.*layers"),
         ("[learners.myopic]", "cannot be named 'myopic'"),
         ('[learners."a/b"]', "letters, digits"),
+        ('[learners.big]\npreset = "big"', "preset must be"),
         ("[learners.big]\nhidden = []", "learner 'big': hidden"),
     ],
 )

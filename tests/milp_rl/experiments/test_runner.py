@@ -156,6 +156,14 @@ def test_a_dask_cluster_of_two_workers_gives_the_same_results(config, finished, 
     assert len(both) == 4
 
 
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_same_results(config, finished, tmp_path):
+    pytest.importorskip("ray")
+    few = replace(config, seeds=[0], methods=["myopic", "sequoia"])
+    run_experiment(few, tmp_path, jobs=2, backend="ray")
+    assert len(reproducible(finished).merge(reproducible(tmp_path), how="inner")) == 4
+
+
 def test_cells_say_what_they_were_run_with(finished):
     path = finished / "cells" / "budget-J4-B1-seed0-double.json"
     content = json.loads(path.read_text())
