@@ -212,7 +212,7 @@ class DQNAgent:
             return
         assert isinstance(model, ModelledEnv)
         rng = np.random.default_rng([self.seed, 1])  # its own, so that resuming rebuilds the data
-        states, actions, rewards = one_step_data(
+        states, actions, rewards, feasible = one_step_data(
             model, self.space, rng, c.pretrain_states, c.pretrain_actions
         )
         inputs, wanted = inputs_of(actions, states), torch.from_numpy(rewards)
@@ -229,7 +229,8 @@ class DQNAgent:
             self.epoch += 1
             done = self.epoch == c.pretrain_epochs
             if done:
-                drawn = rng.choice(len(wanted), min(c.pretrain_replay, len(wanted)), replace=False)
+                rows = np.arange(len(wanted))[feasible]
+                drawn = rng.choice(rows, min(c.pretrain_replay, len(rows)), replace=False)
                 s, a, r = states[drawn], actions[drawn], rewards[drawn]
                 next_states = model.sample_next(s, a, rng)
                 bootstrap = np.full(len(drawn), c.discount)

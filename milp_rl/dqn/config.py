@@ -70,7 +70,9 @@ class DQNConfig:
     pretrain_states, pretrain_actions
         Random states, and random feasible actions a state, in the one-step data.
     pretrain_replay
-        One-step samples put into the replay buffer before the first episode.
+        One-step samples with feasible actions put into the replay buffer before the first
+        episode. They are spread over states that episodes seldom reach, which Q-learning needs to
+        value decisions that have not been kept up yet.
     argmax
         ``"exact"``, or ``"greedy"``: every best action, in episodes and in targets, is built
         greedily on the network instead (iterative DQN), without a solver.
@@ -116,7 +118,7 @@ class DQNConfig:
     pretrain_learning_rate_decay: float = 0.985
     pretrain_states: int = 500
     pretrain_actions: int = 10
-    pretrain_replay: int = 250
+    pretrain_replay: int = 5000
     argmax: Literal["exact", "greedy"] = "exact"
     solver: SolverName = "auto"
     formulation: Formulation = "bigm"

@@ -34,7 +34,7 @@ def one_step_data(
     rng: np.random.Generator,
     n_states: int,
     n_actions: int,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], slice]:
     """Build the one-step data: states, actions and expected rewards.
 
     Every informative state is paired with: each single action on, each single action off, all on,
@@ -57,8 +57,9 @@ def one_step_data(
 
     Returns
     -------
-    tuple of numpy.ndarray
-        States (N, state_dim), actions (N, n) and rewards (N,), float32.
+    tuple
+        States (N, state_dim), actions (N, n) and rewards (N,), float32, and the slice of the rows
+        with random feasible actions.
     """
     states = env.informative_states(rng, n_states)
     unit = np.eye(space.n_actions, dtype=np.int8)
@@ -78,7 +79,8 @@ def one_step_data(
     all_states = np.concatenate([np.repeat(states, len(fixed), axis=0), drawn_states])
     all_actions = np.concatenate([np.tile(fixed, (len(states), 1)), drawn])
     rewards = env.expected_reward(all_states, all_actions)
-    return all_states, all_actions.astype(np.float32), rewards.astype(np.float32)
+    feasible = slice(len(states) * len(fixed), None)
+    return all_states, all_actions.astype(np.float32), rewards.astype(np.float32), feasible
 
 
 def _swapped(actions: ActionArray, rng: np.random.Generator) -> ActionArray:

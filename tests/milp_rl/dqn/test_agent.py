@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from milp_rl.baselines import MyopicPolicy, RandomPolicy
+from milp_rl.baselines import GreedyArgmax, MyopicPolicy, RandomPolicy
 from milp_rl.dqn import Callback, DQNAgent, DQNConfig, ProgressBar
 from milp_rl.dqn.learner import QLearner
 from milp_rl.dqn.pretraining import one_step_data
-from milp_rl.envs import CapacityBandit, CapacityInstance
+from milp_rl.envs import CapacityBandit, CapacityInstance, make_bandit
 from milp_rl.evaluation import JointMDP, evaluate
 from milp_rl.formulations.actions.budget import BudgetTopK
 
@@ -179,7 +179,7 @@ def test_levelling_centres_the_errors_and_keeps_the_policy():
 def test_one_step_data_covers_every_single_action():
     env = bandit()
     space = env.action_space_block()
-    states, actions, rewards = one_step_data(env, space, np.random.default_rng(0), 5, 4)
+    states, actions, rewards, feasible = one_step_data(env, space, np.random.default_rng(0), 5, 4)
     n_states = 2 + 2 * 4 + 5
     assert len(states) == n_states * (2 * 4 + 2 + 4)
     np.testing.assert_allclose(rewards, env.expected_reward(states, actions), rtol=1e-6)
@@ -189,6 +189,8 @@ def test_one_step_data_covers_every_single_action():
             assert {tuple(np.eye(4)[i]), tuple(1 - np.eye(4)[i])} <= tried
         assert {(0,) * 4, (1,) * 4} <= tried
         assert sum(not space.violations(np.array(a)) for a in tried) >= 2
+    assert len(states[feasible]) == n_states * 4
+    assert not any(space.violations(a) for a in actions[feasible])
 
 
 def test_pretraining_learns_one_step_rewards():
@@ -345,15 +347,10 @@ def test_environments_that_do_not_fit_are_refused():
 
 
 def test_one_step_data_of_budgets_covers_swaps():
-    class Budget(CapacityBandit):
-        def __init__(self) -> None:
-            super().__init__(CapacityInstance.generate(8, 3, seed=0))
-            self._block = BudgetTopK(8, 3)
-
-    env = Budget()
+    env = make_bandit("budget", 8, 3, seed=0)
     space = env.action_space_block()
-    states, actions, rewards = one_step_data(env, space, np.random.default_rng(0), 5, 4)
-    drawn = actions[len(np.unique(states, axis=0)) * (2 * 8 + 2) :]
+    states, actions, rewards, feasible = one_step_data(env, space, np.random.default_rng(0), 5, 4)
+    drawn = actions[feasible]
     copies = drawn[len(drawn) // 2 :]
     originals = drawn[: len(drawn) // 2]
     changed = (originals != copies).sum(axis=1)
@@ -377,3 +374,22 @@ def test_beats_myopic_and_random_and_comes_close_to_the_optimum():
     assert rewards["sequoia"] > 1.1 * max(rewards["myopic"], rewards["random"])
     starts = [env.reset(seed=seed)[0] for seed in range(50)]
     assert rewards["sequoia"] > 0.93 * JointMDP(env).optimum(starts)
+
+
+def test_iterative_dqn_trains_without_a_solver():
+    env = make_bandit("path", 8, 3, horizon=6, seed=1)
+    agent = DQNAgent(env, replace(SMALL, argmax="greedy", solver="highs"), seed=0).train()
+    for state in np.random.default_rng(0).integers(0, 4, size=(20, 8)):
+        greedy = GreedyArgmax(agent.network, agent.space).actions(state[None])[0]
+        np.testing.assert_array_equal(agent.act(state), greedy)
+
+
+def test_use_takes_over_the_weights_of_another_network():
+    env = bandit()
+    agent, other = DQNAgent(env, SMALL, seed=0), DQNAgent(env, SMALL, seed=1)
+    state = np.array([0, 1, 2, 3])
+    agent.act(state)
+    agent.use(other.network)
+    np.testing.assert_array_equal(agent.act(state), other.act(state))
+    for a, b in zip(agent.network.parameters(), other.network.parameters(), strict=True):
+        assert torch.equal(a, b)
