@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,9 +175,9 @@ class DQNAgent:
                 callback.on_train_end(self)
         return self
 
-    def use(self, network: QNetwork) -> None:
-        """Take over the weights of another network of the same shape, such as an earlier one."""
-        self.network.load_state_dict(network.state_dict())
+    def use(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over weights, the ``state_dict()`` of a network of the same shape."""
+        self.network.load_state_dict(weights)
         self.learner.greedy.renew()
 
     def save(self, path: str | Path) -> None:

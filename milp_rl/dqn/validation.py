@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from milp_rl.dqn.agent import DQNAgent
 from milp_rl.dqn.cached_argmax import CachedArgmax
@@ -15,7 +18,6 @@ from milp_rl.dqn.learner import cached_argmax
 from milp_rl.envs.restless_bandit import RestlessBandit
 from milp_rl.envs.vector import VectorBandit
 from milp_rl.formulations.files import write_atomically
-from milp_rl.qnetwork import QNetwork
 
 CURVE = "validation.csv"
 
@@ -23,8 +25,8 @@ CURVE = "validation.csv"
 class Validation(Callback):
     """Plays the same episodes with the greedy policy every few episodes of training.
 
-    Writes the rewards to ``validation.csv`` and each network beside it as ONNX, so that the best
-    one can be used after training (:meth:`best`) and a resumed run ends with the same files.
+    Writes the rewards to ``validation.csv`` and the weights of each network beside it, so that the
+    best one can be used after training (:meth:`best`) and a resumed run ends with the same files.
 
     Parameters
     ----------
@@ -84,8 +86,10 @@ class Validation(Callback):
         """Validate the network if it is due."""
         self._validate_if_due(agent)
 
-    def best(self) -> QNetwork:
-        """Return the network of highest validation reward, the latest of equals.
+    def best(self) -> dict[str, Tensor]:
+        """Return the weights of highest validation reward, the latest of equals.
+
+        For :meth:`milp_rl.dqn.DQNAgent.use`.
 
         Raises
         ------
@@ -95,13 +99,16 @@ class Validation(Callback):
         if not self._rows:
             raise ValueError("no network has been validated yet")
         episode = max(self._rows, key=lambda e: (self._rows[e], e))
-        return QNetwork.from_onnx(self._network_path(episode))
+        weights: dict[str, Tensor] = torch.load(self._weights_path(episode), weights_only=True)
+        return weights
 
     def _validate_if_due(self, agent: DQNAgent) -> None:
         episode, last = agent.episode, agent.config.episodes
         if episode in self._rows or (episode % self.every and episode != last):
             return
-        agent.network.to_onnx(self._network_path(episode))
+        weights = io.BytesIO()
+        torch.save(agent.network.state_dict(), weights)
+        write_atomically(self._weights_path(episode), weights.getvalue())
         self._rows[episode] = self._play(agent)
         curve = pd.DataFrame(sorted(self._rows.items()), columns=["episode", "reward"])
         write_atomically(self.folder / CURVE, curve.to_csv(index=False).encode())
@@ -120,5 +127,5 @@ class Validation(Callback):
             states, *_ = episodes.step(actions)
         return float(np.mean(rewards))
 
-    def _network_path(self, episode: int) -> Path:
-        return self.folder / f"episode-{episode:04d}.onnx"
+    def _weights_path(self, episode: int) -> Path:
+        return self.folder / f"episode-{episode:04d}.pt"

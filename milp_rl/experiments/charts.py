@@ -64,6 +64,7 @@ def overview_chart(rewards: dict[Setting, pd.DataFrame]) -> Figure:
     domains = list(dict.fromkeys(domain for domain, _, _ in rewards))
     sizes = list(dict.fromkeys((n_arms, budget) for _, n_arms, budget in rewards))
     methods = list(dict.fromkeys(m for frame in rewards.values() for m in frame["method"]))
+    methods.sort(key=lambda method: list(COLORS).index(method) if method in COLORS else len(COLORS))
     figure = _figure(1.2 + 2.7 * len(domains), 0.8 + 2.3 * len(sizes))
     grid = figure.subplots(len(sizes), len(domains), squeeze=False)
     for i, (n_arms, budget) in enumerate(sizes):

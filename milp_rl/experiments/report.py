@@ -126,7 +126,8 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
         if len(curve):
             charts.append(f"curves-{name}.png")
             save(curve_chart(curve, table, setting), out / charts[1])
-        sections.append(_Section(title(setting).capitalize(), charts=tuple(charts)))
+        heading = title(setting)
+        sections.append(_Section(heading[0].upper() + heading[1:], charts=tuple(charts)))
     write_atomically(out / "report.md", _markdown(sections).encode())
     path = out / "report.html"
     write_atomically(path, _html(sections, out).encode())
@@ -147,7 +148,7 @@ def gain_table(rewards: dict[Setting, pd.DataFrame]) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame()
     gains = pd.DataFrame(rows).T
-    gains = gains[[method for method in _ordered(rewards) if method in gains]]
+    gains = gains[_ordered(set(gains))]
     gains["mean without null"] = gains.drop(columns="null", errors="ignore").mean(axis=1)
     gains.loc["mean"] = gains.mean()
     return gains
@@ -155,7 +156,6 @@ def gain_table(rewards: dict[Setting, pd.DataFrame]) -> pd.DataFrame:
 
 def _rewards(results: pd.DataFrame) -> dict[Setting, pd.DataFrame]:
     """Average over seeds in each setting; the errors of seeds are independent."""
-    order = {name: i for i, name in enumerate([*BASELINES, *LEARNERS])}
     found = {}
     for key, rows in results.groupby(["domain", "J", "B"], sort=False):
         by_method = rows.groupby("method", sort=False)
@@ -167,8 +167,7 @@ def _rewards(results: pd.DataFrame) -> dict[Setting, pd.DataFrame]:
                 "seeds": by_method.size(),
             }
         ).reset_index()
-        table["order"] = [order.get(method, len(order)) for method in table["method"]]
-        table = table.sort_values("order", kind="stable", ignore_index=True).drop(columns="order")
+        table = table.set_index("method").loc[_ordered(set(table["method"]))].reset_index()
         domain, n_arms, budget = key
         found[str(domain), int(str(n_arms)), int(str(budget))] = table
     return dict(sorted(found.items(), key=lambda item: item[0][1]))
@@ -182,12 +181,12 @@ def _reward_table(rewards: dict[Setting, pd.DataFrame]) -> pd.DataFrame:
             row[label(method)] = f"{reward:.2f} ± {error:.2f}"
         rows[title(setting)] = row
     table = pd.DataFrame(rows).T.fillna("")
-    return table[["seeds", *(label(m) for m in _ordered(rewards))]]
+    methods = {method for table in rewards.values() for method in table["method"]}
+    return table[["seeds", *map(label, _ordered(methods))]]
 
 
-def _ordered(rewards: dict[Setting, pd.DataFrame]) -> list[str]:
-    """Return all methods, in the order in which they are shown everywhere."""
-    found = {method for table in rewards.values() for method in table["method"]}
+def _ordered(found: set[str]) -> list[str]:
+    """Return methods in the order in which they are shown everywhere."""
     known = [method for method in [*BASELINES, *LEARNERS] if method in found]
     return [*known, *sorted(found - set(known))]
 
@@ -219,10 +218,10 @@ def _exact_section(results: pd.DataFrame) -> _Section:
         title((domain, n_arms, budget))
         for domain, n_arms, budget in small[["domain", "J", "B"]].itertuples(index=False)
     ]
-    small["method"] = small["method"].map(label)
     table = small.pivot_table("share", "instance", "method", "mean", sort=False)
+    table = table[_ordered(set(table))].rename(columns=label)
     table["smallest of SEQUOIA"] = (
-        small[small["method"] == label(REFERENCE)].groupby("instance")["share"].min()
+        small[small["method"] == REFERENCE].groupby("instance")["share"].min()
     )
     return _Section(
         "Share of the exact optimum",
@@ -239,9 +238,9 @@ def _cost_sections(results: pd.DataFrame) -> list[_Section]:
             title((domain, n_arms, budget))
             for domain, n_arms, budget in results[["domain", "J", "B"]].itertuples(index=False)
         ],
-        method=results["method"].map(label),
     )
     decisions = named.pivot_table("ms_per_decision", "instance", "method", sort=False)
+    decisions = decisions[_ordered(set(decisions))].rename(columns=label)
     sections = [
         _Section(
             "Milliseconds a decision",
@@ -257,7 +256,7 @@ def _cost_sections(results: pd.DataFrame) -> list[_Section]:
         table["known already"] = [
             f"{share:.0%}" for share in mean["cache_hits"] / mean["argmax_lookups"]
         ]
-        table.index = pd.Index([f"{instance}: {method}" for instance, method in mean.index])
+        table.index = pd.Index([f"{instance}: {label(method)}" for instance, method in mean.index])
         sections.append(_Section("Training", "Mean over seeds.", table))
     return sections
 

@@ -389,7 +389,7 @@ def test_use_takes_over_the_weights_of_another_network():
     agent, other = DQNAgent(env, SMALL, seed=0), DQNAgent(env, SMALL, seed=1)
     state = np.array([0, 1, 2, 3])
     agent.act(state)
-    agent.use(other.network)
+    agent.use(other.network.state_dict())
     np.testing.assert_array_equal(agent.act(state), other.act(state))
     for a, b in zip(agent.network.parameters(), other.network.parameters(), strict=True):
         assert torch.equal(a, b)
