@@ -1,6 +1,6 @@
 """Policies to compare with."""
 
-from milp_rl.baselines.greedy import GreedyArgmax, GreedyBuilder
+from milp_rl.baselines.greedy import GreedyArgmax
 from milp_rl.baselines.policies import (
     IterativeDQNPolicy,
     IterativeMyopicPolicy,
@@ -14,7 +14,6 @@ from milp_rl.baselines.whittle import WhittlePolicy, whittle_indices
 
 __all__ = [
     "GreedyArgmax",
-    "GreedyBuilder",
     "IterativeDQNPolicy",
     "IterativeMyopicPolicy",
     "MyopicPolicy",

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.argmax_solver import ArgmaxSolver
-from milp_rl.baselines.greedy import GreedyArgmax, GreedyBuilder
+from milp_rl.baselines.greedy import GreedyArgmax
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.greedy import GreedyBuilder
 from milp_rl.formulations.network import FloatArray, Network
 
 
@@ -153,7 +154,7 @@ class MyopicPolicy:
 class IterativeMyopicPolicy:
     """Builds an action greedily on the expected reward of the next step.
 
-    See :mod:`milp_rl.baselines.greedy`.
+    See :mod:`milp_rl.formulations.actions.greedy`.
 
     Parameters
     ----------
@@ -191,7 +192,7 @@ class IterativeMyopicPolicy:
 class IterativeDQNPolicy:
     """Builds an action greedily on a Q-network, one addition at a time.
 
-    See :mod:`milp_rl.baselines.greedy`.
+    See :mod:`milp_rl.formulations.actions.greedy`.
 
     Parameters
     ----------
