@@ -14,11 +14,12 @@ from milp_rl.formulations.bounds import Strength
 from milp_rl.formulations.compact import Formulation
 from milp_rl.formulations.network import FloatArray, Network, check_vector
 from milp_rl.solvers.base import ArgmaxResult, SolveOptions
+from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.milp import MilpArgmax
 from milp_rl.solvers.model import milp_solver
 
-SolverName = Literal["auto", "highs", "gurobi", "enumeration"]
+SolverName = Literal["auto", "highs", "gurobi", "branch_and_bound", "enumeration"]
 
 _AUTO_ACTIONS = 30_000
 _AUTO_DRAWS = 500
@@ -39,8 +40,9 @@ class ArgmaxSolver:
     space
         The feasible actions.
     solver
-        ``"highs"``, ``"gurobi"``, ``"enumeration"``, or ``"auto"``: enumeration for at most 30,000
-        feasible actions, otherwise HiGHS.
+        ``"highs"``, ``"gurobi"``, ``"branch_and_bound"`` (without a MILP solver, states of a batch
+        together), ``"enumeration"``, or ``"auto"``: enumeration for at most 30,000 feasible
+        actions, otherwise HiGHS.
     formulation
         ``"bigm"`` or ``"partition"``.
     partitions
@@ -96,11 +98,13 @@ class ArgmaxSolver:
                 f" {space.n_actions} actions"
             )
         self.state_dim = ir.n_inputs - space.n_actions
-        self._backend: MilpArgmax | EnumerationArgmax
+        self._backend: MilpArgmax | EnumerationArgmax | BranchAndBoundArgmax
         if solver == "auto":
             solver = "enumeration" if _is_small(space) else "highs"
         if solver == "enumeration":
             self._backend = EnumerationArgmax(ir, space)
+        elif solver == "branch_and_bound":
+            self._backend = BranchAndBoundArgmax(ir, space)
         elif solver in ("highs", "gurobi"):
             self._backend = MilpArgmax(
                 ir,
@@ -113,7 +117,8 @@ class ArgmaxSolver:
             )
         else:
             raise ValueError(
-                f"solver must be 'auto', 'highs', 'gurobi' or 'enumeration', got {solver!r}"
+                "solver must be 'auto', 'highs', 'gurobi', 'branch_and_bound' or 'enumeration',"
+                f" got {solver!r}"
             )
 
     def update(self, network: Any) -> None:
@@ -152,27 +157,41 @@ class ArgmaxSolver:
         CertificationError
             If the solver's answer is proven wrong and solving more tightly does not mend it.
         """
-        options = self.options
-        if gap is not None:
-            options = replace(options, gap=gap)
-        if time_limit is not None:
-            options = replace(options, time_limit=time_limit)
         first = None if start is None else self.space.check_action(start)
-        result = self._backend.solve(self._checked(state), options, first)
-        if self.sense == "minimize":
-            return replace(result, value=-result.value, bound=-result.bound)
-        return result
+        options = self._limited(gap, time_limit)
+        return self._turned(self._backend.solve(self._checked(state), options, first))
 
     __call__ = solve
 
     def solve_batch(
         self, states: ArrayLike, *, gap: float | None = None, time_limit: float | None = None
     ) -> list[ArgmaxResult]:
-        """Solve for every row of ``states``, shape (batch, state_dim), in order."""
+        """Solve for every row of ``states``, shape (batch, state_dim), in order.
+
+        Branch and bound searches all of them together, with one time limit.
+        """
         batch = np.asarray(states, dtype=np.float64)
         if batch.ndim != 2:
             raise ValueError(f"states must have shape (batch, {self.state_dim}), got {batch.shape}")
+        if isinstance(self._backend, BranchAndBoundArgmax):
+            checked = np.array([self._checked(s) for s in batch]).reshape(-1, self.state_dim)
+            results = self._backend.solve_batch(checked, self._limited(gap, time_limit))
+            return [self._turned(result) for result in results]
         return [self.solve(state, gap=gap, time_limit=time_limit) for state in batch]
+
+    def _limited(self, gap: float | None, time_limit: float | None) -> SolveOptions:
+        options = self.options
+        if gap is not None:
+            options = replace(options, gap=gap)
+        if time_limit is not None:
+            options = replace(options, time_limit=time_limit)
+        return options
+
+    def _turned(self, result: ArgmaxResult) -> ArgmaxResult:
+        """Return the result in the sense that was asked for."""
+        if self.sense == "minimize":
+            return replace(result, value=-result.value, bound=-result.bound)
+        return result
 
     def _checked(self, state: ArrayLike) -> FloatArray:
         s = check_vector(state, "state")

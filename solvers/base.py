@@ -11,6 +11,7 @@ the model was built with, as it would with a wrong ``linear_max`` in a block of 
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -26,6 +27,9 @@ Status = Literal["optimal", "feasible", "infeasible", "no_solution", "error"]
 
 TOLERANCE = 1e-6
 """Values that differ by at most this, relative to ``max(1, |value|)``, count as equal."""
+
+_SAMPLE_SIZE = 256
+_SAMPLE_SECONDS = 0.05
 
 
 class CertificationError(RuntimeError):
@@ -250,6 +254,26 @@ def certify(
                 f" bound {bound!r}"
             ]
     return []
+
+
+def draw_sample(space: ActionSpace) -> ActionArray:
+    """Draw the feasible actions that every answer for the space is tested with.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (any, n_actions); few where drawing takes long, none from an empty space.
+    """
+    rng = np.random.default_rng(0)
+    rows: list[ActionArray] = []
+    deadline = time.perf_counter() + _SAMPLE_SECONDS
+    try:
+        while len(rows) < _SAMPLE_SIZE and time.perf_counter() < deadline:
+            rows.extend(space.sample(rng, maximal=bool(len(rows) % 2)))
+    except ValueError:  # nothing feasible to sample
+        rows = []
+    feasible = [row for row in rows if not space.violations(row)]
+    return np.array(feasible, dtype=np.int8).reshape(-1, space.n_actions)
 
 
 def check_bounds(problem: ArgmaxProblem, bounds: Bounds, sample: ActionArray) -> None:

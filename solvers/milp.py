@@ -35,6 +35,7 @@ from milp_rl.solvers.base import (
     SolveOptions,
     certify,
     check_bounds,
+    draw_sample,
     relative_gap,
 )
 
@@ -42,8 +43,6 @@ logger = logging.getLogger(__name__)
 
 _SEEDS = 5
 _MAX_CUTS = 50
-_SAMPLE_SIZE = 256
-_SAMPLE_SECONDS = 0.05
 
 
 class MilpArgmax:
@@ -90,7 +89,7 @@ class MilpArgmax:
         self.partitions = partitions
         self.one_sided = one_sided
         self._base = space.linear_model
-        self._sample = _sample(space)
+        self._sample = draw_sample(space)
         self._strength: Strength = bounds
         self._propagator: BoundPropagator | None = None
 
@@ -327,20 +326,6 @@ class _Run:
         value = self.problem.value(action)
         if value > self.value:
             self.action, self.value = action, value
-
-
-def _sample(space: ActionSpace) -> ActionArray:
-    """Draw the feasible actions that every answer for the space is tested with."""
-    rng = np.random.default_rng(0)
-    rows: list[ActionArray] = []
-    deadline = time.perf_counter() + _SAMPLE_SECONDS
-    try:
-        while len(rows) < _SAMPLE_SIZE and time.perf_counter() < deadline:
-            rows.extend(space.sample(rng, maximal=bool(len(rows) % 2)))
-    except ValueError:  # nothing feasible to sample
-        rows = []
-    feasible = [row for row in rows if not space.violations(row)]
-    return np.array(feasible, dtype=np.int8).reshape(-1, space.n_actions)
 
 
 def _without(model: LinearModel, action: ActionArray) -> LinearModel:

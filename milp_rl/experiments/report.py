@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -148,7 +149,7 @@ def gain_table(rewards: dict[Setting, pd.DataFrame]) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame()
     gains = pd.DataFrame(rows).T
-    gains = gains[_ordered(set(gains))]
+    gains = gains[_ordered(gains.columns)]
     gains["mean without null"] = gains.drop(columns="null", errors="ignore").mean(axis=1)
     gains.loc["mean"] = gains.mean()
     return gains
@@ -167,7 +168,7 @@ def _rewards(results: pd.DataFrame) -> dict[Setting, pd.DataFrame]:
                 "seeds": by_method.size(),
             }
         ).reset_index()
-        table = table.set_index("method").loc[_ordered(set(table["method"]))].reset_index()
+        table = table.set_index("method").loc[_ordered(table["method"])].reset_index()
         domain, n_arms, budget = key
         found[str(domain), int(str(n_arms)), int(str(budget))] = table
     return dict(sorted(found.items(), key=lambda item: item[0][1]))
@@ -185,8 +186,9 @@ def _reward_table(rewards: dict[Setting, pd.DataFrame]) -> pd.DataFrame:
     return table[["seeds", *map(label, _ordered(methods))]]
 
 
-def _ordered(found: set[str]) -> list[str]:
+def _ordered(methods: Iterable[Any]) -> list[str]:
     """Return methods in the order in which they are shown everywhere."""
+    found = set(map(str, methods))
     known = [method for method in [*BASELINES, *LEARNERS] if method in found]
     return [*known, *sorted(found - set(known))]
 
@@ -219,7 +221,7 @@ def _exact_section(results: pd.DataFrame) -> _Section:
         for domain, n_arms, budget in small[["domain", "J", "B"]].itertuples(index=False)
     ]
     table = small.pivot_table("share", "instance", "method", "mean", sort=False)
-    table = table[_ordered(set(table))].rename(columns=label)
+    table = table[_ordered(table.columns)].rename(columns=label)
     table["smallest of SEQUOIA"] = (
         small[small["method"] == REFERENCE].groupby("instance")["share"].min()
     )
@@ -240,7 +242,7 @@ def _cost_sections(results: pd.DataFrame) -> list[_Section]:
         ],
     )
     decisions = named.pivot_table("ms_per_decision", "instance", "method", sort=False)
-    decisions = decisions[_ordered(set(decisions))].rename(columns=label)
+    decisions = decisions[_ordered(decisions.columns)].rename(columns=label)
     sections = [
         _Section(
             "Milliseconds a decision",

@@ -26,7 +26,7 @@ def brute_force(q_network, space, state):
     return values.min(), values.max()
 
 
-@pytest.mark.parametrize("solver", ["highs", "gurobi", "enumeration"])
+@pytest.mark.parametrize("solver", ["highs", "gurobi", "branch_and_bound", "enumeration"])
 def test_argmax_and_argmin_agree_with_torch_on_every_action(solver, q_network):
     space = mr.BudgetTopK(n_actions=6, k=3)
     lowest, highest = brute_force(q_network, space, STATE)
@@ -108,7 +108,7 @@ def test_a_network_of_actions_alone_takes_an_empty_state():
         ({"state": [[0.0, 1.0, 2.0]]}, "state must have one dimension"),
         ({"space": mr.BudgetTopK(20, 5)}, "takes 9 inputs, .* has 20 actions"),
         ({"space": [1, 2]}, "space must be an ActionSpace, got list"),
-        ({"solver": "cplex"}, "'highs', 'gurobi' or 'enumeration', got 'cplex'"),
+        ({"solver": "cplex"}, "'branch_and_bound' or 'enumeration', got 'cplex'"),
         ({"formulation": "hull"}, "'bigm' or 'partition', got 'hull'"),
         ({"bounds": "crown"}, "'interval', 'linear' or 'lp', got 'crown'"),
         ({"gap": -1}, "gap must be a nonnegative number, got -1"),

@@ -18,6 +18,7 @@ from milp_rl.formulations.actions import (
 )
 from milp_rl.formulations.network import Network
 from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.gurobi import GurobiSolver
 from milp_rl.solvers.highs import HighsSolver
@@ -77,6 +78,13 @@ def test_all_solvers_give_the_brute_force_optimum(seed, random_network, trained_
         assert result.value == network.at_state(state).forward(result.action)[0]
         assert result.value == pytest.approx(best.value, rel=1e-6, abs=1e-6)
         assert result.bound >= best.value - 1e-9
+    # and without any MILP solver
+    native = BranchAndBoundArgmax(network, space).solve(state, EXACT)
+    assert native.status == "optimal"
+    assert space.violations(native.action) == []
+    assert native.value == network.at_state(state).forward(native.action)[0]
+    assert native.value == pytest.approx(best.value, rel=1e-6, abs=1e-6)
+    assert native.bound >= best.value - 1e-9
 
 
 @pytest.mark.slow
@@ -93,6 +101,7 @@ def test_solvers_agree_at_the_size_of_the_published_bandits(seed, trained_networ
         for solver in SOLVERS
         for formulation in ("bigm", "partition")
     }
+    values["native", ""] = BranchAndBoundArgmax(network, space).solve(state, EXACT).value
     first = next(iter(values.values()))
     assert values == pytest.approx(dict.fromkeys(values, first), rel=1e-6, abs=1e-6)
 
@@ -115,9 +124,13 @@ def test_values_of_any_scale_are_solved_exactly(scale, shift, seed, random_netwo
     space = BudgetTopK(6, 3)
     state = rng.normal(size=2)
     best = EnumerationArgmax(network, space).solve(state, EXACT)
-    result = MilpArgmax(network, space, SOLVERS["highs"]).solve(state, EXACT)
-    assert result.status == "optimal"
-    assert result.value == pytest.approx(best.value, rel=2e-6, abs=2e-6)
+    for solver in (
+        MilpArgmax(network, space, SOLVERS["highs"]),
+        BranchAndBoundArgmax(network, space),
+    ):
+        result = solver.solve(state, EXACT)
+        assert result.status == "optimal"
+        assert result.value == pytest.approx(best.value, rel=2e-6, abs=2e-6)
 
 
 def test_an_answer_depends_on_nothing_solved_before(random_network):
