@@ -31,16 +31,15 @@ class Routing(ActionSpace):
     moves along edges, may stay put, and may pass a node several times. In the model
     :math:`x_{uv}` counts how often the walk moves from u to v (in an undirected graph at most
     once: of two moves along an edge, one can be turned around). It leaves every node as often as
-    it enters it, and for each node v that may be chosen a flow of its own, over moves of the walk,
-    connects v with the depot:
+    it enters it, and a flow f over its moves brings one unit from the depot to every chosen node,
+    so that all of them are on one walk. With m the largest number of chosen nodes,
 
     .. math:: \sum_u x_{uv} = \sum_u x_{vu}, \quad \sum_{uv} x_{uv} \le L, \quad
-              f^v \le x, \quad \sum_u f^v_{uw} - \sum_u f^v_{wu} = a_v [w = v]
-              \; (w \ne depot).
+              f_{uv} \le m\, x_{uv}, \quad a_v \le \sum_u x_{uv}, \quad
+              \sum_u f_{uv} - \sum_u f_{vu} = a_v \; (v \ne depot).
 
-    One flow a node makes a large model of a tight relaxation, which is solved a hundred times
-    faster than a walk indexed by time. ``linear_max`` is a relaxation: the best nodes that can be
-    visited at all (with every node held at one, in either order).
+    ``linear_max`` is a relaxation: the best nodes that can be visited at all (with every node held
+    at one, in either order).
 
     Parameters
     ----------
@@ -141,39 +140,33 @@ class Routing(ActionSpace):
         )
 
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
-        """Write the walk as counted moves and a flow for each node; see the class."""
-        distance, depot, length = self._distance, self._depot, self.max_length
-        out, back = distance[depot], distance[:, depot]
+        """Write the walk as counted moves and a flow; see the class."""
+        depot, length = self._depot, self.max_length
+        out, back = self._distance[depot], self._distance[:, depot]
         moves = [(u, v) for u, v in self._arcs if out[u] + 1 + back[v] <= length]
         directed = self.graph.is_directed()
         kind = pyo.NonNegativeIntegers if directed else pyo.Binary
+        most = self._cover.k
         block.moves = pyo.Var(moves, domain=kind, bounds=(0, length if directed else 1))
-        block.balance = pyo.ConstraintList()
-        for leaving, entering in _incident(moves).values():
-            block.balance.add(_total(block.moves, entering) == _total(block.moves, leaving))
+        block.flow = pyo.Var(moves, bounds=(0, most))
+        block.walk = pyo.ConstraintList()
+        for move in moves:
+            block.walk.add(block.flow[move] <= most * block.moves[move])
         if moves:
-            block.length = pyo.Constraint(expr=_total(block.moves, moves) <= length)
-        block.visit = pyo.ConstraintList()
-        block.flow = pyo.Var(pyo.Any, dense=False, bounds=(0, 1))
-        for action, v, round_trip in zip(
-            actions, self._node_of.tolist(), self._round_trip, strict=True
-        ):
-            if round_trip > length:
-                block.visit.add(action <= 0)
-            elif v != depot:
-                used = [
-                    (u, w)
-                    for u, w in moves
-                    if u != v and w != depot and out[u] + 1 + distance[w, v] + back[v] <= length
-                ]
-                for move in used:
-                    block.visit.add(block.flow[v, *move] <= block.moves[move])
-                for w, (leaving, entering) in _incident(used).items():
-                    if w != depot:
-                        net = _total(block.flow, [(v, *move) for move in entering]) - _total(
-                            block.flow, [(v, *move) for move in leaving]
-                        )
-                        block.visit.add(net == (action if w == v else 0))
+            block.walk.add(_total(block.moves, moves) <= length)
+        chosen = dict(zip(self._node_of.tolist(), actions, strict=True))
+        incident = _incident(moves)
+        for v, (leaving, entering) in incident.items():
+            visits = _total(block.moves, entering)
+            block.walk.add(visits == _total(block.moves, leaving))
+            if v != depot:
+                action = chosen.get(v, 0)
+                block.walk.add(_total(block.flow, entering) - _total(block.flow, leaving) == action)
+                if v in chosen:
+                    block.walk.add(action <= visits)
+        for v, action in chosen.items():
+            if v != depot and v not in incident:
+                block.walk.add(action <= 0)
         if self.budget is not None:
             block.budget = pyo.Constraint(expr=pyo.quicksum(actions) <= self.budget)
 
