@@ -44,17 +44,28 @@ class LinearOracle:
     ) -> FloatArray:
         """Maximise each row of ``coefficients`` over the relaxation; ``-inf`` if infeasible."""
         with self._lock:
-            return self._maxima(coefficients, fixed_one, fixed_zero)
+            return self._solve(coefficients, fixed_one, fixed_zero)[0]
 
-    def _maxima(
+    def maximizers(
+        self,
+        coefficients: FloatArray,
+        fixed_one: NDArray[np.bool_] | None = None,
+        fixed_zero: NDArray[np.bool_] | None = None,
+    ) -> FloatArray:
+        """Return the maximiser of each row, shape (batch, n_actions); zeros if infeasible."""
+        with self._lock:
+            return self._solve(coefficients, fixed_one, fixed_zero)[1]
+
+    def _solve(
         self,
         coefficients: FloatArray,
         fixed_one: NDArray[np.bool_] | None,
         fixed_zero: NDArray[np.bool_] | None,
-    ) -> FloatArray:
+    ) -> tuple[FloatArray, FloatArray]:
         n = self.n_actions
         highs = self._relaxation
         result = np.empty(len(coefficients))
+        points = np.zeros((len(coefficients), n))
         for i, row in enumerate(coefficients):
             lower = self._lower if fixed_one is None else np.maximum(self._lower, fixed_one[i])
             upper = self._upper if fixed_zero is None else np.minimum(self._upper, ~fixed_zero[i])
@@ -69,9 +80,10 @@ class LinearOracle:
             elif status == highspy.HighsModelStatus.kOptimal:
                 value = highs.getInfo().objective_function_value
                 result[i] = value + 1e-6 * (1.0 + abs(value))  # cover the LP's own tolerance
+                points[i] = highs.getSolution().col_value[:n]
             else:  # fall back to the box, which is always valid
                 result[i] = np.where(row > 0, upper, lower)[row != 0] @ row[row != 0]
-        return result
+        return result, np.clip(points, 0.0, 1.0)
 
     def feasible(self, fixed_one: NDArray[np.bool_]) -> bool:
         """Whether the block (with integrality) has a point with these actions at one."""

@@ -185,6 +185,30 @@ class ActionSpace(ABC):
         c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
         return self._oracle.maxima(c, one, zero)
 
+    def maximizers(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Return a point behind each value of :meth:`linear_max`, fractional in a relaxation.
+
+        Branch and bound takes them for directions in which to tighten a bound and for candidates,
+        which it checks: nothing depends on their being right.
+
+        Parameters
+        ----------
+        coefficients, fixed_one, fixed_zero
+            As for :meth:`linear_max`.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (batch, n_actions), in [0, 1]; anything where the fixings leave no action.
+        """
+        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+        return self._oracle.maximizers(c, one, zero)
+
     def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
         """Draw random feasible actions.
 

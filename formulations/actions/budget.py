@@ -12,7 +12,7 @@ import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
-from milp_rl.formulations.actions.knapsack import fractional_knapsack
+from milp_rl.formulations.actions.knapsack import fractional_knapsack, knapsack_fractions
 from milp_rl.formulations.network import FloatArray, check_vector
 
 _TOLERANCE = 1e-9
@@ -176,6 +176,27 @@ class BudgetTopK(ActionSpace):
         if one is not None and zero is not None:
             bound[(one & zero).any(axis=1)] = -np.inf
         return np.asarray(bound)
+
+    def maximizers(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Take the best k, or the items of the fractional knapsack where that bound is smaller."""
+        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+        rank = c if one is None else np.where(one, np.inf, c)
+        if zero is not None:
+            rank = np.where(zero, -np.inf, rank)
+        best = np.argsort(-rank, axis=1)[:, : self.k]
+        x = np.zeros_like(c)
+        chosen = np.take_along_axis(rank, best, axis=1)
+        np.put_along_axis(x, best, chosen > (-np.inf if self.exactly else 0.0), axis=1)
+        if self.costs is not None and self.budget is not None:
+            fractions, _ = knapsack_fractions(c, self.costs, self.budget, one, zero)
+            smaller = (c * fractions).sum(axis=1) < (c * x).sum(axis=1)
+            x[smaller] = fractions[smaller]
+        return x
 
     def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
         """Return the unchosen actions that still fit count and budget."""

@@ -11,7 +11,7 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.class_counts import ClassCounts
 from milp_rl.formulations.actions.packing import (
@@ -235,10 +235,26 @@ class Capacity(ActionSpace):
         c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
         if self._class_counts is not None:
             return self._class_counts.maxima(c, one, zero)
+        return self._relaxation.linear_max(c, one, self._with_never(zero, c))
+
+    def maximizers(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Return an action that attains ``linear_max``, or that of the relaxation."""
+        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+        if self._class_counts is not None:
+            return self._class_counts.maximizers(c, one, zero)
+        return self._relaxation.maximizers(c, one, self._with_never(zero, c))
+
+    def _with_never(self, zero: BoolArray | None, c: FloatArray) -> BoolArray | None:
+        """Add the arms that no worker can take to those held at zero."""
         never = self._class_of < 0
-        if never.any():
-            zero = np.broadcast_to(never, c.shape) if zero is None else zero | never
-        return self._relaxation.linear_max(c, one, zero)
+        if not never.any():
+            return zero
+        return np.broadcast_to(never, c.shape) if zero is None else zero | never
 
     def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
         """Draw random feasible actions: arms in random order, each to a random worker with room.

@@ -76,6 +76,66 @@ class ClassCounts:
         numpy.ndarray
             Shape (batch,); ``-inf`` where no feasible action agrees with the fixings.
         """
+        table, base = self._prefix_sums(coefficients, fixed_one, fixed_zero)
+        if not self._rows or not len(base):
+            return base
+        return np.asarray(self._levels(table)[0].max(axis=0) + base)
+
+    def maximizers(
+        self,
+        coefficients: FloatArray,
+        fixed_one: NDArray[np.bool_] | None,
+        fixed_zero: NDArray[np.bool_] | None,
+    ) -> FloatArray:
+        """Return an action that attains each maximum, shape (batch, n_actions)."""
+        batch, n = coefficients.shape
+        rank = np.zeros((batch, n + 1))
+        rank[:, :n] = coefficients
+        if fixed_zero is not None:
+            rank[:, :n][fixed_zero] = 0.0
+        if fixed_one is not None:
+            rank[:, :n][fixed_one] = np.inf
+        x = np.zeros((batch, n + 1))
+        table, _ = self._prefix_sums(coefficients, fixed_one, fixed_zero)
+        if self._rows and batch:
+            levels = self._levels(table)
+            each = np.arange(batch)
+            node = levels[0].argmax(axis=0)
+            for level, rows in enumerate(self._rows):
+                if level:  # go on to the child that the maximum came from
+                    starts = np.append(self._starts[level - 1], len(rows))
+                    first, end = starts[node], starts[node + 1]
+                    children = first[:, None] + np.arange((end - first).max())
+                    inside = children < end[:, None]
+                    values = levels[level][np.where(inside, children, 0), each[:, None]]
+                    node = first + np.where(inside, values, -np.inf).argmax(axis=1)
+                k, count = np.divmod(rows[node], self._width + 1)
+                members = self._members[k]
+                best = np.argsort(-np.take_along_axis(rank, members, axis=1), axis=1)
+                arms = np.take_along_axis(members, best, axis=1)
+                np.put_along_axis(x, arms, np.arange(self._width) < count[:, None], axis=1)
+        return np.where(rank > 0, x, 0.0)[:, :n]
+
+    def _levels(self, table: FloatArray) -> list[FloatArray]:
+        """Return the best sum below each node of the trie, (nodes, batch) a level, root first."""
+        values = [table[self._rows[-1]]]
+        for rows, starts in zip(self._rows[-2::-1], self._starts[::-1], strict=True):
+            below = values[-1]
+            if len(starts) < len(below):
+                below = np.maximum.reduceat(below, starts, axis=0)
+            values.append(below + table[rows])
+        return values[::-1]
+
+    def _prefix_sums(
+        self,
+        coefficients: FloatArray,
+        fixed_one: NDArray[np.bool_] | None,
+        fixed_zero: NDArray[np.bool_] | None,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the best sum of each number of arms of each class, and what is held at one.
+
+        Shapes (classes * (width + 1), batch) and (batch,); ``-inf`` where that cannot be.
+        """
         batch, n = coefficients.shape
         gains = np.zeros((batch, n + 1))  # the last column pads the classes to one width
         np.maximum(coefficients, 0.0, out=gains[:, :n])
@@ -88,8 +148,8 @@ class ClassCounts:
             base[fixed_one[:, self._never].any(axis=1)] = -np.inf
             if fixed_zero is not None:
                 base[(fixed_one & fixed_zero).any(axis=1)] = -np.inf
-        if not self._n_classes or not batch:
-            return base
+        if not (self._n_classes and batch):
+            return np.zeros((0, batch)), base
         ranked = -np.sort(-gains[:, self._members], axis=2)
         best = np.zeros((batch, self._n_classes, self._width + 1))
         np.cumsum(ranked, axis=2, out=best[:, :, 1:])
@@ -99,13 +159,7 @@ class ClassCounts:
             place = np.arange(self._width + 1) - taken[:, :, None]
             best = np.take_along_axis(best, np.maximum(place, 0), axis=2)
             best[place < 0] = -np.inf
-        table = np.ascontiguousarray(best.reshape(batch, -1).T)
-        value = table[self._rows[-1]]
-        for rows, starts in zip(self._rows[-2::-1], self._starts[::-1], strict=True):
-            if len(starts) < len(value):
-                value = np.maximum.reduceat(value, starts, axis=0)
-            value = value + table[rows]
-        return np.asarray(value.max(axis=0) + base)
+        return np.ascontiguousarray(best.reshape(batch, -1).T), base
 
 
 def maximal_counts_of_rows(rows: IntArray, limits: IntArray, sizes: IntArray) -> IntArray | None:
@@ -150,7 +204,7 @@ def polymatroid_maxima(
     limits: IntArray,
     fixed_one: NDArray[np.bool_] | None,
     fixed_zero: NDArray[np.bool_] | None,
-) -> FloatArray:
+) -> tuple[FloatArray, FloatArray]:
     """Maximise each row of ``coefficients`` over a polymatroid, fractions of arms allowed.
 
     The units taken by the arms of each row sum to at most its limit; where the rows are the
@@ -171,8 +225,9 @@ def polymatroid_maxima(
 
     Returns
     -------
-    numpy.ndarray
-        Shape (batch,); ``-inf`` where the arms held at one exceed a limit.
+    tuple of numpy.ndarray
+        The maxima, shape (batch,), ``-inf`` where the arms held at one exceed a limit; and the
+        part taken of each arm, shape (batch, n_actions).
     """
     density = coefficients / units
     if fixed_zero is not None:
@@ -184,13 +239,15 @@ def polymatroid_maxima(
     uncounted = np.where(rows.T, 0.0, np.inf)  # (n_actions, rows)
     slack = np.tile(limits.astype(np.float64), (len(coefficients), 1))
     value = np.zeros(len(coefficients))
+    x = np.zeros_like(coefficients)
     for arms in order.T[: (density > 0).sum(axis=1).max(initial=0)]:
         room = (slack + uncounted[arms]).min(axis=1, initial=np.inf)
         held = np.isinf(density[batch, arms])
         value[held & (room < units[arms])] = -np.inf
         taken = np.minimum(units[arms], np.maximum(room, 0.0)) * (density[batch, arms] > 0)
         value += coefficients[batch, arms] * taken / units[arms]
+        x[batch, arms] = taken / units[arms]
         slack -= rows.T[arms] * taken[:, None]
     if fixed_one is not None and fixed_zero is not None:
         value[(fixed_one & fixed_zero).any(axis=1)] = -np.inf
-    return value
+    return value, x

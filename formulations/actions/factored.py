@@ -273,27 +273,54 @@ class FactoredValidity(ActionSpace):
         fixed_zero: ArrayLike | None = None,
     ) -> FloatArray:
         """Take each decision-maker's best combination, within one cap at a time."""
+        return self._best_choices(self._worth(coefficients, fixed_one, fixed_zero))[0]
+
+    def maximizers(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Return the combinations behind ``linear_max``."""
+        choice = self._best_choices(self._worth(coefficients, fixed_one, fixed_zero))[1]
+        return self._rows[choice].reshape(len(choice), self.n_actions).astype(np.float64)
+
+    def _best_choices(self, worth: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
+        """Return the smallest bound over the caps, (batch,), and the choices behind it."""
+        batch = np.arange(len(worth))[:, None]
+        people = np.arange(self.n_decision_makers)
+        choice = worth.argmax(axis=2)
+        best = worth[batch, people, choice]
+        bound, chosen = best.sum(axis=1), choice.copy()
+        for j, cap in self._capped:
+            others = np.where(self._rows[:, j] == 1, -np.inf, worth)
+            other = others.argmax(axis=2)
+            without = others[batch, people, other]
+            forced = np.isneginf(without) & np.isfinite(best)
+            spare = cap - forced.sum(axis=1)
+            with np.errstate(invalid="ignore"):
+                gains = np.where(forced, 0.0, best - without)
+            rank = np.argsort(np.argsort(-gains, axis=1, kind="stable"), axis=1)
+            taken = forced | (rank < spare[:, None])
+            capped = np.where(taken, best, without).sum(axis=1)
+            capped[spare < 0] = -np.inf
+            smaller = ~np.isneginf(bound) & (capped < bound)
+            bound = np.where(smaller, capped, bound)
+            chosen[smaller] = np.where(taken, choice, other)[smaller]
+        return bound, chosen
+
+    def _worth(
+        self, coefficients: ArrayLike, fixed_one: ArrayLike | None, fixed_zero: ArrayLike | None
+    ) -> FloatArray:
+        """Value every choice of every decision-maker, shape (batch, decision-makers, choices)."""
         c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
         shape = (len(c), self.n_decision_makers, int(self._starts[-1]))
-        worth = c.reshape(shape) @ self._rows.T.astype(float)  # (batch, decision-maker, choice)
+        worth = c.reshape(shape) @ self._rows.T.astype(float)
         if one is not None:
             worth[(one.reshape(shape) @ (self._rows.T == 0)) > 0] = -np.inf
         if zero is not None:
             worth[(zero.reshape(shape) @ (self._rows.T == 1)) > 0] = -np.inf
-        best = worth.max(axis=2)
-        bound = best.sum(axis=1)
-        for j, cap in self._capped:
-            without = np.where(self._rows[:, j] == 1, -np.inf, worth).max(axis=2)
-            forced = np.isneginf(without) & np.isfinite(best)
-            spare = cap - forced.sum(axis=1)
-            with np.errstate(invalid="ignore"):
-                gains = -np.sort(-np.where(forced, 0.0, best - without), axis=1)
-            taken = np.arange(self.n_decision_makers) < spare[:, None]
-            base = np.where(forced, best, without).sum(axis=1)
-            capped = base + np.where(taken, gains, 0.0).sum(axis=1)
-            capped[spare < 0] = -np.inf
-            bound = np.minimum(bound, np.where(np.isneginf(bound), -np.inf, capped))
-        return np.asarray(bound)
+        return np.asarray(worth)
 
     def completable(self, action: ArrayLike) -> bool:
         """Whether some feasible action contains all ones of ``action``."""

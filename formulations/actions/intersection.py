@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -76,16 +75,38 @@ class Intersection(ActionSpace):
         fixed_zero: ArrayLike | None = None,
     ) -> FloatArray:
         """Return the smallest of the members' bounds."""
+        c, one, zero = self._with_forced(coefficients, fixed_one, fixed_zero)
+        return np.min([member.linear_max(c, one, zero) for member in self.members], axis=0)
+
+    def maximizers(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Return the point of the member whose bound is smallest."""
+        c, one, zero = self._with_forced(coefficients, fixed_one, fixed_zero)
+        tightest = np.argmin([m.linear_max(c, one, zero) for m in self.members], axis=0)
+        x = np.empty_like(c)
+        for i, member in enumerate(self.members):
+            own = tightest == i
+            if own.any():
+                x[own] = member.maximizers(
+                    c[own], None if one is None else one[own], None if zero is None else zero[own]
+                )
+        return x
+
+    def _with_forced(
+        self, coefficients: ArrayLike, fixed_one: ArrayLike | None, fixed_zero: ArrayLike | None
+    ) -> tuple[FloatArray, BoolArray | None, BoolArray | None]:
+        """Check the arguments and hold what one member forces."""
         c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
         forced_one, forced_zero = self._forced
         if forced_one.any():
             one = np.broadcast_to(forced_one, c.shape) if one is None else one | forced_one
         if forced_zero.any():
             zero = np.broadcast_to(forced_zero, c.shape) if zero is None else zero | forced_zero
-        bound = np.full(len(c), math.inf)
-        for member in self.members:
-            bound = np.minimum(bound, member.linear_max(c, one, zero))
-        return bound
+        return c, one, zero
 
     @cached_property
     def _forced(self) -> tuple[BoolArray, BoolArray]:

@@ -244,13 +244,24 @@ class Routing(ActionSpace):
     ) -> FloatArray:
         """Sum the best nodes that can be visited with those held at one."""
         c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
-        if one is None:
-            excluded = np.broadcast_to(self._round_trip > self.max_length, c.shape)
-        else:
-            excluded = (one @ self._apart) | (self._round_trip > self.max_length)
-        if zero is not None:
-            excluded = excluded | zero
-        return self._cover.linear_max(c, one, excluded)
+        return self._cover.linear_max(c, one, self._excluded(c, one, zero))
+
+    def maximizers(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Return the best nodes that can be visited with those held at one."""
+        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+        return self._cover.maximizers(c, one, self._excluded(c, one, zero))
+
+    def _excluded(self, c: FloatArray, one: BoolArray | None, zero: BoolArray | None) -> BoolArray:
+        """Mark what is held at zero or cannot be visited with what is held at one."""
+        excluded = np.broadcast_to(self._round_trip > self.max_length, c.shape)
+        if one is not None:
+            excluded = excluded | (one @ self._apart)
+        return excluded if zero is None else excluded | zero
 
     @cached_property
     def _round_trip(self) -> FloatArray:

@@ -207,16 +207,37 @@ class Scheduling(ActionSpace):
         fixed_zero: ArrayLike | None = None,
     ) -> FloatArray:
         """Maximise over the maximal numbers of arms of each kind, or bound by relaxations."""
+        return self._maximum(coefficients, fixed_one, fixed_zero)[0]
+
+    def maximizers(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Return an action that attains ``linear_max``, or that of the relaxation."""
+        return self._maximum(coefficients, fixed_one, fixed_zero, points=True)[1]
+
+    def _maximum(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None,
+        fixed_zero: ArrayLike | None,
+        points: bool = False,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the maxima and, if asked for, points behind them."""
         c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
         never = self._class_of < 0
         if never.any():
             zero = np.broadcast_to(never, c.shape) if zero is None else zero | never
         rows, limits = self._hall
         if rows is None or limits is None:
-            return self._relaxation.linear_max(c, one, zero)
+            bound = self._relaxation.linear_max(c, one, zero)
+            return bound, self._relaxation.maximizers(c, one, zero) if points else c
         # The best arms within the budget are the maximum wherever they can be served.
         best = self._best_within_budget(c, one, zero)
-        bound: FloatArray = np.where(best, c, 0.0).sum(axis=1)
+        bound = np.where(best, c, 0.0).sum(axis=1)
+        x = best.astype(np.float64)
         counts = (best @ self._indicator).astype(np.intp)
         hard = (counts @ rows.T > limits).any(axis=1)
         if one is not None:
@@ -225,8 +246,8 @@ class Scheduling(ActionSpace):
             c = c[hard]
             one = None if one is None else one[hard]
             zero = None if zero is None else zero[hard]
-            bound[hard] = self._constrained_max(c, one, zero)
-        return bound
+            bound[hard], x[hard] = self._constrained_max(c, one, zero, points)
+        return bound, x
 
     def _best_within_budget(
         self, c: FloatArray, one: BoolArray | None, zero: BoolArray | None
@@ -242,10 +263,11 @@ class Scheduling(ActionSpace):
         return best
 
     def _constrained_max(
-        self, c: FloatArray, one: BoolArray | None, zero: BoolArray | None
-    ) -> FloatArray:
+        self, c: FloatArray, one: BoolArray | None, zero: BoolArray | None, points: bool
+    ) -> tuple[FloatArray, FloatArray]:
         if self._class_counts is not None:
-            return self._class_counts.maxima(c, one, zero)
+            bound = self._class_counts.maxima(c, one, zero)
+            return bound, self._class_counts.maximizers(c, one, zero) if points else c
         rows, limits = self._hall
         assert rows is not None
         assert limits is not None
@@ -253,8 +275,8 @@ class Scheduling(ActionSpace):
         if self.budget is not None and self._equal_needs:  # a truncation of the polymatroid
             counted = np.column_stack([counted, np.ones(self.n_actions, dtype=bool)])
             limits = np.append(limits, self.budget * self.needs[0])
-        bound = polymatroid_maxima(c, self.needs, counted.T, limits, one, zero)
-        return np.minimum(bound, self._relaxation.linear_max(c, one, zero))
+        bound, x = polymatroid_maxima(c, self.needs, counted.T, limits, one, zero)
+        return np.minimum(bound, self._relaxation.linear_max(c, one, zero)), x
 
     def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
         """Add arms in random order while they fit; without ``maximal``, keep a random number."""

@@ -152,8 +152,17 @@ def _check_linear_max(space: ActionSpace, reference: Actions, rng: np.random.Gen
         assert bound.shape == (batch,)
         assert not np.isnan(bound).any()
         assert (bound >= true - 1e-9).all(), "linear_max is below the true maximum"
+        nonempty = np.isfinite(true)
+        points = space.maximizers(coefficients, one, zero)
+        assert points.shape == coefficients.shape
+        assert ((points >= 0) & (points <= 1)).all()
+        assert (points[nonempty][ones[nonempty]] == 1).all()
+        assert (points[nonempty][zeros[nonempty]] == 0).all()
         if space.exact:
             np.testing.assert_allclose(bound, true, rtol=0, atol=1e-9)
+            reached = np.einsum("bn,bn->b", coefficients, points)
+            np.testing.assert_allclose(reached[nonempty], true[nonempty], rtol=0, atol=1e-9)
+            assert all(not space.violations(x) for x in points[nonempty])
         default = ActionSpace.linear_max(space, coefficients, one, zero)
         assert default.shape == (batch,)
         assert (default >= true - 1e-9).all(), "the linear relaxation is below the true maximum"
