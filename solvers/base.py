@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -54,12 +55,15 @@ class SolveOptions:
         Seconds, positive; ``None`` for none.
     threads
         Threads a solve, at least 1.
+    node_limit
+        Branch-and-bound nodes, at least 1; ``None`` for no limit.
     """
 
     gap: float = 0.0
     absolute_gap: float = 0.0
     time_limit: float | None = None
     threads: int = 1
+    node_limit: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("gap", "absolute_gap"):
@@ -70,11 +74,20 @@ class SolveOptions:
             raise ValueError(f"time_limit must be positive seconds or None, got {self.time_limit}")
         if not (isinstance(self.threads, int) and self.threads >= 1):
             raise ValueError(f"threads must be an integer of at least 1, got {self.threads!r}")
+        limit = self.node_limit
+        if limit is not None and not (isinstance(limit, int) and limit >= 1):
+            raise ValueError(f"node_limit must be an integer of at least 1 or None, got {limit!r}")
 
     def closed(self, value: float, bound: float) -> bool:
         """Whether ``bound - value`` is within the requested gap (or the tolerance)."""
-        allowed = max(self.gap * abs(value), self.absolute_gap, tolerance(value))
-        return bound - value <= allowed
+        return bound - value <= self._allowed(value)
+
+    def target(self, value: float) -> float:
+        """Return a bound that is :meth:`closed`, with what rounding may add."""
+        return value + 0.999 * self._allowed(value)
+
+    def _allowed(self, value: float) -> float:
+        return max(self.gap * abs(value), self.absolute_gap, tolerance(value))
 
 
 def tolerance(value: float) -> float:
@@ -216,7 +229,11 @@ class ArgmaxProblem:
 
 
 def certify(
-    problem: ArgmaxProblem, action: ActionArray, bound: float, sample: ActionArray | None = None
+    problem: ArgmaxProblem,
+    action: ActionArray,
+    bound: float,
+    sample: ActionArray | None = None,
+    feasible: Callable[[ActionArray], bool] | None = None,
 ) -> list[str]:
     """Check a claimed solution without the solver.
 
@@ -230,6 +247,8 @@ def certify(
         The claimed bound on the optimal value.
     sample
         Feasible actions to test the bound with, shape (any, n_actions).
+    feasible
+        Remembers what ``violations`` said of other actions.
 
     Returns
     -------
@@ -247,7 +266,7 @@ def certify(
         others = np.concatenate([others, sample])
     values = problem.network.forward(others)[:, 0]
     for i in np.flatnonzero(values > bound + tolerance(bound)):
-        if not problem.space.violations(others[i]):
+        if feasible(others[i]) if feasible else not problem.space.violations(others[i]):
             chosen = np.flatnonzero(others[i]).tolist()
             return [
                 f"the feasible action {chosen} has value {float(values[i])!r}, above the claimed"

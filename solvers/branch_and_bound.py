@@ -1,15 +1,16 @@
-r"""Native exact argmax: best-first branch and bound over action bits, many states at once.
+r"""Native exact argmax: best-first branch and bound, many states at once.
 
-A node holds some actions at one and some at zero. Its bound is the backward linear relaxation of
-the network (:mod:`milp_rl.formulations.bounds`) over the actions of the space that agree with the
-node, maximised by the space's own oracle ``linear_max``; neurons proven on or off in a node stay
-so in everything below it. No MILP solver takes part: the proof of an optimum rests on the oracle
-and on float64 arithmetic alone.
+Nodes are bounded by the relaxed network over the actions that agree with them
+(:mod:`milp_rl.solvers.node_bounds`); no MILP solver takes part, so that the proof of an optimum
+rests on the space's oracle ``linear_max`` and on float64 arithmetic alone. A node is branched on an
+action, or on a neuron: the split is a linear constraint on the action, priced by a multiplier into
+the oracle. Actions without which a node cannot beat the incumbent are held, which often settles
+all of them at the root.
 
 The states of a batch are searched together: each round takes the most promising open nodes of
 every state and bounds all their children in a few array operations. Incumbents come from greedy
-building and one-swap local search, then from the nodes themselves. Where the oracle is only a
-relaxation, what it cannot rule out is decided by ``violations`` once every action is fixed.
+building and one-swap local search, then from the maximisers of the nodes. Where the oracle is only
+a relaxation, what it cannot rule out is decided by ``violations`` once every action is fixed.
 """
 
 from __future__ import annotations
@@ -18,15 +19,14 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
-from milp_rl.formulations.actions.greedy import GreedyBuilder
-from milp_rl.formulations.bounds import BoundPropagator, InfeasibleSetError, relaxation
+from milp_rl.formulations.bounds import BoundPropagator, InfeasibleSetError
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.solvers.base import (
     ArgmaxProblem,
@@ -37,55 +37,56 @@ from milp_rl.solvers.base import (
     certify,
     check_bounds,
     draw_sample,
-    neighbourhood,
     relative_gap,
 )
+from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.node_bounds import Maximum, NodeBounds, Nodes
 
-_NODES_A_ROUND = 8  # of one state
-_MARGIN = 1e-9
-_TIE = 1e-6
+IntArray = NDArray[np.intp]
+
+_NODES_A_ROUND = 64
+_PASSES = 3  # of tightening and holding actions, in one node
+_SLACK = 0.7  # actions are tried again once the slack is less than this part of the last one
+_DOUBT = 0.3  # part of the slack that must be due to neurons to branch for their sake
+_TIE = 1e-3
+_CLEAR = 8.0  # times as promising, a neuron is branched on without trying an action
+_USEFUL = 0.01  # part of the slack that both halves of a neuron should gain
+_EAGERNESS = 0.5  # to branch on neurons, at first; it doubles or halves with success
 
 
-@dataclass(frozen=True, eq=False)
-class _Nodes:
-    """A batch of nodes, one a row: what is held, bounds of neurons and value, next branching."""
+@dataclass(frozen=True)
+class _Branching:
+    """How to divide a node: at an action or a neuron (-1: not), or whichever proves better."""
 
-    state: NDArray[np.intp]
-    one: BoolArray
-    zero: BoolArray
-    lower: tuple[FloatArray, ...]
-    upper: tuple[FloatArray, ...]
-    bound: FloatArray
-    branch: NDArray[np.intp]
+    action: int
+    neuron: int
 
 
 @dataclass
 class _Search:
-    """The search of one state: best action, open nodes as (-bound, age, batch, row)."""
+    """The search of one state: best action, open nodes as (-bound, age, row in the pool)."""
 
     problem: ArgmaxProblem
     unstable: int
     action: ActionArray | None = None
     value: float = -math.inf
-    open: list[tuple[float, int, _Nodes, int]] = field(default_factory=list)
+    open: list[tuple[float, int, int, _Branching]] = field(default_factory=list)
     closed_bound: float = -math.inf
     nodes: int = 0
+    eagerness: float = _EAGERNESS
 
-    @property
     def bound(self) -> float:
         """Nothing left open or closed within the gap is better than this."""
         highest = -self.open[0][0] if self.open else -math.inf
         return max(self.value, self.closed_bound, highest)
 
-    def done(self, bound: float, options: SolveOptions) -> bool:
-        """Whether a node of this bound need not be searched."""
-        if self.action is None:
-            return bound == -math.inf
-        return options.closed(self.value, bound)
+    def target(self, options: SolveOptions) -> float:
+        """Return the bound at which a node need not be searched."""
+        return -math.inf if self.action is None else options.target(self.value)
 
 
 class BranchAndBoundArgmax:
-    """Exact argmax by branch and bound over action bits.
+    """Exact argmax by branch and bound.
 
     Parameters
     ----------
@@ -100,7 +101,7 @@ class BranchAndBoundArgmax:
     def __init__(self, network: Network, space: ActionSpace) -> None:
         self.network = network
         self.space = space
-        self._greedy = GreedyBuilder(space)
+        self._incumbents = Incumbents(space)
         self._sample = draw_sample(space)
         self._propagator: BoundPropagator | None = None
 
@@ -114,10 +115,13 @@ class BranchAndBoundArgmax:
         self, state: FloatArray, options: SolveOptions, start: ActionArray | None = None
     ) -> ArgmaxResult:
         """Solve for one state; see :meth:`solve_batch`."""
-        return self.solve_batch(state[None], options, start)[0]
+        return self.solve_batch(state[None], options, [start])[0]
 
     def solve_batch(
-        self, states: FloatArray, options: SolveOptions, start: ActionArray | None = None
+        self,
+        states: FloatArray,
+        options: SolveOptions,
+        starts: Sequence[ActionArray | None] | None = None,
     ) -> list[ArgmaxResult]:
         """Solve for several states together.
 
@@ -126,9 +130,9 @@ class BranchAndBoundArgmax:
         states
             Shape (batch, state_dim).
         options
-            Gaps; a time limit is for the whole batch.
-        start
-            A feasible action to start from, in all states.
+            Gaps; a time limit is for the whole batch, a node limit for each state.
+        starts
+            A feasible action to start from for each state, or ``None`` for it.
 
         Raises
         ------
@@ -153,102 +157,36 @@ class BranchAndBoundArgmax:
         ]
         for i, search in enumerate(searches):
             check_bounds(search.problem, bounds.at(i), self._sample)
-        self._find_incumbents(searches, states, start)
-        nothing = np.zeros((len(states), self.space.n_actions), dtype=bool)
-        tree = _Tree(self.network, self.space, states)
-        each = np.arange(len(states))
-        root = _Nodes(
-            each,
-            nothing,
-            nothing,
-            bounds.lower,
-            bounds.upper,
-            bounds.output_upper[:, 0],
-            np.zeros_like(each),
-        )
-        ages = itertools.count(0, -1)  # of equal bounds the newest first: the search dives
-        self._sort_in(searches, tree.bounded(root), options, ages)
-        while not options.time_limit or time.perf_counter() - begin < options.time_limit:
-            taken = [pair for search in searches for pair in _most_promising(search, options)]
-            if not taken:
-                break
-            self._sort_in(searches, tree.bounded(_branched(taken)), options, ages)
+        tree = _Tree(self.network, self.space, states, searches, options, self._incumbents)
+        tree.find_incumbents(starts)
+        tree.expand(Nodes.roots(bounds, self.space.n_actions))
+        deadline = begin + (options.time_limit or math.inf)
+        while time.perf_counter() < deadline and tree.branch():
+            pass
         seconds = (time.perf_counter() - begin) / len(states)
         return [self._result(search, options, seconds) for search in searches]
-
-    def _find_incumbents(
-        self, searches: list[_Search], states: FloatArray, start: ActionArray | None
-    ) -> None:
-        """Give every search a first action: the start, and one built greedily."""
-
-        def values(rows: NDArray[np.intp], actions: ActionArray) -> FloatArray:
-            return self.network.forward(np.concatenate([actions, states[rows]], axis=1))[:, 0]
-
-        try:
-            built = self._greedy.build(values, len(searches))
-        except RuntimeError:  # building gets stuck; the search finds what there is
-            built = np.zeros((0, self.space.n_actions), dtype=np.int8)
-        for i, search in enumerate(searches):
-            if start is not None:
-                violations = self.space.violations(start)
-                if violations:
-                    raise ValueError(f"the start is not feasible: {'; '.join(violations)}")
-                self._offer(search, start)
-            if len(built):
-                self._offer(search, built[i])
-
-    def _offer(self, search: _Search, action: ActionArray) -> None:
-        """Climb from a feasible action to one that no flip or swap improves."""
-        value = search.problem.value(action)
-        if value <= search.value:
-            return
-        best: ActionArray | None = action
-        while best is not None:
-            search.action, search.value = best.copy(), search.problem.value(best)
-            others = neighbourhood(best)
-            values = search.problem.network.forward(others)[:, 0]
-            better = np.flatnonzero(values > search.value + _MARGIN * (1 + abs(search.value)))
-            ranked = better[np.argsort(-values[better])]
-            best = next((others[i] for i in ranked if not self.space.violations(others[i])), None)
-
-    def _sort_in(
-        self,
-        searches: list[_Search],
-        nodes: _Nodes,
-        options: SolveOptions,
-        ages: Iterator[int],
-    ) -> None:
-        """Close the nodes that are decided, and open the others."""
-        free = np.asarray(~(nodes.one | nodes.zero).all(axis=1))
-        for i, (state, bound) in enumerate(zip(nodes.state, nodes.bound.tolist(), strict=True)):
-            search = searches[state]
-            search.nodes += 1
-            if search.done(bound, options):
-                search.closed_bound = max(search.closed_bound, bound)
-                continue
-            action = nodes.one[i].astype(np.int8)
-            feasible = not self.space.violations(action)
-            if feasible:
-                self._offer(search, action)
-            if free[i] and (feasible or not self.space.down_closed):
-                heapq.heappush(search.open, (-bound, next(ages), nodes, i))
 
     def _result(
         self, search: _Search, options: SolveOptions, seconds: float, message: str = ""
     ) -> ArgmaxResult:
-        bound, action = search.bound, search.action
+        bound, action = search.bound(), search.action
         status: Status
         if action is None:
             status = "no_solution" if search.open else "infeasible"
             return ArgmaxResult(
                 None, math.nan, bound, math.inf, status, seconds, self.name, search.nodes
             )
-        if complaints := certify(search.problem, action, bound, self._sample):
+        feasible = self._incumbents.feasible
+        if complaints := certify(search.problem, action, bound, self._sample, feasible):
             raise CertificationError(
                 f"branch and bound gave a wrong answer: {'; '.join(complaints)}; is `linear_max`"
                 f" of {type(self.space).__name__} an upper bound?"
             )
         status = "optimal" if options.closed(search.value, bound) else "feasible"
+        if not message:
+            message = f"{search.nodes} nodes"
+            if status == "feasible":
+                message = f"stopped at the limit after {message}"
         return ArgmaxResult(
             action,
             search.value,
@@ -259,114 +197,260 @@ class BranchAndBoundArgmax:
             self.name,
             search.nodes,
             search.unstable,
-            message or f"{search.nodes} nodes",
+            message,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Ways:
+    """Ways to divide nodes, each with two children: in rows i and ways + i.
+
+    Parameters
+    ----------
+    of
+        Which node a way divides; the ways of a node follow one another.
+    at_neuron
+        Whether it is divided at a neuron.
+    state, bound
+        State and bound of the node.
+    """
+
+    of: IntArray
+    at_neuron: BoolArray
+    state: IntArray
+    bound: FloatArray
 
 
 class _Tree:
-    """The bounds of nodes, for one network and batch of states."""
+    """The search trees of a batch of states; their open nodes lie in one pool of rows."""
 
-    def __init__(self, network: Network, space: ActionSpace, states: FloatArray) -> None:
+    def __init__(
+        self,
+        network: Network,
+        space: ActionSpace,
+        states: FloatArray,
+        searches: list[_Search],
+        options: SolveOptions,
+        incumbents: Incumbents,
+    ) -> None:
         self.network = network
         self.space = space
         self.states = states
+        self.searches = searches
+        self.options = options
+        self.incumbents = incumbents
+        self.bounds = NodeBounds(network, space, states)
+        self.targets = np.full(len(states), -np.inf)
+        self._ages = itertools.count(0, -1)  # of equal bounds the newest first: the search dives
+        self._pool: Nodes | None = None
+        self._unused: list[int] = []
 
-    def bounded(self, nodes: _Nodes) -> _Nodes:
-        """Tighten the unstable neurons layer by layer, then bound the value."""
-        lowers = [a.copy() for a in nodes.lower]
-        uppers = [a.copy() for a in nodes.upper]
-        empty = np.zeros(len(nodes.state), dtype=bool)
-        for depth, layer in enumerate(self.network.hidden):
-            low, high = lowers[depth], uppers[depth]
-            node, row = np.nonzero((low < 0) & (high > 0))
-            if not len(node):
-                continue
-            both = np.concatenate([layer.weight[row], -layer.weight[row]])
-            best, _ = self._backward(nodes, lowers, uppers, np.tile(node, 2), both, depth)
-            above, below = best[: len(node)], -best[len(node) :]
-            nonempty = np.isfinite(above)
-            empty[node[~nonempty]] = True
-            node, row = node[nonempty], row[nonempty]
-            above, below = above[nonempty] + layer.bias[row], below[nonempty] + layer.bias[row]
-            high[node, row] = np.minimum(high[node, row], _widened(above))
-            low[node, row] = np.maximum(low[node, row], -_widened(-below))
-        each = np.arange(len(nodes.state))
-        output = np.repeat(self.network.output.weight, len(each), axis=0)
-        depth = len(self.network.hidden)
-        best, influence = self._backward(nodes, lowers, uppers, each, output, depth)
-        empty |= np.isneginf(best)
-        value = _widened(np.where(empty, 0.0, best) + self.network.output.bias[0])
-        bound = np.where(empty, -np.inf, np.minimum(nodes.bound, value))
-        branch = np.where(nodes.one | nodes.zero, -1.0, influence).argmax(axis=1)
-        return _Nodes(
-            nodes.state, nodes.one, nodes.zero, tuple(lowers), tuple(uppers), bound, branch
-        )
+    def find_incumbents(self, starts: Sequence[ActionArray | None] | None) -> None:
+        """Give every search its start, and an action built greedily."""
+        built = self.incumbents.build(self.network, self.states)
+        self._offer(np.arange(len(built)), built)
+        for i, start in enumerate(starts or ()):
+            if start is not None:
+                if violations := self.space.violations(start):
+                    raise ValueError(f"the start is not feasible: {'; '.join(violations)}")
+                self._offer(np.array([i]), start[None])
 
-    def _backward(
-        self,
-        nodes: _Nodes,
-        lowers: list[FloatArray],
-        uppers: list[FloatArray],
-        node: NDArray[np.intp],
-        rows: FloatArray,
-        depth: int,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Bound each of ``rows @ (inputs of layer depth)`` from above in its node.
+    def _offer(self, states: IntArray, actions: ActionArray) -> None:
+        """Take feasible actions that are better than the incumbents, and climb from them."""
+        if not len(actions):
+            return
+        values = self._values(states, actions)
+        better = np.flatnonzero(values > [self.searches[i].value for i in states])
+        if not len(better):
+            return
+        states, actions = states[better], actions[better]
+        actions = self.incumbents.climb(self.network, self.states[states], actions)
+        for i, action in zip(states, actions, strict=True):
+            search = self.searches[i]
+            value = search.problem.value(action)
+            if value > search.value:
+                search.action, search.value = action.copy(), value
+                self.targets[i] = search.target(self.options)
 
-        Also returns how much each action moves the neurons that the relaxation is in doubt about;
-        ties are broken by the action's coefficient.
-        """
-        n = self.space.n_actions
-        constant = np.zeros(len(rows))
-        doubt = np.zeros_like(rows)
-        for d in range(depth - 1, -1, -1):
-            layer = self.network.layers[d]
-            low, high = lowers[d][node], uppers[d][node]
-            upper_slope, intercept, lower_slope = relaxation(low, high)
-            positive, negative = np.maximum(rows, 0.0), np.minimum(rows, 0.0)
-            unstable = (low < 0) & (high > 0)
-            doubt = doubt * (high > 0) + np.abs(rows) * np.where(
-                unstable, np.minimum(high, -low), 0.0
+    def _values(self, states: IntArray, actions: ActionArray) -> FloatArray:
+        return self.network.forward(np.concatenate([actions, self.states[states]], axis=1))[:, 0]
+
+    def branch(self) -> bool:
+        """Divide the most promising open nodes; return whether there were any."""
+        taken = self._most_promising()
+        if not taken:
+            return False
+        assert self._pool is not None
+        rows = np.array([row for row, _ in taken])
+        parents = self._pool[rows]
+        self._unused.extend(rows.tolist())
+        # Each way to divide a node gives two children; of two ways the better one is kept.
+        ways = [
+            (i, action, neuron)
+            for i, (_, branching) in enumerate(taken)
+            for action, neuron in (
+                (branching.action, -1),
+                (-1, branching.neuron),
             )
-            rows = positive * upper_slope + negative * lower_slope
-            constant += np.einsum("pj,pj->p", positive, intercept) + rows @ layer.bias
-            rows, doubt = rows @ layer.weight, doubt @ np.abs(layer.weight)
-        constant += np.einsum("pj,pj->p", rows[:, n:], self.states[nodes.state[node]])
-        coefficients = np.ascontiguousarray(rows[:, :n])
-        best = self.space.linear_max(coefficients, nodes.one[node], nodes.zero[node])
-        return constant + best, doubt[:, :n] + _TIE * np.abs(coefficients)
+            if action >= 0 or neuron >= 0
+        ]
+        of, action, neuron = (np.array(column) for column in zip(*ways, strict=True))
+        children = parents[np.tile(of, 2)]
+        for half, held, sign in ((0, children.one, 1), (len(of), children.zero, -1)):
+            rows = np.flatnonzero(action >= 0)
+            held[half + rows, action[rows]] = True
+            rows = np.flatnonzero(neuron >= 0)
+            children.split[half + rows, neuron[rows]] = sign
+        self.expand(children, _Ways(of, neuron >= 0, parents.state[of], parents.bound[of]))
+        return True
 
+    def _most_promising(self) -> list[tuple[int, _Branching]]:
+        """Take open nodes off the searches, the highest bounds first."""
+        going = [s for s in self.searches if s.open and not self._finished(s)]
+        each = max(_NODES_A_ROUND // max(len(going), 1), 2)
+        taken: list[tuple[int, _Branching]] = []
+        for search in going:
+            target = search.target(self.options)
+            for _ in range(each):
+                if not search.open or -search.open[0][0] <= target:
+                    break
+                _, _, row, branching = heapq.heappop(search.open)
+                taken.append((row, branching))
+        return taken
 
-def _widened(bound: FloatArray) -> FloatArray:
-    return np.asarray(bound + _MARGIN * (1.0 + np.abs(bound)))
+    def _finished(self, search: _Search) -> bool:
+        limit = self.options.node_limit
+        if limit is not None and search.nodes >= limit:
+            return True
+        return -search.open[0][0] <= search.target(self.options)
 
+    def expand(self, nodes: Nodes, ways: _Ways | None = None) -> None:
+        """Bound nodes, close those that are decided, and open the others."""
+        for state, number in zip(*np.unique(nodes.state, return_counts=True), strict=True):
+            self.searches[state].nodes += int(number)
+        final = np.full(len(nodes), -np.inf)
+        place = np.arange(len(nodes))
+        steps = {} if ways is None or ways.at_neuron.any() else {"steps": 0}
+        if ways is not None:
+            maximum = self.bounds.maximize(nodes, self.targets[nodes.state], **steps)
+            nodes, maximum, place = self._still_open(nodes, maximum, place)
+        for _ in range(_PASSES):
+            if not len(nodes):
+                break
+            empty = self.bounds.tighten(nodes)
+            maximum = self.bounds.maximize(nodes, self.targets[nodes.state])
+            maximum.bound[empty] = -np.inf
+            nodes, maximum, place = self._still_open(nodes, maximum, place)
+            if not len(nodes):
+                break
+            slack = nodes.bound - self.targets[nodes.state]
+            wanted = slack < _SLACK * nodes.slack
+            nodes.slack[wanted] = slack[wanted]
+            excluded, much = self.bounds.fix(nodes, maximum, self.targets[nodes.state], wanted)
+            self._close(nodes.state, excluded)
+            if not much.any():
+                break
+        if ways is not None:
+            final[place] = nodes.bound
+            kept = self._choose(ways, final)[place]
+            nodes, maximum = nodes[kept], maximum.at(kept)
+        if len(nodes):
+            self._open(nodes, maximum)
 
-def _most_promising(search: _Search, options: SolveOptions) -> list[tuple[_Nodes, int]]:
-    """Take open nodes off the search, the highest bounds first."""
-    taken: list[tuple[_Nodes, int]] = []
-    while len(taken) < _NODES_A_ROUND and search.open:
-        if search.done(-search.open[0][0], options):
-            break
-        _, _, nodes, row = heapq.heappop(search.open)
-        taken.append((nodes, row))
-    return taken
+    def _still_open(
+        self, nodes: Nodes, maximum: Maximum, place: IntArray
+    ) -> tuple[Nodes, Maximum, IntArray]:
+        """Close the nodes whose bound does not exceed the target, after trying the maximisers."""
+        nodes.bound = np.minimum(nodes.bound, maximum.bound)
+        promising = nodes.bound > self.targets[nodes.state]
+        self._try(nodes.state[promising], maximum.x[promising])
+        above = np.asarray(nodes.bound > self.targets[nodes.state])
+        if above.all():
+            return nodes, maximum, place
+        self._close(nodes.state[~above], nodes.bound[~above])
+        return nodes[above], maximum.at(above), place[above]
 
+    def _close(self, states: IntArray, bounds: FloatArray) -> None:
+        for i, bound in zip(states, bounds.tolist(), strict=True):
+            search = self.searches[i]
+            search.closed_bound = max(search.closed_bound, bound)
 
-def _branched(parents: list[tuple[_Nodes, int]]) -> _Nodes:
-    """Return both children of every node, with the bounds of their parents."""
-    one = np.stack([nodes.one[i] for nodes, i in parents] * 2)
-    zero = np.stack([nodes.zero[i] for nodes, i in parents] * 2)
-    branch = np.array([nodes.branch[i] for nodes, i in parents])
-    each = np.arange(len(parents))
-    one[each, branch] = True
-    zero[len(parents) + each, branch] = True
-    depths = range(len(parents[0][0].lower))
-    return _Nodes(
-        np.array([nodes.state[i] for nodes, i in parents] * 2),
-        one,
-        zero,
-        tuple(np.stack([nodes.lower[d][i] for nodes, i in parents] * 2) for d in depths),
-        tuple(np.stack([nodes.upper[d][i] for nodes, i in parents] * 2) for d in depths),
-        np.array([nodes.bound[i] for nodes, i in parents] * 2),
-        np.tile(branch, 2),
-    )
+    def _try(self, states: IntArray, points: FloatArray) -> None:
+        """Offer the maximisers that are feasible actions better than the incumbent."""
+        actions = np.rint(points).astype(np.int8)
+        values = self._values(states, actions)
+        better = values > [self.searches[i].value for i in states]
+        feasible = [i for i in np.flatnonzero(better) if self.incumbents.feasible(actions[i])]
+        self._offer(states[feasible], actions[feasible])
+
+    def _choose(self, ways: _Ways, final: FloatArray) -> BoolArray:
+        """Mark the children of the better of two ways to divide a node."""
+        kept = np.ones(len(ways.of), dtype=bool)
+        if ways.at_neuron.any():
+            target = self.targets[ways.state]
+            gain = np.maximum(ways.bound - np.maximum(final.reshape(2, -1), target), 0.0)
+            useful = gain.min(axis=0) > _USEFUL * (ways.bound - target)
+            score = (gain + 1e-12).prod(axis=0)
+            for i in np.flatnonzero(ways.at_neuron):
+                better = useful[i]
+                if i and ways.of[i] == ways.of[i - 1]:  # the way before divides at an action
+                    better = score[i] > score[i - 1]
+                    kept[i - 1 if better else i] = False
+                self.searches[ways.state[i]].eagerness *= 2.0 if better else 0.5
+        return np.tile(kept, 2)
+
+    def _open(self, nodes: Nodes, maximum: Maximum) -> None:
+        """Choose how to divide each node, and put it into the pool."""
+        free = ~(nodes.one | nodes.zero)
+        leaf = np.asarray(~free.any(axis=1))
+        if leaf.any():
+            actions = nodes.one[leaf].astype(np.int8)
+            feasible = np.array([self.incumbents.feasible(action) for action in actions])
+            self._offer(nodes.state[leaf][feasible], actions[feasible])
+        kept = ~leaf
+        if not self.space.exact and self.space.down_closed:
+            held = nodes.one.astype(np.int8)
+            kept &= np.array([self.incumbents.feasible(action) for action in held], dtype=bool)
+        if not kept.any():
+            return
+        nodes, maximum, free = nodes[kept], maximum.at(kept), free[kept]
+        undecided = (nodes.low < 0) & (nodes.high > 0) & (nodes.split == 0)
+        weight = np.abs(maximum.p)
+        doubt = np.where(undecided, weight * np.abs(nodes.h - np.maximum(nodes.z, 0.0)), 0.0)
+        influence = self.bounds.influence(nodes, doubt + _TIE * weight)
+        # Where no neuron is in doubt, the bound is above the target because of the actions.
+        slack = nodes.bound - self.targets[nodes.state]
+        fractional = doubt.sum(axis=1) < _DOUBT * slack
+        splittable = ~fractional & ((nodes.split != 0).sum(axis=1) < free.sum(axis=1))
+        size = np.abs(maximum.coefficients)
+        size /= np.maximum(size.max(axis=1, keepdims=True), 1e-300)
+        part = np.minimum(nodes.x, 1 - nodes.x) + _TIE * (1 + nodes.x * size)
+        score = np.where(free, np.where(fractional[:, None], part, influence), -1.0)
+        action, neuron = score.argmax(axis=1), doubt.argmax(axis=1) if doubt.size else None
+        rows = self._put(nodes)
+        for i, row in enumerate(rows):
+            search = self.searches[nodes.state[i]]
+            way = _Branching(int(action[i]), -1)
+            if neuron is not None and splittable[i]:
+                gain = (
+                    float(doubt[i, neuron[i]]) * search.eagerness / max(score[i, action[i]], 1e-300)
+                )
+                if gain > _CLEAR:
+                    way = _Branching(-1, int(neuron[i]))
+                elif gain > 1:
+                    way = _Branching(int(action[i]), int(neuron[i]))
+            heapq.heappush(search.open, (-float(nodes.bound[i]), next(self._ages), row, way))
+
+    def _put(self, nodes: Nodes) -> list[int]:
+        """Store nodes in unused rows of the pool."""
+        missing = len(nodes) - len(self._unused)
+        if missing > 0:
+            size = 0 if self._pool is None else len(self._pool)
+            grown = max(2 * size, size + missing, 4 * _NODES_A_ROUND)
+            self._pool = (nodes if self._pool is None else self._pool).resized(grown)
+            self._unused.extend(range(size, grown))
+        assert self._pool is not None
+        rows = self._unused[-len(nodes) :]
+        del self._unused[-len(nodes) :]
+        self._pool.put(np.array(rows), nodes)
+        return rows

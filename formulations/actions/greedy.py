@@ -33,6 +33,9 @@ class GreedyBuilder:
         self.space = space
         self._options = lru_cache(_REMEMBERED)(self._find_options)
 
+    def __reduce__(self) -> tuple[type[GreedyBuilder], tuple[ActionSpace]]:
+        return GreedyBuilder, (self.space,)
+
     def build(self, values: Values, n: int) -> ActionArray:
         """Build n actions.
 

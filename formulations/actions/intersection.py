@@ -76,7 +76,8 @@ class Intersection(ActionSpace):
     ) -> FloatArray:
         """Return the smallest of the members' bounds."""
         c, one, zero = self._with_forced(coefficients, fixed_one, fixed_zero)
-        return np.min([member.linear_max(c, one, zero) for member in self.members], axis=0)
+        bounds = [member.linear_max(c, one, zero) for member in self.members]
+        return np.asarray(np.min(bounds, axis=0))
 
     def maximizers(
         self,

@@ -1,0 +1,93 @@
+"""Feasible actions of high value: built greedily and improved by single flips and swaps."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.greedy import GreedyBuilder
+from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.solvers.base import neighbourhood, tolerance
+
+IntArray = NDArray[np.intp]
+
+_REMEMBERED = 100_000
+
+
+class Incumbents:
+    """Finds good feasible actions of one space; remembers which actions are feasible.
+
+    Parameters
+    ----------
+    space
+        The feasible set.
+    """
+
+    def __init__(self, space: ActionSpace) -> None:
+        self.space = space
+        self._greedy = GreedyBuilder(space)
+        self._feasible = lru_cache(_REMEMBERED)(self._check)
+
+    def __reduce__(self) -> tuple[type[Incumbents], tuple[ActionSpace]]:
+        return Incumbents, (self.space,)
+
+    def feasible(self, action: ActionArray) -> bool:
+        """Whether an int8 action is feasible."""
+        return self._feasible(action.tobytes())
+
+    def _check(self, key: bytes) -> bool:
+        return not self.space.violations(np.frombuffer(key, dtype=np.int8))
+
+    def build(self, network: Network, states: FloatArray) -> ActionArray:
+        """Build an action for each state greedily; none if building gets stuck."""
+
+        def values(rows: IntArray, actions: ActionArray) -> FloatArray:
+            return network.forward(np.concatenate([actions, states[rows]], axis=1))[:, 0]
+
+        try:
+            return self._greedy.build(values, len(states))
+        except RuntimeError:
+            return np.zeros((0, self.space.n_actions), dtype=np.int8)
+
+    def climb(self, network: Network, states: FloatArray, actions: ActionArray) -> ActionArray:
+        """Improve feasible actions until no flip and no swap does.
+
+        Parameters
+        ----------
+        network
+            Inputs [action, state].
+        states, actions
+            One a row.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape as ``actions``.
+        """
+        actions = actions.copy()
+        values = network.forward(np.concatenate([actions, states], axis=1))[:, 0]
+        active = np.arange(len(actions))
+        while len(active):
+            found = [neighbourhood(actions[i]) for i in active]
+            sizes = [len(f) for f in found]
+            others = np.concatenate(found)
+            of = np.repeat(active, sizes)
+            reached = network.forward(np.concatenate([others, states[of]], axis=1))[:, 0]
+            improved = []
+            for i, own, value in zip(
+                active,
+                found,
+                np.split(reached, np.cumsum(sizes)[:-1]),
+                strict=True,
+            ):
+                better = np.flatnonzero(value > values[i] + tolerance(values[i]))
+                for j in better[np.argsort(-value[better], kind="stable")]:
+                    if self.feasible(own[j]):
+                        actions[i], values[i] = own[j], value[j]
+                        improved.append(i)
+                        break
+            active = np.array(improved, dtype=np.intp)
+        return actions
