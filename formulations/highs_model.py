@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import highspy
 import numpy as np
 
 from milp_rl.formulations.linear_model import LinearModel
+
+_pool_lock = threading.Lock()
 
 
 def new_highs() -> highspy.Highs:
@@ -57,7 +61,10 @@ def run(highs: highspy.Highs) -> highspy.HighsModelStatus:
     """
     highs.run()
     if highs.getModelStatus() == highspy.HighsModelStatus.kNotset:
-        highs.resetGlobalScheduler(True)
-        highs.run()
+        with _pool_lock:  # another thread may have built the pool meanwhile
+            highs.run()
+            if highs.getModelStatus() == highspy.HighsModelStatus.kNotset:
+                highs.resetGlobalScheduler(True)
+                highs.run()
     status: highspy.HighsModelStatus = highs.getModelStatus()
     return status

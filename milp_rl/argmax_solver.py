@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,10 +11,12 @@ from numpy.typing import ArrayLike
 
 from milp_rl.conversion import to_network
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.bounds import Strength
-from milp_rl.formulations.compact import Formulation
+from milp_rl.formulations.bounds import Strength, check_strength
+from milp_rl.formulations.compact import Formulation, check_formulation
 from milp_rl.formulations.network import FloatArray, Network, check_vector
+from milp_rl.solvers.auto import AutoArgmax
 from milp_rl.solvers.base import ArgmaxResult, SolveOptions
+from milp_rl.solvers.batch import Argmax, BatchSolver
 from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.milp import MilpArgmax
@@ -29,7 +32,8 @@ class ArgmaxSolver:
     """Exact ``max Q(state, action)`` over a feasible set, built once and called per state.
 
     A result depends only on the network, the space, the state, the start and the options, never
-    on what was solved before.
+    on what was solved before, except for the choice between equally good actions with ``"auto"``
+    and in batches.
 
     Parameters
     ----------
@@ -40,11 +44,13 @@ class ArgmaxSolver:
     space
         The feasible actions.
     solver
-        ``"highs"``, ``"gurobi"``, ``"branch_and_bound"`` (without a MILP solver, states of a batch
-        together), ``"enumeration"``, or ``"auto"``: enumeration for at most 30,000 feasible
-        actions, otherwise HiGHS.
+        ``"highs"``, ``"gurobi"``, ``"branch_and_bound"`` (native, states of a batch together),
+        ``"enumeration"``, or ``"auto"``: enumeration where that takes next to no time, otherwise
+        branch and bound, and for a state that it does not solve in as many nodes as pay,
+        enumeration of up to 30,000 actions or HiGHS. A result's ``solver`` says which it was and
+        its ``message`` why; which of several equally good actions it has depends on that.
     formulation
-        ``"bigm"`` or ``"partition"``.
+        ``"bigm"`` or ``"partition"``; this and the next three are for MILPs.
     partitions
         Groups a neuron for ``"partition"``.
     bounds
@@ -57,8 +63,10 @@ class ArgmaxSolver:
         Stop when bound and value are this close; 0 is exact (to a relative 1e-6).
     time_limit
         Seconds a solve; the result then says ``"feasible"`` and its bound is still valid.
+    node_limit
+        Nodes a solve; the result then says ``"feasible"`` and its bound is still valid.
     threads
-        Threads a solve.
+        Threads a solve by a MILP solver.
 
     Raises
     ------
@@ -73,7 +81,7 @@ class ArgmaxSolver:
         network: Any,
         space: ActionSpace,
         *,
-        solver: SolverName = "highs",
+        solver: SolverName = "auto",
         formulation: Formulation = "bigm",
         partitions: int = 2,
         bounds: Strength = "linear",
@@ -82,6 +90,7 @@ class ArgmaxSolver:
         gap: float = 0.0,
         absolute_gap: float = 0.0,
         time_limit: float | None = None,
+        node_limit: int | None = None,
         threads: int = 1,
     ) -> None:
         if not isinstance(space, ActionSpace):
@@ -90,7 +99,7 @@ class ArgmaxSolver:
             raise ValueError(f"sense must be 'maximize' or 'minimize', got {sense!r}")
         self.space = space
         self.sense = sense
-        self.options = SolveOptions(gap, absolute_gap, time_limit, threads)
+        self.options = SolveOptions(gap, absolute_gap, time_limit, threads, node_limit)
         ir = self._oriented(network)
         if ir.n_inputs < space.n_actions:
             raise ValueError(
@@ -98,28 +107,28 @@ class ArgmaxSolver:
                 f" {space.n_actions} actions"
             )
         self.state_dim = ir.n_inputs - space.n_actions
-        self._backend: MilpArgmax | EnumerationArgmax | BranchAndBoundArgmax
-        if solver == "auto":
-            solver = "enumeration" if _is_small(space) else "highs"
+        known = ("auto", "highs", "gurobi", "branch_and_bound", "enumeration")
+        if solver not in known:
+            raise ValueError(f"solver must be one of {', '.join(map(repr, known))}, got {solver!r}")
+        check_formulation(formulation, partitions)
+        check_strength(bounds)
+        backend: Argmax
         if solver == "enumeration":
-            self._backend = EnumerationArgmax(ir, space)
+            backend = EnumerationArgmax(ir, space)
         elif solver == "branch_and_bound":
-            self._backend = BranchAndBoundArgmax(ir, space)
-        elif solver in ("highs", "gurobi"):
-            self._backend = MilpArgmax(
+            backend = BranchAndBoundArgmax(ir, space)
+        else:
+            milp = MilpArgmax(
                 ir,
                 space,
-                milp_solver(solver),
+                milp_solver("highs" if solver == "auto" else solver),
                 formulation=formulation,
                 partitions=partitions,
                 bounds=bounds,
                 one_sided=one_sided,
             )
-        else:
-            raise ValueError(
-                "solver must be 'auto', 'highs', 'gurobi', 'branch_and_bound' or 'enumeration',"
-                f" got {solver!r}"
-            )
+            backend = AutoArgmax(ir, space, milp) if solver == "auto" else milp
+        self._batch = BatchSolver(backend)
 
     def update(self, network: Any) -> None:
         """Replace the network by one of the same input width, keeping the space loaded."""
@@ -129,7 +138,7 @@ class ArgmaxSolver:
                 f"the new network takes {ir.n_inputs} inputs, the old one"
                 f" {self.space.n_actions + self.state_dim}"
             )
-        self._backend.update(ir)
+        self._batch.update(ir)
 
     def solve(
         self,
@@ -159,25 +168,55 @@ class ArgmaxSolver:
         """
         first = None if start is None else self.space.check_action(start)
         options = self._limited(gap, time_limit)
-        return self._turned(self._backend.solve(self._checked(state), options, first))
+        return self._turned(self._batch.backend.solve(self._checked(state), options, first))
 
     __call__ = solve
 
     def solve_batch(
-        self, states: ArrayLike, *, gap: float | None = None, time_limit: float | None = None
+        self,
+        states: ArrayLike,
+        *,
+        starts: Sequence[ArrayLike | None] | None = None,
+        gap: float | None = None,
+        time_limit: float | None = None,
+        workers: int | None = None,
     ) -> list[ArgmaxResult]:
-        """Solve for every row of ``states``, shape (batch, state_dim), in order.
+        """Solve for every row of ``states``, in order; the answers do not depend on ``workers``.
 
-        Branch and bound searches all of them together, with one time limit.
+        Parameters
+        ----------
+        states
+            Shape (batch, state_dim), finite.
+        starts
+            For each state a feasible action to start from, or ``None`` for it.
+        gap, time_limit
+            Override the solver's own for this call. Branch and bound takes the time limit for
+            32 states together.
+        workers
+            Threads (MILPs and enumeration) or processes (branch and bound, if it takes long);
+            ``None``: one a core.
+
+        Raises
+        ------
+        ValueError
+            If a state or a start is not valid.
+        CertificationError
+            If an answer is proven wrong and solving more tightly does not mend it.
         """
         batch = np.asarray(states, dtype=np.float64)
         if batch.ndim != 2:
             raise ValueError(f"states must have shape (batch, {self.state_dim}), got {batch.shape}")
-        if isinstance(self._backend, BranchAndBoundArgmax):
-            checked = np.array([self._checked(s) for s in batch]).reshape(-1, self.state_dim)
-            results = self._backend.solve_batch(checked, self._limited(gap, time_limit))
-            return [self._turned(result) for result in results]
-        return [self.solve(state, gap=gap, time_limit=time_limit) for state in batch]
+        if starts is not None and len(starts) != len(batch):
+            raise ValueError(f"got {len(starts)} starts for {len(batch)} states")
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers must be at least 1 or None, got {workers}")
+        checked = np.array([self._checked(s) for s in batch]).reshape(-1, self.state_dim)
+        firsts = [
+            None if start is None else self.space.check_action(start)
+            for start in (starts if starts is not None else [None] * len(batch))
+        ]
+        results = self._batch.solve(checked, self._limited(gap, time_limit), firsts, workers)
+        return [self._turned(result) for result in results]
 
     def _limited(self, gap: float | None, time_limit: float | None) -> SolveOptions:
         options = self.options
@@ -208,22 +247,6 @@ class ArgmaxSolver:
         if ir.n_outputs != 1:
             raise ValueError(f"the network must have one output, the Q-value; got {ir.n_outputs}")
         return ir.negated() if self.sense == "minimize" else ir
-
-
-def _is_small(space: ActionSpace) -> bool:
-    """Whether the space has at most 30,000 feasible actions, as far as can be told quickly.
-
-    If none of 500 random maximal actions is drawn twice, there are almost certainly more (with
-    30,000 equally likely ones the chance of that is 2%, with fewer it is less), and nothing is
-    listed.
-    """
-    try:
-        drawn = space.sample(np.random.default_rng(0), _AUTO_DRAWS, maximal=True)
-        if len(np.unique(drawn, axis=0)) == _AUTO_DRAWS:
-            return False
-        return space.count(_AUTO_ACTIONS) <= _AUTO_ACTIONS
-    except ValueError:  # more than can be counted, or none at all
-        return False
 
 
 def argmax(

@@ -10,7 +10,8 @@ from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.solvers.base import ArgmaxResult, SolveOptions
 
-_BATCH = 65_536
+_BATCH_ENTRIES = 100_000  # of a layer, few enough to stay in the cache
+_KEPT_ENTRIES = 20_000_000
 
 
 class EnumerationArgmax:
@@ -34,40 +35,63 @@ class EnumerationArgmax:
     name = "enumeration"
 
     def __init__(self, network: Network, space: ActionSpace, limit: int = 1_000_000) -> None:
-        self.network = network
         self.space = space
         self._actions: ActionArray = space.enumerate(limit)
+        self.update(network)
+
+    def __len__(self) -> int:
+        return len(self._actions)
+
+    def twin(self) -> EnumerationArgmax:
+        """Return what can be used in another thread: the same, since solving changes nothing."""
+        return self
 
     def update(self, network: Network) -> None:
         """Replace the network."""
         self.network = network
+        widest = max(len(layer.bias) for layer in network.layers)
+        self._batch = max(_BATCH_ENTRIES // widest, 1)
+        first = network.layers[0]
+        self._products: FloatArray | None = None  # the actions' part of the first layer
+        if len(self._actions) * len(first.bias) <= _KEPT_ENTRIES:
+            self._products = self._multiplied(slice(None))
 
     def solve(
         self, state: FloatArray, options: SolveOptions, start: ActionArray | None = None
     ) -> ArgmaxResult:
         """Return the best feasible action, the first of equals; ``start`` is not needed."""
         begin = time.perf_counter()
-        if not len(self._actions):
+        n = len(self._actions)
+        if not n:
             return ArgmaxResult(
                 None, np.nan, -np.inf, np.inf, "infeasible", 0.0, self.name, message="empty set"
             )
+        values = np.empty(n)
         network = self.network.at_state(state)
-        values = np.concatenate(
-            [
-                network.forward(self._actions[i : i + _BATCH])[:, 0]
-                for i in range(0, len(self._actions), _BATCH)
-            ]
-        )
+        for i in range(0, n, self._batch):
+            rows = slice(i, i + self._batch)
+            products = self._products
+            y = self._multiplied(rows) if products is None else products[rows].copy()
+            y += network.layers[0].bias
+            for layer in network.layers[1:]:
+                y = np.maximum(y, 0.0, out=y) @ layer.weight.T
+                y += layer.bias
+            values[rows] = y[:, 0]
         best = int(np.argmax(values))
-        value = float(values[best])
+        action = self._actions[best].copy()
+        value = float(network.forward(action)[0])
         return ArgmaxResult(
-            self._actions[best].copy(),
+            action,
             value,
-            value,
+            max(value, float(values[best])),
             0.0,
             "optimal",
             time.perf_counter() - begin,
             self.name,
-            nodes=len(values),
-            message=f"evaluated all {len(values)} feasible actions",
+            nodes=n,
+            message=f"evaluated all {n} feasible actions",
         )
+
+    def _multiplied(self, rows: slice) -> FloatArray:
+        weight = self.network.layers[0].weight[:, : self.space.n_actions]
+        return np.asarray(self._actions[rows] @ weight.T)

@@ -82,6 +82,8 @@ class GurobiSolver:
         loaded.Params.MIPGapAbs = max(options.absolute_gap, 1e-9)
         if options.time_limit is not None:
             loaded.Params.TimeLimit = options.time_limit
+        if options.node_limit is not None:
+            loaded.Params.NodeLimit = options.node_limit
         if tight:
             loaded.Params.IntFeasTol = 1e-9
             loaded.Params.FeasibilityTol = 1e-9

@@ -70,6 +70,7 @@ class HighsSolver:
             ("random_seed", seed),
             ("threads", options.threads),
             ("time_limit", options.time_limit or math.inf),
+            ("mip_max_nodes", options.node_limit or highspy.kHighsIInf),
             ("mip_rel_gap", options.gap),
             ("mip_abs_gap", max(options.absolute_gap, 1e-9)),
             ("mip_feasibility_tolerance", 1e-9 if tight else 1e-6),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -37,7 +38,9 @@ from milp_rl.solvers.base import (
     check_bounds,
     draw_sample,
     relative_gap,
+    tolerance,
 )
+from milp_rl.solvers.incumbents import Incumbents
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +93,7 @@ class MilpArgmax:
         self.one_sided = one_sided
         self._base = space.linear_model
         self._sample = draw_sample(space)
+        self._incumbents = Incumbents(space)
         self._strength: Strength = bounds
         self._propagator: BoundPropagator | None = None
 
@@ -103,6 +107,12 @@ class MilpArgmax:
         self.network = network
         if self._propagator is not None:
             self._propagator.update(network)
+
+    def twin(self) -> MilpArgmax:
+        """Return a copy for another thread, with a solver of its own."""
+        twin = copy.copy(self)
+        twin.solver = type(self.solver)()
+        return twin
 
     def bounds(self, state: FloatArray) -> Bounds:
         """Bound the neurons for one state.
@@ -153,6 +163,10 @@ class MilpArgmax:
                 ) from error
             return self._without_action("infeasible", -math.inf, begin, str(error))
         check_bounds(problem, bounds, self._sample)
+        start = self._first_action(problem, state, start)
+        highest = float(bounds.output_upper[0, 0])
+        if start is not None and options.closed(value := problem.value(start), highest):
+            return self._without_solving(problem, start, max(highest, value), bounds, begin)
         compact = compact_model(
             problem.network,
             bounds.lower,
@@ -173,7 +187,7 @@ class MilpArgmax:
                 nodes=run.nodes,
                 unstable=unstable,
             )
-        bound = max(min(run.bound, float(bounds.output_upper[0, 0])), run.value)
+        bound = max(min(run.bound, highest), run.value)
         return ArgmaxResult(
             run.action,
             run.value,
@@ -185,6 +199,46 @@ class MilpArgmax:
             run.nodes,
             unstable,
             run.message,
+        )
+
+    def _first_action(
+        self, problem: ArgmaxProblem, state: FloatArray, start: ActionArray | None
+    ) -> ActionArray | None:
+        """Return the best that greedy building and one-swap search find, also from the start."""
+        candidates = list(self._incumbents.build(self.network, state[None]))
+        if start is not None:
+            if violations := self.space.violations(start):
+                raise ValueError(f"the start is not feasible: {'; '.join(violations)}")
+            candidates.append(start)
+        if not candidates:
+            return None
+        states = np.repeat(state[None], len(candidates), axis=0)
+        climbed = self._incumbents.climb(self.network, states, np.array(candidates))
+        best = int(np.argmax([problem.value(action) for action in climbed]))
+        return np.asarray(climbed[best])
+
+    def _without_solving(
+        self,
+        problem: ArgmaxProblem,
+        action: ActionArray,
+        bound: float,
+        bounds: Bounds,
+        begin: float,
+    ) -> ArgmaxResult:
+        """Return an action that the bounds alone prove optimal."""
+        if complaints := certify(problem, action, bound, self._sample):
+            raise CertificationError("; ".join(complaints))
+        value = problem.value(action)
+        return ArgmaxResult(
+            action,
+            value,
+            bound,
+            relative_gap(value, bound),
+            "optimal",
+            time.perf_counter() - begin,
+            self.name,
+            unstable=int(bounds.unstable[0]),
+            message="proven by the bounds of the network alone",
         )
 
     def _without_action(
@@ -245,10 +299,7 @@ class _Run:
             None if options.time_limit is None else time.perf_counter() + options.time_limit
         )
         if start is not None:
-            violations = problem.space.violations(start)
-            if violations:
-                raise ValueError(f"the start is not feasible: {'; '.join(violations)}")
-            self._offer(start.astype(np.int8))
+            self._offer(start)
 
     def solve(self) -> str:
         """Fill in action, value and bound; return a status."""
@@ -280,7 +331,7 @@ class _Run:
             solution = self._attempt(model, tight=True)
             if solution.status == "infeasible":  # every other action is cut off
                 self.bound = self.value
-            elif solution.x is not None and (complaints := self._complaints(solution)):
+            elif solution.x is not None and (complaints := self._complaints(solution, cut=True)):
                 raise CertificationError(
                     f"{self.solver.name} gave a wrong answer: {'; '.join(complaints)}"
                 )
@@ -300,8 +351,8 @@ class _Run:
             self.bound = max(solution.bound, self.value)
         return solution
 
-    def _complaints(self, solution: MilpSolution) -> list[str]:
-        """Certify a solution; keep its action if it is the best so far."""
+    def _complaints(self, solution: MilpSolution, cut: bool = False) -> list[str]:
+        """Certify a solution, of a model with actions cut off or without; keep its action."""
         if solution.status == "infeasible":
             known = [self.action] if self.action is not None else list(self.sample[:1])
             return [
@@ -310,7 +361,10 @@ class _Run:
         if solution.x is None:
             return []
         action = self._rounded(solution.x)
-        complaints = certify(self.problem, action, max(solution.bound, self.value), self.sample)
+        bound = max(solution.bound, self.value) if cut else solution.bound
+        complaints = certify(self.problem, action, bound, self.sample)
+        if not complaints and self.value > bound + tolerance(self.value):
+            complaints = [f"an action of value {self.value!r} exceeds the claimed bound {bound!r}"]
         if not complaints:
             self._offer(action)
         return complaints

@@ -1,12 +1,18 @@
-"""Best actions of one network over one action space, remembered until its weights change."""
+"""Best actions of one network over one action space, remembered while its weights change.
+
+What was found is keyed by the state and marked with the version of the weights it was found for:
+for that version it is the answer, for later ones where the solver starts.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -17,9 +23,20 @@ from milp_rl.solvers.base import ArgmaxResult
 
 StateArray = NDArray[np.float32]
 
+_COUNTERS = ("lookups", "solves", "starts", "seconds")
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """A best action, the version of the weights it is for, and the gap it was solved to."""
+
+    version: int
+    gap: float
+    action: ActionArray
+
 
 class CachedArgmax:
-    """Maximisers of ``network([action, state])``, cached by state and gap for the current weights.
+    """Maximisers of ``network([action, state])``, cached by state and version of the weights.
 
     Parameters
     ----------
@@ -28,7 +45,7 @@ class CachedArgmax:
     space
         The feasible set.
     capacity
-        Most states remembered; the oldest are forgotten first.
+        Most states remembered; those solved for longest ago are forgotten first.
     argmax
         ``"exact"``, or ``"greedy"``: actions built by
         :class:`milp_rl.baselines.greedy.GreedyArgmax` instead of maximisers.
@@ -37,8 +54,9 @@ class CachedArgmax:
 
     Attributes
     ----------
-    lookups, solves, seconds
-        Argmaxes asked for, those of them that had to be solved, and the time that took.
+    lookups, solves, starts, seconds
+        Argmaxes asked for, those of them that had to be solved, those of these that started from
+        an earlier answer, and the time that took.
     """
 
     def __init__(
@@ -53,19 +71,19 @@ class CachedArgmax:
         self.capacity = capacity
         self.lookups = 0
         self.solves = 0
+        self.starts = 0
         self.seconds = 0.0
         self._solver = (
             GreedyArgmax(network, space)
             if argmax == "greedy"
             else ArgmaxSolver(network, space, **options)
         )
-        self._current = True
-        self._known: dict[tuple[bytes, float], ActionArray] = {}
+        self._version = self._solved_version = 0
+        self._found: dict[bytes, _Answer] = {}
 
     def renew(self) -> None:
-        """Say that the weights have changed: what was found for the old ones is forgotten."""
-        self._known.clear()
-        self._current = False  # the solver is told once it is needed, which may be much later
+        """Say that the weights have changed: what was found is only where to start from now."""
+        self._version += 1  # the solver is told once it is needed, which may be much later
 
     def actions(self, states: StateArray, gap: float = 0.0) -> ActionArray:
         """Return the best action in each state.
@@ -87,37 +105,68 @@ class CachedArgmax:
         RuntimeError
             If the argmax of a state could not be found.
         """
-        keys = [(state.tobytes(), gap) for state in states]
-        missing = {k: s for k, s in zip(keys, states, strict=True) if k not in self._known}
+        keys = [state.tobytes() for state in states]
+        missing = {k: s for k, s in zip(keys, states, strict=True) if not self._answers(k, gap)}
         if missing:
-            found = self._solve(np.stack(list(missing.values())), gap)
-            self._known.update(zip(missing, found, strict=True))
-        result = np.array([self._known[key] for key in keys], dtype=np.int8)
-        while len(self._known) > self.capacity:
-            del self._known[next(iter(self._known))]
+            olds = [self._found.pop(key, None) for key in missing]
+            starts = [None if old is None else old.action for old in olds]
+            found = self._solve(np.stack(list(missing.values())), starts, gap)
+            for key, action in zip(missing, found, strict=True):
+                self._found[key] = _Answer(self._version, gap, action)
+            self.starts += sum(start is not None for start in starts)
+        result = np.array([self._found[key].action for key in keys], dtype=np.int8)
+        while len(self._found) > self.capacity:
+            del self._found[next(iter(self._found))]
         self.lookups += len(keys)
         self.solves += len(missing)
         return result
 
-    def state_dict(self) -> dict[str, float]:
-        """Return what has been counted, for a checkpoint; what was found can be found again."""
-        return {"lookups": self.lookups, "solves": self.solves, "seconds": self.seconds}
+    def _answers(self, key: bytes, gap: float) -> bool:
+        answer = self._found.get(key)
+        return answer is not None and answer.version == self._version and answer.gap <= gap
 
-    def load_state_dict(self, counters: dict[str, float]) -> None:
-        """Restore :meth:`state_dict`, with nothing found yet."""
-        self.lookups, self.solves = int(counters["lookups"]), int(counters["solves"])
-        self.seconds = float(counters["seconds"])
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was counted and found, for a checkpoint: a resumed run solves the same."""
+        counters = {name: getattr(self, name) for name in _COUNTERS}
+        answers = self._found.values()
+        found = {
+            "states": torch.tensor([list(key) for key in self._found], dtype=torch.uint8),
+            "current": torch.tensor([a.version == self._version for a in answers]),
+            "gaps": torch.tensor([a.gap for a in answers], dtype=torch.float64),
+            "actions": torch.from_numpy(np.array([a.action for a in answers], dtype=np.int8)),
+        }
+        return counters | found
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
         self.renew()
+        rows = zip(
+            state["states"].numpy(),
+            state["current"].tolist(),
+            state["gaps"].tolist(),
+            state["actions"].numpy(),
+            strict=True,
+        )
+        self._found = {
+            key.tobytes(): _Answer(self._version if current else -1, gap, action.copy())
+            for key, current, gap, action in rows
+        }
 
-    def _solve(self, states: StateArray, gap: float) -> list[ActionArray]:
+    def _solve(
+        self, states: StateArray, starts: list[ActionArray | None], gap: float
+    ) -> list[ActionArray]:
         started = time.perf_counter()
-        if not self._current:
+        if self._solved_version != self._version:
             self._solver.update(self.network)
-            self._current = True
+            self._solved_version = self._version
         if isinstance(self._solver, GreedyArgmax):
             actions = list(self._solver.actions(states))
         else:
-            actions = _proven(states, self._solver.solve_batch(states, gap=gap))
+            # One worker: experiments run one training a core.
+            results = self._solver.solve_batch(states, starts=starts, gap=gap, workers=1)
+            actions = _proven(states, results)
         self.seconds += time.perf_counter() - started
         return actions
 

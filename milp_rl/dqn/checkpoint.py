@@ -19,7 +19,7 @@ from milp_rl.formulations.files import write_atomically
 if TYPE_CHECKING:
     from milp_rl.dqn.agent import DQNAgent
 
-_FORMAT = "milp_rl.dqn/3"
+_FORMAT = "milp_rl.dqn/4"
 _COUNTERS = ("epoch", "episode", "step", "pretrain_seconds")
 
 

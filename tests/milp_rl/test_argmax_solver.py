@@ -108,7 +108,7 @@ def test_a_network_of_actions_alone_takes_an_empty_state():
         ({"state": [[0.0, 1.0, 2.0]]}, "state must have one dimension"),
         ({"space": mr.BudgetTopK(20, 5)}, "takes 9 inputs, .* has 20 actions"),
         ({"space": [1, 2]}, "space must be an ActionSpace, got list"),
-        ({"solver": "cplex"}, "'branch_and_bound' or 'enumeration', got 'cplex'"),
+        ({"solver": "cplex"}, "'branch_and_bound', 'enumeration', got 'cplex'"),
         ({"formulation": "hull"}, "'bigm' or 'partition', got 'hull'"),
         ({"bounds": "crown"}, "'interval', 'linear' or 'lp', got 'crown'"),
         ({"gap": -1}, "gap must be a nonnegative number, got -1"),
@@ -129,17 +129,79 @@ def test_a_network_of_several_outputs_has_no_argmax():
 
 
 @pytest.mark.parametrize(
-    ("space", "chosen"),
+    ("space", "hidden", "chosen", "why"),
     [
-        (mr.BudgetTopK(20, 2), "enumeration"),
-        (mr.BudgetTopK(40, 3), "enumeration"),
-        (mr.BudgetTopK(40, 20), "highs"),
-        (mr.BudgetTopK(4, 3, exactly=True) & mr.BudgetTopK(4, 2), "highs"),
+        (mr.BudgetTopK(20, 2), (4,), "enumeration", "evaluated in"),
+        (mr.BudgetTopK(40, 3), (4,), "enumeration", "evaluated in"),
+        (mr.BudgetTopK(40, 20), (4,), "branch_and_bound", "nodes"),
+        (mr.BudgetTopK(20, 5), (64, 64), "enumeration", "left a gap of"),
+        (mr.BudgetTopK(4, 3, exactly=True) & mr.BudgetTopK(4, 2), (4,), "branch_and_bound", ""),
     ],
 )
-def test_auto_enumerates_small_sets_only(space, chosen):
-    network = mr.QNetwork(2, space.n_actions, (4,), generator=torch.Generator().manual_seed(0))
-    result = mr.ArgmaxSolver(network, space, solver="auto").solve([0.0, 1.0])
+def test_auto_picks_by_size_and_by_trying_and_says_why(space, hidden, chosen, why):
+    network = mr.QNetwork(2, space.n_actions, hidden, generator=torch.Generator().manual_seed(0))
+    result = mr.ArgmaxSolver(network, space).solve_batch([[0.0, 1.0]])[0]
     assert result.solver == chosen
+    assert why in result.message
     if result.action is not None:
-        assert result.value == mr.argmax(network, [0.0, 1.0], space).value
+        assert result.status == "optimal"
+        other = "highs" if chosen == "branch_and_bound" else "enumeration"
+        best = mr.argmax(network, [0.0, 1.0], space, solver=other)
+        assert result.value == pytest.approx(best.value, abs=1e-6)
+
+
+def test_auto_hands_hard_states_to_a_milp_solver(monkeypatch):
+    monkeypatch.setattr("milp_rl.solvers.auto._NODES_BEFORE_MILP", 1)
+    network = mr.QNetwork(10, 30, (8, 8), generator=torch.Generator().manual_seed(0))
+    solver = mr.ArgmaxSolver(network, mr.BudgetTopK(30, 4))
+    states = np.random.default_rng(0).normal(size=(12, 10))
+    results = solver.solve_batch(states)
+    assert {result.solver for result in results} == {"highs"}
+    assert "left a gap of" in results[0].message
+    assert "did not solve 4 other states" in results[-1].message
+    assert all(result.status == "optimal" for result in results)
+
+
+@pytest.mark.parametrize("solver", ["auto", "highs", "gurobi", "branch_and_bound", "enumeration"])
+def test_the_number_of_workers_changes_nothing(solver, q_network, monkeypatch):
+    monkeypatch.setattr("milp_rl.solvers.batch._SECONDS_WORTH_PROCESSES", 0.0)
+    space = mr.BudgetTopK(6, 3)
+    states = np.random.default_rng(0).normal(size=(130, 3))
+    many = mr.ArgmaxSolver(q_network, space, solver=solver)
+    one = mr.ArgmaxSolver(q_network, space, solver=solver)
+    for network in (q_network, mr.QNetwork(3, 6, (8, 8))):
+        many.update(network)
+        one.update(network)
+        for a, b in zip(
+            many.solve_batch(states, workers=2), one.solve_batch(states, workers=1), strict=True
+        ):
+            np.testing.assert_array_equal(a.action, b.action)
+            assert (a.value, a.bound, a.nodes) == (b.value, b.bound, b.nodes)
+
+
+@pytest.mark.parametrize("solver", ["auto", "highs", "branch_and_bound", "enumeration"])
+def test_starts_are_given_state_by_state(solver, q_network):
+    space = mr.BudgetTopK(6, 3)
+    states = np.random.default_rng(0).normal(size=(4, 3))
+    argmax = mr.ArgmaxSolver(q_network, space, solver=solver)
+    best = [result.action for result in argmax.solve_batch(states)]
+    again = argmax.solve_batch(states, starts=[best[0], None, best[2], None])
+    for action, result in zip(best, again, strict=True):
+        np.testing.assert_array_equal(action, result.action)
+    with pytest.raises(ValueError, match="got 1 starts for 4 states"):
+        argmax.solve_batch(states, starts=[best[0]])
+    with pytest.raises(ValueError, match="workers must be at least 1"):
+        argmax.solve_batch(states, workers=0)
+
+
+@pytest.mark.parametrize("solver", ["highs", "gurobi", "branch_and_bound"])
+def test_a_node_limit_gives_an_action_and_a_bound(solver):
+    network = mr.QNetwork(10, 30, (32, 32), generator=torch.Generator().manual_seed(0))
+    space = mr.BudgetTopK(30, 10)
+    argmax = mr.ArgmaxSolver(network, space, solver=solver, node_limit=2)
+    result = argmax.solve(np.ones(10))
+    assert result.status == "feasible"
+    assert space.violations(result.action) == []
+    assert result.bound > result.value
+    with pytest.raises(ValueError, match="node_limit must be an integer of at least 1"):
+        mr.ArgmaxSolver(network, space, node_limit=0)

@@ -1,5 +1,7 @@
 """Solvers that lie: none of their answers may come back as optimal."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyomo.environ as pyo
 import pytest
@@ -21,6 +23,12 @@ from milp_rl.solvers.highs import HighsSolver
 from milp_rl.solvers.milp import MilpArgmax
 
 EXACT = SolveOptions()
+
+
+@pytest.fixture(autouse=True)
+def only_the_solver_finds_actions(monkeypatch):
+    """A good action known beforehand would contradict most lies, or make them harmless."""
+    monkeypatch.setattr(MilpArgmax, "_first_action", lambda self, problem, state, start: start)
 
 
 class Liar:
@@ -78,6 +86,15 @@ def test_a_wrong_answer_is_mended_by_solving_more_tightly(change, problem):
     assert liar.calls == 2
     assert result.status == "optimal"
     assert result.value == pytest.approx(best.value, abs=1e-6)
+
+
+def test_a_bound_below_a_known_action_is_a_wrong_answer(problem):
+    network, space, state = problem
+    best = EnumerationArgmax(network, space).solve(state, EXACT).action
+    with pytest.raises(CertificationError, match="exceeds the claimed bound"):
+        MilpArgmax(network, space, Liar(lambda m, s: replace(s, bound=s.bound - 1.0))).solve(
+            state, EXACT, best
+        )
 
 
 def test_a_point_that_cheats_through_tolerances_does_not_count(problem):

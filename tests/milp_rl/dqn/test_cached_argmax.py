@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from milp_rl.argmax_solver import ArgmaxSolver
 from milp_rl.baselines import GreedyArgmax
 from milp_rl.dqn.cached_argmax import CachedArgmax
 from milp_rl.formulations.actions.budget import BudgetTopK
@@ -60,12 +61,50 @@ def test_each_state_is_solved_once_until_the_weights_change(network):
     assert cache.solves == 9
 
 
-def test_another_gap_is_solved_anew(network):
+def test_a_smaller_gap_is_solved_anew(network):
     cache = CachedArgmax(network, SPACE, 100, solver="enumeration")
     rows = states(2).astype(np.float32)
     cache.actions(rows, 0.5)
     cache.actions(rows, 0.0)
     assert cache.solves == 4
+    cache.actions(rows, 0.5)
+    assert cache.solves == 4
+
+
+def test_earlier_answers_are_where_solves_start(network, monkeypatch):
+    cache = CachedArgmax(network, SPACE, 100)
+    rows = states(6).astype(np.float32)
+    first = cache.actions(rows)
+    assert cache.starts == 0
+    given = []
+    solve_batch = ArgmaxSolver.solve_batch
+    monkeypatch.setattr(
+        ArgmaxSolver,
+        "solve_batch",
+        lambda self, s, starts, **rest: (
+            given.extend(starts) or solve_batch(self, s, starts=starts, **rest)
+        ),
+    )
+    cache.renew()
+    np.testing.assert_array_equal(cache.actions(rows), first)
+    np.testing.assert_array_equal(given, first)
+    assert (cache.solves, cache.starts) == (12, 6)
+
+
+def test_a_restored_cache_knows_what_the_saved_one_knew(network):
+    cache, restored = (CachedArgmax(network, SPACE, 100) for _ in range(2))
+    rows = states(8).astype(np.float32)
+    restored.load_state_dict(cache.state_dict())
+    assert restored.solves == 0
+    cache.actions(rows[:4], 0.1)
+    cache.renew()
+    best = cache.actions(rows[2:6])
+    restored.load_state_dict(cache.state_dict())
+    assert (restored.lookups, restored.solves, restored.starts) == (8, 8, 2)
+    np.testing.assert_array_equal(restored.actions(rows[2:6]), best)
+    assert restored.solves == 8
+    restored.actions(rows)
+    assert (restored.solves, restored.starts) == (12, 4)
 
 
 def test_memory_is_bounded_and_the_oldest_go_first(network):

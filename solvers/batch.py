@@ -1,0 +1,164 @@
+"""Solving many states on all cores, with the same answers whatever the number of workers.
+
+HiGHS, Gurobi and numpy's larger operations release the interpreter lock, so MILPs and enumerations
+run in threads. Branch and bound, which is many small array operations, runs in processes; its
+states are always grouped by the same number, since it searches a group together, and processes are
+only brought in for work that outlasts their start.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import parent_process
+
+import joblib
+import numpy as np
+
+from milp_rl.formulations.actions.base import ActionArray
+from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.solvers.auto import AutoArgmax
+from milp_rl.solvers.base import ArgmaxResult, SolveOptions
+from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
+from milp_rl.solvers.enumeration import EnumerationArgmax
+from milp_rl.solvers.milp import MilpArgmax
+
+Argmax = MilpArgmax | EnumerationArgmax | BranchAndBoundArgmax | AutoArgmax
+Starts = Sequence[ActionArray | None]
+
+_GROUP = 32
+_SECONDS_WORTH_PROCESSES = 2.0
+_numbers = itertools.count()
+_known: dict[tuple[int, int], tuple[int, Argmax]] = {}  # in a worker: backends by owner
+
+
+class BatchSolver:
+    """Solves batches of states with one backend; keeps what its workers need to know.
+
+    Parameters
+    ----------
+    backend
+        Solves one state, or a group of them.
+    """
+
+    def __init__(self, backend: Argmax) -> None:
+        self.backend = backend
+        self._owner = (os.getpid(), next(_numbers))
+        self._version = 0
+        self._pickled: bytes | None = None
+
+    def update(self, network: Network) -> None:
+        """Replace the backend's network."""
+        self.backend.update(network)
+        self._version += 1
+
+    def solve(
+        self,
+        states: FloatArray,
+        options: SolveOptions,
+        starts: Starts,
+        workers: int | None,
+    ) -> list[ArgmaxResult]:
+        """Solve for every state, in order.
+
+        Parameters
+        ----------
+        states
+            Shape (batch, state_dim).
+        options
+            Limits of each solve; branch and bound takes a time limit for 32 states together.
+        starts
+            A feasible action to start from for each state, or ``None`` for it.
+        workers
+            Threads or processes; ``None``: as many as there are cores, or one in a process that
+            is itself a worker.
+        """
+        if workers is None:
+            workers = 1 if parent_process() is not None else joblib.cpu_count()
+        if isinstance(self.backend, MilpArgmax | EnumerationArgmax):
+            return self._in_threads(states, options, starts, min(workers, len(states)))
+        return self._in_groups(states, options, starts, workers)
+
+    def _in_threads(
+        self, states: FloatArray, options: SolveOptions, starts: Starts, workers: int
+    ) -> list[ArgmaxResult]:
+        backend = self.backend
+        assert isinstance(backend, MilpArgmax | EnumerationArgmax)
+        if workers <= 1:
+            return [backend.solve(s, options, a) for s, a in zip(states, starts, strict=True)]
+        copies = [backend, *(backend.twin() for _ in range(workers - 1))]
+
+        def share(k: int) -> list[ArgmaxResult]:
+            own = range(k, len(states), workers)
+            return [copies[k].solve(states[i], options, starts[i]) for i in own]
+
+        with ThreadPoolExecutor(workers) as pool:
+            shares = list(pool.map(share, range(workers)))
+        return [shares[i % workers][i // workers] for i in range(len(states))]
+
+    def _in_groups(
+        self, states: FloatArray, options: SolveOptions, starts: Starts, workers: int
+    ) -> list[ArgmaxResult]:
+        assert isinstance(self.backend, BranchAndBoundArgmax | AutoArgmax)
+        groups = [slice(i, i + _GROUP) for i in range(0, len(states), _GROUP)]
+        results: list[ArgmaxResult] = []
+        begin = time.perf_counter()
+        for done, group in enumerate(groups):
+            results += self.backend.solve_batch(states[group], options, starts[group])
+            left = len(groups) - done - 1
+            expected = (time.perf_counter() - begin) / (done + 1) * left
+            if workers > 1 and left > 1 and expected > _SECONDS_WORTH_PROCESSES:
+                return results + self._in_processes(
+                    states, options, starts, groups[done + 1 :], workers
+                )
+        return results
+
+    def _in_processes(
+        self,
+        states: FloatArray,
+        options: SolveOptions,
+        starts: Starts,
+        groups: list[slice],
+        workers: int,
+    ) -> list[ArgmaxResult]:
+        if self._pickled is None:
+            self._pickled = pickle.dumps(self.backend)
+        task = joblib.delayed(_solve_group)
+        parts = joblib.Parallel(n_jobs=workers)(
+            task(
+                self._owner,
+                self._version,
+                self._pickled,
+                self.backend.network,
+                np.ascontiguousarray(states[group]),
+                options,
+                starts[group],
+            )
+            for group in groups
+        )
+        return [result for part in parts for result in part]
+
+
+def _solve_group(
+    owner: tuple[int, int],
+    version: int,
+    pickled: bytes,
+    network: Network,
+    states: FloatArray,
+    options: SolveOptions,
+    starts: Starts,
+) -> list[ArgmaxResult]:
+    """Solve a group in a worker process, which keeps the last backend it was given."""
+    known, backend = _known.get(owner, (-1, None))
+    if backend is None:
+        _known.clear()
+        backend = pickle.loads(pickled)
+    if known != version:
+        backend.update(network)
+        _known[owner] = (version, backend)
+    assert isinstance(backend, BranchAndBoundArgmax | AutoArgmax)
+    return backend.solve_batch(states, options, starts)
