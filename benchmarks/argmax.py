@@ -1,194 +1,123 @@
-"""Time one argmax of the demo's trained network, side by side with how it is done elsewhere.
+"""Time single argmaxes, side by side with how it is done elsewhere.
 
-Run `make demo` first, then `make bench`. All ways solve the same states, those that the trained
-policy visits, one after the other in one process on one thread:
-
-- milp-rl with HiGHS and with Gurobi, each formulation and bound, gap 0;
-- published style: a gurobipy model built from scratch for every state, M = 1e5, gap 2%;
-- OMLT's default path: its big-M formulation with its own interval bounds, through Pyomo, solved
-  by appsi_highs.
-
-Prints a table with ratios and writes benchmarks/argmax.csv.
+Every way solves the same states of every problem (`problems.py`, `ways.py`), one way after the
+other in one process on one thread, until the states or the seconds for it are used up. All exact
+answers must agree. Writes argmax.csv and argmax.png beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import gurobipy as gp
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pyomo.environ as pyo
-from omlt import OmltBlock
-from omlt.neuralnet import ReluBigMFormulation
-from pyomo.common.log import LoggingIntercept
-from pyomo.contrib.appsi.solvers import Highs
+from problems import Problem, all_problems
+from tqdm import tqdm
+from ways import TooLargeError, all_ways, timed
 
-import milp_rl as mr
-from milp_rl.envs import CapacityBandit, CapacityInstance
-from milp_rl.formulations.relu import omlt_definition
-
-BIG_M = 1e5
-Solve = Callable[[np.ndarray], float]
+HERE = Path(__file__).parent
+PUBLISHED = "published style, gap 2%"
+DEFAULT = "default, 32 states together"
 
 
-def visited_states(env: CapacityBandit, solver: mr.ArgmaxSolver, n: int) -> np.ndarray:
-    """The states of episodes under the trained policy."""
-    states: list[np.ndarray] = []
-    episode = 0
-    while len(states) < n:
-        state, _ = env.reset(seed=episode)
-        done = False
-        while not done:
-            states.append(np.array(state, dtype=float))
-            action = solver.solve(state).action
-            state, _, terminated, truncated, _ = env.step(action)
-            done = terminated or truncated
-        episode += 1
-    rng = np.random.default_rng(0)
-    return np.array(states)[rng.permutation(len(states))[:n]]
-
-
-def published_style(network: mr.Network, space: mr.Capacity) -> Solve:
-    """A gurobipy model from scratch, every neuron with M = 1e5, gap 2%."""
-    env = gp.Env(params={"OutputFlag": 0})
-
-    def solve(state: np.ndarray) -> float:
-        with gp.Model(env=env) as model:
-            model.Params.MIPGap = 0.02
-            model.Params.Threads = 1
-            arms, workers = range(space.n_actions), range(len(space.capacities))
-            act = model.addVars(arms, vtype=gp.GRB.BINARY)
-            serve = model.addVars(arms, workers, vtype=gp.GRB.BINARY)
-            model.addConstrs(serve.sum(j, "*") == act[j] for j in arms)
-            model.addConstrs(
-                gp.quicksum(space.costs[j] * serve[j, w] for j in arms) <= space.capacities[w]
-                for w in workers
-            )
-            values = [act[j] for j in arms] + [float(s) for s in state]
-            for layer in network.hidden:
-                n = len(layer.bias)
-                z = model.addVars(n, lb=0.0)
-                on = model.addVars(n, vtype=gp.GRB.BINARY)
-                for i in range(n):
-                    before = layer.bias[i] + gp.quicksum(
-                        w * v for w, v in zip(layer.weight[i], values, strict=True)
-                    )
-                    model.addConstr(z[i] >= before)
-                    model.addConstr(z[i] <= before + BIG_M * (1 - on[i]))
-                    model.addConstr(z[i] <= BIG_M * on[i])
-                values = [z[i] for i in range(n)]
-            output = gp.quicksum(
-                w * v for w, v in zip(network.output.weight[0], values, strict=True)
-            )
-            model.setObjective(output + network.output.bias[0], gp.GRB.MAXIMIZE)
-            model.optimize()
-            action = [round(act[j].X) for j in arms]
-            return float(network.forward([*action, *state])[0])
-
-    return solve
-
-
-def omlt_default(network: mr.Network, space: mr.Capacity) -> Solve:
-    """OMLT's big-M formulation with its own bounds, Pyomo and appsi_highs, built for each state."""
-
-    def solve(state: np.ndarray) -> float:
-        m = pyo.ConcreteModel()
-        actions = space.add_to(m)
-        low = np.concatenate([np.zeros(space.n_actions), state])
-        high = np.concatenate([np.ones(space.n_actions), state])
-        m.network = OmltBlock()
-        with LoggingIntercept(module="pyomo.core"):  # OMLT starts its inputs at 0, out of bounds
-            m.network.build_formulation(ReluBigMFormulation(omlt_definition(network, low, high)))
-        m.link = pyo.Constraint(
-            range(network.n_inputs),
-            rule=lambda m, i: (
-                m.network.inputs[i]
-                == (actions[i] if i < len(actions) else float(state[i - len(actions)]))
-            ),
+def measure(problem: Problem, seconds: float, full: bool) -> pd.DataFrame:
+    """Time every way on one problem and compare their answers."""
+    rows = []
+    exact: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
+    for name, make in all_ways(problem, full):
+        try:
+            solve = make()
+            solve(problem.states[:1], seconds)  # what is set up once is not timed
+            if name == DEFAULT:
+                time, answers = timed(
+                    lambda _, limit, solve=solve: solve(problem.states, limit),
+                    problem.states[:1],
+                    seconds,
+                )
+            else:
+                time, answers = timed(solve, problem.states, seconds)
+        except TooLargeError as error:
+            rows.append({"way": name, "note": str(error)[:60]})
+            continue
+        values[name] = [value for value, _ in answers]
+        proven = [claimed for _, claimed in answers]
+        if all(proven):
+            exact[name] = values[name]
+        rows.append(
+            {
+                "way": name,
+                "ms": time * 1e3,
+                "states": len(answers),
+                "exact": all(proven),
+                "note": "" if max(time, 0) < 0.99 * seconds else "stopped at the time limit",
+            }
         )
-        m.objective = pyo.Objective(expr=m.network.outputs[0], sense=pyo.maximize)
-        highs = Highs()
-        highs.highs_options = {"threads": 1}
-        highs.solve(m)
-        action = [round(pyo.value(a)) for a in actions]
-        return float(network.forward([*action, *state])[0])
+    best = max(exact.values(), key=len, default=[])
+    for name, found in exact.items():
+        n = min(len(found), len(best))
+        np.testing.assert_allclose(found[:n], best[:n], rtol=1e-6, atol=1e-6, err_msg=name)
+    table = pd.DataFrame(rows)
+    shortfalls = {
+        name: max(np.subtract(best[: len(found)], found[: len(best)]), default=np.nan)
+        for name, found in values.items()
+    }
+    table["worst shortfall"] = table["way"].map(shortfalls).clip(lower=0)
+    for column, value in (
+        ("problem", problem.name),
+        ("kind", problem.kind),
+        ("domain", problem.domain),
+        ("arms", problem.n_arms),
+        ("hidden", "-".join(map(str, problem.hidden))),
+    ):
+        table[column] = value
+    return table
 
-    return solve
 
-
-def ours(network: mr.Network, space: mr.Capacity, **options: str) -> Solve:
-    """A persistent ArgmaxSolver, gap 0."""
-    solver = mr.ArgmaxSolver(network, space, **options)
-
-    def solve(state: np.ndarray) -> float:
-        result = solver.solve(state)
-        if result.status != "optimal":
-            raise RuntimeError(f"{options}: {result}")
-        return result.value
-
-    return solve
+def draw(table: pd.DataFrame) -> None:
+    """Draw the times of the ways on every problem."""
+    wide = table.pivot_table(index="problem", columns="way", values="ms", sort=False)
+    ways = [
+        w
+        for w in (
+            DEFAULT,
+            "highs, bigm, linear bounds",
+            "gurobi, bigm, linear bounds",
+            PUBLISHED,
+            "published style, gap 0",
+            "OMLT default",
+        )
+        if w in wide
+    ]
+    figure, axes = plt.subplots(figsize=(9, 0.32 * len(wide) + 1.6), layout="constrained")
+    y = np.arange(len(wide))[::-1]
+    for way, marker in zip(ways, "osD^v*", strict=False):
+        axes.plot(wide[way], y, marker, label=way, alpha=0.8)
+    axes.set(xscale="log", xlabel="ms an argmax (log scale)", yticks=y, yticklabels=wide.index)
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False)
+    figure.savefig(HERE / "argmax.png", dpi=130)
+    plt.close(figure)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--demo", type=Path, default=Path("demo"), help="folder of the demo's files"
-    )
-    parser.add_argument("--states", type=int, default=100, help="states to time")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/argmax.csv"))
+    parser.add_argument("--seconds", type=float, default=4.0, help="for a way on a problem")
+    parser.add_argument("--full", action="store_true", help="each formulation and bound")
+    parser.add_argument("--only", default="", help="problems whose name contains this")
     arguments = parser.parse_args()
-    if not (arguments.demo / "q.onnx").exists():
-        parser.error(f"{arguments.demo}/q.onnx is missing; run `make demo` first")
-
-    network = mr.to_network(arguments.demo / "q.onnx")
-    space = mr.ActionSpace.from_json(arguments.demo / "space.json")
-    env = CapacityBandit(CapacityInstance.from_json(arguments.demo / "instance.json"))
-    states = visited_states(env, mr.ArgmaxSolver(network, space), arguments.states)
-    ways: dict[str, Solve] = {
-        f"milp-rl, {solver}, {formulation}, {bounds} bounds, gap 0": ours(
-            network, space, solver=solver, formulation=formulation, bounds=bounds
-        )
-        for solver in ("highs", "gurobi")
-        for formulation, bounds in (
-            ("bigm", "linear"),
-            ("bigm", "interval"),
-            ("bigm", "lp"),
-            ("partition", "linear"),
-        )
-    }
-    ways["milp-rl, enumeration, gap 0"] = ours(network, space, solver="enumeration")
-    ways["published style: gurobipy from scratch, M = 1e5, gap 2%"] = published_style(
-        network, space
-    )
-    ways["OMLT default: own bounds, Pyomo, appsi_highs"] = omlt_default(network, space)
-
-    rows = []
-    best = [ours(network, space, solver="enumeration")(state) for state in states]
-    for name, solve in ways.items():
-        solve(states[0])
-        times, short = [], 0.0
-        for state, optimum in zip(states, best, strict=True):
-            begin = time.perf_counter()
-            value = solve(state)
-            times.append((time.perf_counter() - begin) * 1e3)
-            short = max(short, optimum - value)
-        rows.append((name, np.mean(times), np.median(times), np.max(times), short))
-    table = pd.DataFrame(rows, columns=["way", "mean ms", "median ms", "max ms", "worst shortfall"])
-    base = table.loc[table["way"].str.startswith("published"), "mean ms"].iloc[0]
-    table["times faster than published style"] = base / table["mean ms"]
-    default = mr.ArgmaxSolver(network, space)
-    unstable = np.mean([default.solve(state).unstable for state in states])
-    print(
-        f"{len(states)} states, {space.n_actions} arms, hidden"
-        f" {'-'.join(str(len(layer.bias)) for layer in network.hidden)},"
-        f" {unstable:.1f} unstable neurons on average"
-    )
-    print(table.round(3).to_string(index=False))
-    table.to_csv(arguments.out, index=False)
+    problems = [p for p in all_problems() if arguments.only in p.name]
+    tables = []
+    for problem in tqdm(problems):
+        tables.append(measure(problem, arguments.seconds, arguments.full))
+        table = pd.concat(tables, ignore_index=True)
+        table.to_csv(HERE / "argmax.csv", index=False)
+    draw(table)
+    wide = table.pivot_table(index="problem", columns="way", values="ms", sort=False)
+    wide["times faster"] = wide[PUBLISHED] / wide[DEFAULT]
+    print(wide.round(2).to_string())
 
 
 if __name__ == "__main__":

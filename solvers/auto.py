@@ -26,8 +26,9 @@ _LARGEST_LISTED = 30_000
 _DRAWS = 500
 _SOLVES_BEFORE_COUNTING = 32
 _SECONDS_A_PRODUCT = 1.2e-10
-_SECONDS_A_NODE = 2e-4
-_SECONDS_TO_START = 1e-3  # of branch and bound, at the least
+_SECONDS_A_NODE = 2e-4  # without its products
+_SECONDS_TO_START = 1e-3  # and so many nodes take next to no time:
+_FIRST_NODES = 4
 _NODES_BEFORE_MILP = 2000
 _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tried
 
@@ -98,11 +99,11 @@ class AutoArgmax:
         limit = _NODES_BEFORE_MILP
         if self._listed is not None:
             after = self._listed
-            seconds = self._seconds_to_list()
-            if seconds < _SECONDS_TO_START:
-                why = f"fewer than {_LARGEST_LISTED} actions, evaluated in {seconds * 1e3:.2g} ms"
+            seconds, node_seconds = self._seconds_to_list(), self._seconds_a_node()
+            if seconds < _SECONDS_TO_START + _FIRST_NODES * node_seconds:
+                why = f"so few actions are evaluated in about {seconds * 1e3:.1g} ms"
                 return [self._explained(after.solve(s, options), why) for s in states]
-            limit = max(int(seconds / _SECONDS_A_NODE), 1)
+            limit = int(seconds / node_seconds)
         if options.node_limit is not None and options.node_limit <= limit:
             return self._search.solve_batch(states, options, starts)
         limited = replace(options, node_limit=limit)
@@ -132,9 +133,19 @@ class AutoArgmax:
     def _seconds_to_list(self) -> float:
         """Estimate the time of an enumeration; the same on every machine."""
         assert self._listed is not None
-        widths = [len(layer.bias) for layer in self.network.layers]
-        products = sum(a * b for a, b in itertools.pairwise(widths)) + 8 * sum(widths)
-        return len(self._listed) * products * _SECONDS_A_PRODUCT
+        hidden = sum(len(layer.bias) for layer in self.network.hidden)
+        return len(self._listed) * (self._products() + 8 * hidden) * _SECONDS_A_PRODUCT
+
+    def _seconds_a_node(self) -> float:
+        """Estimate the time of a node: about four passes for both bounds of every neuron."""
+        hidden = sum(len(layer.bias) for layer in self.network.hidden)
+        return _SECONDS_A_NODE + 8 * hidden * self._products() * _SECONDS_A_PRODUCT
+
+    def _products(self) -> int:
+        """Multiplications of one evaluation."""
+        n = self.space.n_actions
+        widths = [n, *(len(layer.bias) for layer in self.network.layers)]
+        return sum(a * b for a, b in itertools.pairwise(widths))
 
     @staticmethod
     def _explained(result: ArgmaxResult, why: str) -> ArgmaxResult:

@@ -145,7 +145,8 @@ class MyopicPolicy:
             self._solver = ArgmaxSolver(network, space)
         else:
             self._solver.update(network)
-        result = self._solver.solve([])
+        # As a batch: then the choice between equally good actions has no memory.
+        result = self._solver.solve_batch(np.zeros((1, 0)))[0]
         if result.action is None:
             raise RuntimeError(f"no best action: the solver's status is {result.status!r}")
         return result.action

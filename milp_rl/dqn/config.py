@@ -163,7 +163,6 @@ class DQNConfig:
             "pretrain_learning_rate_decay": 0.9,
             "pretrain_states": 1000,
             "pretrain_replay": 1000,
-            "solver": "highs",
             "gap": 0.02,
         }
         return cls(**{**published, **changes})

@@ -131,8 +131,8 @@ def test_a_network_of_several_outputs_has_no_argmax():
 @pytest.mark.parametrize(
     ("space", "hidden", "chosen", "why"),
     [
-        (mr.BudgetTopK(20, 2), (4,), "enumeration", "evaluated in"),
-        (mr.BudgetTopK(40, 3), (4,), "enumeration", "evaluated in"),
+        (mr.BudgetTopK(20, 2), (4,), "enumeration", "so few actions"),
+        (mr.BudgetTopK(40, 3), (4,), "enumeration", "so few actions"),
         (mr.BudgetTopK(40, 20), (4,), "branch_and_bound", "nodes"),
         (mr.BudgetTopK(20, 5), (64, 64), "enumeration", "left a gap of"),
         (mr.BudgetTopK(4, 3, exactly=True) & mr.BudgetTopK(4, 2), (4,), "branch_and_bound", ""),

@@ -1,0 +1,72 @@
+"""Problems of the benchmarks: trained and random Q-networks over the action sets of the domains.
+
+The trained networks lie in `benchmarks/networks`; `train_networks.py` made them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import milp_rl as mr
+from milp_rl.envs import make_bandit
+
+NETWORKS = Path(__file__).parent / "networks"
+DOMAINS = ("multiple_interventions", "path", "scheduling", "capacity")
+SIZES = ((20, 5), (40, 10), (100, 20))
+N_STATES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """An argmax to be solved in several states."""
+
+    kind: str  # trained or random
+    domain: str
+    n_arms: int
+    hidden: tuple[int, ...]
+    network: mr.Network
+    space: mr.ActionSpace
+    states: np.ndarray
+
+    @property
+    def name(self) -> str:
+        widths = "-".join(map(str, self.hidden))
+        return f"{self.kind} {self.domain.replace('_', ' ')} J={self.n_arms} {widths}"
+
+
+def random_network(state_dim: int, n_actions: int, hidden: tuple[int, ...]) -> mr.Network:
+    generator = torch.Generator().manual_seed(1)
+    return mr.to_network(mr.QNetwork(state_dim, n_actions, hidden, generator=generator))
+
+
+def trained(domain: str, n_arms: int, budget: int, hidden: tuple[int, ...]) -> Problem:
+    env = make_bandit(domain, n_arms, budget, seed=0)
+    file = NETWORKS / f"{domain}-J{n_arms}-{'-'.join(map(str, hidden))}.onnx"
+    states = env.informative_states(np.random.default_rng(0), N_STATES).astype(float)
+    return Problem(
+        "trained", domain, n_arms, hidden, mr.to_network(file), env.action_space_block(), states
+    )
+
+
+def random(domain: str, n_arms: int, budget: int, hidden: tuple[int, ...]) -> Problem:
+    if domain == "budget":
+        space: mr.ActionSpace = mr.BudgetTopK(n_arms, budget)
+        states = np.random.default_rng(0).integers(0, 4, size=(N_STATES, n_arms)) / 3.0
+    else:
+        env = make_bandit(domain, n_arms, budget, seed=0)
+        space = env.action_space_block()
+        states = env.informative_states(np.random.default_rng(0), N_STATES).astype(float)
+    network = random_network(states.shape[1], space.n_actions, hidden)
+    return Problem("random", domain, n_arms, hidden, network, space, states)
+
+
+def all_problems() -> list[Problem]:
+    found = [trained(d, n, b, (16, 32)) for d in DOMAINS for n, b in SIZES]
+    found += [trained(d, 20, 5, h) for d in DOMAINS for h in ((64, 64), (128, 128))]
+    found += [random(d, 20, 5, (16, 32)) for d in DOMAINS]
+    found += [random("budget", n, b, h) for h in ((16, 32), (64, 64), (128, 128)) for n, b in SIZES]
+    return found
