@@ -1,0 +1,118 @@
+"""Bounds of nodes against every action that agrees with them."""
+
+import numpy as np
+import pytest
+
+from milp_rl.formulations.actions import BudgetTopK, Capacity
+from milp_rl.formulations.bounds import BoundPropagator
+from milp_rl.solvers.node_bounds import NodeBounds, Nodes
+
+SPACES = [BudgetTopK(9, 3), Capacity([2, 3, 4, 2, 5, 6, 3, 2, 4], [5, 4])]
+
+
+class Case:
+    """Nodes with random fixings and splits, and the actions and values in each."""
+
+    def __init__(self, seed, space, network_maker, hidden=(8, 7), n=60):
+        rng = np.random.default_rng(seed)
+        self.space = space
+        self.network = network_maker(rng, 12, hidden)
+        states = rng.normal(size=(4, 3))
+        bounds = BoundPropagator(self.network, 9, space.linear_max).at(states)
+        self.bounds = NodeBounds(self.network, space, states)
+        self.nodes = Nodes.roots(bounds, 9)[np.arange(n) % 4]
+        self.nodes.one[:] = rng.random((n, 9)) < 0.1
+        self.nodes.zero[:] = (rng.random((n, 9)) < 0.2) & ~self.nodes.one
+        self.nodes.split[:] = rng.choice([-1, 0, 0, 0, 1], size=self.nodes.split.shape)
+        self.actions = space.enumerate()
+        self.within, self.values, self.before = [], [], []
+        for i in range(n):
+            inputs = np.concatenate(
+                [self.actions, np.tile(states[i % 4], (len(self.actions), 1))], axis=1
+            )
+            z, rows = [], inputs
+            for layer in self.network.hidden:
+                z.append(rows @ layer.weight.T + layer.bias)
+                rows = np.maximum(z[-1], 0.0)
+            z = np.concatenate(z, axis=1)
+            split = self.nodes.split[i]
+            agrees = (self.actions[:, self.nodes.one[i]] == 1).all(axis=1)
+            agrees &= (self.actions[:, self.nodes.zero[i]] == 0).all(axis=1)
+            agrees &= ((z * split >= 0) | (split == 0)).all(axis=1)
+            self.within.append(agrees)
+            self.before.append(z)
+            self.values.append(self.network.forward(inputs)[:, 0])
+
+    def best(self):
+        pairs = zip(self.values, self.within, strict=True)
+        return np.array([v[w].max(initial=-np.inf) for v, w in pairs])
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("seed", range(4))
+def test_no_slopes_or_multipliers_bound_below_the_best_action(seed, space, random_network):
+    case = Case(seed, space, random_network)
+    rng = np.random.default_rng(seed)
+    best = case.best()
+    targets = np.full(len(best), -1e3)
+    for _ in range(5):
+        case.nodes.alpha[:] = rng.random(case.nodes.alpha.shape)
+        case.nodes.beta[:] = rng.exponential(size=case.nodes.beta.shape) * case.nodes.split
+        assert (case.bounds.maximize(case.nodes, targets, steps=2).bound >= best).all()
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("seed", range(4))
+def test_tightened_neurons_hold_every_action_of_the_node(seed, space, random_network):
+    case = Case(seed, space, random_network)
+    best = case.best()
+    wide = case.nodes[np.arange(len(best))]
+    empty = case.bounds.tighten(case.nodes)
+    for i, within in enumerate(case.within):
+        assert not (empty[i] and within.any())
+        z = case.before[i][within]
+        if len(z):
+            assert (z >= case.nodes.low[i] - 1e-9).all()
+            assert (z <= case.nodes.high[i] + 1e-9).all()
+    assert (case.nodes.high - case.nodes.low).sum() < (wide.high - wide.low).sum()
+    maximum = case.bounds.maximize(case.nodes, best)
+    assert (maximum.bound >= best)[~empty].all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_holding_actions_loses_none_above_the_target(seed, random_network):
+    case = Case(seed, SPACES[0], random_network)
+    best = case.best()
+    targets = np.where(np.isfinite(best), best - 0.05, 0.0)
+    case.bounds.tighten(case.nodes)
+    maximum = case.bounds.maximize(case.nodes, targets)
+    free = (~(case.nodes.one | case.nodes.zero)).sum()
+    wanted = maximum.bound > targets
+    excluded, _ = case.bounds.fix(case.nodes, maximum, targets, wanted)
+    assert (~(case.nodes.one | case.nodes.zero)).sum() < free
+    assert (excluded <= targets).all()
+    for i, within in enumerate(case.within):
+        above = case.actions[within & (case.values[i] > targets[i])]
+        assert (above[:, case.nodes.one[i]] == 1).all()
+        assert (above[:, case.nodes.zero[i]] == 0).all()
+
+
+def test_steps_tighten_and_the_multiplier_of_a_split_does_its_part(random_network):
+    case = Case(0, SPACES[0], random_network, n=200)
+    best = case.best()
+    some = np.isfinite(best)
+    nodes, targets = case.nodes[some], best[some]
+
+    def bounds(steps):
+        return case.bounds.maximize(nodes[np.arange(len(nodes))], targets, steps=steps).bound
+
+    slack = [(bounds(steps) - targets).mean() for steps in (0, 3, 30)]
+    assert slack[0] > 1.1 * slack[1] > 1.1 * slack[2]
+    moved = nodes[np.arange(len(nodes))]
+    case.bounds.maximize(moved, targets, steps=30)
+    assert (moved.beta * moved.split >= 0).all()
+    assert (moved.beta[moved.split == 0] == 0).all()
+    assert (moved.beta != 0).any()
+    moved.beta[:] = 0.0
+    without = case.bounds.maximize(moved, targets, steps=0).bound
+    assert (without - bounds(30)).mean() > 0
