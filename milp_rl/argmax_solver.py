@@ -210,7 +210,7 @@ class ArgmaxSolver:
             raise ValueError(f"got {len(starts)} starts for {len(batch)} states")
         if workers is not None and workers < 1:
             raise ValueError(f"workers must be at least 1 or None, got {workers}")
-        checked = np.array([self._checked(s) for s in batch]).reshape(-1, self.state_dim)
+        checked = np.array([self._checked(s) for s in batch]).reshape(len(batch), self.state_dim)
         firsts = [
             None if start is None else self.space.check_action(start)
             for start in (starts if starts is not None else [None] * len(batch))

@@ -149,6 +149,11 @@ class BranchAndBoundArgmax:
                 )
             bounds = self._propagator.at(states)
         except InfeasibleSetError as error:
+            if len(self._sample):
+                raise CertificationError(
+                    f"linear_max of {type(self.space).__name__} says that the set is empty, but"
+                    f" {np.flatnonzero(self._sample[0]).tolist()} is feasible"
+                ) from error
             empty = _Search(ArgmaxProblem(self.network, self.space), -1)
             return [self._result(empty, options, 0.0, str(error)) for _ in states]
         searches = [
@@ -158,7 +163,7 @@ class BranchAndBoundArgmax:
         for i, search in enumerate(searches):
             check_bounds(search.problem, bounds.at(i), self._sample)
         tree = _Tree(self.network, self.space, states, searches, options, self._incumbents)
-        tree.find_incumbents(starts)
+        tree.find_incumbents(starts, self._sample)
         tree.expand(Nodes.roots(bounds, self.space.n_actions))
         deadline = begin + (options.time_limit or math.inf)
         while time.perf_counter() < deadline and tree.branch():
@@ -245,9 +250,13 @@ class _Tree:
         self._pool: Nodes | None = None
         self._unused: list[int] = []
 
-    def find_incumbents(self, starts: Sequence[ActionArray | None] | None) -> None:
-        """Give every search its start, and an action built greedily."""
+    def find_incumbents(
+        self, starts: Sequence[ActionArray | None] | None, sample: ActionArray
+    ) -> None:
+        """Give every search its start, and an action built greedily or, failing that, drawn."""
         built = self.incumbents.build(self.network, self.states)
+        if not len(built) and len(sample):
+            built = np.repeat(sample[:1], len(self.states), axis=0)
         self._offer(np.arange(len(built)), built)
         for i, start in enumerate(starts or ()):
             if start is not None:
@@ -328,16 +337,21 @@ class _Tree:
         """Bound nodes, close those that are decided, and open the others."""
         for state, number in zip(*np.unique(nodes.state, return_counts=True), strict=True):
             self.searches[state].nodes += int(number)
+        open_ = nodes.bound > self.targets[nodes.state]
+        if ways is None and not open_.all():  # roots whose incumbent is as good as their bound
+            self._close(nodes.state[~open_], nodes.bound[~open_])
+            nodes = nodes[open_]
         final = np.full(len(nodes), -np.inf)
         place = np.arange(len(nodes))
         steps = {} if ways is None or ways.at_neuron.any() else {"steps": 0}
         if ways is not None:
             maximum = self.bounds.maximize(nodes, self.targets[nodes.state], **steps)
             nodes, maximum, place = self._still_open(nodes, maximum, place)
-        for _ in range(_PASSES):
+        for again in range(_PASSES):
             if not len(nodes):
                 break
-            empty = self.bounds.tighten(nodes)
+            tightened = ways is not None or again  # the roots come with tight bounds
+            empty = self.bounds.tighten(nodes) if tightened else np.zeros(len(nodes), dtype=bool)
             maximum = self.bounds.maximize(nodes, self.targets[nodes.state])
             maximum.bound[empty] = -np.inf
             nodes, maximum, place = self._still_open(nodes, maximum, place)

@@ -20,7 +20,7 @@ neuron's output.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -106,12 +106,12 @@ class Nodes:
 
     def __getitem__(self, rows: IntArray | BoolArray) -> Self:
         """Return copies of some rows."""
-        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return type(self)(*(values[rows] for values in vars(self).values()))
 
     def put(self, rows: IntArray, nodes: Nodes) -> None:
         """Overwrite some rows."""
-        for field in fields(self):
-            getattr(self, field.name)[rows] = getattr(nodes, field.name)
+        for name, values in vars(self).items():
+            values[rows] = getattr(nodes, name)
 
     def resized(self, n: int) -> Self:
         """Return ``n`` rows, of which the first are these."""
@@ -144,7 +144,7 @@ class Maximum:
 
     def at(self, rows: BoolArray) -> Maximum:
         """Return those of some nodes."""
-        return Maximum(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return Maximum(*(values[rows] for values in vars(self).values()))
 
 
 class NodeBounds:
@@ -194,7 +194,8 @@ class NodeBounds:
         alpha, beta = nodes.alpha.astype(np.float64), nodes.beta.copy()
         live = np.arange(n)
         for step in range(steps + 1):
-            own = lines.at(live).with_slopes(alpha[live])
+            own = lines if len(live) == n else lines.at(live)
+            own = own.with_slopes(alpha[live])
             rows = np.repeat(self._weights[-1], len(live), axis=0)
             c, constant, p = self._backward(
                 rows, len(self.layers), nodes.state[live], own, beta[live]
@@ -391,7 +392,7 @@ class _Lines:
         return cls(upper, intercept, lower, undecided, split)
 
     def at(self, rows: IntArray | BoolArray) -> _Lines:
-        return _Lines(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return _Lines(*(values[rows] for values in vars(self).values()))
 
     def with_slopes(self, alpha: FloatArray) -> _Lines:
         """Return the lines with other lower slopes where those are free."""

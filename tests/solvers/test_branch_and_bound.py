@@ -7,6 +7,8 @@ from milp_rl.formulations.network import Network
 from milp_rl.solvers.base import CertificationError, SolveOptions
 from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
+from milp_rl.solvers.highs import HighsSolver
+from milp_rl.solvers.milp import MilpArgmax
 
 EXACT = SolveOptions()
 RNG = np.random.default_rng(5)
@@ -125,3 +127,26 @@ def test_an_oracle_of_your_own_that_is_no_upper_bound_is_caught(random_network):
     state = rng.normal(size=2)
     with pytest.raises(CertificationError, match="is `linear_max` of Mistaken an upper bound"):
         solver.solve(state, EXACT)
+
+
+def test_an_oracle_that_calls_a_set_empty_is_caught(random_network):
+    class Empty(BudgetTopK):
+        def linear_max(self, coefficients, fixed_one=None, fixed_zero=None):
+            return np.full(len(coefficients), -np.inf)
+
+    solver = BranchAndBoundArgmax(random_network(np.random.default_rng(0), 8, (6, 6)), Empty(6, 2))
+    with pytest.raises(CertificationError, match="Empty says that the set is empty"):
+        solver.solve(np.zeros(2), EXACT)
+
+
+@pytest.mark.parametrize("budget", [5, 15])
+def test_large_sets_are_solved_as_a_milp_solver_does(budget, random_network):
+    """With few neurons and many actions, the splits of neurons and their multipliers count."""
+    rng = np.random.default_rng(budget)
+    network, space = random_network(rng, 60, (6, 6)), BudgetTopK(40, budget)
+    states = rng.normal(size=(3, 20))
+    results = BranchAndBoundArgmax(network, space).solve_batch(states, EXACT)
+    milp = MilpArgmax(network, space, HighsSolver())
+    for state, result in zip(states, results, strict=True):
+        assert result.status == "optimal"
+        assert result.value == pytest.approx(milp.solve(state, EXACT).value, rel=1e-6)
