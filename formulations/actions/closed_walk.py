@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.network import FloatArray
+
+_FEW = 9  # nodes, for which dynamic programming takes less time than a refutation
+_PRICINGS = 60
 
 
 def shortest_closed_walk(
@@ -15,8 +18,9 @@ def shortest_closed_walk(
 ) -> list[int] | None:
     """Order ``nodes`` so that the closed walk from the depot through them is shortest.
 
-    Insertion with local search comes first; dynamic programming over subsets (Held and Karp 1962)
-    decides the rest exactly, keeping only states that can still lead to a better walk.
+    Insertion with local search comes first; what 1-trees with node prices (Held and Karp 1970) do
+    not refute, dynamic programming over subsets (Held and Karp 1962) decides exactly, keeping only
+    states that can still lead to a better walk.
 
     Parameters
     ----------
@@ -44,6 +48,8 @@ def shortest_closed_walk(
     if limit is not None and length <= limit:
         return order
     bound = length - 1 if limit is None else float(limit)
+    if len(nodes) > _FEW and _refuted(distance[np.ix_([depot, *nodes], [depot, *nodes])], bound):
+        return order if limit is None else None
     better = _held_karp(distance, depot, nodes, bound) if nodes else None
     if better is not None:
         return better
@@ -66,7 +72,7 @@ def _length(distance: FloatArray, depot: int, order: list[int]) -> float:
 
 
 def _reinserted(distance: FloatArray, depot: int, order: list[int]) -> list[int]:
-    """Take nodes out and put them back elsewhere while that shortens the walk."""
+    """Move single nodes elsewhere and reverse stretches while that shortens the walk."""
     best = _length(distance, depot, order)
     improved = True
     while improved:
@@ -76,7 +82,48 @@ def _reinserted(distance: FloatArray, depot: int, order: list[int]) -> list[int]
             candidate, length = insert_cheapest(distance, depot, without, node)
             if length < best:
                 order, best, improved = candidate, length, True
+        for i, j in combinations(range(len(order) + 1), 2):
+            candidate = [*order[:i], *order[i:j][::-1], *order[j:]]
+            length = _length(distance, depot, candidate)
+            if length < best:
+                order, best, improved = candidate, length, True
     return order
+
+
+def _refuted(distance: FloatArray, limit: float) -> bool:
+    """Whether 1-trees prove that a closed walk through all nodes, the depot first, is too long.
+
+    A walk contains two edges at the depot and a spanning tree of the others; a price on a node
+    that is added to its edges adds twice itself to every walk. Lengths are integers.
+    """
+    shorter = np.minimum(distance, distance.T)
+    n = len(shorter)
+    price = np.zeros(n)
+    for step in range(_PRICINGS):
+        priced = shorter + price[:, None] + price
+        ends = np.argpartition(priced[0, 1:], 1)[:2] + 1
+        length = priced[0, ends].sum()
+        degree = np.zeros(n)
+        degree[ends] += 1
+        nearest, to = priced[1].copy(), np.ones(n, dtype=np.intp)
+        nearest[:2] = np.inf  # the depot is not in the tree, node 1 already is
+        for _ in range(n - 2):
+            node = int(nearest.argmin())
+            length += nearest[node]
+            degree[node] += 1
+            degree[to[node]] += 1
+            closer = (priced[node] < nearest) & np.isfinite(nearest)
+            nearest[closer], to[closer] = priced[node, closer], node
+            nearest[node] = np.inf
+        bound = length - 2 * price.sum()
+        if bound > limit + 1e-6:
+            return True
+        excess = degree - 2
+        excess[0] = 0.0
+        if not excess.any():  # the 1-tree is a walk
+            return False
+        price += (limit + 1 - bound) / (excess @ excess) * 0.98**step * excess
+    return False
 
 
 def _held_karp(

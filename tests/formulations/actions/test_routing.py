@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.closed_walk import shortest_closed_walk
+from milp_rl.formulations.actions.closed_walk import _held_karp, shortest_closed_walk
 from milp_rl.formulations.actions.routing import Routing, london_underground
 from milp_rl.solvers.model import solve_model
 
@@ -178,3 +178,17 @@ def test_violations_say_what_is_wrong():
 def test_wrong_parameters_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Routing(**{"graph": nx.path_graph(3), "depot": 0, "max_length": 4} | arguments)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_walks_through_many_nodes_are_refuted_exactly_where_none_is_short_enough(seed):
+    """Node prices refute what would take the dynamic program long; it is asked for the truth."""
+    rng = np.random.default_rng(seed)
+    graph = nx.connected_watts_strogatz_graph(25, 2 + seed % 2, 0.3, seed=seed)
+    distance = np.asarray(nx.floyd_warshall_numpy(graph))
+    nodes = rng.choice(np.arange(1, 25), 11, replace=False).tolist()
+    order = _held_karp(distance, 0, nodes, np.inf)
+    shortest = sum(distance[u, v] for u, v in pairwise([0, *order, 0]))
+    for limit in range(int(shortest) - 4, int(shortest) + 2):
+        found = shortest_closed_walk(distance, 0, nodes, limit)
+        assert (found is not None) == (limit >= shortest)
