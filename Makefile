@@ -39,7 +39,9 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/argmax.py
+	for program in argmax dqn_loop growth memory; do \
+		OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$program.py || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info

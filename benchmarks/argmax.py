@@ -2,7 +2,7 @@
 
 Every way solves the same states of every problem (`problems.py`, `ways.py`), one way after the
 other in one process on one thread, until the states or the seconds for it are used up. All exact
-answers must agree. Writes argmax.csv and argmax.png beside this file.
+answers must agree. Writes argmax.csv and argmax.png.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def measure(problem: Problem, seconds: float, full: bool) -> pd.DataFrame:
     return table
 
 
-def draw(table: pd.DataFrame) -> None:
+def draw(table: pd.DataFrame, folder: Path) -> None:
     """Draw the times of the ways on every problem."""
     wide = table.pivot_table(index="problem", columns="way", values="ms", sort=False)
     ways = [
@@ -98,7 +98,7 @@ def draw(table: pd.DataFrame) -> None:
     axes.set(xscale="log", xlabel="ms an argmax (log scale)", yticks=y, yticklabels=wide.index)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False)
-    figure.savefig(HERE / "argmax.png", dpi=130)
+    figure.savefig(folder / "argmax.png", dpi=130)
     plt.close(figure)
 
 
@@ -107,14 +107,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="for a way on a problem")
     parser.add_argument("--full", action="store_true", help="each formulation and bound")
     parser.add_argument("--only", default="", help="problems whose name contains this")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder for table and plot")
     arguments = parser.parse_args()
     problems = [p for p in all_problems() if arguments.only in p.name]
     tables = []
     for problem in tqdm(problems):
         tables.append(measure(problem, arguments.seconds, arguments.full))
         table = pd.concat(tables, ignore_index=True)
-        table.to_csv(HERE / "argmax.csv", index=False)
-    draw(table)
+        table.to_csv(arguments.out / "argmax.csv", index=False)
+    draw(table, arguments.out)
     wide = table.pivot_table(index="problem", columns="way", values="ms", sort=False)
     wide["times faster"] = wide[PUBLISHED] / wide[DEFAULT]
     print(wide.round(2).to_string())

@@ -13,6 +13,7 @@ from functools import cache
 import gurobipy as gp
 import numpy as np
 import pyomo.environ as pyo
+import torch
 from omlt import OmltBlock
 from omlt.neuralnet import ReluBigMFormulation
 from problems import Problem
@@ -164,17 +165,9 @@ def omlt_default(problem: Problem) -> Solve:
 
 def gurobi_machine_learning(problem: Problem) -> Solve:
     """gurobi-machinelearning's add_predictor_constr on the torch network, built for each state."""
-    import torch
     from gurobi_ml import add_predictor_constr
 
-    network = problem.network
-    layers: list[torch.nn.Module] = []
-    for layer in network.layers:
-        linear = torch.nn.Linear(*layer.weight.shape[::-1])
-        linear.weight.data = torch.tensor(layer.weight, dtype=torch.float32)
-        linear.bias.data = torch.tensor(layer.bias, dtype=torch.float32)
-        layers += [linear, torch.nn.ReLU()]
-    sequential = torch.nn.Sequential(*layers[:-1])
+    network, sequential = problem.network, _sequential(problem.network)
 
     def solve_one(state: np.ndarray, time_limit: float) -> Answer:
         with gp.Model(env=_environment()) as model:
@@ -193,6 +186,57 @@ def gurobi_machine_learning(problem: Problem) -> Solve:
         return float(network.forward(np.concatenate([action, state]))[0]), False
 
     return lambda states, limit: [solve_one(state, limit) for state in states]
+
+
+def pyscipopt_machine_learning(problem: Problem) -> Solve:
+    """PySCIPOpt-ML's add_predictor_constr on the torch network with SCIP, built for each state."""
+    import pyscipopt
+    from pyscipopt_ml.add_predictor import add_predictor_constr
+
+    base, network = problem.space.linear_model, problem.network
+    sequential = _sequential(network)
+
+    def solve_one(state: np.ndarray, time_limit: float) -> Answer:
+        model = pyscipopt.Model()
+        model.hideOutput()
+        model.setParam("limits/time", time_limit)
+        x = [
+            model.addVar(lb=low, ub=high, vtype="I" if integer else "C")
+            for low, high, integer in zip(
+                base.column_lower, base.column_upper, base.integer, strict=True
+            )
+        ]
+        for row in range(base.n_rows):
+            entries = slice(*base.matrix.indptr[row : row + 2])
+            pairs = zip(base.matrix.indices[entries], base.matrix.data[entries], strict=True)
+            total = pyscipopt.quicksum(float(value) * x[i] for i, value in pairs)
+            if np.isfinite(base.row_upper[row]):
+                model.addCons(total <= float(base.row_upper[row]))
+            if np.isfinite(base.row_lower[row]):
+                model.addCons(total >= float(base.row_lower[row]))
+        fixed = [model.addVar(lb=float(s), ub=float(s)) for s in state]
+        y = model.addVar(lb=None, ub=None)
+        inputs = np.array([*x[: problem.space.n_actions], *fixed], dtype=object).reshape(1, -1)
+        outputs = np.array([[y]], dtype=object)
+        add_predictor_constr(model, sequential, inputs, outputs, unique_naming_prefix="q")
+        model.setObjective(y, "maximize")
+        model.optimize()
+        if not model.getNSols():
+            return float("nan"), False
+        action = [round(model.getVal(v)) for v in x[: problem.space.n_actions]]
+        return float(network.forward([*action, *state])[0]), False
+
+    return lambda states, limit: [solve_one(state, limit) for state in states]
+
+
+def _sequential(network: mr.Network) -> torch.nn.Sequential:
+    layers: list[torch.nn.Module] = []
+    for layer in network.layers:
+        linear = torch.nn.Linear(*layer.weight.shape[::-1])
+        linear.weight.data = torch.tensor(layer.weight, dtype=torch.float32)
+        linear.bias.data = torch.tensor(layer.bias, dtype=torch.float32)
+        layers += [linear, torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers[:-1])
 
 
 def all_ways(problem: Problem, full: bool) -> Iterator[tuple[str, Callable[[], Solve]]]:
@@ -215,6 +259,8 @@ def all_ways(problem: Problem, full: bool) -> Iterator[tuple[str, Callable[[], S
     yield "OMLT default", lambda: omlt_default(problem)
     if importlib.util.find_spec("gurobi_ml"):
         yield "gurobi-machinelearning", lambda: gurobi_machine_learning(problem)
+    if importlib.util.find_spec("pyscipopt_ml"):
+        yield "PySCIPOpt-ML", lambda: pyscipopt_machine_learning(problem)
 
 
 def _listed(problem: Problem) -> Solve:

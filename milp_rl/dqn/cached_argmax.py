@@ -129,8 +129,9 @@ class CachedArgmax:
         """Return what was counted and found, for a checkpoint: a resumed run solves the same."""
         counters = {name: getattr(self, name) for name in _COUNTERS}
         answers = self._found.values()
+        states = np.frombuffer(b"".join(self._found), dtype=np.uint8).copy()
         found = {
-            "states": torch.tensor([list(key) for key in self._found], dtype=torch.uint8),
+            "states": torch.from_numpy(states).reshape(len(answers), -1 if len(answers) else 0),
             "current": torch.tensor([a.version == self._version for a in answers]),
             "gaps": torch.tensor([a.gap for a in answers], dtype=torch.float64),
             "actions": torch.from_numpy(np.array([a.action for a in answers], dtype=np.int8)),
