@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,10 +44,15 @@ def random_network(state_dim: int, n_actions: int, hidden: tuple[int, ...]) -> m
     return mr.to_network(mr.QNetwork(state_dim, n_actions, hidden, generator=generator))
 
 
+def _states(env: Any) -> np.ndarray:
+    found = env.informative_states(np.random.default_rng(0), N_STATES).astype(float)
+    return found[np.random.default_rng(0).permutation(len(found))[:N_STATES]]
+
+
 def trained(domain: str, n_arms: int, budget: int, hidden: tuple[int, ...]) -> Problem:
     env = make_bandit(domain, n_arms, budget, seed=0)
     file = NETWORKS / f"{domain}-J{n_arms}-{'-'.join(map(str, hidden))}.onnx"
-    states = env.informative_states(np.random.default_rng(0), N_STATES).astype(float)
+    states = _states(env)
     return Problem(
         "trained", domain, n_arms, hidden, mr.to_network(file), env.action_space_block(), states
     )
@@ -59,7 +65,7 @@ def random(domain: str, n_arms: int, budget: int, hidden: tuple[int, ...]) -> Pr
     else:
         env = make_bandit(domain, n_arms, budget, seed=0)
         space = env.action_space_block()
-        states = env.informative_states(np.random.default_rng(0), N_STATES).astype(float)
+        states = _states(env)
     network = random_network(states.shape[1], space.n_actions, hidden)
     return Problem("random", domain, n_arms, hidden, network, space, states)
 

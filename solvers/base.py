@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.formulations.bounds import Bounds
@@ -261,16 +261,16 @@ def certify(
     value = problem.value(action)
     if math.isnan(bound) or value > bound + tolerance(value):
         return [f"the action's value {value!r} exceeds the claimed bound {bound!r}"]
-    others = neighbourhood(action)
-    if sample is not None:
-        others = np.concatenate([others, sample])
-    values = problem.network.forward(others)[:, 0]
-    for i in np.flatnonzero(values > bound + tolerance(bound)):
-        if feasible(others[i]) if feasible else not problem.space.violations(others[i]):
-            chosen = np.flatnonzero(others[i]).tolist()
+    limit = bound + tolerance(bound)
+    others = neighbourhood(action, np.flatnonzero(neighbour_values(problem, action) > limit))
+    if sample is not None and len(sample):
+        above = problem.network.forward(sample)[:, 0] > limit
+        others = np.concatenate([others, sample[above]])
+    for other in others:
+        if feasible(other) if feasible else not problem.space.violations(other):
             return [
-                f"the feasible action {chosen} has value {float(values[i])!r}, above the claimed"
-                f" bound {bound!r}"
+                f"the feasible action {np.flatnonzero(other).tolist()} has value"
+                f" {problem.value(other)!r}, above the claimed bound {bound!r}"
             ]
     return []
 
@@ -320,13 +320,38 @@ def check_bounds(problem: ArgmaxProblem, bounds: Bounds, sample: ActionArray) ->
         hidden = np.maximum(before, 0.0)
 
 
-def neighbourhood(action: ActionArray) -> ActionArray:
-    """Return the actions one flip or one swap away, shape (neighbours, n_actions)."""
+def neighbourhood(action: ActionArray, rows: NDArray[np.intp]) -> ActionArray:
+    """Return actions one flip or one swap away, shape (rows, n_actions).
+
+    Parameters
+    ----------
+    action
+        Binary vector.
+    rows
+        Which: the flips in order, then for each one in turn its swaps with the zeros.
+    """
     n = len(action)
-    flips = action ^ np.eye(n, dtype=np.int8)
     ones, zeros = np.flatnonzero(action), np.flatnonzero(action == 0)
-    swaps = np.repeat(action[None], len(ones) * len(zeros), axis=0)
-    each = np.arange(len(swaps))
-    swaps[each, np.repeat(ones, len(zeros))] = 0
-    swaps[each, np.tile(zeros, len(ones))] = 1
-    return np.concatenate([flips, swaps])
+    found = np.repeat(action[None], len(rows), axis=0)
+    flips, swaps = np.flatnonzero(rows < n), np.flatnonzero(rows >= n)
+    found[flips, rows[flips]] ^= 1
+    if len(swaps):
+        one, zero = np.divmod(rows[swaps] - n, len(zeros))
+        found[swaps, ones[one]] = 0
+        found[swaps, zeros[zero]] = 1
+    return found
+
+
+def neighbour_values(problem: ArgmaxProblem, action: ActionArray) -> FloatArray:
+    """Value all actions one flip or one swap away, in the order of :func:`neighbourhood`."""
+    first, *rest = problem.network.layers
+    columns = first.weight.T  # what each action adds to the first layer
+    here = columns[action == 1].sum(axis=0) + first.bias
+    ones, zeros = columns[action == 1], columns[action == 0]
+    flips = here + np.where(action[:, None] == 1, -columns, columns)
+    swaps = (here - ones)[:, None] + zeros
+    y = np.concatenate([flips, swaps.reshape(-1, len(here))])
+    for layer in rest:
+        y = np.maximum(y, 0.0, out=y) @ layer.weight.T
+        y += layer.bias
+    return np.asarray(y[:, 0])

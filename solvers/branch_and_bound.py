@@ -272,13 +272,11 @@ class _Tree:
         better = np.flatnonzero(values > [self.searches[i].value for i in states])
         if not len(better):
             return
-        states, actions = states[better], actions[better]
-        actions = self.incumbents.climb(self.network, self.states[states], actions)
-        for i, action in zip(states, actions, strict=True):
+        for i, action in zip(states[better], actions[better], strict=True):
             search = self.searches[i]
-            value = search.problem.value(action)
+            best, value = self.incumbents.climb(search.problem, action)
             if value > search.value:
-                search.action, search.value = action.copy(), value
+                search.action, search.value = best.copy(), value
                 self.targets[i] = search.target(self.options)
 
     def _values(self, states: IntArray, actions: ActionArray) -> FloatArray:

@@ -79,9 +79,8 @@ class HighsSolver:
         ):
             highs.setOptionValue(name, value)
         pass_model(highs, model)
-        if start is not None:
-            known = np.flatnonzero(np.isfinite(start)).astype(np.int32)
-            highs.setSolution(len(known), known, start[known])
+        if start is not None and np.isfinite(start).all():  # to complete one takes it long
+            highs.setSolution(len(start), np.arange(len(start), dtype=np.int32), start)
         return self._read(model, run(highs))
 
     def _read(self, model: LinearModel, code: highspy.HighsModelStatus) -> MilpSolution:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.formulations.actions.greedy import GreedyBuilder
 from milp_rl.formulations.network import FloatArray, Network
-from milp_rl.solvers.base import neighbourhood, tolerance
+from milp_rl.solvers.base import ArgmaxProblem, neighbour_values, neighbourhood, tolerance
 
 IntArray = NDArray[np.intp]
 
@@ -52,42 +52,21 @@ class Incumbents:
         except RuntimeError:
             return np.zeros((0, self.space.n_actions), dtype=np.int8)
 
-    def climb(self, network: Network, states: FloatArray, actions: ActionArray) -> ActionArray:
-        """Improve feasible actions until no flip and no swap does.
-
-        Parameters
-        ----------
-        network
-            Inputs [action, state].
-        states, actions
-            One a row.
+    def climb(self, problem: ArgmaxProblem, action: ActionArray) -> tuple[ActionArray, float]:
+        """Improve a feasible action until no flip and no swap does.
 
         Returns
         -------
-        numpy.ndarray
-            Shape as ``actions``.
+        tuple
+            The action and its value.
         """
-        actions = actions.copy()
-        values = network.forward(np.concatenate([actions, states], axis=1))[:, 0]
-        active = np.arange(len(actions))
-        while len(active):
-            found = [neighbourhood(actions[i]) for i in active]
-            sizes = [len(f) for f in found]
-            others = np.concatenate(found)
-            of = np.repeat(active, sizes)
-            reached = network.forward(np.concatenate([others, states[of]], axis=1))[:, 0]
-            improved = []
-            for i, own, value in zip(
-                active,
-                found,
-                np.split(reached, np.cumsum(sizes)[:-1]),
-                strict=True,
-            ):
-                better = np.flatnonzero(value > values[i] + tolerance(values[i]))
-                for j in better[np.argsort(-value[better], kind="stable")]:
-                    if self.feasible(own[j]):
-                        actions[i], values[i] = own[j], value[j]
-                        improved.append(i)
-                        break
-            active = np.array(improved, dtype=np.intp)
-        return actions
+        best, value = action, problem.value(action)
+        while True:
+            values = neighbour_values(problem, best)
+            better = np.flatnonzero(values > value + tolerance(value))
+            ranked = better[np.argsort(-values[better], kind="stable")]
+            others = neighbourhood(best, ranked)
+            found = next((other for other in others if self.feasible(other)), None)
+            if found is None:
+                return best, value
+            best, value = found, problem.value(found)

@@ -212,10 +212,8 @@ class MilpArgmax:
             candidates.append(start)
         if not candidates:
             return None
-        states = np.repeat(state[None], len(candidates), axis=0)
-        climbed = self._incumbents.climb(self.network, states, np.array(candidates))
-        best = int(np.argmax([problem.value(action) for action in climbed]))
-        return np.asarray(climbed[best])
+        climbed = [self._incumbents.climb(problem, action) for action in candidates]
+        return max(climbed, key=lambda pair: pair[1])[0]
 
     def _without_solving(
         self,

@@ -20,6 +20,8 @@ from milp_rl.formulations.network import FloatArray
 
 IntArray = NDArray[np.intp]
 MAX_VECTORS = 20_000
+_NARROW = 16  # objectives
+_CHUNK = 64  # rows whose sums stay in the cache
 
 
 class ClassCounts:
@@ -52,6 +54,7 @@ class ClassCounts:
             self._members[k, : sizes[k]] = np.flatnonzero(class_of == k)
         self._rows: list[IntArray] = []  # per level: row of the prefix-sum table of each node
         self._starts: list[IntArray] = []  # per level: first child of each node
+        self._later: list[list[tuple[IntArray, IntArray]]] = []  # nodes with a second child, ...
         first = np.zeros(n_vectors, dtype=bool)
         first[:1] = True
         nodes_before = np.zeros(0, dtype=np.intp)
@@ -60,7 +63,14 @@ class ClassCounts:
             nodes = np.flatnonzero(first)
             self._rows.append(order[level] * (self._width + 1) + vectors[nodes, level])
             if level:
-                self._starts.append(np.searchsorted(nodes, nodes_before))
+                starts = np.searchsorted(nodes, nodes_before)
+                counts = np.diff(np.append(starts, len(nodes)))
+                ranks = range(1, int(counts.max(initial=1)))
+                with_rank = [np.flatnonzero(counts > k) for k in ranks]
+                self._starts.append(starts)
+                self._later.append(
+                    [(own, starts[own] + k) for own, k in zip(with_rank, ranks, strict=True)]
+                )
             nodes_before = nodes
 
     def maxima(
@@ -76,10 +86,18 @@ class ClassCounts:
         numpy.ndarray
             Shape (batch,); ``-inf`` where no feasible action agrees with the fixings.
         """
-        table, base = self._prefix_sums(coefficients, fixed_one, fixed_zero)
-        if not self._rows or not len(base):
-            return base
-        return np.asarray(self._levels(table)[0].max(axis=0) + base)
+        found = np.empty(len(coefficients))
+        for first in range(0, len(found), _CHUNK):
+            part = slice(first, first + _CHUNK)
+            table, base = self._prefix_sums(
+                coefficients[part],
+                None if fixed_one is None else fixed_one[part],
+                None if fixed_zero is None else fixed_zero[part],
+            )
+            found[part] = base
+            if self._rows:
+                found[part] += self._levels(table)[0].max(axis=0)
+        return found
 
     def maximizers(
         self,
@@ -118,13 +136,29 @@ class ClassCounts:
 
     def _levels(self, table: FloatArray) -> list[FloatArray]:
         """Return the best sum below each node of the trie, (nodes, batch) a level, root first."""
+        if table.shape[1] < _NARROW:
+            return self._levels_of_few(table)
         values = [table[self._rows[-1]]]
-        for rows, starts in zip(self._rows[-2::-1], self._starts[::-1], strict=True):
-            below = values[-1]
-            if len(starts) < len(below):
-                below = np.maximum.reduceat(below, starts, axis=0)
-            values.append(below + table[rows])
+        for rows, starts, later in zip(
+            self._rows[-2::-1], self._starts[::-1], self._later[::-1], strict=True
+        ):
+            best = values[-1][starts]
+            for parents, children in later:
+                best[parents] = np.maximum(best[parents], values[-1][children])
+            best += table[rows]
+            values.append(best)
         return values[::-1]
+
+    def _levels_of_few(self, table: FloatArray) -> list[FloatArray]:
+        """Do the same along rows, which is faster for few objectives."""
+        across = np.ascontiguousarray(table.T)
+        values = [across[:, self._rows[-1]]]
+        for rows, starts in zip(self._rows[-2::-1], self._starts[::-1], strict=True):
+            best = values[-1]
+            if len(starts) < best.shape[1]:
+                best = np.maximum.reduceat(best, starts, axis=1)
+            values.append(best + across[:, rows])
+        return [value.T for value in values[::-1]]
 
     def _prefix_sums(
         self,
