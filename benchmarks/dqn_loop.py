@@ -36,7 +36,7 @@ class PublishedArgmax:
 
     def solve_batch(self, states: np.ndarray, **_: Any) -> list[mr.ArgmaxResult]:
         n = self.space.n_actions
-        problem = Problem("", "", n, (), self.network, self.space, states)
+        problem = Problem("", "", n, (), self.network, self.space, states, states)
         actions = [published_action(problem, state) for state in np.asarray(states, dtype=float)]
         nan = float("nan")
         return [

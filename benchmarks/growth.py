@@ -38,7 +38,9 @@ SWEEPS = {
 def problem(n_arms: int, k: int, hidden: tuple[int, ...], n_states: int) -> Problem:
     states = np.random.default_rng(0).integers(0, 4, size=(n_states, n_arms)) / 3.0
     network = random_network(n_arms, n_arms, hidden)
-    return Problem("random", "budget", n_arms, hidden, network, mr.BudgetTopK(n_arms, k), states)
+    return Problem(
+        "random", "budget", n_arms, hidden, network, mr.BudgetTopK(n_arms, k), states, states
+    )
 
 
 def main() -> None:

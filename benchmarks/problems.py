@@ -32,6 +32,7 @@ class Problem:
     network: mr.Network
     space: mr.ActionSpace
     states: np.ndarray
+    warm_up: np.ndarray  # other states, solved before the clock runs
 
     @property
     def name(self) -> str:
@@ -46,28 +47,40 @@ def random_network(state_dim: int, n_actions: int, hidden: tuple[int, ...]) -> m
 
 def _states(env: Any) -> np.ndarray:
     found = env.informative_states(np.random.default_rng(0), N_STATES).astype(float)
-    return found[np.random.default_rng(0).permutation(len(found))[:N_STATES]]
+    return found[np.random.default_rng(0).permutation(len(found))[: 2 * N_STATES]]
 
 
 def trained(domain: str, n_arms: int, budget: int, hidden: tuple[int, ...]) -> Problem:
     env = make_bandit(domain, n_arms, budget, seed=0)
     file = NETWORKS / f"{domain}-J{n_arms}-{'-'.join(map(str, hidden))}.onnx"
-    states = _states(env)
-    return Problem(
-        "trained", domain, n_arms, hidden, mr.to_network(file), env.action_space_block(), states
+    return _problem(
+        "trained", domain, hidden, mr.to_network(file), env.action_space_block(), _states(env)
     )
+
+
+def _problem(
+    kind: str,
+    domain: str,
+    hidden: tuple[int, ...],
+    network: mr.Network,
+    space: mr.ActionSpace,
+    states: np.ndarray,
+) -> Problem:
+    n_arms = states.shape[1]
+    first, second = states[:N_STATES], states[N_STATES:]
+    return Problem(kind, domain, n_arms, hidden, network, space, first, second)
 
 
 def random(domain: str, n_arms: int, budget: int, hidden: tuple[int, ...]) -> Problem:
     if domain == "budget":
         space: mr.ActionSpace = mr.BudgetTopK(n_arms, budget)
-        states = np.random.default_rng(0).integers(0, 4, size=(N_STATES, n_arms)) / 3.0
+        states = np.random.default_rng(0).integers(0, 4, size=(2 * N_STATES, n_arms)) / 3.0
     else:
         env = make_bandit(domain, n_arms, budget, seed=0)
         space = env.action_space_block()
         states = _states(env)
     network = random_network(states.shape[1], space.n_actions, hidden)
-    return Problem("random", domain, n_arms, hidden, network, space, states)
+    return _problem("random", domain, hidden, network, space, states)
 
 
 def all_problems() -> list[Problem]:
