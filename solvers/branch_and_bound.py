@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.bounds import BoundPropagator, InfeasibleSetError
@@ -40,9 +39,8 @@ from milp_rl.solvers.base import (
     relative_gap,
 )
 from milp_rl.solvers.incumbents import Incumbents
-from milp_rl.solvers.node_bounds import Maximum, NodeBounds, Nodes
-
-IntArray = NDArray[np.intp]
+from milp_rl.solvers.node_bounds import NodeBounds
+from milp_rl.solvers.nodes import IntArray, Maximum, Nodes
 
 _NODES_A_ROUND = 64
 _PASSES = 3  # of tightening and holding actions, in one node

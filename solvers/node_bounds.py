@@ -21,130 +21,19 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.actions.base import ActionSpace, BoolArray
-from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.network import FloatArray, Network
-
-IntArray = NDArray[np.intp]
+from milp_rl.solvers.nodes import IntArray, Maximum, Nodes
 
 _MARGIN = 1e-9
 _LARGEST = 100.0
 _STEPS = 3
 _MUCH = 0.3  # part of the free actions held for which it is worth to start over
 _AVERAGE = 0.2  # weight of the newest maximiser in the running average
-
-
-@dataclass(eq=False)
-class Nodes:
-    """A batch of nodes, one a row of every array; hidden neurons of all layers side by side.
-
-    Parameters
-    ----------
-    state
-        Which state of the batch a node belongs to.
-    one, zero
-        Actions held at one and at zero, shape (nodes, n_actions).
-    low, high
-        Bounds of the pre-activations, shape (nodes, neurons); of split neurons as if not split.
-    split
-        1 for a neuron split on, -1 for one split off, otherwise 0.
-    alpha, beta
-        Lower slopes, and multipliers of the splits with the sign of the split.
-    x, z, h
-        Running averages of maximisers and of the pre-activations and outputs that the relaxed
-        network gives them: where the linear program of the node has its optimum.
-    bound
-        Upper bound on the value.
-    slack
-        How far the bound was above the target when single actions were last tried.
-    """
-
-    state: IntArray
-    one: BoolArray
-    zero: BoolArray
-    low: FloatArray
-    high: FloatArray
-    split: NDArray[np.int8]
-    alpha: NDArray[np.float32]
-    beta: FloatArray
-    x: NDArray[np.float32]
-    z: NDArray[np.float32]
-    h: NDArray[np.float32]
-    bound: FloatArray
-    slack: FloatArray
-
-    @classmethod
-    def roots(cls, bounds: Bounds, n_actions: int) -> Self:
-        """Return one node a state."""
-        n = len(bounds.output_upper)
-        low = np.concatenate([np.zeros((n, 0)), *bounds.lower], axis=1)
-        high = np.concatenate([np.zeros((n, 0)), *bounds.upper], axis=1)
-        neurons = low.shape[1]
-        return cls(
-            np.arange(n),
-            np.zeros((n, n_actions), dtype=bool),
-            np.zeros((n, n_actions), dtype=bool),
-            low,
-            high,
-            np.zeros((n, neurons), dtype=np.int8),
-            (high > -low).astype(np.float32),
-            np.zeros((n, neurons)),
-            np.full((n, n_actions), np.nan, dtype=np.float32),
-            np.zeros((n, neurons), dtype=np.float32),
-            np.zeros((n, neurons), dtype=np.float32),
-            bounds.output_upper[:, 0].copy(),
-            np.full(n, np.inf),
-        )
-
-    def __len__(self) -> int:
-        return len(self.state)
-
-    def __getitem__(self, rows: IntArray | BoolArray) -> Self:
-        """Return copies of some rows."""
-        return type(self)(*(values[rows] for values in vars(self).values()))
-
-    def put(self, rows: IntArray, nodes: Nodes) -> None:
-        """Overwrite some rows."""
-        for name, values in vars(self).items():
-            values[rows] = getattr(nodes, name)
-
-    def resized(self, n: int) -> Self:
-        """Return ``n`` rows, of which the first are these."""
-        return self[np.arange(n) % max(len(self), 1)]
-
-
-@dataclass(eq=False)
-class Maximum:
-    """The relaxed maximum of each of a batch of nodes.
-
-    Parameters
-    ----------
-    bound
-        Upper bound on the node's value, ``-inf`` where the node is empty.
-    coefficients
-        The linear function of the action whose maximum it is, shape (nodes, n_actions).
-    constant
-        What is added to its maximum.
-    x
-        A maximiser, shape (nodes, n_actions).
-    p
-        Coefficient of each neuron's output, shape (nodes, neurons).
-    """
-
-    bound: FloatArray
-    coefficients: FloatArray
-    constant: FloatArray
-    x: FloatArray
-    p: FloatArray
-
-    def at(self, rows: BoolArray) -> Maximum:
-        """Return those of some nodes."""
-        return Maximum(*(values[rows] for values in vars(self).values()))
 
 
 class NodeBounds:

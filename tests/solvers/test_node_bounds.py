@@ -5,7 +5,8 @@ import pytest
 
 from milp_rl.formulations.actions import BudgetTopK, Capacity
 from milp_rl.formulations.bounds import BoundPropagator
-from milp_rl.solvers.node_bounds import NodeBounds, Nodes
+from milp_rl.solvers.node_bounds import NodeBounds
+from milp_rl.solvers.nodes import Nodes
 
 SPACES = [BudgetTopK(9, 3), Capacity([2, 3, 4, 2, 5, 6, 3, 2, 4], [5, 4])]
 
