@@ -15,8 +15,8 @@ from milp_rl.dqn.agent import DQNAgent
 from milp_rl.dqn.cached_argmax import CachedArgmax
 from milp_rl.dqn.callbacks import Callback
 from milp_rl.dqn.learner import cached_argmax
-from milp_rl.envs.restless_bandit import RestlessBandit
-from milp_rl.envs.vector import VectorBandit
+from milp_rl.envs.known_model import KnownModelEnv
+from milp_rl.envs.vector import ParallelEpisodes
 from milp_rl.formulations.files import write_atomically
 
 CURVE = "validation.csv"
@@ -31,7 +31,7 @@ class Validation(Callback):
     Parameters
     ----------
     env
-        The bandit; its own state plays no part.
+        The environment; its own state plays no part.
     folder
         Where to write; made if it does not exist.
     every
@@ -49,7 +49,7 @@ class Validation(Callback):
 
     def __init__(
         self,
-        env: RestlessBandit,
+        env: KnownModelEnv,
         folder: str | Path,
         *,
         every: int = 10,
@@ -62,7 +62,7 @@ class Validation(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.every = every
         self.seed = seed
-        self._episodes = VectorBandit(env, episodes, check_actions=False)
+        self._episodes = ParallelEpisodes(env, episodes, check_actions=False)
         self._rows: dict[int, float] = {}
         self._policy: CachedArgmax | None = None
 

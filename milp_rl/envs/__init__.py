@@ -8,6 +8,7 @@ from milp_rl.envs.additive import AdditiveBandit
 from milp_rl.envs.budget import BudgetBandit, BudgetInstance
 from milp_rl.envs.capacity import CapacityBandit, CapacityInstance
 from milp_rl.envs.instance import BanditInstance
+from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.envs.multiple_interventions import (
     MultipleInterventionsBandit,
     MultipleInterventionsInstance,
@@ -16,7 +17,7 @@ from milp_rl.envs.path import PathBandit, PathInstance
 from milp_rl.envs.restless_bandit import ArmChains, RestlessBandit
 from milp_rl.envs.scheduling import SchedulingBandit, SchedulingInstance
 from milp_rl.envs.spaces import FeasibleActions
-from milp_rl.envs.vector import VectorBandit
+from milp_rl.envs.vector import ParallelEpisodes
 
 _BANDITS: tuple[tuple[type[BanditInstance], Any], ...] = (
     (MultipleInterventionsInstance, MultipleInterventionsBandit),
@@ -76,13 +77,14 @@ __all__ = [
     "CapacityBandit",
     "CapacityInstance",
     "FeasibleActions",
+    "KnownModelEnv",
     "MultipleInterventionsBandit",
     "MultipleInterventionsInstance",
+    "ParallelEpisodes",
     "PathBandit",
     "PathInstance",
     "RestlessBandit",
     "SchedulingBandit",
     "SchedulingInstance",
-    "VectorBandit",
     "make_bandit",
 ]

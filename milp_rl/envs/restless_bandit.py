@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.envs.spaces import FeasibleActions
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.envs.known_model import KnownModelEnv, StateArray
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.network import FloatArray, Network
-
-StateArray = NDArray[np.float32]
 
 START_PROBABILITY = 0.2
 
@@ -102,18 +99,13 @@ class ArmChains:
         return np.clip(states + np.where(uniforms < up, 1, -1), 0, self.n_states - 1)
 
 
-class RestlessBandit(gym.Env[StateArray, ActionArray]):
+class RestlessBandit(KnownModelEnv):
     """Arms moved by the actions of a feasible set; the base of the domains.
 
     The observation is the vector of arm states, raw indices 0..n-1 as float32, shape (J,), so that
     it feeds a network as it is. The reward of a step is the **sum** over arms of the reward of the
-    state each moves to. Episodes are truncated, never terminated, after ``horizon`` steps. An
-    episode starts with each arm in state 1 with probability 0.2, else 0, or in
-    ``options={"state": ...}`` of :meth:`reset`.
-
-    One uniform number an arm and step is drawn when the episode starts, whatever the actions, so
-    that episodes reset with the same seed and state face the same luck under different policies
-    (common random numbers), and in :class:`~milp_rl.envs.vector.VectorBandit`.
+    state each moves to. An episode starts with each arm in state 1 with probability 0.2, else 0,
+    or in ``options={"state": ...}`` of :meth:`reset`. One uniform number an arm and step is drawn.
 
     Parameters
     ----------
@@ -125,21 +117,10 @@ class RestlessBandit(gym.Env[StateArray, ActionArray]):
         Steps an episode, at least 1.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012  (Gymnasium's own declaration)
-
     def __init__(self, arms: ArmChains, block: ActionSpace, horizon: int) -> None:
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, got {horizon}")
+        states = gym.spaces.Box(0.0, float(arms.n_states - 1), (arms.n_arms,), np.float32)
+        super().__init__(block, horizon, states, arms.n_arms)
         self.arms = arms
-        self.horizon = int(horizon)
-        self._block = block
-        self.observation_space = gym.spaces.Box(
-            0.0, float(arms.n_states - 1), (arms.n_arms,), np.float32
-        )
-        self.action_space = FeasibleActions(block)
-        self._state = np.zeros(arms.n_arms, dtype=np.intp)
-        self._luck = np.empty((0, arms.n_arms))
-        self._steps = 0
 
     @abstractmethod
     def up_probability(self, action: ArrayLike) -> FloatArray:
@@ -168,35 +149,21 @@ class RestlessBandit(gym.Env[StateArray, ActionArray]):
         """Largest error of :meth:`one_step_network` at feasible actions, in any state."""
         return 0.0
 
-    def action_space_block(self, state: ArrayLike | None = None) -> ActionSpace:
-        """Return the feasible set; it is the same in every state."""
-        return self._block
+    def check_states(self, states: ArrayLike) -> NDArray[np.intp]:
+        """Return ``states``, shape (..., J), as indices, or raise ``ValueError``."""
+        return self.arms.check_states(states)
 
     def expected_reward(self, state: ArrayLike, action: ArrayLike) -> FloatArray:
-        """Return the expected reward of one step, batched.
-
-        Parameters
-        ----------
-        state
-            Arm states, shape (..., J).
-        action
-            Binary, shape (..., n_actions), broadcast against ``state``; need not be feasible, so
-            that a learner can be taught the effect of every action.
-
-        Returns
-        -------
-        numpy.ndarray
-            Sum over arms, shape (...).
-        """
+        """Return the expected sum over arms of the rewards of one step, shape (...)."""
         return self.arms.expected_reward(self.arms.check_states(state), self.up_probability(action))
 
-    def sample_next(
-        self, state: ArrayLike, action: ArrayLike, rng: np.random.Generator
-    ) -> StateArray:
-        """Draw next states for a batch of states and (not necessarily feasible) actions."""
-        states, up = self.arms.check_states(state), self.up_probability(action)
-        uniforms = rng.random(np.broadcast_shapes(states.shape, up.shape))
-        return self.arms.move(states, up, uniforms).astype(np.float32)
+    def transition(
+        self, states: ArrayLike, actions: ArrayLike, uniforms: FloatArray
+    ) -> tuple[StateArray, FloatArray]:
+        """Move the arms; rewards are those of the states they move to."""
+        current = self.arms.check_states(states)
+        moved = self.arms.move(current, self.up_probability(actions), uniforms)
+        return moved.astype(np.float32), self.arms.reward(moved)
 
     def start_states(self, rng: np.random.Generator, n: int) -> StateArray:
         """Draw ``n`` start states, shape (n, J)."""
@@ -226,53 +193,6 @@ class RestlessBandit(gym.Env[StateArray, ActionArray]):
         random[top] = arms.n_states - 1
         low = np.zeros((1, arms.n_arms))
         return np.concatenate([low, low + 1, unit, 1 - unit, random]).astype(np.float32)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[StateArray, dict[str, Any]]:
-        """Start an episode, in ``options["state"]`` if given.
-
-        Raises
-        ------
-        ValueError
-            If the state is not a vector of J integers 0..n-1, or an option is unknown.
-        """
-        super().reset(seed=seed)
-        start, luck = self.draw_episode(self.np_random)
-        if options:
-            unknown = set(options) - {"state"}
-            if unknown:
-                raise ValueError(f"unknown reset options {sorted(unknown)}; known is 'state'")
-            start = self._check_state(options["state"]).astype(np.float32)
-        self._state = start.astype(np.intp)
-        self._luck = luck
-        self._steps = 0
-        return start, {}
-
-    def draw_episode(self, rng: np.random.Generator) -> tuple[StateArray, FloatArray]:
-        """Draw the start state of an episode, shape (J,), and its luck, shape (horizon, J)."""
-        return self.start_states(rng, 1)[0], rng.random((self.horizon, self.arms.n_arms))
-
-    def step(self, action: ActionArray) -> tuple[StateArray, float, bool, bool, dict[str, Any]]:
-        """Move the arms.
-
-        Raises
-        ------
-        ValueError
-            If the action is not feasible, with the violated constraints.
-        gymnasium.error.ResetNeeded
-            If the episode is over or has not begun.
-        """
-        violations = self._block.violations(action)
-        if violations:
-            raise ValueError(f"infeasible action: {'; '.join(violations)}")
-        if self._steps >= len(self._luck):
-            raise gym.error.ResetNeeded("the episode is over or has not begun; call reset() first")
-        up = self.up_probability(action)
-        self._state = self.arms.move(self._state, up, self._luck[self._steps])
-        self._steps += 1
-        reward = float(self.arms.reward(self._state))
-        return self._state.astype(np.float32), reward, False, self._steps >= self.horizon, {}
 
     def _check_state(self, state: ArrayLike) -> NDArray[np.intp]:
         """Return one state as indices, shape (J,), or raise ``ValueError``."""

@@ -1,4 +1,4 @@
-"""Many episodes of one restless bandit played at once, without a loop over them."""
+"""Many episodes of one environment played at once, without a loop over them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from milp_rl.envs.restless_bandit import RestlessBandit, StateArray
+from milp_rl.envs.known_model import KnownModelEnv, StateArray
 from milp_rl.envs.spaces import FeasibleActionRows
 from milp_rl.formulations.actions.base import ActionArray
 from milp_rl.formulations.network import FloatArray
 
 
-class VectorBandit(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any]]):
-    """Parallel episodes of one bandit, as a Gymnasium vector environment.
+class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any]]):
+    """Parallel episodes of one environment, as a Gymnasium vector environment.
 
     Episode i, reset with seed s, is the episode that ``env`` plays when reset with that seed: the
     same start, the same luck, the same rewards. As the horizon is one for all, all episodes end
@@ -26,7 +26,7 @@ class VectorBandit(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any]]):
     Parameters
     ----------
     env
-        The bandit (unwrapped); its own state plays no part.
+        The environment (unwrapped); its own state plays no part.
     num_envs
         Number of episodes n.
     check_actions
@@ -40,7 +40,7 @@ class VectorBandit(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any]]):
         "autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP,
     }
 
-    def __init__(self, env: RestlessBandit, num_envs: int, *, check_actions: bool = True) -> None:
+    def __init__(self, env: KnownModelEnv, num_envs: int, *, check_actions: bool = True) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         self.env = env
@@ -51,8 +51,8 @@ class VectorBandit(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any]]):
         self.single_action_space = env.action_space
         self.action_space = FeasibleActionRows(env.action_space_block(), num_envs)
         self._rngs: list[np.random.Generator] = []
-        self._state = np.zeros((num_envs, env.arms.n_arms), dtype=np.intp)
-        self._luck: FloatArray = np.empty((num_envs, 0, env.arms.n_arms))
+        self._state = np.zeros((num_envs, env.state_dim), dtype=np.float32)
+        self._luck: FloatArray = np.empty((num_envs, 0, env.luck_dim))
         self._steps = 0
 
     def reset(
@@ -93,7 +93,7 @@ class VectorBandit(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any]]):
     def step(
         self, actions: ActionArray
     ) -> tuple[StateArray, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Move the arms of all episodes.
+        """Take a step in all episodes.
 
         Parameters
         ----------
@@ -120,19 +120,18 @@ class VectorBandit(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any]]):
             for i, row in enumerate(a):
                 if violations := env.action_space_block().violations(row):
                     raise ValueError(f"infeasible action in episode {i}: {'; '.join(violations)}")
-        self._state = env.arms.move(self._state, env.up_probability(a), self._luck[:, self._steps])
+        self._state, rewards = env.transition(self._state, a, self._luck[:, self._steps])
         self._steps += 1
         over = np.full(n, self._steps == env.horizon)
-        rewards = env.arms.reward(self._state)
-        return self._state.astype(np.float32), rewards, none, over, {}
+        return self._state.copy(), rewards, none, over, {}
 
     def _begin(self, options: dict[str, Any]) -> tuple[StateArray, dict[str, Any]]:
         drawn = [self.env.draw_episode(rng) for rng in self._rngs]
         unknown = set(options) - {"state"}
         if unknown:
             raise ValueError(f"unknown reset options {sorted(unknown)}; known is 'state'")
-        start = self.env.arms.check_states(options.get("state", [state for state, _ in drawn]))
-        self._state = np.broadcast_to(start, self._state.shape).copy()
+        start = self.env.check_states(options.get("state", [state for state, _ in drawn]))
+        self._state = np.broadcast_to(start, self._state.shape).astype(np.float32)
         self._luck = np.stack([luck for _, luck in drawn])
         self._steps = 0
-        return self._state.astype(np.float32), {}
+        return self._state.copy(), {}

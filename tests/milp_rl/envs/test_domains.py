@@ -18,9 +18,9 @@ from milp_rl.envs import (
     DOMAINS,
     MultipleInterventionsBandit,
     MultipleInterventionsInstance,
+    ParallelEpisodes,
     PathInstance,
     SchedulingInstance,
-    VectorBandit,
     make_bandit,
 )
 from milp_rl.formulations.actions.budget import BudgetTopK
@@ -270,7 +270,7 @@ def test_unknown_domains_are_refused():
 @ALL
 def test_parallel_episodes_are_those_of_the_single_environment(domain):
     env = make_bandit(domain, 8, 3, horizon=6, seed=2)
-    vector = VectorBandit(env, 5)
+    vector = ParallelEpisodes(env, 5)
     rng = np.random.default_rng(0)
     single = make_bandit(domain, 8, 3, horizon=6, seed=2)
     observations, _ = vector.reset(seed=7)
@@ -299,7 +299,7 @@ def test_parallel_episodes_are_those_of_the_single_environment(domain):
 
 
 def test_parallel_episodes_start_where_told():
-    vector = VectorBandit(make_bandit("budget", 3, 1, seed=0), 2)
+    vector = ParallelEpisodes(make_bandit("budget", 3, 1, seed=0), 2)
     assert vector.reset(options={"state": [1, 2, 3]})[0].tolist() == [[1, 2, 3]] * 2
     assert vector.reset(options={"state": [[1, 2, 3], [0, 0, 0]]})[0].tolist() == [
         [1, 2, 3],
@@ -311,7 +311,7 @@ def test_parallel_episodes_start_where_told():
 
 def test_wrong_use_of_parallel_episodes_is_refused():
     env = make_bandit("budget", 3, 1, seed=0)
-    vector = VectorBandit(env, 2)
+    vector = ParallelEpisodes(env, 2)
     nothing = np.zeros((2, 3), dtype=np.int8)
     with pytest.raises(gym.error.ResetNeeded):
         vector.step(nothing)
@@ -325,14 +325,14 @@ def test_wrong_use_of_parallel_episodes_is_refused():
     with pytest.raises(ValueError, match="infeasible action in episode 1: 2 actions chosen"):
         vector.step(np.array([[0, 0, 0], [1, 1, 0]]))
     with pytest.raises(ValueError, match="num_envs"):
-        VectorBandit(env, 0)
-    unchecked = VectorBandit(env, 2, check_actions=False)
+        ParallelEpisodes(env, 0)
+    unchecked = ParallelEpisodes(env, 2, check_actions=False)
     unchecked.reset(seed=0)
     unchecked.step(np.ones((2, 3)))
 
 
 def test_gymnasium_rows_of_actions_are_feasible_row_by_row():
-    vector = VectorBandit(make_bandit("budget", 3, 1, seed=0), 2)
+    vector = ParallelEpisodes(make_bandit("budget", 3, 1, seed=0), 2)
     vector.action_space.seed(0)
     feasible = {(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)}
     for _ in range(50):
