@@ -1,4 +1,4 @@
-"""What the instances of all domains share: checks, the paper's rewards, and JSON files."""
+"""What instances share: checks and JSON files, and the paper's rewards."""
 
 from __future__ import annotations
 
@@ -19,42 +19,11 @@ GOOD_REWARDS = (0.2, 0.15, 0.1)
 OTHER_REWARDS = (0.1, 0.15, 0.2)
 
 
-class BanditInstance:
-    """Base of the instances, each a frozen dataclass with ``rewards`` and ``horizon``.
+class Instance:
+    """Base of what an environment is made from, each a frozen dataclass that JSON can hold.
 
-    Arrays are stored as read-only copies. ``budget`` is the number B of the paper: how much can
-    be done at once, and how many arms of a generated instance are good.
+    Arrays are stored as read-only copies.
     """
-
-    domain: ClassVar[str]
-
-    if TYPE_CHECKING:  # a property here at run time would become the default of a field
-
-        @property
-        def rewards(self) -> FloatArray:
-            """Reward of each arm in each state, shape (J, n)."""
-
-        @property
-        def horizon(self) -> int:
-            """Steps an episode."""
-
-        @property
-        def budget(self) -> int:
-            """The number B."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rewards", ArmChains(self.rewards).rewards)
-        self._check_integer("horizon", 1)
-
-    @property
-    def n_arms(self) -> int:
-        """Number of arms J."""
-        return int(self.rewards.shape[0])
-
-    @classmethod
-    @abstractmethod
-    def generate(cls, n_arms: int, budget: int, /, *, horizon: int = 20, seed: int) -> Self:
-        """Draw an instance as in the paper; the same arguments give the same instance."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
@@ -67,8 +36,7 @@ class BanditInstance:
         try:
             return cls(**data)
         except TypeError as error:
-            kind = cls.domain.replace("_", " ")
-            raise ValueError(f"not a {kind} instance: {error}") from error
+            raise ValueError(f"not a {cls.__name__}: {error}") from error
 
     def to_json(self, path: str | Path) -> None:
         """Write the instance; the file appears whole or not at all."""
@@ -133,6 +101,44 @@ class BanditInstance:
     def _store(self, name: str, values: NDArray[Any]) -> None:
         values.flags.writeable = False
         object.__setattr__(self, name, values)
+
+
+class BanditInstance(Instance):
+    """Base of the bandits' instances, each with ``rewards`` and ``horizon``.
+
+    ``budget`` is the number B of the paper: how much can be done at once, and how many arms of a
+    generated instance are good.
+    """
+
+    domain: ClassVar[str]
+
+    if TYPE_CHECKING:  # a property here at run time would become the default of a field
+
+        @property
+        def rewards(self) -> FloatArray:
+            """Reward of each arm in each state, shape (J, n)."""
+
+        @property
+        def horizon(self) -> int:
+            """Steps an episode."""
+
+        @property
+        def budget(self) -> int:
+            """The number B."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rewards", ArmChains(self.rewards).rewards)
+        self._check_integer("horizon", 1)
+
+    @property
+    def n_arms(self) -> int:
+        """Number of arms J."""
+        return int(self.rewards.shape[0])
+
+    @classmethod
+    @abstractmethod
+    def generate(cls, n_arms: int, budget: int, /, *, horizon: int = 20, seed: int) -> Self:
+        """Draw an instance as in the paper; the same arguments give the same instance."""
 
 
 def draw_rewards(

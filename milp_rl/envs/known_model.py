@@ -34,6 +34,11 @@ class KnownModelEnv(gym.Env[StateArray, ActionArray]):
         The states, vectors.
     luck_dim
         Uniform random numbers used in a step.
+
+    Attributes
+    ----------
+    state_dim
+        Length of a state.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012  (Gymnasium's own declaration)
@@ -45,17 +50,13 @@ class KnownModelEnv(gym.Env[StateArray, ActionArray]):
             raise ValueError(f"horizon must be at least 1, got {horizon}")
         self.horizon = int(horizon)
         self.luck_dim = luck_dim
-        self.observation_space: gym.spaces.Box = observation_space
+        self.state_dim = observation_space.shape[0]
+        self.observation_space = observation_space
         self.action_space = FeasibleActions(block)
         self._block = block
         self._state = np.zeros(observation_space.shape, dtype=np.float32)
         self._luck = np.empty((0, luck_dim))
         self._steps = 0
-
-    @property
-    def state_dim(self) -> int:
-        """Length of a state."""
-        return self.observation_space.shape[0]
 
     @abstractmethod
     def check_states(self, states: ArrayLike) -> NDArray[Any]:

@@ -207,7 +207,11 @@ def test_json_round_trip_gives_the_same_episodes(env, tmp_path):
 
 def test_files_that_are_no_instance_are_refused(tmp_path):
     path = tmp_path / "x.json"
-    for text, message in (("{", "not a JSON"), ("[1]", "not a capacity"), ('{"a": 1}', "not a")):
+    for text, message in (
+        ("{", "not a JSON"),
+        ("[1]", "not a CapacityInstance"),
+        ('{"a": 1}', "not a"),
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             CapacityInstance.from_json(path)

@@ -108,7 +108,7 @@ def test_json_round_trip_gives_the_same_episodes(domain, tmp_path):
 def test_another_domains_file_is_refused(domain, tmp_path):
     other = next(d for d in DOMAINS if d not in (domain, "budget"))
     make_bandit(other, 4, 2, seed=0).instance.to_json(tmp_path / "x.json")
-    with pytest.raises(ValueError, match=f"not a {domain.replace('_', ' ')} instance"):
+    with pytest.raises(ValueError, match=r"not a .*Instance"):
         DOMAINS[domain][0].from_json(tmp_path / "x.json")
 
 

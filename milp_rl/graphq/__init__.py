@@ -1,0 +1,23 @@
+"""Graph-structured Q-learning: decisions built one intervention at a time."""
+
+import gymnasium as gym
+
+from milp_rl.graphq.graph import DependencyGraph, Interaction, Scores
+from milp_rl.graphq.instance import InterventionsInstance
+from milp_rl.graphq.presets import PRESETS
+from milp_rl.graphq.synthetic import SyntheticInterventions, make_interventions
+
+gym.register(
+    id="milp_rl/SyntheticInterventions-v0",
+    entry_point="milp_rl.graphq.synthetic:SyntheticInterventions",
+)
+
+__all__ = [
+    "PRESETS",
+    "DependencyGraph",
+    "Interaction",
+    "InterventionsInstance",
+    "Scores",
+    "SyntheticInterventions",
+    "make_interventions",
+]

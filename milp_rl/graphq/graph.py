@@ -1,0 +1,231 @@
+"""Which intervention moves which variable, and which variables move each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+import numpy as np
+
+from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.network import FloatArray
+
+if TYPE_CHECKING:
+    from milp_rl.graphq.estimation import Estimation, Transitions
+
+Edge = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """Two interventions that do something together to a variable, beyond what each does alone.
+
+    Parameters
+    ----------
+    first, second
+        The interventions' positions, ``first < second``.
+    variable
+        The variable's position.
+    weight
+        Strength, signed.
+    """
+
+    first: int
+    second: int
+    variable: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well the edges of one graph are those of another, each in [0, 1]."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, eq=False)
+class DependencyGraph:
+    """A weighted graph of interventions and state variables.
+
+    Parameters
+    ----------
+    interventions, variables
+        Names, all distinct.
+    effects
+        How each intervention moves each variable, shape (variables, interventions), signed; zero
+        where there is no edge.
+    influences
+        How each variable moves each other one, shape (variables, variables): row k is what moves
+        variable k. The diagonal, which is no edge, must be zero.
+    interactions
+        Pairs of interventions that act together.
+
+    Raises
+    ------
+    ValueError
+        If names, shapes or values do not fit.
+    """
+
+    interventions: tuple[str, ...]
+    variables: tuple[str, ...]
+    effects: FloatArray
+    influences: FloatArray
+    interactions: tuple[Interaction, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("interventions", "variables"):
+            object.__setattr__(self, name, tuple(str(value) for value in getattr(self, name)))
+        names = [*self.interventions, *self.variables]
+        if len(set(names)) < len(names):
+            raise ValueError("the names of interventions and variables must all be distinct")
+        m, n = len(self.variables), len(self.interventions)
+        for name, shape in (("effects", (m, n)), ("influences", (m, m))):
+            values = np.array(getattr(self, name), dtype=np.float64)
+            if values.shape != shape or not np.isfinite(values).all():
+                raise ValueError(f"{name} must be finite, of shape {shape}, got {values.shape}")
+            values.flags.writeable = False
+            object.__setattr__(self, name, values)
+        if np.diagonal(self.influences).any():
+            raise ValueError("a variable's influence on itself is no edge: the diagonal must be 0")
+        object.__setattr__(self, "interactions", tuple(self.interactions))
+        for pair in self.interactions:
+            if not (0 <= pair.first < pair.second < n and 0 <= pair.variable < m):
+                raise ValueError(f"not an interaction of {n} interventions: {pair}")
+
+    @classmethod
+    def estimate(
+        cls, transitions: Transitions, method: Estimation = "lasso", **options: Any
+    ) -> DependencyGraph:
+        """Estimate the graph from transitions by sparse regression with stability selection.
+
+        See :func:`milp_rl.graphq.estimation.estimate_graph`, which has the options.
+        """
+        from milp_rl.graphq.estimation import estimate_graph  # it imports this module
+
+        return estimate_graph(transitions, method, **options)
+
+    @classmethod
+    def complete(cls, interventions: Sequence[str], variables: Sequence[str]) -> DependencyGraph:
+        """Return the graph in which everything moves every variable, with equal weights."""
+        m, n = len(variables), len(interventions)
+        influences = (1.0 - np.eye(m)) / max(m, 1)
+        return cls(tuple(interventions), tuple(variables), np.full((m, n), 1.0 / n), influences)
+
+    @property
+    def edges(self) -> set[Edge]:
+        """Edges by names: intervention to variable, and variable to variable.
+
+        An interaction is an edge from each of its interventions to the variable.
+        """
+        found = {(self.interventions[i], self.variables[k]) for k, i in np.argwhere(self.effects)}
+        found |= {(self.variables[j], self.variables[k]) for k, j in np.argwhere(self.influences)}
+        for pair in self.interactions:
+            for i in (pair.first, pair.second):
+                found.add((self.interventions[i], self.variables[pair.variable]))
+        return found
+
+    def scores(self, truth: DependencyGraph) -> Scores:
+        """Compare the edges, without their weights, with those of the true graph.
+
+        Raises
+        ------
+        ValueError
+            If the two graphs are about different names.
+        """
+        if (self.interventions, self.variables) != (truth.interventions, truth.variables):
+            raise ValueError("the graphs have different interventions or variables")
+        found, true = self.edges, truth.edges
+        right = len(found & true)
+        precision = right / len(found) if found else 1.0
+        recall = right / len(true) if true else 1.0
+        total = len(found) + len(true)
+        return Scores(precision, recall, 2 * right / total if total else 1.0)
+
+    def to_networkx(self) -> nx.DiGraph[str]:
+        """Return the graph as networkx has it.
+
+        Nodes have a ``kind``, ``"intervention"``, ``"variable"`` or ``"interaction"``, and an
+        ``index``; edges a ``weight``. An interaction is a node of its own, with edges of weight 1
+        from its two interventions and one to the variable.
+        """
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        for kind, names in (("intervention", self.interventions), ("variable", self.variables)):
+            for index, name in enumerate(names):
+                graph.add_node(name, kind=kind, index=index)
+        for k, i in np.argwhere(self.effects):
+            weight = float(self.effects[k, i])
+            graph.add_edge(self.interventions[i], self.variables[k], weight=weight)
+        for k, j in np.argwhere(self.influences):
+            weight = float(self.influences[k, j])
+            graph.add_edge(self.variables[j], self.variables[k], weight=weight)
+        for index, pair in enumerate(self.interactions):
+            node = f"interaction {index}"
+            graph.add_node(node, kind="interaction", index=index)
+            for i in (pair.first, pair.second):
+                graph.add_edge(self.interventions[i], node, weight=1.0)
+            graph.add_edge(node, self.variables[pair.variable], weight=float(pair.weight))
+        return graph
+
+    @classmethod
+    def from_networkx(cls, graph: nx.DiGraph[str]) -> DependencyGraph:
+        """Read a graph like those of :meth:`to_networkx`.
+
+        Raises
+        ------
+        ValueError
+            If nodes or edges lack their attributes, or join kinds that cannot be joined.
+        """
+        by_kind: dict[str, list[str]] = {"intervention": [], "variable": [], "interaction": []}
+        for name, data in sorted(graph.nodes(data=True), key=lambda node: node[1].get("index", 0)):
+            if data.get("kind") not in by_kind:
+                raise ValueError(f"node {name!r} must have a kind, one of {', '.join(by_kind)}")
+            by_kind[data["kind"]].append(name)
+        interventions, variables = by_kind["intervention"], by_kind["variable"]
+        effects = np.zeros((len(variables), len(interventions)))
+        influences = np.zeros((len(variables), len(variables)))
+        parts = set(by_kind["interaction"])
+        for source, end, data in graph.edges(data=True):
+            if "weight" not in data:
+                raise ValueError(f"the edge from {source!r} to {end!r} has no weight")
+            if source in parts or end in parts:
+                continue
+            if end not in variables:
+                raise ValueError(f"the edge from {source!r} to {end!r} must end at a variable")
+            table, names = (
+                (effects, interventions) if source in interventions else (influences, variables)
+            )
+            table[variables.index(end), names.index(source)] = data["weight"]
+        interactions = []
+        for node in by_kind["interaction"]:
+            pair = sorted(interventions.index(i) for i in graph.predecessors(node))
+            ends = list(graph.successors(node))
+            if len(pair) != 2 or len(ends) != 1 or ends[0] not in variables:
+                raise ValueError(f"{node!r} must join two interventions and move one variable")
+            weight = float(graph.edges[node, ends[0]]["weight"])
+            interactions.append(Interaction(pair[0], pair[1], variables.index(ends[0]), weight))
+        return cls(tuple(interventions), tuple(variables), effects, influences, tuple(interactions))
+
+    def to_graphml(self, path: str | Path) -> None:
+        """Write a GraphML file, whole or not at all."""
+        text = "\n".join(nx.generate_graphml(self.to_networkx())) + "\n"
+        write_atomically(path, text.encode())
+
+    @classmethod
+    def from_graphml(cls, path: str | Path) -> DependencyGraph:
+        """Read a file written by :meth:`to_graphml`.
+
+        Raises
+        ------
+        ValueError
+            If the file is not GraphML or not such a graph.
+        """
+        try:
+            graph = nx.parse_graphml(Path(path).read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError, nx.NetworkXException, StopIteration) as error:
+            raise ValueError(f"{path} is not a GraphML file: {error}") from error
+        return cls.from_networkx(graph)
