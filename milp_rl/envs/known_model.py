@@ -51,7 +51,7 @@ class KnownModelEnv(gym.Env[StateArray, ActionArray]):
         self.horizon = int(horizon)
         self.luck_dim = luck_dim
         self.state_dim = observation_space.shape[0]
-        self.observation_space = observation_space
+        self.observation_space = observation_space  # type: ignore[assignment]
         self.action_space = FeasibleActions(block)
         self._block = block
         self._state = np.zeros(observation_space.shape, dtype=np.float32)

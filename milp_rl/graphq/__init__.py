@@ -2,6 +2,7 @@
 
 import gymnasium as gym
 
+from milp_rl.graphq.estimation import Transitions, collect_transitions
 from milp_rl.graphq.graph import DependencyGraph, Interaction, Scores
 from milp_rl.graphq.instance import InterventionsInstance
 from milp_rl.graphq.presets import PRESETS
@@ -19,5 +20,7 @@ __all__ = [
     "InterventionsInstance",
     "Scores",
     "SyntheticInterventions",
+    "Transitions",
+    "collect_transitions",
     "make_interventions",
 ]

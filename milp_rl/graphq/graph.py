@@ -14,6 +14,8 @@ from milp_rl.formulations.files import write_atomically
 from milp_rl.formulations.network import FloatArray
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from milp_rl.graphq.estimation import Estimation, Transitions
 
 Edge = tuple[str, str]
@@ -146,14 +148,14 @@ class DependencyGraph:
         total = len(found) + len(true)
         return Scores(precision, recall, 2 * right / total if total else 1.0)
 
-    def to_networkx(self) -> nx.DiGraph[str]:
+    def to_networkx(self) -> nx.DiGraph[Any]:
         """Return the graph as networkx has it.
 
         Nodes have a ``kind``, ``"intervention"``, ``"variable"`` or ``"interaction"``, and an
         ``index``; edges a ``weight``. An interaction is a node of its own, with edges of weight 1
         from its two interventions and one to the variable.
         """
-        graph: nx.DiGraph[str] = nx.DiGraph()
+        graph: nx.DiGraph[Any] = nx.DiGraph()
         for kind, names in (("intervention", self.interventions), ("variable", self.variables)):
             for index, name in enumerate(names):
                 graph.add_node(name, kind=kind, index=index)
@@ -172,7 +174,7 @@ class DependencyGraph:
         return graph
 
     @classmethod
-    def from_networkx(cls, graph: nx.DiGraph[str]) -> DependencyGraph:
+    def from_networkx(cls, graph: nx.DiGraph[Any]) -> DependencyGraph:
         """Read a graph like those of :meth:`to_networkx`.
 
         Raises
@@ -181,7 +183,8 @@ class DependencyGraph:
             If nodes or edges lack their attributes, or join kinds that cannot be joined.
         """
         by_kind: dict[str, list[str]] = {"intervention": [], "variable": [], "interaction": []}
-        for name, data in sorted(graph.nodes(data=True), key=lambda node: node[1].get("index", 0)):
+        nodes: list[tuple[str, dict[str, Any]]] = list(graph.nodes(data=True))
+        for name, data in sorted(nodes, key=lambda node: node[1].get("index", 0)):
             if data.get("kind") not in by_kind:
                 raise ValueError(f"node {name!r} must have a kind, one of {', '.join(by_kind)}")
             by_kind[data["kind"]].append(name)
@@ -189,7 +192,8 @@ class DependencyGraph:
         effects = np.zeros((len(variables), len(interventions)))
         influences = np.zeros((len(variables), len(variables)))
         parts = set(by_kind["interaction"])
-        for source, end, data in graph.edges(data=True):
+        edges: list[tuple[str, str, dict[str, Any]]] = list(graph.edges(data=True))
+        for source, end, data in edges:
             if "weight" not in data:
                 raise ValueError(f"the edge from {source!r} to {end!r} has no weight")
             if source in parts or end in parts:
@@ -210,6 +214,12 @@ class DependencyGraph:
             interactions.append(Interaction(pair[0], pair[1], variables.index(ends[0]), weight))
         return cls(tuple(interventions), tuple(variables), effects, influences, tuple(interactions))
 
+    def plot(self, axes: Axes | None = None, truth: DependencyGraph | None = None) -> Axes:
+        """Draw the graph, see :func:`milp_rl.graphq.plots.plot_graph`."""
+        from milp_rl.graphq.plots import plot_graph  # it imports this module
+
+        return plot_graph(self, axes, truth)
+
     def to_graphml(self, path: str | Path) -> None:
         """Write a GraphML file, whole or not at all."""
         text = "\n".join(nx.generate_graphml(self.to_networkx())) + "\n"
@@ -225,7 +235,7 @@ class DependencyGraph:
             If the file is not GraphML or not such a graph.
         """
         try:
-            graph = nx.parse_graphml(Path(path).read_text(encoding="utf-8"))
+            graph: Any = nx.parse_graphml(Path(path).read_text(encoding="utf-8"))
         except (SyntaxError, UnicodeDecodeError, nx.NetworkXException, StopIteration) as error:
             raise ValueError(f"{path} is not a GraphML file: {error}") from error
         return cls.from_networkx(graph)

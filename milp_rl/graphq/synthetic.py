@@ -51,7 +51,7 @@ class SyntheticInterventions(KnownModelEnv):
 
     def expected_next(self, states: ArrayLike, actions: ArrayLike) -> FloatArray:
         """Return the expected next variables, without the clock, shape (..., m)."""
-        return (1.0 - self.instance.relapse) * self._mean(states, actions)
+        return np.asarray((1.0 - self.instance.relapse) * self._mean(states, actions))
 
     def _mean(self, states: ArrayLike, actions: ArrayLike) -> FloatArray:
         """Return the expected next variables without relapses, mu."""
@@ -194,7 +194,7 @@ class SyntheticInterventions(KnownModelEnv):
         """Return the clock one step later."""
         sine, cosine = 2.0 * clock[..., 0] - 1.0, 2.0 * clock[..., 1] - 1.0
         angle = np.arctan2(sine, cosine) + 2 * np.pi / self.instance.period
-        return (1.0 + np.stack([np.sin(angle), np.cos(angle)], axis=-1)) / 2.0
+        return np.asarray((1.0 + np.stack([np.sin(angle), np.cos(angle)], axis=-1)) / 2.0)
 
 
 def make_interventions(preset: str, *, seed: int, **changes: Any) -> SyntheticInterventions:

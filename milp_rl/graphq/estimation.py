@@ -1,0 +1,276 @@
+"""Estimating a dependency graph from transitions by sparse regression.
+
+Each variable's next value is regressed on all variables and interventions with scikit-learn's
+cross-validated lasso or elastic net; pairs of interventions can be added. An edge is kept where the
+regression selects it in most of the bootstrap samples (stability selection, Meinshausen and
+Buehlmann, "Stability selection", JRSS B 2010) with a large enough effect.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import ElasticNet, ElasticNetCV, Lasso, LassoCV
+
+from milp_rl.envs.known_model import KnownModelEnv
+from milp_rl.formulations.actions.base import BoolArray
+from milp_rl.formulations.network import FloatArray
+from milp_rl.graphq.graph import DependencyGraph, Edge, Interaction
+
+Estimation = Literal["lasso", "elastic_net"]
+_FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Transitions:
+    """Observed steps.
+
+    Parameters
+    ----------
+    states, next_states
+        Shape (N, m), finite.
+    actions
+        Shape (N, n), zeros and ones.
+    rewards
+        Shape (N,), finite.
+    interventions, variables
+        Names; without, ``"intervention 0"`` and so on.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or a value is not finite or not binary.
+    """
+
+    states: FloatArray
+    actions: FloatArray
+    rewards: FloatArray
+    next_states: FloatArray
+    interventions: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("states", "actions", "rewards", "next_states"):
+            values = np.array(getattr(self, name), dtype=np.float64)
+            if values.ndim != (1 if name == "rewards" else 2) or not np.isfinite(values).all():
+                raise ValueError(f"{name} must be a finite table, got shape {values.shape}")
+            object.__setattr__(self, name, values)
+        sizes = {len(getattr(self, name)) for name in ("states", "actions", "rewards")}
+        if sizes != {len(self.next_states)} or self.states.shape != self.next_states.shape:
+            raise ValueError("states, actions, rewards and next_states must have the same rows")
+        if not len(self.states):
+            raise ValueError("there are no transitions")
+        if not np.isin(self.actions, (0, 1)).all():
+            raise ValueError("actions must be zeros and ones")
+        for name, size in (
+            ("interventions", self.actions.shape[1]),
+            ("variables", self.states.shape[1]),
+        ):
+            names = tuple(getattr(self, name)) or tuple(f"{name[:-1]} {i}" for i in range(size))
+            if len(names) != size:
+                raise ValueError(f"got {len(names)} names for {size} {name}")
+            object.__setattr__(self, name, names)
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+
+def collect_transitions(env: KnownModelEnv, n: int, rng: np.random.Generator) -> Transitions:
+    """Play random feasible actions, every other one maximal, in episodes of the environment.
+
+    Parameters
+    ----------
+    env
+        The environment (unwrapped); its own state plays no part.
+    n
+        Number of transitions, at least 1.
+    rng
+        Source of randomness.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    episodes = -(-n // env.horizon)
+    states = env.start_states(rng, episodes)
+    rows: list[tuple[NDArray[Any], ...]] = []
+    block = env.action_space_block()
+    for _ in range(env.horizon):
+        actions = block.sample(rng, episodes)
+        actions[::2] = block.sample(rng, len(actions[::2]), maximal=True)
+        following, rewards = env.transition(states, actions, rng.random((episodes, env.luck_dim)))
+        rows.append((states, actions, rewards, following))
+        states = following
+    played, chosen, gained, reached = (
+        np.stack(column, axis=1).reshape(-1, *column[0].shape[1:])[:n]
+        for column in zip(*rows, strict=True)
+    )
+    instance = getattr(env, "instance", None)
+    return Transitions(
+        played,
+        chosen,
+        gained,
+        reached,
+        interventions=getattr(instance, "interventions", ()),
+        variables=getattr(instance, "observed", ()),
+    )
+
+
+def estimate_graph(
+    transitions: Transitions,
+    method: Estimation = "lasso",
+    *,
+    interactions: bool = False,
+    n_bootstraps: int = 30,
+    threshold: float = 0.8,
+    smallest_effect: float = 0.015,
+    forced: Iterable[Edge] = (),
+    forbidden: Iterable[Edge] = (),
+    jobs: int = 1,
+    seed: int = 0,
+) -> DependencyGraph:
+    """Estimate which interventions and variables move each variable.
+
+    Weights are the coefficients of the least-squares fit on the kept edges: of an intervention,
+    the mean change of the variable when it is chosen; of a variable, per unit.
+
+    Parameters
+    ----------
+    transitions
+        The data.
+    method
+        ``"lasso"`` or ``"elastic_net"``. The penalty is chosen by cross-validation: the geometric
+        mean of the one of smallest error and the largest within one standard error of it.
+    interactions
+        Whether to look for pairs of interventions that act together.
+    n_bootstraps
+        Bootstrap samples, at least 1.
+    threshold
+        Share of the bootstrap samples in which an edge must be selected, in (0.5, 1].
+    smallest_effect
+        Edges with a smaller effect are dropped: the coefficient of an intervention, or the
+        coefficient of a variable times its standard deviation, in units of the variable moved.
+    forced, forbidden
+        Edges (from, to), by names, that an expert knows to be there, or not to be.
+    jobs
+        Variables estimated at the same time; -1: one a processor.
+    seed
+        Seed of the bootstrap samples; the result does not depend on ``jobs``.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or an expert's edge is unknown or both forced and forbidden.
+    """
+    if method not in ("lasso", "elastic_net"):
+        raise ValueError(f"method must be 'lasso' or 'elastic_net', got {method!r}")
+    if n_bootstraps < 1:
+        raise ValueError(f"n_bootstraps must be at least 1, got {n_bootstraps}")
+    if not 0.5 < threshold <= 1:
+        raise ValueError(f"threshold must be in (0.5, 1], got {threshold}")
+    data = transitions
+    m, n = data.states.shape[1], data.actions.shape[1]
+    known, excluded = (_expert(edges, data) for edges in (forced, forbidden))
+    if (known & excluded).any():
+        raise ValueError("an edge is both forced and forbidden")
+    single = np.concatenate([data.actions, data.states], axis=1)
+    pairs = list(itertools.combinations(range(n), 2)) if interactions else []
+    products = [data.actions[:, i] * data.actions[:, j] for i, j in pairs]
+    pairs = [p for p, x in zip(pairs, products, strict=True) if x.any()]
+    features = np.column_stack([single, *(x for x in products if x.any())])
+    seeds = np.random.SeedSequence(seed).spawn(m)
+
+    def estimate(k: int) -> FloatArray:
+        allowed = np.concatenate([~excluded[k], np.ones(len(pairs), dtype=bool)])
+        for p, (i, j) in enumerate(pairs):
+            allowed[n + m + p] = not (excluded[k, i] or excluded[k, j])
+        sure = np.concatenate([known[k], np.zeros(len(pairs), dtype=bool)])
+        sure[n + k] = allowed[n + k] = True  # a variable persists
+        rng = np.random.default_rng(seeds[k])
+        target = data.next_states[:, k]
+        options = (method, n_bootstraps, threshold, smallest_effect)
+        return _regress(features, target, allowed, sure, rng, *options)
+
+    rows = joblib.Parallel(n_jobs=jobs)(joblib.delayed(estimate)(k) for k in range(m))
+    table = np.array(rows)
+    influences = table[:, n : n + m].copy()
+    np.fill_diagonal(influences, 0.0)
+    found = tuple(
+        Interaction(pairs[p][0], pairs[p][1], int(k), float(table[k, n + m + p]))
+        for k, p in np.argwhere(table[:, n + m :])
+    )
+    return DependencyGraph(data.interventions, data.variables, table[:, :n], influences, found)
+
+
+def _regress(
+    features: FloatArray,
+    target: FloatArray,
+    allowed: BoolArray,
+    sure: BoolArray,
+    rng: np.random.Generator,
+    method: Estimation,
+    n_bootstraps: int,
+    threshold: float,
+    smallest_effect: float,
+) -> FloatArray:
+    """Return the coefficients of the kept features, zero elsewhere."""
+    scale = features.std(axis=0)
+    columns = np.flatnonzero(allowed & (scale > 0))
+    coefficients = np.zeros(features.shape[1])
+    if not len(columns) or target.std() == 0:
+        return coefficients
+    x = (features[:, columns] - features[:, columns].mean(axis=0)) / scale[columns]
+    y = (target - target.mean()) / target.std()
+    model = _tuned(method, x, y)
+    chosen = np.zeros(len(columns))
+    for _ in range(n_bootstraps):
+        rows = rng.integers(len(y), size=len(y))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            chosen += model.fit(x[rows], y[rows]).coef_ != 0
+    kept = columns[(chosen >= threshold * n_bootstraps) | sure[columns]]
+    while len(kept):
+        design = np.column_stack([features[:, kept], np.ones(len(target))])
+        fitted = np.linalg.lstsq(design, target, rcond=None)[0][:-1]
+        binary = np.isin(features[:, kept], (0, 1)).all(axis=0)
+        effect = np.abs(fitted) * np.where(binary, 1.0, scale[kept])
+        large = (effect >= smallest_effect) | sure[kept]
+        if large.all():
+            coefficients[kept] = fitted
+            break
+        kept = kept[large]
+    return coefficients
+
+
+def _tuned(method: Estimation, x: FloatArray, y: FloatArray) -> Any:
+    """Return a regression with a penalty chosen by cross-validation."""
+    search = LassoCV(cv=_FOLDS) if method == "lasso" else ElasticNetCV(cv=_FOLDS, l1_ratio=0.7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        search.fit(x, y)
+    errors = search.mse_path_.mean(axis=-1)
+    spread = search.mse_path_.std(axis=-1) / np.sqrt(_FOLDS)
+    best = int(errors.argmin())
+    largest = search.alphas_[errors <= errors[best] + spread[best]].max()
+    penalty = float(np.sqrt(search.alpha_ * largest))
+    return Lasso(penalty) if method == "lasso" else ElasticNet(penalty, l1_ratio=0.7)
+
+
+def _expert(edges: Iterable[Edge], data: Transitions) -> BoolArray:
+    """Return an expert's edges as a table: variables moved by features."""
+    names = [*data.interventions, *data.variables]
+    table = np.zeros((len(data.variables), len(names)), dtype=bool)
+    for source, end in edges:
+        if source not in names or end not in data.variables or source == end:
+            raise ValueError(
+                f"no edge can go from {source!r} to {end!r}: edges go from interventions and"
+                " variables to other variables"
+            )
+        table[data.variables.index(end), names.index(source)] = True
+    return table
