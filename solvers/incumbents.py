@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
-from milp_rl.formulations.actions.greedy import GreedyBuilder
+from milp_rl.formulations.actions.sequential import SequentialBuilder, valued_by
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.solvers.base import ArgmaxProblem, neighbour_values, neighbourhood, tolerance
 
@@ -28,7 +28,7 @@ class Incumbents:
 
     def __init__(self, space: ActionSpace) -> None:
         self.space = space
-        self._greedy = GreedyBuilder(space)
+        self._greedy = SequentialBuilder(space)
         self._feasible = lru_cache(_REMEMBERED)(self._check)
 
     def __reduce__(self) -> tuple[type[Incumbents], tuple[ActionSpace]]:
@@ -48,7 +48,7 @@ class Incumbents:
             return network.forward(np.concatenate([actions, states[rows]], axis=1))[:, 0]
 
         try:
-            return self._greedy.build(values, len(states))
+            return self._greedy.build(valued_by(values), len(states))
         except RuntimeError:
             return np.zeros((0, self.space.n_actions), dtype=np.int8)
 

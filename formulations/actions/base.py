@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from milp_rl.formulations.network import FloatArray
 
 ActionArray = NDArray[np.int8]
 BoolArray = NDArray[np.bool_]
+
+_REMEMBERED = 100_000
 
 
 class ActionSpace(ABC):
@@ -266,6 +268,28 @@ class ActionSpace(ABC):
             a[i] = 0
         return np.array(result, dtype=np.intp)
 
+    def extension_masks(self, actions: ActionArray) -> tuple[BoolArray, BoolArray]:
+        """Return :meth:`extensions` of many partial actions, and which are feasible as they are.
+
+        The default asks for one after another, and remembers the answers.
+
+        Parameters
+        ----------
+        actions
+            Shape (batch, n_actions), int8, zeros and ones.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            The additions, boolean, shape (batch, n_actions), and feasibility, shape (batch,).
+        """
+        masks = np.zeros(actions.shape, dtype=bool)
+        feasible = np.zeros(len(actions), dtype=bool)
+        for row, action in enumerate(actions):
+            additions, feasible[row] = self._extensions_of(action.tobytes())
+            masks[row, additions] = True
+        return masks, feasible
+
     def completable(self, action: ArrayLike) -> bool:
         """Whether some feasible action contains all ones of ``action``.
 
@@ -343,8 +367,8 @@ class ActionSpace(ABC):
         return f"{type(self).__name__}({', '.join(parameters)})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the loaded solver out of pickles and copies; it is rebuilt when needed."""
-        return {k: v for k, v in self.__dict__.items() if k != "_oracle"}
+        """Leave the loaded solver and what it found out of pickles; it is rebuilt when needed."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_oracle", "_extensions_of")}
 
     @cached_property
     def linear_model(self) -> LinearModel:
@@ -356,6 +380,14 @@ class ActionSpace(ABC):
     @cached_property
     def _oracle(self) -> LinearOracle:
         return LinearOracle(self.linear_model, self.n_actions)
+
+    @cached_property
+    def _extensions_of(self) -> Callable[[bytes], tuple[NDArray[np.intp], bool]]:
+        def find(key: bytes) -> tuple[NDArray[np.intp], bool]:
+            action = np.frombuffer(key, dtype=np.int8)
+            return self.extensions(action), not self.violations(action)
+
+        return lru_cache(_REMEMBERED)(find)
 
     def _check_linear(
         self, coefficients: ArrayLike, fixed_one: ArrayLike | None, fixed_zero: ArrayLike | None

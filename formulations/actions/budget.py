@@ -11,7 +11,7 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.actions.knapsack import fractional_knapsack, knapsack_fractions
 from milp_rl.formulations.network import FloatArray, check_vector
 
@@ -222,6 +222,14 @@ class BudgetTopK(ActionSpace):
         others = others[others != addition]
         missing = self.k - int(action.sum()) - 1
         return float(self.costs[addition] + np.sort(self.costs[others])[:missing].sum())
+
+    def extension_masks(self, actions: ActionArray) -> tuple[BoolArray, BoolArray]:
+        """Return which actions can be added, and feasibility; without costs by counting."""
+        if self.costs is not None:
+            return super().extension_masks(actions)
+        chosen = actions.sum(axis=1)
+        feasible = chosen == self.k if self.exactly else chosen <= self.k
+        return (actions == 0) & (chosen < self.k)[:, None], feasible
 
     def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
         """Draw random feasible actions; without costs, the number chosen is uniform on 0..k."""

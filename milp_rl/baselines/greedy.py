@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.conversion import to_network
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
-from milp_rl.formulations.actions.greedy import GreedyBuilder
+from milp_rl.formulations.actions.sequential import SequentialBuilder, valued_by
 from milp_rl.formulations.network import FloatArray, Network
 
 
@@ -28,7 +28,7 @@ class GreedyArgmax:
 
     def __init__(self, network: Any, space: ActionSpace) -> None:
         self.space = space
-        self._builder = GreedyBuilder(space)
+        self._builder = SequentialBuilder(space)
         self._network: Network = to_network(network)
 
     def update(self, network: Any) -> None:
@@ -64,4 +64,4 @@ class GreedyArgmax:
         def values(rows: NDArray[np.intp], actions: ActionArray) -> FloatArray:
             return self._network.forward(np.concatenate([actions, s[rows]], axis=1))[:, 0]
 
-        return self._builder.build(values, len(s))
+        return self._builder.build(valued_by(values), len(s))

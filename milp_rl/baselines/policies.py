@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.argmax_solver import ArgmaxSolver
 from milp_rl.baselines.greedy import GreedyArgmax
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
-from milp_rl.formulations.actions.greedy import GreedyBuilder
+from milp_rl.formulations.actions.sequential import SequentialBuilder, valued_by
 from milp_rl.formulations.network import FloatArray, Network
 
 
@@ -155,7 +155,7 @@ class MyopicPolicy:
 class IterativeMyopicPolicy:
     """Builds an action greedily on the expected reward of the next step.
 
-    See :mod:`milp_rl.formulations.actions.greedy`.
+    See :mod:`milp_rl.formulations.actions.sequential`.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ class IterativeMyopicPolicy:
 
     def __init__(self, env: OneStepModel) -> None:
         self.env = _modelled(env)
-        self._builder: GreedyBuilder | None = None
+        self._builder: SequentialBuilder | None = None
 
     def act(self, state: ArrayLike) -> ActionArray:
         """Return a feasible action.
@@ -182,18 +182,18 @@ class IterativeMyopicPolicy:
         """
         space = self.env.action_space_block(state)
         if self._builder is None or self._builder.space is not space:
-            self._builder = GreedyBuilder(space)
+            self._builder = SequentialBuilder(space)
 
         def values(_: NDArray[np.intp], actions: ActionArray) -> FloatArray:
             return self.env.expected_reward(state, actions)
 
-        return np.asarray(self._builder.build(values, 1)[0])
+        return np.asarray(self._builder.build(valued_by(values), 1)[0])
 
 
 class IterativeDQNPolicy:
     """Builds an action greedily on a Q-network, one addition at a time.
 
-    See :mod:`milp_rl.formulations.actions.greedy`.
+    See :mod:`milp_rl.formulations.actions.sequential`.
 
     Parameters
     ----------

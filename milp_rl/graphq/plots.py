@@ -56,7 +56,7 @@ def plot_graph(
         _draw(axes, place, arcs, edge, _MISSED, 1.0, ":")
     for side, column in enumerate(names):
         where = np.array([place[name] for name in column]).reshape(-1, 2)
-        axes.scatter(*where.T, s=28, color="#333333", zorder=3)
+        axes.scatter(where[:, 0], where[:, 1], s=28, color="#333333", zorder=3)
         if len(column) <= _MOST_NAMES:
             for name, (x, y) in zip(column, where, strict=True):
                 aligned = "right" if side == 0 else "left"

@@ -167,7 +167,7 @@ class SyntheticInterventions(KnownModelEnv):
         """Return where the piecewise-linear gain of each variable begins."""
         begins = [0.0 if points is None else points[0] for points in self._breakpoints]
         push = np.tanh(np.array(begins))
-        return np.where(push > 0, push * (1.0 - left_alone), push * left_alone)
+        return np.asarray(np.where(push > 0, push * (1.0 - left_alone), push * left_alone))
 
     def _push(self, actions: ArrayLike) -> FloatArray:
         i, a = self.instance, np.asarray(actions, dtype=np.float64)

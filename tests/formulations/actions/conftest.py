@@ -225,6 +225,10 @@ def _check_extensions(
         assert np.issubdtype(found.dtype, np.integer)
         assert sorted(found.tolist()) == expected, action
         assert space.completable(action) == bool((reference >= action).all(axis=1).any())
+    masks, feasible = space.extension_masks(picks)
+    for action, mask, is_feasible in zip(picks, masks, feasible, strict=True):
+        np.testing.assert_array_equal(np.flatnonzero(mask), space.extensions(action))
+        assert bool(is_feasible) == (tuple(action.tolist()) in rows)
 
 
 def _check_enumerate(space: ActionSpace, reference: Actions) -> None:
