@@ -35,7 +35,22 @@ _PREFIX = "milp_rl."
 _TOLERANCE = 1e-5
 
 
-class QNetwork(nn.Module):
+class ActionValue(nn.Module):
+    """A module that values whole actions: what the learners train."""
+
+    state_dim: int
+    action_dim: int
+
+    def q(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """Return Q(state, action), shape (batch,), of batches of both."""
+        raise NotImplementedError
+
+    def shift(self, amount: float) -> None:
+        """Add ``amount`` to every value."""
+        raise NotImplementedError
+
+
+class QNetwork(ActionValue):
     """A ReLU network for Q(state, action): input [action, state], scalar output.
 
     Parameters
@@ -131,6 +146,13 @@ class QNetwork(nn.Module):
         x = torch.cat([part.to(dtype).expand(*lead, -1) for part in (action, state)], dim=-1)
         y: torch.Tensor = self(x)
         return y.squeeze(-1)
+
+    def shift(self, amount: float) -> None:
+        """Add ``amount`` to every value."""
+        output = self.layers[-1]
+        assert isinstance(output, nn.Linear)
+        with torch.no_grad():
+            output.bias.add_(amount)
 
     def to_onnx(self, path: str | Path) -> None:
         """Write the network, with its dimensions as metadata; see :func:`export_onnx`."""

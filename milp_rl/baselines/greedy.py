@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,24 @@ class GreedyArgmax:
         :meth:`update`.
     space
         The feasible set.
+    width
+        Partial actions kept: 1 builds greedily, more search a beam.
     """
 
-    def __init__(self, network: Any, space: ActionSpace) -> None:
+    def __init__(self, network: Any, space: ActionSpace, *, width: int = 1) -> None:
         self.space = space
-        self._builder = SequentialBuilder(space)
+        self._builder = SequentialBuilder(space, width=width)
         self._network: Network = to_network(network)
 
     def update(self, network: Any) -> None:
         """Replace the network."""
         self._network = to_network(network)
+
+    def choose(
+        self, states: ArrayLike, starts: Sequence[ActionArray | None], gap: float
+    ) -> list[ActionArray]:
+        """Build an action in each state, as :class:`milp_rl.dqn.cached_argmax.Chooser` has it."""
+        return list(self.actions(states))
 
     def actions(self, states: ArrayLike) -> ActionArray:
         """Build an action in each state.

@@ -3,6 +3,7 @@
 from milp_rl.dqn.agent import DQNAgent
 from milp_rl.dqn.callbacks import Callback, CSVLogger, ProgressBar
 from milp_rl.dqn.config import DQNConfig
+from milp_rl.dqn.flat import FlatDQN
 from milp_rl.dqn.validation import Validation
 
-__all__ = ["CSVLogger", "Callback", "DQNAgent", "DQNConfig", "ProgressBar", "Validation"]
+__all__ = ["CSVLogger", "Callback", "DQNAgent", "DQNConfig", "FlatDQN", "ProgressBar", "Validation"]

@@ -14,9 +14,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
@@ -26,14 +26,16 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.dqn import checkpoint as checkpoints
 from milp_rl.dqn.callbacks import Callback
 from milp_rl.dqn.config import DQNConfig
-from milp_rl.dqn.learner import QLearner, inputs_of
+from milp_rl.dqn.learner import QLearner, chooser_of
 from milp_rl.dqn.pretraining import ModelledEnv, one_step_data
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.formulations.network import check_vector
-from milp_rl.qnetwork import QNetwork
+from milp_rl.qnetwork import ActionValue, QNetwork
+from milp_rl.transitions import Transitions, collect_transitions
 
 StateArray = NDArray[np.float32]
 Steps = deque[tuple[StateArray, ActionArray, float]]
+Columns = tuple[NDArray[Any], ...]
 
 
 @dataclass
@@ -85,14 +87,16 @@ class DQNAgent:
         If environment and configuration do not fit.
     """
 
+    config_class: ClassVar[type[DQNConfig]] = DQNConfig
+
     def __init__(
         self, env: gym.Env[Any, Any], config: DQNConfig | None = None, *, seed: int = 0
     ) -> None:
         self.env = env
-        self.config = DQNConfig() if config is None else config
+        self.config = self.config_class() if config is None else config
         self.seed = seed
-        self.space, state_dim = _checked_env(env, self.config)
-        self.learner = QLearner(state_dim, self.space, self.config, seed)
+        self.space, self.state_dim = _checked_env(env, self.config)
+        self.learner = self._new_learner()
         self.rng = np.random.default_rng(seed)
         self.epoch = self.episode = self.step = 0
         self.pretrain_seconds = 0.0
@@ -102,10 +106,20 @@ class DQNAgent:
         self._checkpoint: Path | None = None
         self._checkpoint_every = 1
 
+    def _new_learner(self) -> QLearner:
+        c, generator = self.config, torch.Generator().manual_seed(self.seed)
+        network = QNetwork(self.state_dim, self.space.n_actions, c.hidden, generator=generator)
+        return QLearner(network, self.space, c, chooser_of(self.space, c))
+
     @property
-    def network(self) -> QNetwork:
+    def network(self) -> ActionValue:
         """The Q-network."""
         return self.learner.network
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """What a checkpoint's run must have in common with this one: plain values."""
+        return {**asdict(self.config), "seed": self.seed, "action space": self.space.to_dict()}
 
     def act(self, state: ArrayLike) -> ActionArray:
         """Return the feasible action of highest Q-value, proven so unless ``argmax="greedy"``.
@@ -185,7 +199,7 @@ class DQNAgent:
         checkpoints.save(self, path)
 
     @classmethod
-    def load(cls, path: str | Path, env: gym.Env[Any, Any]) -> DQNAgent:
+    def load(cls, path: str | Path, env: gym.Env[Any, Any]) -> Self:
         """Read an agent written by :meth:`save` or :meth:`train`; it can act, or train on.
 
         Parameters
@@ -200,47 +214,81 @@ class DQNAgent:
         ValueError
             If the file is damaged, or the environment's action space is another.
         """
-        config, seed = checkpoints.read_setup(path)
-        agent = cls(env, config, seed=seed)
+        agent = cls._from_setup(env, checkpoints.read_setup(path))
         checkpoints.restore(agent, path)
         return agent
 
+    @classmethod
+    def _from_setup(cls, env: gym.Env[Any, Any], setup: dict[str, Any]) -> Self:
+        return cls(env, cls._config_of(setup), seed=setup["seed"])
+
+    @classmethod
+    def _config_of(cls, setup: dict[str, Any]) -> DQNConfig:
+        return cls.config_class(**{f.name: setup[f.name] for f in fields(cls.config_class)})
+
     def _pretrain(self) -> None:
-        """Fit one-step expected rewards, then put some of the data into the replay buffer."""
-        c, model = self.config, self.env.unwrapped
-        if self.epoch >= c.pretrain_epochs:
+        """Fit one-step rewards, and put some of the data into the replay buffer."""
+        c, learner = self.config, self.learner
+        if self.epoch >= c.pretrain_epochs and (self.step or len(learner.replay)):
             return
-        assert isinstance(model, ModelledEnv)
-        rng = np.random.default_rng([self.seed, 1])  # its own, so that resuming rebuilds the data
-        states, actions, rewards, feasible = one_step_data(
-            model, self.space, rng, c.pretrain_states, c.pretrain_actions
-        )
-        inputs, wanted = inputs_of(actions, states), torch.from_numpy(rewards)
-        if self.epoch == 0:
-            self.learner.shift_level(float(wanted.mean()))
+        if not (c.pretrain_epochs or c.random_steps):
+            return
+        data, replayed = self._one_step_data()
+        states, actions, wanted = (torch.from_numpy(column) for column in data)
+        if self.epoch == 0 and c.pretrain_epochs:
+            learner.shift_level(float(wanted.mean()))
         while self.epoch < c.pretrain_epochs:
             started = time.perf_counter()
             rate = c.pretrain_learning_rate * c.pretrain_learning_rate_decay**self.epoch
             order = torch.from_numpy(self.rng.permutation(len(wanted)))
             losses = [
-                self.learner.fit(inputs[rows], wanted[rows], rate)
+                learner.fit(states[rows], actions[rows], wanted[rows], rate, self.rng)
                 for rows in torch.split(order, c.pretrain_batch_size)
             ]
             self.epoch += 1
             done = self.epoch == c.pretrain_epochs
             if done:
-                rows = np.arange(len(wanted))[feasible]
-                drawn = rng.choice(rows, min(c.pretrain_replay, len(rows)), replace=False)
-                s, a, r = states[drawn], actions[drawn], rewards[drawn]
-                next_states = model.sample_next(s, a, rng)
-                bootstrap = np.full(len(drawn), c.discount)
-                self.learner.replay.add(s, a, r, next_states, bootstrap)
-                self.learner.begin()
+                learner.replay.add(*replayed)
             self.pretrain_seconds += time.perf_counter() - started
             for callback in self._callbacks:
                 callback.on_pretrain_epoch(self, float(np.mean(losses)))
-            if done or self.epoch % self._checkpoint_every == 0:
+            if not done and self.epoch % self._checkpoint_every == 0:
                 self._save_checkpoint()
+        if not c.pretrain_epochs:
+            learner.replay.add(*replayed)
+        learner.begin()
+        self._save_checkpoint()
+
+    def _one_step_data(self) -> tuple[Columns, Columns]:
+        """Return states, actions and rewards to fit, and transitions for the replay buffer.
+
+        Drawn with a generator of its own, so that a resumed run has the same. From random steps in
+        the environment if the configuration asks for them, otherwise from its model.
+        """
+        c = self.config
+        if c.random_steps:
+            played = self.random_play()
+            rows = [played.states, played.actions, played.rewards, played.next_states]
+            s, a, r, following = (row.astype(np.float32) for row in rows)
+            bootstrap = c.discount * ~np.asarray(played.terminated)
+            return (s, a, r), (s, a, r, following, bootstrap)
+        model, rng = self.env.unwrapped, np.random.default_rng([self.seed, 1])
+        assert isinstance(model, ModelledEnv)
+        states, actions, rewards, feasible = one_step_data(
+            model, self.space, rng, c.pretrain_states, c.pretrain_actions
+        )
+        rows_feasible = np.arange(len(rewards))[feasible]
+        drawn = rng.choice(rows_feasible, min(c.pretrain_replay, len(rows_feasible)), replace=False)
+        s, a, r = states[drawn], actions[drawn], rewards[drawn]
+        following = model.sample_next(s, a, rng)
+        return (states, actions, rewards), (s, a, r, following, np.full(len(drawn), c.discount))
+
+    def random_play(self) -> Transitions:
+        """Return the ``random_steps`` transitions that training begins with."""
+        c, rng = self.config, np.random.default_rng([self.seed, 2])
+        return collect_transitions(
+            self.env, c.random_steps, rng, expected_rewards=self._rewards_expected
+        )
 
     def _play_episode(self) -> None:
         """Play one episode, with updates after every step."""
@@ -333,10 +381,14 @@ class DQNAgent:
         return np.asarray(self.learner.greedy.actions(state[None], self.gap)[0])
 
     def _reward(self, state: StateArray, action: ActionArray, sampled: Any) -> float:
-        expected = getattr(self.env.unwrapped, "expected_reward", None)
-        if self.config.expected_rewards and expected is not None:
-            return float(expected(state, action))
+        if self._rewards_expected:
+            model: Any = self.env.unwrapped
+            return float(model.expected_reward(state, action))
         return float(sampled)
+
+    @property
+    def _rewards_expected(self) -> bool:
+        return self.config.expected_rewards and hasattr(self.env.unwrapped, "expected_reward")
 
     @property
     def epsilon(self) -> float:
@@ -365,10 +417,11 @@ def _checked_env(env: gym.Env[Any, Any], config: DQNConfig) -> tuple[ActionSpace
     block = getattr(env.unwrapped, "action_space_block", None)
     if block is None:
         raise ValueError("the environment has no action_space_block(state), its feasible set")
-    if config.pretrain_epochs and not isinstance(env.unwrapped, ModelledEnv):
+    modelled = config.random_steps or isinstance(env.unwrapped, ModelledEnv)
+    if config.pretrain_epochs and not modelled:
         raise ValueError(
             "pretraining needs expected_reward, sample_next and informative_states on the"
-            " environment; set pretrain_epochs=0 to train without"
+            " environment; set random_steps to pretrain on random play, or pretrain_epochs=0"
         )
     state, _ = env.reset(seed=0)
     return block(state), shape[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,13 +17,51 @@ from numpy.typing import NDArray
 from torch import nn
 
 from milp_rl.argmax_solver import ArgmaxSolver
-from milp_rl.baselines.greedy import GreedyArgmax
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.solvers.base import ArgmaxResult
 
 StateArray = NDArray[np.float32]
 
 _COUNTERS = ("lookups", "solves", "starts", "seconds")
+
+
+class Chooser(Protocol):
+    """Finds the best action of a network in each state."""
+
+    def update(self, network: Any) -> None:
+        """Take over the network's weights."""
+
+    def choose(
+        self, states: StateArray, starts: Sequence[ActionArray | None], gap: float
+    ) -> list[ActionArray]:
+        """Return an action for each state; ``starts`` are good ones of earlier weights."""
+
+
+class ExactChooser:
+    """Maximisers, by :class:`milp_rl.argmax_solver.ArgmaxSolver`.
+
+    Parameters
+    ----------
+    network, space
+        The Q-network and the feasible set.
+    options
+        Keywords of the solver.
+    """
+
+    def __init__(self, network: nn.Module, space: ActionSpace, **options: Any) -> None:
+        self._solver = ArgmaxSolver(network, space, **options)
+
+    def update(self, network: Any) -> None:
+        """Take over the network's weights."""
+        self._solver.update(network)
+
+    def choose(
+        self, states: StateArray, starts: Sequence[ActionArray | None], gap: float
+    ) -> list[ActionArray]:
+        """Return proven maximisers; raises ``RuntimeError`` if there is none."""
+        # One worker: experiments run one training a core.
+        results = self._solver.solve_batch(states, starts=starts, gap=gap, workers=1)
+        return _proven(states, results)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,21 +74,16 @@ class _Answer:
 
 
 class CachedArgmax:
-    """Maximisers of ``network([action, state])``, cached by state and version of the weights.
+    """Best actions of a network, cached by state and version of the weights.
 
     Parameters
     ----------
     network
-        A ReLU network on [action, state]. After its weights change, :meth:`renew` must be called.
-    space
-        The feasible set.
+        The network. After its weights change, :meth:`renew` must be called.
+    chooser
+        What finds its best actions.
     capacity
         Most states remembered; those solved for longest ago are forgotten first.
-    argmax
-        ``"exact"``, or ``"greedy"``: actions built by
-        :class:`milp_rl.baselines.greedy.GreedyArgmax` instead of maximisers.
-    options
-        Keywords of :class:`milp_rl.argmax_solver.ArgmaxSolver`.
 
     Attributes
     ----------
@@ -59,25 +92,14 @@ class CachedArgmax:
         an earlier answer, and the time that took.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        space: ActionSpace,
-        capacity: int,
-        argmax: Literal["exact", "greedy"] = "exact",
-        **options: Any,
-    ) -> None:
+    def __init__(self, network: nn.Module, chooser: Chooser, capacity: int) -> None:
         self.network = network
         self.capacity = capacity
         self.lookups = 0
         self.solves = 0
         self.starts = 0
         self.seconds = 0.0
-        self._solver = (
-            GreedyArgmax(network, space)
-            if argmax == "greedy"
-            else ArgmaxSolver(network, space, **options)
-        )
+        self._chooser = chooser
         self._version = self._solved_version = 0
         self._found: dict[bytes, _Answer] = {}
 
@@ -160,14 +182,9 @@ class CachedArgmax:
     ) -> list[ActionArray]:
         started = time.perf_counter()
         if self._solved_version != self._version:
-            self._solver.update(self.network)
+            self._chooser.update(self.network)
             self._solved_version = self._version
-        if isinstance(self._solver, GreedyArgmax):
-            actions = list(self._solver.actions(states))
-        else:
-            # One worker: experiments run one training a core.
-            results = self._solver.solve_batch(states, starts=starts, gap=gap, workers=1)
-            actions = _proven(states, results)
+        actions = self._chooser.choose(states, starts, gap)
         self.seconds += time.perf_counter() - started
         return actions
 

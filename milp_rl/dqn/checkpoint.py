@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from milp_rl.dqn.config import DQNConfig
 from milp_rl.formulations.files import write_atomically
 
 if TYPE_CHECKING:
     from milp_rl.dqn.agent import DQNAgent
 
-_FORMAT = "milp_rl.dqn/4"
+_FORMAT = "milp_rl.dqn/5"
 _COUNTERS = ("epoch", "episode", "step", "pretrain_seconds")
 
 
@@ -27,9 +26,7 @@ def save(agent: DQNAgent, path: str | Path) -> None:
     """Write the agent to ``path``; the file appears whole or not at all."""
     content: dict[str, Any] = {
         "format": _FORMAT,
-        "config": asdict(agent.config),
-        "seed": agent.seed,
-        "space": agent.space.to_dict(),
+        "setup": agent.setup,
         "learner": agent.learner.state_dict(),
         "rng": agent.rng.bit_generator.state,
         "history": agent.history,
@@ -41,10 +38,10 @@ def save(agent: DQNAgent, path: str | Path) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def read_setup(path: str | Path) -> tuple[DQNConfig, int]:
-    """Return the configuration and the seed of a checkpoint."""
-    content = _read(path)
-    return DQNConfig(**content["config"]), int(content["seed"])
+def read_setup(path: str | Path) -> dict[str, Any]:
+    """Return the setup of a checkpoint's agent."""
+    setup: dict[str, Any] = _read(path)["setup"]
+    return setup
 
 
 def restore(agent: DQNAgent, path: str | Path) -> None:
@@ -56,9 +53,8 @@ def restore(agent: DQNAgent, path: str | Path) -> None:
         If the file is damaged, or of another configuration, seed or action space.
     """
     content = _read(path)
-    own = {**asdict(agent.config), "seed": agent.seed, "action space": agent.space.to_dict()}
-    its = {**content["config"], "seed": content["seed"], "action space": content["space"]}
-    different = sorted(key for key in own if own[key] != its.get(key))
+    own, its = agent.setup, content["setup"]
+    different = sorted(key for key in {*own, *its} if own.get(key) != its.get(key))
     if different:
         raise ValueError(
             f"{path} belongs to another run: {', '.join(different)} differ; delete it to start"

@@ -63,6 +63,10 @@ class DQNConfig:
         one propagates rewards faster, but values the exploring policy's steps.
     expected_rewards
         Learn from ``env.expected_reward`` rather than sampled rewards where it exists.
+    random_steps
+        Steps of random feasible actions played before anything else. They are put into the replay
+        buffer, and pretraining fits their rewards instead of those of the model: what a learner
+        does that knows the environment by its samples alone.
     pretrain_epochs, pretrain_batch_size
         Passes over the one-step data (0: no pretraining) and samples in an update.
     pretrain_learning_rate, pretrain_learning_rate_decay
@@ -112,6 +116,7 @@ class DQNConfig:
     double: bool = False
     n_step: int = 1
     expected_rewards: bool = True
+    random_steps: int = 0
     pretrain_epochs: int = 300
     pretrain_batch_size: int = 512
     pretrain_learning_rate: float = 3e-3
@@ -179,7 +184,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "an integer of at least 0": (
         lambda v: _is_count(v, 0),
-        "episodes pretrain_epochs pretrain_states pretrain_actions pretrain_replay",
+        "episodes random_steps pretrain_epochs pretrain_states pretrain_actions pretrain_replay",
     ),
     "a positive number": (
         lambda v: 0 < v < math.inf,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from milp_rl.dqn.cached_argmax import CachedArgmax
+from milp_rl.baselines.greedy import GreedyArgmax
+from milp_rl.dqn.cached_argmax import CachedArgmax, Chooser, ExactChooser
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.replay import Batch, PrioritizedReplay
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.qnetwork import QNetwork
+from milp_rl.qnetwork import ActionValue
 
 _LEVEL_SAMPLES = 256
 _PARTS = ("network", "target", "optimizer", "replay", "greedy", "target_greedy")
@@ -33,14 +34,14 @@ class QLearner:
 
     Parameters
     ----------
-    state_dim
-        Length of a state.
+    network
+        The Q-network that learns.
     space
         The feasible set A.
     config
         Parameters.
-    seed
-        Seed of the initial weights.
+    chooser
+        Makes what finds the best actions of a network.
 
     Attributes
     ----------
@@ -52,22 +53,43 @@ class QLearner:
         Their argmaxes.
     """
 
-    def __init__(self, state_dim: int, space: ActionSpace, config: DQNConfig, seed: int) -> None:
+    def __init__(
+        self,
+        network: ActionValue,
+        space: ActionSpace,
+        config: DQNConfig,
+        chooser: Callable[[ActionValue], Chooser],
+    ) -> None:
         c = self.config = config
-        generator = torch.Generator().manual_seed(seed)
-        self.network = QNetwork(state_dim, space.n_actions, c.hidden, generator=generator)
-        self.target = copy.deepcopy(self.network)
+        self._new_chooser = chooser
+        self.network = network
+        self.target = copy.deepcopy(network)
         self.optimizer = self._new_optimizer()
         self.replay = PrioritizedReplay(
-            c.buffer_size, state_dim, space.n_actions, c.priority_exponent, c.importance_exponent
+            c.buffer_size,
+            network.state_dim,
+            space.n_actions,
+            c.priority_exponent,
+            c.importance_exponent,
         )
-        self.greedy = cached_argmax(self.network, space, c)
-        self.target_greedy = cached_argmax(self.target, space, c)
+        self.greedy = self.new_argmax(self.network)
+        self.target_greedy = self.new_argmax(self.target)
 
-    def fit(self, inputs: Tensor, wanted: Tensor, learning_rate: float) -> float:
+    def new_argmax(self, network: ActionValue) -> CachedArgmax:
+        """Return the best actions of a network, remembered."""
+        return CachedArgmax(network, self._new_chooser(network), self.config.cache_size)
+
+    def fit(
+        self,
+        states: Tensor,
+        actions: Tensor,
+        wanted: Tensor,
+        learning_rate: float,
+        rng: np.random.Generator,
+    ) -> float:
         """Take one least-squares step towards given values; return the loss."""
-        loss = nn.functional.mse_loss(self.network(inputs)[:, 0], wanted)
-        self._descend(loss, learning_rate)
+        loss = nn.functional.mse_loss(self.network.q(states, actions), wanted)
+        self._descend(loss + self._extra_loss(states, actions, rng), learning_rate)
         return float(loss.detach())
 
     def begin(self) -> None:
@@ -78,11 +100,11 @@ class QLearner:
     def update(self, rng: np.random.Generator, learning_rate: float, gap: float) -> float:
         """Take one step on a batch from the buffer; return the loss."""
         batch = self.replay.sample(rng, self.config.batch_size)
-        values = self.network(inputs_of(batch.actions, batch.states))[:, 0]
-        errors = values - self._targets(batch, gap)
+        states, actions = torch.from_numpy(batch.states), torch.from_numpy(batch.actions)
+        errors = self.network.q(states, actions) - self._targets(batch, gap)
         losses = nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none")
         loss = (torch.from_numpy(batch.weights) * losses).mean()
-        self._descend(loss, learning_rate)
+        self._descend(loss + self._extra_loss(states, actions, rng), learning_rate)
         self.replay.update(batch.index, errors.detach().double().numpy())
         return float(loss.detach())
 
@@ -98,16 +120,14 @@ class QLearner:
             self._sync_target()
             if self.config.level_targets:
                 batch = self.replay.sample(rng, _LEVEL_SAMPLES)
+                states, actions = torch.from_numpy(batch.states), torch.from_numpy(batch.actions)
                 with torch.no_grad():
-                    values = self.network(inputs_of(batch.actions, batch.states))[:, 0]
+                    values = self.network.q(states, actions)
                 self.shift_level(float((self._targets(batch, gap) - values).mean()))
 
     def shift_level(self, amount: float) -> None:
         """Add ``amount`` to every value of the network."""
-        output = self.network.layers[-1]
-        assert isinstance(output, nn.Linear)
-        with torch.no_grad():
-            output.bias.add_(amount)
+        self.network.shift(amount)
         self.greedy.renew()
 
     def state_dict(self) -> dict[str, Any]:
@@ -125,11 +145,17 @@ class QLearner:
         going_on = np.flatnonzero(batch.bootstrap)
         if len(going_on):
             following = batch.next_states[going_on]
-            inputs = inputs_of(chooser.actions(following, gap), following)
+            actions = chooser.actions(following, gap).astype(np.float32)
             with torch.no_grad():
-                values = self.target(inputs)[:, 0].numpy()
-            targets[going_on] += batch.bootstrap[going_on] * values
+                values = self.target.q(torch.from_numpy(following), torch.from_numpy(actions))
+            targets[going_on] += batch.bootstrap[going_on] * values.numpy()
         return torch.from_numpy(targets)
+
+    def _extra_loss(
+        self, states: Tensor, actions: Tensor, rng: np.random.Generator
+    ) -> Tensor | float:
+        """Return what is descended beside the loss of the values; nothing here."""
+        return 0.0
 
     def _descend(self, loss: Tensor, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -156,13 +182,16 @@ class QLearner:
         )
 
 
-def inputs_of(actions: NDArray[Any], states: NDArray[Any]) -> Tensor:
-    """Return the network's inputs [action, state] for batches of both."""
-    return torch.from_numpy(np.concatenate([actions, states], axis=-1, dtype=np.float32))
-
-
-def cached_argmax(network: QNetwork, space: ActionSpace, config: DQNConfig) -> CachedArgmax:
-    """Return the argmax that a configuration asks for."""
+def chooser_of(space: ActionSpace, config: DQNConfig) -> Callable[[ActionValue], Chooser]:
+    """Return what finds best actions as a configuration asks for."""
     c = config
-    options = {"formulation": c.formulation, "bounds": c.bounds, "time_limit": c.time_limit}
-    return CachedArgmax(network, space, c.cache_size, c.argmax, solver=c.solver, **options)
+    if c.argmax == "greedy":
+        return lambda network: GreedyArgmax(network, space)
+    return lambda network: ExactChooser(
+        network,
+        space,
+        solver=c.solver,
+        formulation=c.formulation,
+        bounds=c.bounds,
+        time_limit=c.time_limit,
+    )

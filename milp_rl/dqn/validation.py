@@ -14,7 +14,6 @@ from torch import Tensor
 from milp_rl.dqn.agent import DQNAgent
 from milp_rl.dqn.cached_argmax import CachedArgmax
 from milp_rl.dqn.callbacks import Callback
-from milp_rl.dqn.learner import cached_argmax
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.envs.vector import ParallelEpisodes
 from milp_rl.formulations.files import write_atomically
@@ -117,7 +116,7 @@ class Validation(Callback):
         """Return the mean expected reward of a step."""
         episodes, env = self._episodes, self._episodes.env
         if self._policy is None or self._policy.network is not agent.network:
-            self._policy = cached_argmax(agent.network, agent.space, agent.config)
+            self._policy = agent.learner.new_argmax(agent.network)
         self._policy.renew()
         states, _ = episodes.reset(seed=self.seed)
         rewards = []

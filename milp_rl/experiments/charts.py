@@ -23,10 +23,13 @@ COLORS = {
     "myopic": "#e8a33d",
     "iterative_myopic": "#f2c879",
     "whittle": "#8a6fb0",
+    "flat_dqn": "#7a5c46",
     "iterative_dqn": "#7fb2d9",
+    "graphq": "#3f9b6f",
+    "graphq_beam": "#8fc9a8",
     "sequoia": "#1f5a91",
 }
-_OTHERS = ("#3f9b6f", "#c2565b", "#7a5c46", "#4fb3bf", "#d98cb3")
+_OTHERS = ("#c2565b", "#4fb3bf", "#d98cb3", "#b5a642", "#6b6b9d")
 _UNIT = "expected reward per step"
 
 
@@ -125,6 +128,33 @@ def curve_chart(curves: pd.DataFrame, rewards: pd.DataFrame, setting: Setting) -
     axes.set_xlabel("training episodes")
     axes.set_ylabel(f"{_UNIT}\n(validation; mean and range of seeds)")
     axes.set_title(title(setting))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    return figure
+
+
+def time_chart(times: pd.DataFrame, domain: str) -> Figure:
+    """Draw the time of a decision against the size, both logarithmic.
+
+    Parameters
+    ----------
+    times
+        A row a size J, a column a method, in milliseconds.
+    domain
+        The domain, for the title.
+    """
+    figure = _figure(6.4, 3.8)
+    axes = figure.add_subplot()
+    methods = [str(method) for method in times.columns]
+    for method in methods:
+        known = times[method].dropna()
+        axes.plot(
+            known.index, known, color=_color(method, methods), marker="o", label=label(method)
+        )
+    axes.set(xscale="log", yscale="log", xlabel="J", ylabel="milliseconds a decision")
+    axes.set_xticks(times.index, [str(size) for size in times.index])
+    axes.minorticks_off()
+    axes.set_title(DOMAIN_LABELS[domain])
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
     return figure

@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from milp_rl.dqn import DQNConfig
-from milp_rl.envs import DOMAINS
-from milp_rl.experiments.methods import BASELINES, LEARNERS, applies
+from milp_rl.experiments.methods import (
+    ALGORITHMS,
+    BASELINES,
+    DEFAULT_METHODS,
+    DOMAIN_LABELS,
+    LEARNERS,
+    applies,
+)
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,8 @@ class Cell:
         Episodes of evaluation.
     validate_every, validation_episodes
         Passed to :class:`milp_rl.dqn.Validation`, for learners.
-    dqn
-        The learner's parameters; ``None`` for a method that does not learn.
+    algorithm, dqn
+        The learner's algorithm and parameters; ``None`` for a method that does not learn.
     """
 
     domain: str
@@ -42,6 +48,7 @@ class Cell:
     episodes: int
     validate_every: int
     validation_episodes: int
+    algorithm: str | None
     dqn: DQNConfig | None
 
     @property
@@ -66,14 +73,15 @@ class ExperimentConfig:
     Parameters
     ----------
     domains
-        Names of domains, see :func:`milp_rl.envs.make_bandit`.
+        Names of domains, see :func:`milp_rl.envs.make_bandit`, or ``"interventions"``.
     sizes
         Pairs (J, B).
     seeds
         Seeds of instances, nonnegative.
     methods
-        Names of baselines, ``"iterative_dqn"``, ``"sequoia"`` and names in ``learners``. The
-        Whittle index plays the budget domain only.
+        Names of baselines, ``"iterative_dqn"``, ``"sequoia"``, ``"flat_dqn"`` (one output for each
+        feasible action), ``"graphq"``, ``"graphq_beam"`` and names in ``learners``. The Whittle
+        index plays the budget domain only. Without, all baselines and the first two learners.
     horizon
         Steps an episode.
     episodes
@@ -84,7 +92,7 @@ class ExperimentConfig:
         Parameters of :class:`milp_rl.dqn.DQNConfig` that differ from the preset, for all learners.
     learners
         Further learners: by name, parameters that differ from those of SEQUOIA, among them
-        ``preset``.
+        ``preset`` and ``algorithm`` (``"dqn"``, ``"flat_dqn"`` or ``"graphq"``).
     validate_every, validation_episodes
         A learner plays so many validation episodes every so many episodes of training; the
         network that plays them best is evaluated.
@@ -98,7 +106,7 @@ class ExperimentConfig:
     domains: Sequence[str]
     sizes: Sequence[tuple[int, int]]
     seeds: Sequence[int]
-    methods: Sequence[str] = (*BASELINES, *LEARNERS)
+    methods: Sequence[str] = DEFAULT_METHODS
     horizon: int = 20
     episodes: int = 50
     preset: Literal["default", "paper"] = "default"
@@ -114,7 +122,7 @@ class ExperimentConfig:
                 raise ValueError(f"{name} must be a list with at least one entry, got {values!r}")
             if len({str(value) for value in values}) < len(values):
                 raise ValueError(f"{name} has an entry twice: {values!r}")
-        _known("domain", self.domains, DOMAINS)
+        _known("domain", self.domains, DOMAIN_LABELS)
         _known("method", self.methods, {**BASELINES, **LEARNERS, **self.learners})
         if taken := [name for name in self.learners if name in BASELINES or name in LEARNERS]:
             raise ValueError(f"a learner of one's own cannot be named {taken[0]!r}")
@@ -166,12 +174,15 @@ class ExperimentConfig:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 
-    def learner(self, name: str) -> DQNConfig:
-        """Return the parameters of a learner."""
+    def learner(self, name: str) -> tuple[str, DQNConfig]:
+        """Return the algorithm of a learner and its parameters."""
         changes = {**self.dqn, **{**LEARNERS, **self.learners}[name]}
         preset = _checked_preset(changes.pop("preset", self.preset))
+        algorithm = changes.pop("algorithm", "dqn")
+        _known("algorithm", [algorithm], ALGORITHMS)
+        kind = ALGORITHMS[algorithm].config_class
         try:
-            return DQNConfig.paper(**changes) if preset == "paper" else DQNConfig(**changes)
+            return algorithm, kind.paper(**changes) if preset == "paper" else kind(**changes)
         except (TypeError, ValueError) as error:
             raise ValueError(f"learner {name!r}: {error}") from error
 
@@ -191,7 +202,7 @@ class ExperimentConfig:
                 self.episodes,
                 self.validate_every,
                 self.validation_episodes,
-                None if method in BASELINES else self.learner(method),
+                *((None, None) if method in BASELINES else self.learner(method)),
             )
             for domain in self.domains
             for n_arms, budget in self.sizes

@@ -15,8 +15,10 @@ from milp_rl.baselines import (
     SamplingPolicy,
     WhittlePolicy,
 )
-from milp_rl.envs import DOMAINS, make_bandit
+from milp_rl.dqn import DQNAgent, FlatDQN
+from milp_rl.envs import DOMAINS, KnownModelEnv, make_bandit
 from milp_rl.envs.restless_bandit import RestlessBandit
+from milp_rl.graphq import GraphDQN, InterventionsInstance, SyntheticInterventions
 
 BASELINES: dict[str, Callable[[Any, int], Policy]] = {
     "null": lambda env, seed: NullPolicy(env.action_space_block()),
@@ -26,7 +28,15 @@ BASELINES: dict[str, Callable[[Any, int], Policy]] = {
     "iterative_myopic": lambda env, seed: IterativeMyopicPolicy(env),
     "whittle": lambda env, seed: WhittlePolicy(env),
 }
-LEARNERS: dict[str, dict[str, Any]] = {"iterative_dqn": {"argmax": "greedy"}, "sequoia": {}}
+ALGORITHMS: dict[str, type[DQNAgent]] = {"dqn": DQNAgent, "flat_dqn": FlatDQN, "graphq": GraphDQN}
+LEARNERS: dict[str, dict[str, Any]] = {
+    "iterative_dqn": {"argmax": "greedy"},
+    "flat_dqn": {"algorithm": "flat_dqn"},
+    "graphq": {"algorithm": "graphq"},
+    "graphq_beam": {"algorithm": "graphq", "width": 4},
+    "sequoia": {},
+}
+DEFAULT_METHODS = (*BASELINES, "iterative_dqn", "sequoia")
 DRAWN = ("random", "sampling")  # their actions do not depend on the state alone
 
 LABELS = {
@@ -36,7 +46,10 @@ LABELS = {
     "myopic": "myopic",
     "iterative_myopic": "iterative myopic",
     "whittle": "Whittle index",
+    "flat_dqn": "standard DQN",
     "iterative_dqn": "iterative DQN",
+    "graphq": "Graph-Q, greedy",
+    "graphq_beam": "Graph-Q, beam",
     "sequoia": "SEQUOIA",
 }
 DOMAIN_LABELS = {
@@ -45,6 +58,7 @@ DOMAIN_LABELS = {
     "scheduling": "scheduling",
     "capacity": "capacity",
     "budget": "budget",
+    "interventions": "interventions",
 }
 
 
@@ -55,12 +69,19 @@ def applies(method: str, domain: str) -> bool:
 
 def environment(
     domain: str, n_arms: int, budget: int, horizon: int, seed: int, method: str
-) -> RestlessBandit:
+) -> KnownModelEnv:
     """Return the environment that a method plays.
+
+    A domain of :func:`milp_rl.envs.make_bandit`, or ``"interventions"``: a
+    :class:`~milp_rl.graphq.SyntheticInterventions` of J interventions.
 
     Where exactly B interventions have to be chosen, doing nothing is not feasible: the null
     policy plays the same instance with at most B.
     """
+    if domain == "interventions":
+        return SyntheticInterventions(
+            InterventionsInstance.generate(n_arms, budget, horizon=horizon, seed=seed)
+        )
     env = make_bandit(domain, n_arms, budget, horizon=horizon, seed=seed)
     if method == "null" and domain == "multiple_interventions":
         _, bandit = DOMAINS[domain]

@@ -19,6 +19,7 @@ from milp_rl.experiments.charts import (
     overview_chart,
     reward_chart,
     save,
+    time_chart,
     title,
 )
 from milp_rl.experiments.methods import BASELINES, LEARNERS
@@ -119,6 +120,12 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
     if results["exact_optimum"].notna().any():
         sections.append(_exact_section(results))
     sections += _cost_sections(results)
+    for domain, rows in results.groupby("domain", sort=False):
+        times = rows.pivot_table("ms_per_decision", "J", "method")
+        if len(times) > 1:
+            name = f"times-{domain}.png"
+            save(time_chart(times[_ordered(times.columns)], str(domain)), out / name)
+            sections.append(_Section("", charts=(name,)))
     for setting, table in rewards.items():
         name = "{}-J{}-B{}".format(*setting)
         charts = [f"rewards-{name}.png"]

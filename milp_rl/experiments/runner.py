@@ -21,12 +21,14 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from milp_rl.baselines import Policy
-from milp_rl.dqn import CSVLogger, DQNAgent, Validation
+from milp_rl.dqn import CSVLogger, Validation
+from milp_rl.envs import KnownModelEnv
 from milp_rl.envs.restless_bandit import RestlessBandit
 from milp_rl.evaluation import JointMDP, evaluate
 from milp_rl.experiments.config import Cell, ExperimentConfig
-from milp_rl.experiments.methods import BASELINES, DRAWN, environment
+from milp_rl.experiments.methods import ALGORITHMS, BASELINES, DRAWN, environment
 from milp_rl.formulations.files import write_atomically
+from milp_rl.qnetwork import QNetwork
 
 Backend = Literal["loky", "dask", "ray"]
 Progress = Callable[[float, float], None]
@@ -162,10 +164,10 @@ _COUNTS = (
 )
 
 
-def _train(cell: Cell, env: RestlessBandit, folder: Path) -> tuple[Policy, dict[str, Any]]:
+def _train(cell: Cell, env: KnownModelEnv, folder: Path) -> tuple[Policy, dict[str, Any]]:
     """Train a learner; return the policy of its best network, and what training took."""
-    assert cell.dqn is not None
-    agent = DQNAgent(env, cell.dqn, seed=cell.seed)
+    assert cell.algorithm is not None
+    agent = ALGORITHMS[cell.algorithm](env, cell.dqn, seed=cell.seed)
     validation = Validation(
         env, folder, every=cell.validate_every, episodes=cell.validation_episodes
     )
@@ -182,14 +184,17 @@ def _train(cell: Cell, env: RestlessBandit, folder: Path) -> tuple[Policy, dict[
         "cache_hits": lookups - solves,
     }
     agent.use(validation.best())
-    agent.network.to_onnx(folder / "network.onnx")
+    if isinstance(agent.network, QNetwork):
+        agent.network.to_onnx(folder / "network.onnx")
     agent.space.to_json(folder / "space.json")
     return agent, counts
 
 
-def _exact(cell: Cell, env: RestlessBandit, policy: Policy, starts: Any) -> dict[str, float | None]:
-    """Return the exact value of the policy and the optimum, for small instances."""
+def _exact(cell: Cell, env: KnownModelEnv, policy: Policy, starts: Any) -> dict[str, float | None]:
+    """Return the exact value of the policy and the optimum, for small instances of bandits."""
     try:
+        if not isinstance(env, RestlessBandit):
+            raise ValueError("no joint chain")
         mdp = JointMDP(env)
     except ValueError:  # too large
         return {"exact_reward": None, "exact_optimum": None}

@@ -2,11 +2,15 @@
 
 import gymnasium as gym
 
-from milp_rl.graphq.estimation import Transitions, collect_transitions
+from milp_rl.formulations.actions.sequential import SequentialBuilder, valued_by
+from milp_rl.graphq.agent import GraphDQN, GraphDQNConfig
 from milp_rl.graphq.graph import DependencyGraph, Interaction, Scores
 from milp_rl.graphq.instance import InterventionsInstance
+from milp_rl.graphq.network import GraphQNetwork
+from milp_rl.graphq.policy import GraphQPolicy
 from milp_rl.graphq.presets import PRESETS
 from milp_rl.graphq.synthetic import SyntheticInterventions, make_interventions
+from milp_rl.transitions import Transitions, collect_transitions
 
 gym.register(
     id="milp_rl/SyntheticInterventions-v0",
@@ -16,11 +20,17 @@ gym.register(
 __all__ = [
     "PRESETS",
     "DependencyGraph",
+    "GraphDQN",
+    "GraphDQNConfig",
+    "GraphQNetwork",
+    "GraphQPolicy",
     "Interaction",
     "InterventionsInstance",
     "Scores",
+    "SequentialBuilder",
     "SyntheticInterventions",
     "Transitions",
     "collect_transitions",
     "make_interventions",
+    "valued_by",
 ]

@@ -11,115 +11,20 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import joblib
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import ElasticNet, ElasticNetCV, Lasso, LassoCV
 
-from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.formulations.actions.base import BoolArray
 from milp_rl.formulations.network import FloatArray
 from milp_rl.graphq.graph import DependencyGraph, Edge, Interaction
+from milp_rl.transitions import Transitions
 
 Estimation = Literal["lasso", "elastic_net"]
 _FOLDS = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Transitions:
-    """Observed steps.
-
-    Parameters
-    ----------
-    states, next_states
-        Shape (N, m), finite.
-    actions
-        Shape (N, n), zeros and ones.
-    rewards
-        Shape (N,), finite.
-    interventions, variables
-        Names; without, ``"intervention 0"`` and so on.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit or a value is not finite or not binary.
-    """
-
-    states: FloatArray
-    actions: FloatArray
-    rewards: FloatArray
-    next_states: FloatArray
-    interventions: tuple[str, ...] = ()
-    variables: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("states", "actions", "rewards", "next_states"):
-            values = np.array(getattr(self, name), dtype=np.float64)
-            if values.ndim != (1 if name == "rewards" else 2) or not np.isfinite(values).all():
-                raise ValueError(f"{name} must be a finite table, got shape {values.shape}")
-            object.__setattr__(self, name, values)
-        sizes = {len(getattr(self, name)) for name in ("states", "actions", "rewards")}
-        if sizes != {len(self.next_states)} or self.states.shape != self.next_states.shape:
-            raise ValueError("states, actions, rewards and next_states must have the same rows")
-        if not len(self.states):
-            raise ValueError("there are no transitions")
-        if not np.isin(self.actions, (0, 1)).all():
-            raise ValueError("actions must be zeros and ones")
-        for name, size in (
-            ("interventions", self.actions.shape[1]),
-            ("variables", self.states.shape[1]),
-        ):
-            names = tuple(getattr(self, name)) or tuple(f"{name[:-1]} {i}" for i in range(size))
-            if len(names) != size:
-                raise ValueError(f"got {len(names)} names for {size} {name}")
-            object.__setattr__(self, name, names)
-
-    def __len__(self) -> int:
-        return len(self.states)
-
-
-def collect_transitions(env: KnownModelEnv, n: int, rng: np.random.Generator) -> Transitions:
-    """Play random feasible actions, every other one maximal, in episodes of the environment.
-
-    Parameters
-    ----------
-    env
-        The environment (unwrapped); its own state plays no part.
-    n
-        Number of transitions, at least 1.
-    rng
-        Source of randomness.
-    """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    episodes = -(-n // env.horizon)
-    states = env.start_states(rng, episodes)
-    rows: list[tuple[NDArray[Any], ...]] = []
-    block = env.action_space_block()
-    for _ in range(env.horizon):
-        actions = block.sample(rng, episodes)
-        actions[::2] = block.sample(rng, len(actions[::2]), maximal=True)
-        following, rewards = env.transition(states, actions, rng.random((episodes, env.luck_dim)))
-        rows.append((states, actions, rewards, following))
-        states = following
-    played, chosen, gained, reached = (
-        np.stack(column, axis=1).reshape(-1, *column[0].shape[1:])[:n]
-        for column in zip(*rows, strict=True)
-    )
-    instance = getattr(env, "instance", None)
-    return Transitions(
-        played,
-        chosen,
-        gained,
-        reached,
-        interventions=getattr(instance, "interventions", ()),
-        variables=getattr(instance, "observed", ()),
-    )
 
 
 def estimate_graph(
@@ -128,8 +33,8 @@ def estimate_graph(
     *,
     interactions: bool = False,
     n_bootstraps: int = 30,
-    threshold: float = 0.8,
-    smallest_effect: float = 0.015,
+    threshold: float = 0.85,
+    smallest_effect: float = 0.0125,
     forced: Iterable[Edge] = (),
     forbidden: Iterable[Edge] = (),
     jobs: int = 1,

@@ -16,7 +16,8 @@ from milp_rl.formulations.network import FloatArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from milp_rl.graphq.estimation import Estimation, Transitions
+    from milp_rl.graphq.estimation import Estimation
+    from milp_rl.transitions import Transitions
 
 Edge = tuple[str, str]
 
@@ -220,10 +221,28 @@ class DependencyGraph:
 
         return plot_graph(self, axes, truth)
 
+    def graphml(self) -> str:
+        """Return the graph as GraphML."""
+        return "\n".join(nx.generate_graphml(self.to_networkx())) + "\n"
+
+    @classmethod
+    def parse_graphml(cls, text: str) -> DependencyGraph:
+        """Read what :meth:`graphml` returns.
+
+        Raises
+        ------
+        ValueError
+            If the text is not GraphML or not such a graph.
+        """
+        try:
+            graph: Any = nx.parse_graphml(text)
+        except (SyntaxError, nx.NetworkXException, StopIteration) as error:
+            raise ValueError(f"not GraphML: {error}") from error
+        return cls.from_networkx(graph)
+
     def to_graphml(self, path: str | Path) -> None:
         """Write a GraphML file, whole or not at all."""
-        text = "\n".join(nx.generate_graphml(self.to_networkx())) + "\n"
-        write_atomically(path, text.encode())
+        write_atomically(path, self.graphml().encode())
 
     @classmethod
     def from_graphml(cls, path: str | Path) -> DependencyGraph:
@@ -235,7 +254,6 @@ class DependencyGraph:
             If the file is not GraphML or not such a graph.
         """
         try:
-            graph: Any = nx.parse_graphml(Path(path).read_text(encoding="utf-8"))
-        except (SyntaxError, UnicodeDecodeError, nx.NetworkXException, StopIteration) as error:
-            raise ValueError(f"{path} is not a GraphML file: {error}") from error
-        return cls.from_networkx(graph)
+            return cls.parse_graphml(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error

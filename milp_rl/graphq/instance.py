@@ -170,8 +170,8 @@ class InterventionsInstance(Instance):
 
         An intervention moves a few variables, three in four up, the others down (side effects). A
         pair moves a variable that its first intervention moves too, synergies and antagonisms. A
-        third of the variables has no value itself: they are worth moving for what they move, in
-        later steps, which a myopic policy does not see.
+        third of the variables are drivers: of no value themselves, they last and move the others,
+        which a myopic policy does not see.
 
         Parameters
         ----------
@@ -182,7 +182,7 @@ class InterventionsInstance(Instance):
             20 more.
         effect_density, influence_density
             Expected share of the variables that an intervention moves (at least one), and of the
-            other variables that move a variable; without, two variables each.
+            other variables that move a variable, beside the driver; without, two and one variables.
         interaction_density
             Pairs per intervention.
         noise, relapse, period, horizon
@@ -203,11 +203,12 @@ class InterventionsInstance(Instance):
                 raise ValueError(f"{name} is out of range: {value}")
         rng = np.random.default_rng(seed)
         effects = _draw_effects(rng, m, n, 2 / m if effect_density is None else effect_density)
-        share = 2 / m if influence_density is None else influence_density
-        influences = _draw_influences(rng, m, share, clock=period > 0)
+        share = 1 / m if influence_density is None else influence_density
+        drivers = rng.permutation(m)[: m // 3]
+        influences = _draw_influences(rng, m, share, drivers, clock=period > 0)
         pairs, pair_effects = _draw_pairs(rng, effects, round(interaction_density * n))
         weights = rng.uniform(0.5, 1.5, m)
-        weights[rng.permutation(m)[: m // 3]] = 0.0
+        weights[drivers] = 0.0
         return cls(
             effects=effects,
             pairs=pairs,
@@ -237,7 +238,7 @@ def _draw_effects(rng: np.random.Generator, m: int, n: int, density: float) -> F
 
 
 def _draw_influences(
-    rng: np.random.Generator, m: int, density: float, *, clock: bool
+    rng: np.random.Generator, m: int, density: float, drivers: NDArray[np.intp], *, clock: bool
 ) -> FloatArray:
     influences = np.zeros((m, m + 2 * clock))
     for k in range(m):
@@ -245,8 +246,13 @@ def _draw_influences(
         if clock and rng.random() < 0.3:
             parents = np.append(parents, m + rng.integers(2))
         signs = np.where(rng.random(len(parents)) < 0.8, 1.0, -1.0)
-        influences[k, parents] = signs * rng.uniform(0.1, 0.25, len(parents))
-        influences[k, k] = rng.uniform(0.6, 0.75)
+        influences[k, parents] = signs * rng.uniform(0.1, 0.2, len(parents))
+        if k in drivers:
+            influences[k, k] = rng.uniform(0.75, 0.9)
+        else:
+            influences[k, k] = rng.uniform(0.3, 0.5)
+            if len(drivers):
+                influences[k, rng.choice(drivers)] = rng.uniform(0.25, 0.4)
         influences[k] *= min(1.0, _MOST_INFLUENCE / np.abs(influences[k]).sum())
     return influences
 

@@ -39,6 +39,16 @@ class SyntheticInterventions(KnownModelEnv):
         states = gym.spaces.Box(0.0, 1.0, (len(i.observed),), np.float32)
         super().__init__(i.block, i.horizon, states, len(i.variables))
 
+    @property
+    def interventions(self) -> tuple[str, ...]:
+        """Names of the interventions."""
+        return self.instance.interventions
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the observed variables."""
+        return self.instance.observed
+
     def check_states(self, states: ArrayLike) -> FloatArray:
         """Return ``states``, shape (..., M), as float64, or raise ``ValueError``."""
         values = np.asarray(states, dtype=np.float64)

@@ -11,11 +11,12 @@ import torch
 
 from milp_rl.baselines import GreedyArgmax, MyopicPolicy, RandomPolicy
 from milp_rl.dqn import Callback, DQNAgent, DQNConfig, ProgressBar
-from milp_rl.dqn.learner import QLearner
+from milp_rl.dqn.learner import QLearner, chooser_of
 from milp_rl.dqn.pretraining import one_step_data
 from milp_rl.envs import CapacityBandit, CapacityInstance, make_bandit
 from milp_rl.evaluation import JointMDP, evaluate
 from milp_rl.formulations.actions.budget import BudgetTopK
+from milp_rl.qnetwork import QNetwork
 
 SMALL = DQNConfig(
     hidden=(8, 8),
@@ -84,7 +85,10 @@ def test_act_refuses_a_state_that_is_not_finite():
 def learner(**changes: Any) -> QLearner:
     """A learner whose target differs from its network, with transitions of every kind."""
     config = replace(SMALL, batch_size=64, **changes)
-    result = QLearner(4, SPACE, config, seed=0)
+    network = QNetwork(
+        4, SPACE.n_actions, config.hidden, generator=torch.Generator().manual_seed(0)
+    )
+    result = QLearner(network, SPACE, config, chooser_of(SPACE, config))
     with torch.no_grad():
         for parameter in result.target.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=GENERATOR.manual_seed(1)))

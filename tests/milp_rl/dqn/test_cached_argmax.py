@@ -4,7 +4,7 @@ import torch
 
 from milp_rl.argmax_solver import ArgmaxSolver
 from milp_rl.baselines import GreedyArgmax
-from milp_rl.dqn.cached_argmax import CachedArgmax
+from milp_rl.dqn.cached_argmax import CachedArgmax, ExactChooser
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.capacity import Capacity
 from milp_rl.qnetwork import QNetwork
@@ -35,7 +35,7 @@ def values(network: QNetwork, rows: np.ndarray, actions: np.ndarray) -> np.ndarr
 @pytest.mark.parametrize("solver", ["highs", "enumeration"])
 def test_actions_are_the_brute_force_argmaxes(network, solver):
     rows = states(20).astype(np.float32)
-    actions = CachedArgmax(network, SPACE, 100, solver=solver).actions(rows)
+    actions = CachedArgmax(network, ExactChooser(network, SPACE, solver=solver), 100).actions(rows)
     assert actions.dtype == np.int8
     assert all(SPACE.violations(a) == [] for a in actions)
     np.testing.assert_allclose(
@@ -44,7 +44,7 @@ def test_actions_are_the_brute_force_argmaxes(network, solver):
 
 
 def test_each_state_is_solved_once_until_the_weights_change(network):
-    cache = CachedArgmax(network, SPACE, 100, solver="enumeration")
+    cache = CachedArgmax(network, ExactChooser(network, SPACE, solver="enumeration"), 100)
     rows = states(6).astype(np.float32)
     first = cache.actions(rows[[0, 1, 0, 2]])
     assert (cache.lookups, cache.solves) == (4, 3)
@@ -62,7 +62,7 @@ def test_each_state_is_solved_once_until_the_weights_change(network):
 
 
 def test_a_smaller_gap_is_solved_anew(network):
-    cache = CachedArgmax(network, SPACE, 100, solver="enumeration")
+    cache = CachedArgmax(network, ExactChooser(network, SPACE, solver="enumeration"), 100)
     rows = states(2).astype(np.float32)
     cache.actions(rows, 0.5)
     cache.actions(rows, 0.0)
@@ -72,7 +72,7 @@ def test_a_smaller_gap_is_solved_anew(network):
 
 
 def test_earlier_answers_are_where_solves_start(network, monkeypatch):
-    cache = CachedArgmax(network, SPACE, 100)
+    cache = CachedArgmax(network, ExactChooser(network, SPACE), 100)
     rows = states(6).astype(np.float32)
     first = cache.actions(rows)
     assert cache.starts == 0
@@ -92,7 +92,7 @@ def test_earlier_answers_are_where_solves_start(network, monkeypatch):
 
 
 def test_a_restored_cache_knows_what_the_saved_one_knew(network):
-    cache, restored = (CachedArgmax(network, SPACE, 100) for _ in range(2))
+    cache, restored = (CachedArgmax(network, ExactChooser(network, SPACE), 100) for _ in range(2))
     rows = states(8).astype(np.float32)
     restored.load_state_dict(cache.state_dict())
     assert restored.solves == 0
@@ -108,7 +108,7 @@ def test_a_restored_cache_knows_what_the_saved_one_knew(network):
 
 
 def test_memory_is_bounded_and_the_oldest_go_first(network):
-    cache = CachedArgmax(network, SPACE, 3, solver="enumeration")
+    cache = CachedArgmax(network, ExactChooser(network, SPACE, solver="enumeration"), 3)
     rows = states(5).astype(np.float32)
     actions = cache.actions(rows)  # five at once, more than fit
     np.testing.assert_allclose(values(network, rows, actions), brute_force(network, rows), 1e-5)
@@ -121,11 +121,13 @@ def test_memory_is_bounded_and_the_oldest_go_first(network):
 def test_impossible_space_is_an_error_not_an_action(network):
     impossible = BudgetTopK(4, 3, exactly=True) & BudgetTopK(4, 2)
     with pytest.raises((RuntimeError, ValueError)):
-        CachedArgmax(network, impossible, 10).actions(states(1).astype(np.float32))
+        CachedArgmax(network, ExactChooser(network, impossible), 10).actions(
+            states(1).astype(np.float32)
+        )
 
 
 def test_greedy_actions_are_remembered_and_renewed_like_exact_ones(network):
-    cache = CachedArgmax(network, SPACE, 100, "greedy")
+    cache = CachedArgmax(network, GreedyArgmax(network, SPACE), 100)
     rows = states(20).astype(np.float32)
     np.testing.assert_array_equal(cache.actions(rows), GreedyArgmax(network, SPACE).actions(rows))
     cache.actions(rows)

@@ -4,6 +4,7 @@ import pytest
 
 from milp_rl.dqn import DQNConfig
 from milp_rl.experiments import ExperimentConfig
+from milp_rl.graphq import GraphDQNConfig
 
 SMALL = Path(__file__).parent / "small.toml"
 SHIPPED = sorted((Path(__file__).parents[3] / "configs").glob("*.toml"))
@@ -37,15 +38,15 @@ def test_largest_instances_and_learners_come_first():
 
 def test_paper_preset_has_the_published_parameters():
     config = ExperimentConfig(["budget"], [(4, 1)], [0], preset="paper", dqn={"episodes": 7})
-    assert config.learner("sequoia") == DQNConfig.paper(episodes=7)
-    assert config.learner("iterative_dqn") == DQNConfig.paper(episodes=7, argmax="greedy")
+    assert config.learner("sequoia")[1] == DQNConfig.paper(episodes=7)
+    assert config.learner("iterative_dqn")[1] == DQNConfig.paper(episodes=7, argmax="greedy")
 
 
 def test_a_learner_of_its_own_may_have_the_other_preset():
     learners = {"paper": {"preset": "paper", "n_step": 2}}
     config = ExperimentConfig(["budget"], [(4, 1)], [0], learners=learners)
-    assert config.learner("paper") == DQNConfig.paper(n_step=2)
-    assert config.learner("sequoia") == DQNConfig()
+    assert config.learner("paper")[1] == DQNConfig.paper(n_step=2)
+    assert config.learner("sequoia")[1] == DQNConfig()
 
 
 @pytest.mark.parametrize(
@@ -86,3 +87,18 @@ def test_missing_keys_are_named(tmp_path):
     (tmp_path / "x.toml").write_text('domains = ["budget"]\nsizes = [[4, 1]]')
     with pytest.raises(ValueError, match="'seeds' is missing"):
         ExperimentConfig.from_toml(tmp_path / "x.toml")
+
+
+def test_learners_have_their_algorithm():
+    config = ExperimentConfig(["interventions"], [(4, 2)], [0], learners={"mine": MINE})
+    assert config.learner("sequoia") == ("dqn", DQNConfig())
+    assert config.learner("flat_dqn")[0] == "flat_dqn"
+    algorithm, parameters = config.learner("graphq_beam")
+    assert algorithm == "graphq"
+    assert parameters == GraphDQNConfig(width=4)
+    assert config.learner("mine") == ("graphq", GraphDQNConfig(channels=5))
+    with pytest.raises(ValueError, match="unknown algorithm 'x'"):
+        ExperimentConfig(["budget"], [(4, 2)], [0], learners={"mine": {"algorithm": "x"}})
+
+
+MINE = {"algorithm": "graphq", "channels": 5}

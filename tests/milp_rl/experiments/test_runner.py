@@ -12,7 +12,7 @@ import pytest
 
 from milp_rl.envs import make_bandit
 from milp_rl.evaluation import JointMDP
-from milp_rl.experiments import ExperimentConfig, run_experiment
+from milp_rl.experiments import ExperimentConfig, run_experiment, write_report
 from milp_rl.qnetwork import QNetwork
 
 SMALL = Path(__file__).parent / "small.toml"
@@ -87,6 +87,27 @@ def test_more_seeds_add_to_a_run(config, finished, tmp_path):
     assert len(two) == 4
     both = reproducible(finished).merge(reproducible(tmp_path), how="inner")
     assert len(both) == 2  # the same numbers, whatever else is run beside them
+
+
+def test_interventions_are_an_experiment_too(tmp_path):
+    learner = {"random_steps": 40, "pretrain_epochs": 2, "episodes": 2, "batch_size": 4}
+    config = ExperimentConfig(
+        domains=["interventions"],
+        sizes=[(4, 2), (6, 2)],
+        seeds=[0],
+        methods=["null", "iterative_myopic", "flat_dqn", "graphq", "graphq_beam", "sequoia"],
+        horizon=6,
+        episodes=2,
+        validate_every=2,
+        validation_episodes=2,
+        dqn={**learner, "expected_rewards": False},
+    )
+    results = run_experiment(config, tmp_path, jobs=2)
+    assert len(results) == 12
+    assert (results["reward_mean"] > 0).all()
+    path = write_report([tmp_path], tmp_path / "report")
+    assert "Graph-Q, beam" in path.read_text()
+    assert (tmp_path / "report" / "times-interventions.png").exists()
 
 
 def test_results_of_other_settings_are_not_mixed_in(config, finished):
