@@ -88,8 +88,9 @@ class QLearner:
         rng: np.random.Generator,
     ) -> float:
         """Take one least-squares step towards given values; return the loss."""
-        loss = nn.functional.mse_loss(self.network.q(states, actions), wanted)
-        self._descend(loss + self._extra_loss(states, actions, rng), learning_rate)
+        values, extra_loss = self._values(states, actions, rng)
+        loss = nn.functional.mse_loss(values, wanted)
+        self._descend(loss + extra_loss, learning_rate)
         return float(loss.detach())
 
     def begin(self) -> None:
@@ -101,10 +102,11 @@ class QLearner:
         """Take one step on a batch from the buffer; return the loss."""
         batch = self.replay.sample(rng, self.config.batch_size)
         states, actions = torch.from_numpy(batch.states), torch.from_numpy(batch.actions)
-        errors = self.network.q(states, actions) - self._targets(batch, gap)
+        values, extra_loss = self._values(states, actions, rng)
+        errors = values - self._targets(batch, gap)
         losses = nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none")
         loss = (torch.from_numpy(batch.weights) * losses).mean()
-        self._descend(loss + self._extra_loss(states, actions, rng), learning_rate)
+        self._descend(loss + extra_loss, learning_rate)
         self.replay.update(batch.index, errors.detach().double().numpy())
         return float(loss.detach())
 
@@ -151,11 +153,11 @@ class QLearner:
             targets[going_on] += batch.bootstrap[going_on] * values.numpy()
         return torch.from_numpy(targets)
 
-    def _extra_loss(
+    def _values(
         self, states: Tensor, actions: Tensor, rng: np.random.Generator
-    ) -> Tensor | float:
-        """Return what is descended beside the loss of the values; nothing here."""
-        return 0.0
+    ) -> tuple[Tensor, Tensor | float]:
+        """Return Q(s, a), and what is descended beside the loss of the values: nothing here."""
+        return self.network.q(states, actions), 0.0
 
     def _descend(self, loss: Tensor, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:

@@ -89,9 +89,9 @@ class GraphQLearner(QLearner):
     .. math:: \Delta_i(s, S) \to Q(s, S + e_i) - Q(s, S).
     """
 
-    def _extra_loss(
+    def _values(
         self, states: Tensor, actions: Tensor, rng: np.random.Generator
-    ) -> Tensor | float:
+    ) -> tuple[Tensor, Tensor | float]:
         network, config = self.network, self.config
         assert isinstance(network, GraphQNetwork)
         assert isinstance(config, GraphDQNConfig)
@@ -100,16 +100,17 @@ class GraphQLearner(QLearner):
         partial = actions * torch.from_numpy(keep)
         drawn = np.argsort(rng.random((batch, n)) + partial.numpy(), axis=1)[:, :_ADDITIONS]
         index = torch.from_numpy(drawn)
-        values, additions = network(states, partial)
+        # The whole decisions and the parts in one pass.
+        values, additions = network(states.repeat(2, 1), torch.cat([actions, partial]))
         with torch.no_grad():
             grown = partial.repeat_interleave(index.shape[1], dim=0)
             grown.scatter_(1, index.reshape(-1, 1), 1.0)
             after = network.q(states.repeat_interleave(index.shape[1], dim=0), grown)
-        wanted = after.reshape(index.shape) - values.detach()[:, None]
-        found = additions.gather(1, index)
+        wanted = after.reshape(index.shape) - values[batch:].detach()[:, None]
+        found = additions[batch:].gather(1, index)
         new = (partial.gather(1, index) == 0).float()  # where a decision is almost everything
         loss = (new * nn.functional.huber_loss(found, wanted, reduction="none")).mean()
-        return config.addition_weight * loss
+        return values[:batch], config.addition_weight * loss
 
 
 class GraphDQN(DQNAgent):

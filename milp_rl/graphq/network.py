@@ -33,7 +33,20 @@ class WeightedConv(GraphConv):  # type: ignore[misc]
 
     As the graph has at most a few hundred nodes, the sum over neighbours is a product with its
     dense weight matrix, which is several times faster than gathering and scattering.
+
+    Parameters
+    ----------
+    channels
+        Width of features.
+    root
+        Whether a target's own features count; of several relations into a kind of node, one
+        suffices.
     """
+
+    def __init__(self, channels: int, *, root: bool) -> None:
+        super().__init__((channels, channels), channels)
+        if not root:
+            self.lin_root = None
 
     def forward(
         self, x: Any, edge_index: Tensor, edge_weight: Tensor | None = None, size: Any = None
@@ -51,9 +64,7 @@ class WeightedConv(GraphConv):  # type: ignore[misc]
         """
         sources, targets = (x, x) if isinstance(x, Tensor) else x
         out: Tensor = self.lin_rel(torch.matmul(edge_index, sources))
-        if targets is not None:
-            out = out + self.lin_root(targets)
-        return out
+        return out if self.lin_root is None else out + self.lin_root(targets)
 
 
 class GraphQNetwork(ActionValue):
@@ -99,6 +110,7 @@ class GraphQNetwork(ActionValue):
         self.state_dim, self.action_dim = len(graph.variables), len(graph.interventions)
         relations, sizes = _relations(graph)
         self._names = list(relations)
+        rooted = {kind: (_, name, kind) for _, name, kind in reversed(self._names)}.values()
         for i, weights in enumerate(relations.values()):
             self.register_buffer(f"weights_{i}", weights, persistent=False)
         self.members = _members(graph)
@@ -112,7 +124,7 @@ class GraphQNetwork(ActionValue):
             )
             self.convolutions = nn.ModuleList(
                 HeteroConv(
-                    {name: WeightedConv((channels, channels), channels) for name in self._names}
+                    {name: WeightedConv(channels, root=name in rooted) for name in self._names}
                 )
                 for _ in range(layers)
             )

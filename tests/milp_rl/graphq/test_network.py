@@ -57,7 +57,7 @@ def test_the_graphs_weights_are_those_of_pytorch_geometric(graph):
     from milp_rl.graphq.network import WeightedConv
 
     torch.manual_seed(0)
-    ours = WeightedConv((4, 4), 4)
+    ours = WeightedConv(4, root=True)
     theirs = GraphConv((4, 4), 4)
     theirs.load_state_dict(ours.state_dict())
     matrix = torch.from_numpy(graph.effects.astype(np.float32))
