@@ -21,6 +21,8 @@ from rich.progress import (
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Exact argmax for RL.")
 experiment = typer.Typer(no_args_is_help=True, help="Run experiments and report on them.")
 app.add_typer(experiment, name="experiment")
+tuning = typer.Typer(no_args_is_help=True, help="Search for good parameters.")
+app.add_typer(tuning, name="tune")
 
 console = Console(stderr=True)
 
@@ -104,6 +106,32 @@ def report(
     except (ValueError, OSError) as error:
         _fail(error)
     typer.echo(str(path))
+
+
+@tuning.command()
+def graphq(
+    output: Annotated[
+        Path, typer.Option(help="Folder for the study, which is resumed if it is there.")
+    ] = Path("runs/tune-graphq"),
+    preset: Annotated[str, typer.Option(help="Synthetic interventions to learn.")] = "10x10",
+    trials: Annotated[int, typer.Option(help="Trials in all, earlier ones included.")] = 50,
+    jobs: Annotated[int, typer.Option(help="Trials at a time; -1: one a processor.")] = -1,
+    episodes: Annotated[int, typer.Option(help="Training episodes of a trial.")] = 50,
+    seed: Annotated[int, typer.Option(help="Seed of instance, search and training.")] = 0,
+) -> None:
+    """Tune Graph-Q with Optuna: pruned trials, in parallel, on from what is done already."""
+    from milp_rl.graphq import GraphDQNConfig, make_interventions
+    from milp_rl.graphq.tuning import BEST, tune
+
+    try:
+        env = make_interventions(preset, seed=seed)
+        base = GraphDQNConfig(episodes=episodes, expected_rewards=False)
+        study = tune(env, output, n_trials=trials, jobs=jobs, base=base, seed=seed)
+    except (ValueError, OSError) as error:
+        _fail(error)
+    typer.echo((output / BEST).read_text().rstrip())
+    n_pruned = sum(trial.state.name == "PRUNED" for trial in study.trials)
+    console.print(f"{len(study.trials)} trials, {n_pruned} pruned; everything is in {output}")
 
 
 def _fail(error: Exception) -> None:

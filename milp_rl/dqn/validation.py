@@ -85,6 +85,11 @@ class Validation(Callback):
         """Validate the network if it is due."""
         self._validate_if_due(agent)
 
+    @property
+    def rewards(self) -> dict[int, float]:
+        """Validation rewards so far, by episode of training."""
+        return dict(self._rows)
+
     def best(self) -> dict[str, Tensor]:
         """Return the weights of highest validation reward, the latest of equals.
 
