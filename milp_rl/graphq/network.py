@@ -186,6 +186,13 @@ class GraphQNetwork(ActionValue):
         stopping = values.double().numpy()
         return stopping, stopping[:, None] + additions.double().numpy()
 
+    def matrices(self) -> dict[Relation, NDArray[np.float32]]:
+        """Return the weight matrix of each relation, shape (targets, sources)."""
+        return {name: matrix.numpy() for name, matrix in self._weights().items()}
+
+    def _weights(self) -> dict[Relation, Tensor]:
+        return {name: self.get_buffer(f"weights_{i}") for i, name in enumerate(self._names)}
+
     def _values(self, states: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         inputs = {"variable": states, "intervention": actions.to(states.dtype)}
         if "pair" in self.embeddings:
@@ -201,7 +208,7 @@ class GraphQNetwork(ActionValue):
             )
             for kind, x in inputs.items()
         }
-        matrices = {name: getattr(self, f"weights_{i}") for i, name in enumerate(self._names)}
+        matrices = self._weights()
         for convolution in self.convolutions:
             passed = convolution(h, matrices)
             h = {kind: torch.relu(passed[kind]) if kind in passed else x for kind, x in h.items()}

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.actions.sequential import SequentialBuilder
 from milp_rl.formulations.network import FloatArray, check_vector
+from milp_rl.graphq.marginals import GreedyMarginals
 from milp_rl.graphq.network import GraphQNetwork
 
 
@@ -92,7 +93,9 @@ class GraphQPolicy:
         ) -> tuple[FloatArray, FloatArray]:
             return self.network.expansion(s, rows, actions)
 
-        return self.builder.build(expand, len(s), self._rng if rng is None else rng)
+        greedy = self.builder.width == 1 and not self.network.graph.interactions
+        marginals = GreedyMarginals(self.network, s) if greedy else expand
+        return self.builder.build(marginals, len(s), self._rng if rng is None else rng)
 
     def update(self, network: GraphQNetwork) -> None:
         """Take over a network."""
