@@ -36,6 +36,11 @@ for _, _bandit in _BANDITS:
         entry_point=f"{_bandit.__module__}:{_bandit.__name__}",
     )
 
+gym.register(
+    id="milp_rl/CareManagement-v0",
+    entry_point="milp_rl.envs.care_management:CareManagement",
+)
+
 
 def make_bandit(
     domain: str, n_arms: int, budget: int, *, horizon: int = 20, seed: int
