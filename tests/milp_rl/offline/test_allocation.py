@@ -1,0 +1,179 @@
+import itertools
+
+import numpy as np
+import pyomo.environ as pyo
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import milp_rl as mr
+from milp_rl.envs.care_management import FACTORS, CareManagement, care_actions
+from milp_rl.factored_actions import FactoredActionSpace
+from milp_rl.offline.allocation import (
+    InfeasibleAllocationError,
+    Limit,
+    allocate,
+    allocate_greedily,
+    parity_limits,
+)
+from milp_rl.offline.population import embed_population, q_table
+
+
+def brute_force(q, limits, *, optional):
+    """The best allocation by looking at all, None if there is none."""
+    n, n_actions = q.shape
+    best = None
+    for actions in itertools.product(range(-1 if optional else 0, n_actions), repeat=n):
+        value = sum(q[i, a] for i, a in enumerate(actions) if a >= 0)
+        ok = all(
+            sum(
+                (1.0 if limit.patient_factor is None else limit.patient_factor[i]) * limit.use[a]
+                for i, a in enumerate(actions)
+                if a >= 0
+            )
+            <= limit.most + 1e-7
+            for limit in limits
+        )
+        if ok and np.isfinite(value) and (best is None or value > best):
+            best = value
+    return best
+
+
+@given(seed=st.integers(0, 100_000), optional=st.booleans(), parity=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_allocations_are_the_best(seed, optional, parity):
+    rng = np.random.default_rng(seed)
+    n, n_actions = 4, 4
+    q = rng.normal(size=(n, n_actions)) + (1.0 if optional else 0.0)
+    q[rng.random(q.shape) < 0.1] = -np.inf
+    q[:, 0] = np.maximum(q[:, 0], -5.0)
+    limits = [
+        Limit("hours", rng.random(n_actions), rng.uniform(0.5, 2.5)),
+        Limit("visits", (rng.random(n_actions) < 0.5).astype(float), float(rng.integers(1, 4))),
+    ]
+    if parity:
+        limits += parity_limits("visits", limits[1].use, ["a", "a", "b", "b"], 0.3)
+    wanted = brute_force(q, limits, optional=optional)
+    if wanted is None:
+        with pytest.raises(InfeasibleAllocationError, match="no allocation keeps the limits"):
+            allocate(q, limits, optional=optional, gap=0.0)
+        return
+    found = allocate(q, limits, optional=optional, gap=0.0)
+    assert found.value == pytest.approx(wanted, abs=1e-6)
+    assert found.bound >= wanted - 1e-6
+    assert not found.violations
+    greedy = allocate_greedily(q, limits, optional=optional)
+    assert greedy.violations or greedy.value <= found.value + 1e-6
+
+
+def care(n, seed=0):
+    env, rng = CareManagement(), np.random.default_rng(seed)
+    states = env.start_states(rng, n)
+    hours = np.array([0.3, 0.1, 0.5, 1.5])[env.actions.levels[:, 0]]
+    home = env.actions.has_level("modality", "Home Visit")
+    limits = [
+        Limit(f"hours of {p}", hours * env.actions.has_level("provider", p), 0.08 * n)
+        for p in FACTORS["provider"]
+    ]
+    limits.append(Limit("home visits", home.astype(float), 0.05 * n))
+    limits += parity_limits("home visits", home, rng.choice(list("abcd"), n), 0.02)
+    return env.expected_rewards(states), limits
+
+
+@pytest.mark.parametrize("n", [50, 200, 1000])
+def test_populations_are_solved_with_a_proven_gap(n):
+    q, limits = care(n)
+    found = allocate(q, limits, gap=1e-3)
+    assert found.gap <= 1e-3
+    assert not found.violations
+    for limit in limits:  # by hand
+        factor = np.ones(n) if limit.patient_factor is None else limit.patient_factor
+        assert (factor * limit.use[found.actions]).sum() <= limit.most + 1e-6
+    alone = allocate_greedily(q, limits, repair=False)
+    assert alone.violations
+    assert alone.value > found.value
+
+
+def test_the_bound_is_no_solvers_word():
+    q, limits = care(300)
+    tight = allocate(q, limits, gap=0.0)
+    loose = allocate(q, limits, gap=0.02)
+    assert loose.bound >= tight.value - 1e-7
+    assert loose.value >= (1 - 0.02) * tight.value
+
+
+def test_repairing_keeps_plain_limits():
+    q, limits = care(100)
+    plain = [limit for limit in limits if limit.patient_factor is None]
+    repaired = allocate_greedily(q, plain)
+    assert not repaired.violations
+    assert repaired.value <= allocate(q, plain, gap=0.0).value + 1e-9
+
+
+def test_impossible_limits_are_named():
+    q = np.zeros((3, 2))
+    with pytest.raises(InfeasibleAllocationError, match="'nurses' by 1"):
+        allocate(q, [Limit("nurses", np.ones(2), 2.0)])
+    assert (
+        allocate(q + 1, [Limit("nurses", np.ones(2), 2.0)], optional=True).actions >= 0
+    ).sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("q", "limits", "message"),
+    [
+        (np.zeros(3), [], "q must be a table"),
+        (np.full((2, 2), np.nan), [], "q must be a table"),
+        (np.full((2, 2), -np.inf), [], "q must be finite"),
+        (np.zeros((2, 2)), [Limit("x", np.ones(3), 1.0)], "limit 'x': use must be 2"),
+        (np.zeros((2, 2)), [Limit("x", np.ones(2), 1.0, np.ones(3))], "patient_factor must have 2"),
+    ],
+)
+def test_wrong_arguments_are_refused(q, limits, message):
+    with pytest.raises(ValueError, match=message):
+        allocate(q, limits)
+
+
+SMALL = FactoredActionSpace(
+    {"modality": ["phone", "home"], "provider": ["nurse", "worker"]},
+    [("phone", "nurse"), ("phone", "worker"), ("home", "worker")],
+)
+
+
+def test_copies_of_a_network_in_one_model_are_the_table():
+    network = mr.QNetwork(2, 4, (6, 5), generator=torch.Generator().manual_seed(0))
+    states = np.random.default_rng(0).random((4, 2))
+    model = pyo.ConcreteModel()
+    model.population = pyo.Block()
+    caps = {"modality": {"home": 1}, "provider": {"worker": 2}}
+    actions, values = embed_population(model.population, network, states, SMALL, caps=caps)
+    model.objective = pyo.Objective(expr=sum(values), sense=pyo.maximize)
+    result = mr.solve_model(model, solver="highs")
+    table = q_table(network, states, SMALL)
+    limits = [
+        Limit("home", SMALL.has_level("modality", "home").astype(float), 1),
+        Limit("worker", SMALL.has_level("provider", "worker").astype(float), 2),
+    ]
+    found = allocate(table, limits, gap=0.0)
+    assert result.value == pytest.approx(found.value, abs=1e-5)
+    chosen = np.array([[round(pyo.value(v)) for v in row] for row in actions])
+    np.testing.assert_array_equal(chosen, SMALL.one_hot(found.actions))
+
+
+def test_factored_validity_composes_with_a_capacity_on_hours():
+    space, n = SMALL, 3
+    hours = np.tile([0.5, 2.0, 0.0, 0.0], n)
+    block = space.block(n) & mr.BudgetTopK(n * 4, n * 4, costs=hours, budget=3.5)
+    network = mr.QNetwork(0, n * 4, (8,), generator=torch.Generator().manual_seed(1))
+    best = mr.argmax(network, [], block)
+    everything = block.enumerate()
+    values = network.q(torch.zeros(len(everything), 0), torch.from_numpy(everything))
+    assert best.value == pytest.approx(values.max().item(), abs=1e-5)
+    assert best.action.reshape(n, 4)[:, 1].sum() <= 1  # at most one home visit fits
+
+
+def test_wrong_networks_are_refused():
+    network = mr.QNetwork(3, 16, (4,))
+    with pytest.raises(ValueError, match="19 inputs, but 16 levels and 2 features"):
+        q_table(network, np.zeros((2, 2)), care_actions())
