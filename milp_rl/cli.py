@@ -23,6 +23,8 @@ experiment = typer.Typer(no_args_is_help=True, help="Run experiments and report 
 app.add_typer(experiment, name="experiment")
 tuning = typer.Typer(no_args_is_help=True, help="Search for good parameters.")
 app.add_typer(tuning, name="tune")
+care = typer.Typer(no_args_is_help=True, help="Care management from logged weeks.")
+app.add_typer(care, name="care")
 
 console = Console(stderr=True)
 
@@ -132,6 +134,40 @@ def graphq(
     typer.echo((output / BEST).read_text().rstrip())
     n_pruned = sum(trial.state.name == "PRUNED" for trial in study.trials)
     console.print(f"{len(study.trials)} trials, {n_pruned} pruned; everything is in {output}")
+
+
+@care.command("report")
+def care_report(
+    folder: Annotated[Path, typer.Argument(help="Folder for the report.", file_okay=False)],
+    data: Annotated[
+        Path | None, typer.Option(help="Your own weeks, parquet or CSV; default: simulated ones.")
+    ] = None,
+    patients: Annotated[int, typer.Option(help="Simulated patients.")] = 1000,
+    weeks: Annotated[int, typer.Option(help="Simulated weeks.")] = 52,
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Largest number of training epochs.")] = 30,
+    grids: Annotated[bool, typer.Option(help="Windows and reward weights too.")] = True,
+) -> None:
+    """Train, evaluate, audit and allocate; one HTML page with all tables and charts."""
+    from milp_rl.offline.care_data import CareData
+    from milp_rl.offline.care_report import write_care_report
+
+    try:
+        own = None if data is None else CareData.read(data)
+        with console.status("") as status:
+            path = write_care_report(
+                folder,
+                data=own,
+                n_patients=patients,
+                n_weeks=weeks,
+                seed=seed,
+                epochs=epochs,
+                grids=grids,
+                progress=status.update,
+            )
+    except (ValueError, OSError) as error:
+        _fail(error)
+    typer.echo(str(path))
 
 
 def _fail(error: Exception) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from milp_rl.experiments.charts import (
 from milp_rl.experiments.methods import BASELINES, LEARNERS
 from milp_rl.experiments.runner import RESULTS
 from milp_rl.formulations.files import write_atomically
+from milp_rl.reporting import Section, to_html, to_markdown
 
 REFERENCE = "sequoia"
 KEYS = ["domain", "J", "B", "seed", "method"]
@@ -36,22 +34,6 @@ _TRAINING = {
     "argmax_solves": "solved",
     "cache_hits": "found in the cache",
 }
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}"
-    "table{border-collapse:collapse;margin:1em 0}th,td{border:1px solid #ccc;padding:.3em .6em;"
-    "text-align:right}th:first-child,td:first-child{text-align:left}th{background:#f3f3f3}"
-    "img{max-width:100%}"
-)
-
-
-@dataclass(frozen=True)
-class _Section:
-    """A heading, and below it text, a table and charts, each of which may be missing."""
-
-    heading: str
-    text: str = ""
-    table: pd.DataFrame | None = None
-    charts: tuple[str, ...] = ()
 
 
 def read_results(folders: Sequence[str | Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -106,17 +88,17 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
     gains = gain_table(rewards)
     save(overview_chart(rewards), out / "overview.png")
     sections = [
-        _Section(
+        Section(
             "Rewards",
             "Mean over the steps of an episode of the expected reward of the step, the measure of"
             " Xu, Wilder, Khalil and Tambe (ICLR 2025). All methods face the same luck.",
             charts=("overview.png",),
         ),
-        _Section("", table=_reward_table(rewards)),
+        Section("", table=_reward_table(rewards)),
     ]
     if len(gains):
         write_atomically(out / "gains.csv", gains.to_csv().encode())
-        sections.append(_Section("Gain of SEQUOIA", _verdict(rewards), _percent(gains)))
+        sections.append(Section("Gain of SEQUOIA", _verdict(rewards), _percent(gains)))
     if results["exact_optimum"].notna().any():
         sections.append(_exact_section(results))
     sections += _cost_sections(results)
@@ -125,7 +107,7 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
         if len(times) > 1:
             name = f"times-{domain}.png"
             save(time_chart(times[_ordered(times.columns)], str(domain)), out / name)
-            sections.append(_Section("", charts=(name,)))
+            sections.append(Section("", charts=(name,)))
     for setting, table in rewards.items():
         name = "{}-J{}-B{}".format(*setting)
         charts = [f"rewards-{name}.png"]
@@ -135,10 +117,10 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
             charts.append(f"curves-{name}.png")
             save(curve_chart(curve, table, setting), out / charts[1])
         heading = title(setting)
-        sections.append(_Section(heading[0].upper() + heading[1:], charts=tuple(charts)))
-    write_atomically(out / "report.md", _markdown(sections).encode())
+        sections.append(Section(heading[0].upper() + heading[1:], charts=tuple(charts)))
+    write_atomically(out / "report.md", to_markdown("Experiments", sections).encode())
     path = out / "report.html"
-    write_atomically(path, _html(sections, out).encode())
+    write_atomically(path, to_html("Experiments", sections, out).encode())
     return path
 
 
@@ -220,7 +202,7 @@ def _verdict(rewards: dict[Setting, pd.DataFrame]) -> str:
     return f"SEQUOIA's mean reward is not above that of: {'; '.join(below)}."
 
 
-def _exact_section(results: pd.DataFrame) -> _Section:
+def _exact_section(results: pd.DataFrame) -> Section:
     small = results[results["exact_optimum"].notna() & results["exact_reward"].notna()].copy()
     small["share"] = small["exact_reward"] / small["exact_optimum"]
     small["instance"] = [
@@ -232,7 +214,7 @@ def _exact_section(results: pd.DataFrame) -> _Section:
     table["smallest of SEQUOIA"] = (
         small[small["method"] == REFERENCE].groupby("instance")["share"].min()
     )
-    return _Section(
+    return Section(
         "Share of the exact optimum",
         "By value iteration over the joint chain, from the evaluation's start states, mean over"
         " seeds. The optimum knows which step of the episode it is in; the policies do not.",
@@ -240,7 +222,7 @@ def _exact_section(results: pd.DataFrame) -> _Section:
     )
 
 
-def _cost_sections(results: pd.DataFrame) -> list[_Section]:
+def _cost_sections(results: pd.DataFrame) -> list[Section]:
     """Return what decisions and training took, mean over seeds."""
     named = results.assign(
         instance=[
@@ -251,7 +233,7 @@ def _cost_sections(results: pd.DataFrame) -> list[_Section]:
     decisions = named.pivot_table("ms_per_decision", "instance", "method", sort=False)
     decisions = decisions[_ordered(decisions.columns)].rename(columns=label)
     sections = [
-        _Section(
+        Section(
             "Milliseconds a decision",
             "Wall-clock, one thread, mean over seeds.",
             decisions.map(lambda value: "" if np.isnan(value) else f"{value:.2f}"),
@@ -266,42 +248,10 @@ def _cost_sections(results: pd.DataFrame) -> list[_Section]:
             f"{share:.0%}" for share in mean["cache_hits"] / mean["argmax_lookups"]
         ]
         table.index = pd.Index([f"{instance}: {label(method)}" for instance, method in mean.index])
-        sections.append(_Section("Training", "Mean over seeds.", table))
+        sections.append(Section("Training", "Mean over seeds.", table))
     return sections
 
 
 def _is(frame: pd.DataFrame, setting: Setting) -> pd.Series[bool]:
     domain, n_arms, budget = setting
     return (frame["domain"] == domain) & (frame["J"] == n_arms) & (frame["B"] == budget)
-
-
-def _markdown(sections: list[_Section]) -> str:
-    parts = ["# Experiments"]
-    for section in sections:
-        if section.heading:
-            parts.append(f"## {section.heading}")
-        if section.text:
-            parts.append(section.text)
-        parts += [f"![{chart}]({chart})" for chart in section.charts]
-        if section.table is not None:
-            parts.append(section.table.to_markdown(stralign="right", disable_numparse=True))
-    return "\n\n".join(parts) + "\n"
-
-
-def _html(sections: list[_Section], folder: Path) -> str:
-    parts = ["<h1>Experiments</h1>"]
-    for section in sections:
-        if section.heading:
-            parts.append(f"<h2>{html.escape(section.heading)}</h2>")
-        if section.text:
-            parts.append(f"<p>{html.escape(section.text)}</p>")
-        for chart in section.charts:
-            data = base64.b64encode((folder / chart).read_bytes()).decode()
-            parts.append(f'<img alt="{chart}" src="data:image/png;base64,{data}">')
-        if section.table is not None:
-            parts.append(section.table.to_html(border=0))
-    body = "\n".join(parts)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>Experiments</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n"
-    )

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 COMMAND = Path(sys.executable).with_name("milp-rl")
@@ -58,3 +59,27 @@ def test_errors_are_one_line_and_a_status(tmp_path, arguments, message):
     assert run.returncode == 1
     assert message in run.stderr.replace("\n", " ")
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.slow
+def test_care_management_is_reported_on_one_page(tmp_path):
+    options = ["--patients", "250", "--weeks", "26", "--epochs", "2"]
+    run = milp_rl("care", "report", "care", *options, "--no-grids", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    page = (tmp_path / run.stdout.strip()).read_text()
+    for heading in ("Values of the policies", "Sensitivity", "Parity", "population"):
+        assert heading in page
+    values = pd.read_csv(tmp_path / "care" / "values-of-the-policies.csv")
+    assert ((values["low"] < values["true value"]) & (values["true value"] < values["high"])).any()
+    own = milp_rl("care", "report", "own", "--data", "care/values.csv", cwd=tmp_path)
+    assert own.returncode == 1
+    assert "No such file" in own.stderr.replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_graphq_is_tuned(tmp_path):
+    options = ["--preset", "5x5", "--trials", "1", "--episodes", "1", "--output", "tuned"]
+    run = milp_rl("tune", "graphq", *options, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "channels = " in run.stdout
+    assert (tmp_path / "tuned" / "history.png").exists()

@@ -1,0 +1,62 @@
+"""Reports of sections with texts, tables and charts, as Markdown and HTML."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse;margin:1em 0}th,td{border:1px solid #ccc;padding:.3em .6em;"
+    "text-align:right}th:first-child,td:first-child{text-align:left}th{background:#f3f3f3}"
+    "img{max-width:100%}"
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, and below it text, a table and charts, each of which may be missing."""
+
+    heading: str
+    text: str = ""
+    table: pd.DataFrame | None = None
+    charts: tuple[str, ...] = ()
+
+
+def to_markdown(title: str, sections: Sequence[Section]) -> str:
+    """Return a report as Markdown, with links to its charts."""
+    parts = [f"# {title}"]
+    for section in sections:
+        if section.heading:
+            parts.append(f"## {section.heading}")
+        if section.text:
+            parts.append(section.text)
+        parts += [f"![{chart}]({chart})" for chart in section.charts]
+        if section.table is not None:
+            parts.append(section.table.to_markdown(stralign="right", disable_numparse=True))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_html(title: str, sections: Sequence[Section], folder: Path) -> str:
+    """Return a report as one HTML page that holds its charts, which are files in ``folder``."""
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    for section in sections:
+        if section.heading:
+            parts.append(f"<h2>{html.escape(section.heading)}</h2>")
+        if section.text:
+            parts.append(f"<p>{html.escape(section.text)}</p>")
+        for chart in section.charts:
+            data = base64.b64encode((folder / chart).read_bytes()).decode()
+            parts.append(f'<img alt="{chart}" src="data:image/png;base64,{data}">')
+        if section.table is not None:
+            parts.append(section.table.to_html(border=0))
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n"
+    )

@@ -1,0 +1,169 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from milp_rl.envs.care_management import CareManagement, RewardWeights
+from milp_rl.evaluation.ope import outcome_model
+from milp_rl.offline import CareData, generate_care_management
+from milp_rl.offline.audit import (
+    fairness_curve,
+    logged_decisions,
+    mediation,
+    parity_audit,
+    parity_gap,
+    reward_grid,
+    sensitivity,
+    subgroup_values,
+    window_grid,
+)
+from milp_rl.offline.policies import PolicyConfig, WindowNetwork, make_windows, train_policy
+
+QUICK = PolicyConfig(epochs=2, hidden=8, batch_size=512)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return generate_care_management(n_patients=300, n_weeks=20, seed=0)
+
+
+@pytest.fixture(scope="module")
+def q(data):
+    return outcome_model(data_decisions(data), data.space.one_hot(np.arange(97)), folds=2)
+
+
+def data_decisions(data, target=None):
+    uniform = np.full((len(data.frame), data.space.n_actions), 1 / data.space.n_actions)
+    return logged_decisions(data, uniform if target is None else target)
+
+
+def test_windows_hold_the_past_and_nothing_else(data):
+    windows, present = make_windows(data, 4)
+    week = data.frame["week"].to_numpy()
+    np.testing.assert_array_equal(present.sum(axis=1), np.minimum(week + 1, 4))
+    np.testing.assert_array_equal(windows[:, -1, :6], data.states)
+    row = int(np.flatnonzero(week == 5)[3])
+    np.testing.assert_array_equal(windows[row, 0, :6], data.states[row - 3])
+    contact = data.frame["contact_success"].to_numpy()[row - 1]
+    assert windows[row, -1, 6] == (0.5 if np.isnan(contact) else contact)
+    first = week == 0
+    assert (windows[first, -1, 7] == 0).all()
+    assert not windows[first, :-1].any()
+
+
+def test_missing_weeks_play_no_part():
+    torch.manual_seed(0)
+    network = WindowNetwork(3, 2, 4)
+    windows, present = torch.rand(1, 4, 3), torch.tensor([[False, False, True, True]])
+    other = windows.clone()
+    other[0, :2] = 9.0
+    torch.testing.assert_close(network(windows, present), network(other, present))
+
+
+def test_better_policies_than_usual_care_are_learnt():
+    train, test = (generate_care_management(600, 30, seed) for seed in (0, 1))
+    env = CareManagement()
+    rewards = env.expected_rewards(test.states)
+    behaviour = (env.behaviour(test.states) * rewards).sum(axis=1).mean()
+    values = {}
+    for method, change in (("bc", {}), ("awr", {}), ("cql", {"conservatism": 0.1})):
+        policy = train_policy(train, PolicyConfig(method=method, epochs=15, **change), seed=0)
+        target = policy.probabilities(test)
+        np.testing.assert_allclose(target.sum(axis=1), 1.0)
+        values[method] = (target * rewards).sum(axis=1).mean()
+    assert values["bc"] == pytest.approx(behaviour, rel=0.01)
+    assert values["awr"] > 1.005 * behaviour
+    assert values["cql"] > 1.02 * behaviour
+
+
+def test_the_fairness_penalty_closes_the_gap(data):
+    level = data.space.has_level("modality", "Home Visit")
+    config = replace(QUICK, epochs=12, hidden=16, method="bc")
+    gaps = [
+        parity_gap(
+            train_policy(data, replace(config, fairness=w)).probabilities(data), level, data.groups
+        )
+        for w in (0.0, 1000.0)
+    ]
+    assert gaps[1] < 0.5 * gaps[0]
+
+
+def test_the_same_seed_gives_the_same_policy(data):
+    one, two = (train_policy(data, QUICK, seed=5).probabilities(data) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, train_policy(data, QUICK, seed=6).probabilities(data))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "sac"}, "method must be"),
+        ({"window": 0}, "window must be"),
+        ({"beta": 0.0}, "beta must be positive"),
+        ({"discount": 1.0}, r"discount must be in \[0, 1\)"),
+        ({"fairness": -1.0}, "fairness must be nonnegative"),
+    ],
+)
+def test_wrong_parameters_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(QUICK, **change)
+
+
+def test_sensitivity_changes_one_thing_at_a_time(data, q):
+    target = CareManagement().behaviour(data.states)
+    table = sensitivity(data_decisions(data, target), q)
+    assert set(table["what"]) == {
+        "outcome model's bias",
+        "propensities' noise",
+        "truncation of ratios",
+    }
+    plain = table[(table["by"] == 0) | np.isinf(table["by"])]["value"]
+    assert np.ptp(plain) < 1e-12
+    observed = data.rewards().mean()
+    assert plain.iloc[0] == pytest.approx(observed, abs=1e-3)  # the target is usual care itself
+
+
+def test_subgroups_and_parity(data, q):
+    target = CareManagement().behaviour(data.states)
+    values = subgroup_values(data_decisions(data, target), q, data.groups)
+    assert values["patients"].sum() == 300
+    assert ((values["low"] < values["value"]) & (values["value"] < values["high"])).all()
+    level = data.space.has_level("modality", "Home Visit")
+    audit = parity_audit(target, level, data.groups, data.states[:, 0])
+    share = target[:, level].sum(axis=1)
+    black = data.groups == "Black"
+    row = audit.set_index("group").loc["Black"]
+    assert row["share"] == pytest.approx(share[black].mean())
+    assert row["difference"] == pytest.approx(share[black].mean() - share.mean())
+    gaps = audit["share"].max() - audit["share"].min()
+    assert parity_gap(target, level, data.groups) == pytest.approx(gaps)
+
+
+def test_mediation_finds_what_goes_through_social_needs(data):
+    through = mediation(data, data.states[:, -1], "Black").set_index("effect")
+    assert through.loc["direct", "value"] == pytest.approx(0.0, abs=1e-9)
+    assert through.loc["through social needs", "low"] > 0
+    straight = mediation(data, (data.groups == "Black").astype(float), "Black").set_index("effect")
+    assert straight.loc["direct", "value"] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="nobody, or everybody"):
+        mediation(data, data.rewards(), "Martian")
+
+
+@pytest.mark.slow
+def test_grids_have_a_row_a_setting(data, q):
+    curve = fairness_curve(data, data, q, (0.0, 10.0), base=QUICK)
+    assert list(curve["penalty"]) == [0.0, 10.0]
+    windows = window_grid(data, data, q, (2, 4), base=QUICK)
+    assert list(windows["window"]) == [2, 4]
+    grid = reward_grid(data, data, q, (0.0, 0.3), (0.5,), base=QUICK)
+    assert len(grid) == 2
+    for table in (curve, windows, grid):
+        assert (table["low"] < table["high"]).all()
+
+
+def test_propensities_are_needed(data):
+    bare = CareData(data.frame.drop(columns="propensity"))
+    with pytest.raises(ValueError, match="no column 'propensity'"):
+        data_decisions(bare)
+    assert RewardWeights().of(np.ones(6)) == pytest.approx(-1 + 0.3 + 0.5)
