@@ -63,16 +63,23 @@ def reward_chart(rewards: pd.DataFrame, setting: Setting) -> Figure:
 
 
 def overview_chart(rewards: dict[Setting, pd.DataFrame]) -> Figure:
-    """Draw the rewards in all settings: a row of charts a size, a column a domain."""
+    """Draw the rewards in all settings: a row of charts a size, a column a domain.
+
+    The sizes of a single domain are drawn in one row.
+    """
     domains = list(dict.fromkeys(domain for domain, _, _ in rewards))
     sizes = list(dict.fromkeys((n_arms, budget) for _, n_arms, budget in rewards))
     methods = list(dict.fromkeys(m for frame in rewards.values() for m in frame["method"]))
     methods.sort(key=lambda method: list(COLORS).index(method) if method in COLORS else len(COLORS))
-    figure = _figure(1.2 + 2.7 * len(domains), 0.8 + 2.3 * len(sizes))
-    grid = figure.subplots(len(sizes), len(domains), squeeze=False)
-    for i, (n_arms, budget) in enumerate(sizes):
-        for j, domain in enumerate(domains):
-            axes, setting = grid[i, j], (domain, n_arms, budget)
+    rows = [[(domain, *size) for domain in domains] for size in sizes]
+    if len(domains) == 1:
+        rows = [[setting for row in rows for setting in row]]
+    columns = len(rows[0])
+    figure = _figure(1.2 + 2.7 * columns, 0.8 + 2.3 * len(rows))
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for i, row in enumerate(rows):
+        for j, setting in enumerate(row):
+            axes = grid[i, j]
             if setting not in rewards:
                 axes.set_axis_off()
                 continue
@@ -84,7 +91,7 @@ def overview_chart(rewards: dict[Setting, pd.DataFrame]) -> Figure:
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=min(len(handles), 2 + 2 * len(domains)),
+        ncols=min(len(handles), 1 + 3 * columns // 2),
         frameon=False,
         fontsize=8,
     )

@@ -50,6 +50,7 @@ LABELS = {
     "iterative_dqn": "iterative DQN",
     "graphq": "Graph-Q, greedy",
     "graphq_beam": "Graph-Q, beam",
+    "graphq_complete": "Graph-Q, complete graph",
     "sequoia": "SEQUOIA",
 }
 DOMAIN_LABELS = {
