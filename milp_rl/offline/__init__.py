@@ -1,6 +1,31 @@
-"""Learning from logged decisions, and judging policies by them."""
+"""Learning from logged decisions, and deciding for a whole population."""
 
 from milp_rl.factored_actions import FactoredActionSpace
+from milp_rl.offline.allocation import (
+    Allocation,
+    InfeasibleAllocationError,
+    Limit,
+    allocate,
+    allocate_greedily,
+    parity_limits,
+)
 from milp_rl.offline.care_data import CareData, generate_care_management
+from milp_rl.offline.policies import PolicyConfig, WindowPolicy, train_policy
+from milp_rl.offline.population import embed_population, q_table
 
-__all__ = ["CareData", "FactoredActionSpace", "generate_care_management"]
+__all__ = [
+    "Allocation",
+    "CareData",
+    "FactoredActionSpace",
+    "InfeasibleAllocationError",
+    "Limit",
+    "PolicyConfig",
+    "WindowPolicy",
+    "allocate",
+    "allocate_greedily",
+    "embed_population",
+    "generate_care_management",
+    "parity_limits",
+    "q_table",
+    "train_policy",
+]

@@ -411,7 +411,7 @@ def _why_not(p: _Problem) -> str:
 def _result(
     p: _Problem, actions: IntArray, bound: float, started: float, n_choices: int, *, optional: bool
 ) -> Allocation:
-    used, over = p.used(actions), p.excess(actions)
+    used, over, value = p.used(actions), p.excess(actions), p.value(actions)
     violations = [
         f"{p.names[r]}: {used[r]:.4g} used, at most {p.most[r]:.4g}" for r in np.flatnonzero(over)
     ]
@@ -420,8 +420,8 @@ def _result(
         numbers[numbers == p.q.shape[1] - 1] = -1
     return Allocation(
         numbers,
-        p.value(actions),
-        bound,
+        value,
+        bound if over.any() else max(bound, value),  # they may differ by rounding
         violations,
         dict(zip(p.names, used.tolist(), strict=True)),
         time.perf_counter() - started,

@@ -109,8 +109,10 @@ def reward_chart(table: pd.DataFrame) -> Figure:
     grid = table.pivot_table(values="value", index="engagement", columns="intermediate")
     figure, axes = _figure(5.0, 3.6)
     image = axes.imshow(grid, cmap="Blues", origin="lower")
+    middle = (grid.to_numpy().min() + grid.to_numpy().max()) / 2
     for (i, j), value in np.ndenumerate(grid.to_numpy()):
-        axes.text(j, i, f"{value:.3f}", ha="center", va="center", fontsize=8)
+        color = "white" if value > middle else "black"
+        axes.text(j, i, f"{value:.4f}", ha="center", va="center", fontsize=8, color=color)
     axes.set_xticks(range(grid.shape[1]), [f"{v:g}" for v in grid.columns])
     axes.set_yticks(range(grid.shape[0]), [f"{v:g}" for v in grid.index])
     axes.set(xlabel="weight of intermediate outcomes", ylabel="weight of engagement")

@@ -6,7 +6,6 @@ apart from the optional ones.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +23,8 @@ from milp_rl.envs.care_management import (
     RewardWeights,
 )
 from milp_rl.factored_actions import FactoredActionSpace, IntArray
-from milp_rl.formulations.files import write_atomically
 from milp_rl.formulations.network import FloatArray
+from milp_rl.offline.tables import read_table, refuse, refuse_missing_columns, write_table
 
 GROUP = "race_ethnicity"
 GROUPS = {"White": 0.45, "Black": 0.25, "Hispanic": 0.22, "Asian or other": 0.08}
@@ -75,23 +74,11 @@ class CareData:
         ValueError
             If the file cannot be read or is not such a table.
         """
-        file = Path(path)
-        try:
-            frame = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # pandas and pyarrow raise many kinds
-            raise ValueError(f"{file} cannot be read: {error}") from error
-        return cls(frame)
+        return cls(read_table(path))
 
     def write(self, path: str | Path) -> None:
         """Write a parquet or CSV file, by its ending, whole or not at all."""
-        buffer = io.BytesIO()
-        if Path(path).suffix == ".csv":
-            self.frame.to_csv(buffer, index=False)
-        else:
-            self.frame.to_parquet(buffer, index=False)
-        write_atomically(path, buffer.getvalue())
+        write_table(self.frame, path)
 
     @cached_property
     def space(self) -> FactoredActionSpace:
@@ -196,37 +183,24 @@ def generate_care_management(
 
 def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the known columns in order, sorted by patient and week, or raise ``ValueError``."""
-    missing = [name for name in COLUMNS if name not in frame and name not in _OPTIONAL]
-    if missing:
-        raise ValueError(f"column {missing[0]!r} is missing ({COLUMNS[missing[0]]})")
-    if not len(frame):
-        raise ValueError("the table has no rows")
+    needed = {name: what for name, what in COLUMNS.items() if name not in _OPTIONAL}
+    refuse_missing_columns(frame, needed)
     known = frame[[name for name in COLUMNS if name in frame]]
     for name in known:
-        _refuse(known, str(name), known[name].isna() & (name not in _MAY_MISS), "is missing")
+        refuse(known, str(name), known[name].isna() & (name not in _MAY_MISS), "is missing")
     for name in (*FEATURES, SOCIAL_NEED):
         values = pd.to_numeric(known[name], errors="coerce")
-        _refuse(known, name, ~values.between(0, 1), "is not in [0, 1]")
+        refuse(known, name, ~values.between(0, 1), "is not in [0, 1]")
     for name, levels in FACTORS.items():
-        _refuse(known, name, ~known[name].isin(levels), f"is not one of {', '.join(levels)}")
+        refuse(known, name, ~known[name].isin(levels), f"is not one of {', '.join(levels)}")
     for name in OUTCOMES:
-        _refuse(known, name, ~known[name].isin([0, 1]) & known[name].notna(), "is not 0 or 1")
+        refuse(known, name, ~known[name].isin([0, 1]) & known[name].notna(), "is not 0 or 1")
     if "propensity" in known:
         values = pd.to_numeric(known["propensity"], errors="coerce")
-        _refuse(known, "propensity", ~((values > 0) & (values <= 1)), "is not in (0, 1]")
+        refuse(known, "propensity", ~((values > 0) & (values <= 1)), "is not in (0, 1]")
     known = known.sort_values(["patient", "week"], kind="stable")
     by_patient = known.groupby("patient", sort=False)
-    _refuse(known, "week", known["week"] != by_patient.cumcount(), "is not 0, 1, ... in order")
+    refuse(known, "week", known["week"] != by_patient.cumcount(), "is not 0, 1, ... in order")
     for name in (SOCIAL_NEED, GROUP):
-        _refuse(known, name, known[name] != by_patient[name].transform("first"), "is not constant")
+        refuse(known, name, known[name] != by_patient[name].transform("first"), "is not constant")
     return known.reset_index(drop=True)
-
-
-def _refuse(frame: pd.DataFrame, column: str, wrong: pd.Series[bool], what: str) -> None:
-    if wrong.any():
-        row = wrong.index[int(np.argmax(wrong.to_numpy()))]
-        value = frame[column][row]
-        value = value.item() if isinstance(value, np.generic) else value
-        raise ValueError(
-            f"column {column!r}, row {row}: {value!r} {what} ({int(wrong.sum())} such rows)"
-        )

@@ -90,7 +90,7 @@ def write_care_report(
     n_test = max(2, round(_TEST_SHARE * len(order)))
     train, test = weeks.of_patients(order[n_test:]), weeks.of_patients(order[:n_test])
     page = _Page(out)
-    page.add("Data", _about(weeks))
+    page.add("The data", _about(weeks))
 
     say("policies")
     base = PolicyConfig(epochs=epochs)
