@@ -40,6 +40,7 @@ gym.register(
     id="milp_rl/CareManagement-v0",
     entry_point="milp_rl.envs.care_management:CareManagement",
 )
+gym.register(id="milp_rl/Sepsis-v0", entry_point="milp_rl.envs.sepsis:Sepsis")
 
 
 def make_bandit(
