@@ -50,7 +50,9 @@ def dose_space(
     previous: ArrayLike, *, largest_step: int = 1, both_high: bool = False
 ) -> FactoredActionSpace:
     """Return one patient's allowed doses as an action space; its ``block()`` goes into a MILP."""
-    allowed = allowed_doses([previous], largest_step=largest_step, both_high=both_high)[0]
+    allowed = allowed_doses(
+        np.asarray(previous)[None], largest_step=largest_step, both_high=both_high
+    )[0]
     return FactoredActionSpace(ACTIONS.factors, allowed.reshape(3, 3))
 
 
