@@ -25,6 +25,8 @@ tuning = typer.Typer(no_args_is_help=True, help="Search for good parameters.")
 app.add_typer(tuning, name="tune")
 care = typer.Typer(no_args_is_help=True, help="Care management from logged weeks.")
 app.add_typer(care, name="care")
+sepsis = typer.Typer(no_args_is_help=True, help="Sepsis care from logged steps.")
+app.add_typer(sepsis, name="sepsis")
 
 console = Console(stderr=True)
 
@@ -165,6 +167,50 @@ def care_report(
                 grids=grids,
                 progress=status.update,
             )
+    except (ValueError, OSError) as error:
+        _fail(error)
+    typer.echo(str(path))
+
+
+@sepsis.command("run")
+def sepsis_run(
+    folder: Annotated[Path, typer.Argument(help="Folder for the results.", file_okay=False)],
+    data: Annotated[
+        Path | None, typer.Option(help="Your own steps, parquet or CSV; default: simulated ones.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds, from 0.")] = 3,
+    stays: Annotated[int, typer.Option(help="Simulated stays.")] = 3000,
+    epochs: Annotated[int, typer.Option(help="Largest number of training epochs.")] = 100,
+) -> None:
+    """Train and judge all models, on from the seeds that are done already."""
+    from milp_rl.offline.sepsis_data import SepsisData
+    from milp_rl.offline.sepsis_report import run_sepsis
+
+    try:
+        own = None if data is None else SepsisData.read(data)
+        with console.status("") as status:
+            results = run_sepsis(
+                folder,
+                data=own,
+                seeds=range(seeds),
+                n_stays=stays,
+                epochs=epochs,
+                progress=status.update,
+            )
+    except (ValueError, OSError) as error:
+        _fail(error)
+    typer.echo(results.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+
+
+@sepsis.command("report")
+def sepsis_report(
+    folder: Annotated[Path, typer.Argument(help="Folder of `milp-rl sepsis run`.")],
+) -> None:
+    """Write charts and tables of a run."""
+    from milp_rl.offline.sepsis_report import write_sepsis_report
+
+    try:
+        path = write_sepsis_report(folder)
     except (ValueError, OSError) as error:
         _fail(error)
     typer.echo(str(path))

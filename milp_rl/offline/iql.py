@@ -19,7 +19,7 @@ import itertools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -166,6 +166,7 @@ def train_q(
     *,
     seed: int = 0,
     log_file: str | Path | None = None,
+    tensorboard: str | Path | None = None,
     device: str | None = None,
 ) -> QPolicy:
     """Train a Q-function on logged steps.
@@ -180,6 +181,8 @@ def train_q(
         Seed of weights and batches.
     log_file
         A CSV file for the losses of every head by epoch, written whole after each.
+    tensorboard
+        A folder for the same losses as TensorBoard has them (``pip install tensorboard``).
     device
         ``"cuda"`` or ``"cpu"``; without, a GPU if there is one.
     """
@@ -196,6 +199,7 @@ def train_q(
     rng = np.random.default_rng([seed, 23])
     best, best_weights, waited = np.inf, copy.deepcopy(network.state_dict()), 0
     rows: list[dict[str, float]] = []
+    writer = None if tensorboard is None else _tensorboard(tensorboard)
     losses_of = _iql_losses if c.method == "iql" else _td_losses
     for epoch in range(c.epochs):
         order = torch.from_numpy(rng.permutation(len(train.frame))).to(where)
@@ -213,6 +217,9 @@ def train_q(
         with torch.no_grad():
             found = {k: float(v) for k, v in losses_of(network, target, check, c).items()}
         rows.append({"epoch": epoch, **found, "total": sum(found.values())})
+        if writer is not None:
+            for name, value in rows[-1].items():
+                writer.add_scalar(f"validation/{name}", value, epoch)
         if log_file is not None:
             _write_csv(Path(log_file), rows)
         waited = 0 if rows[-1]["total"] < best else waited + 1
@@ -221,8 +228,18 @@ def train_q(
         if waited >= c.patience:
             break
     log.info("%s: %d epochs, validation loss %.4f", c.method, len(rows), best)
+    if writer is not None:
+        writer.close()
     network.load_state_dict(best_weights)
     return QPolicy(network, mean, scale, dueling=c.method == "dueling_cql")
+
+
+def _tensorboard(folder: str | Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("TensorBoard's logs need `pip install tensorboard`") from error
+    return SummaryWriter(str(folder))
 
 
 def _tensors(

@@ -1,0 +1,303 @@
+"""``milp-rl sepsis run`` and ``report``: train all models on several seeds and judge them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from milp_rl.envs.sepsis import ACTIONS, true_value
+from milp_rl.experiments.charts import save
+from milp_rl.formulations.files import write_atomically
+from milp_rl.offline.care_charts import values_chart
+from milp_rl.offline.sepsis_data import SepsisData, generate_sepsis
+from milp_rl.offline.sepsis_models import (
+    MODELS,
+    REGRESSIONS,
+    Behaviour,
+    Values,
+    action_shares,
+    clinical_tests,
+    judge,
+    response,
+    train_model,
+)
+from milp_rl.reporting import Section, to_html, to_markdown
+
+CLINICIANS, RANDOM_SPLIT = "clinicians", "IQL, random split"
+_TABLES = ("models", "response", "actions", "calibration")
+_ROLLOUTS = 4000
+_DISCOUNT = 0.99
+
+log = logging.getLogger(__name__)
+
+
+def run_sepsis(
+    folder: str | Path,
+    *,
+    data: SepsisData | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    n_stays: int = 3000,
+    epochs: int = 100,
+    progress: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """Train and judge every model for each seed that is not done yet.
+
+    Parameters
+    ----------
+    folder
+        For ``seed-N/*.csv``; seeds whose tables are there are not run again.
+    data
+        Steps of one's own; without, simulated ones, drawn anew for each seed.
+    seeds
+        Seeds of simulation and training.
+    n_stays
+        Simulated stays.
+    epochs
+        Largest number of training epochs.
+    progress
+        Told what is being done.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a seed and model, also written as ``results.csv``.
+    """
+    say = progress or log.info
+    out = Path(folder)
+    parts = []
+    for seed in seeds:
+        place = out / f"seed-{seed}"
+        if not all((place / f"{name}.csv").exists() for name in _TABLES):
+            place.mkdir(parents=True, exist_ok=True)
+            tables = _run_seed(data, seed, n_stays, epochs, say)
+            for name in _TABLES:
+                text = tables[name].to_csv(index=False)
+                write_atomically(place / f"{name}.csv", text.encode())
+        parts.append(pd.read_csv(place / "models.csv").assign(seed=seed))
+    results = pd.concat(parts, ignore_index=True)
+    write_atomically(out / "results.csv", results.to_csv(index=False).encode())
+    return results
+
+
+def _run_seed(
+    data: SepsisData | None, seed: int, n_stays: int, epochs: int, say: Callable[[str], None]
+) -> dict[str, pd.DataFrame]:
+    rollouts = _ROLLOUTS if data is None else 0
+    say(f"seed {seed}: data")
+    steps = generate_sepsis(n_stays, seed) if data is None else data
+    train, validation, test = steps.split()
+    behaviour = Behaviour.fit(train)
+    rows = [_clinicians(test, behaviour, rollouts, seed)]
+    responses, actions = [], []
+    for name in [*MODELS, *REGRESSIONS, RANDOM_SPLIT]:
+        say(f"seed {seed}: {name}")
+        changes = {"epochs": epochs} if name in MODELS or name == RANDOM_SPLIT else {}
+        judged, by = test, behaviour
+        if name == RANDOM_SPLIT:
+            learn, check, judged = steps.split("random", seed=seed)
+            by = Behaviour.fit(learn)
+            values = train_model("IQL, multi-task", learn, check, seed=seed, **changes)
+        else:
+            values = train_model(name, train, validation, seed=seed, **changes)
+        is_q = name != "behaviour cloning"
+        row = judge(values, judged, by, is_q=is_q, n_rollouts=rollouts, seed=seed)
+        rows.append({"model": name, **row})
+        responses.append(response(values, test).assign(model=name))
+        actions.append(_actions(values, test).assign(model=name))
+    return {
+        "models": pd.DataFrame(rows),
+        "response": pd.concat(responses),
+        "actions": pd.concat(actions),
+        "calibration": behaviour.calibration(test),
+    }
+
+
+def _clinicians(test: SepsisData, behaviour: Behaviour, rollouts: int, seed: int) -> dict[str, Any]:
+    discounted = test.rewards * _DISCOUNT ** test.frame["step"].to_numpy()
+    returns = np.bincount(test.stays, discounted)
+    mean, error = float(returns.mean()), float(returns.std(ddof=1) / np.sqrt(len(returns)))
+    shares = np.bincount(test.actions, minlength=9) / len(test.frame)
+    used = shares[shares > 0]
+    row: dict[str, Any] = {
+        "model": CLINICIANS,
+        "WDR": mean,
+        "low": mean - 1.96 * error,
+        "high": mean + 1.96 * error,
+        **clinical_tests(behaviour.probabilities, test),
+        "actions used": int((shares > 0.005).sum()),
+        "entropy": float(-(used * np.log(used)).sum()),
+        "agreement": 1.0,
+    }
+    if rollouts:
+        value, error, survival = true_value(None, rollouts, seed=seed)
+        row |= {"true value": value, "true error": error, "survival": survival}
+    return row
+
+
+def _actions(values: Values, test: SepsisData) -> pd.DataFrame:
+    shares = action_shares(values, test)
+    return pd.DataFrame(
+        [
+            {"vasopressor": v, "fluid": f, "share": shares[i, j]}
+            for i, v in enumerate(ACTIONS.factors["vasopressor"])
+            for j, f in enumerate(ACTIONS.factors["fluid"])
+        ]
+    )
+
+
+def write_sepsis_report(folder: str | Path) -> Path:
+    """Write ``report.md``, ``report.html`` and charts from what :func:`run_sepsis` left.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to report.
+    """
+    out = Path(folder)
+    if not (out / "results.csv").exists():
+        raise ValueError(f"{out} has no results.csv: run `milp-rl sepsis run {out}` first")
+    results = pd.read_csv(out / "results.csv")
+    order = [CLINICIANS, *MODELS, *REGRESSIONS, RANDOM_SPLIT]
+    mean = results.groupby("model").mean(numeric_only=True).loc[order].drop(columns="seed")
+    read = {
+        name: pd.concat([pd.read_csv(path) for path in sorted(out.glob(f"seed-*/{name}.csv"))])
+        for name in ("response", "actions", "calibration")
+    }
+    charts = {
+        "values": values_chart(
+            mean.reset_index().rename(columns={"model": "policy", "WDR": "value"})
+        ),
+        "response": _response_chart(read["response"], order),
+        "actions": _actions_chart(read["actions"], order),
+        "calibration": _calibration_chart(read["calibration"]),
+    }
+    sections = [
+        Section(
+            "Models",
+            f"Means over {results['seed'].nunique()} seeds, on the last 15% of admissions. WDR:"
+            " weighted doubly robust estimate of the discounted return, with the mean of its 95%"
+            " intervals; true value: by playing the policy in the simulator.",
+            _text(mean),
+            ("values.png",),
+        )
+    ]
+    if "true value" in results:
+        sections += [_verdict(results), _overestimation(mean, charts)]
+    sections += [
+        Section(
+            "Clinical response",
+            "Mean preferred dose while pressure, or lactate, is set and the rest left as it is.",
+            charts=("response.png",),
+        ),
+        Section("Actions used", "Share of each action, %.", charts=("actions.png",)),
+        Section("Calibration of the estimated behaviour policy", charts=("calibration.png",)),
+    ]
+    for name, chart in charts.items():
+        save(chart, out / f"{name}.png")
+    title = "Sepsis"
+    write_atomically(out / "report.md", to_markdown(title, sections).encode())
+    path = out / "report.html"
+    write_atomically(path, to_html(title, sections, out).encode())
+    return path
+
+
+def _verdict(results: pd.DataFrame) -> Section:
+    """Say which of the things that should hold do, by seed."""
+    rows = []
+    for seed, of_seed in results.groupby("seed"):
+        by_model = of_seed.set_index("model")
+        ours = by_model.loc["IQL, multi-task"]
+        value = ours["true value"]
+        rows.append(
+            {
+                "seed": seed,
+                "not below clinicians": value >= by_model.loc[CLINICIANS, "true value"],
+                "not below Double DQN": value >= by_model.loc["Double DQN", "true value"],
+                "clinical tests": f"{ours['clinical tests']:.0f} of 3",
+                "actions used": f"{ours['actions used']:.0f}",
+                "entropy": f"{ours['entropy']:.2f}",
+                "true value in the WDR interval": ours["low"] <= value <= ours["high"],
+            }
+        )
+    table = pd.DataFrame(rows).set_index("seed")
+    return Section("IQL, multi-task, seed by seed", table=table)
+
+
+def _overestimation(mean: pd.DataFrame, charts: dict[str, Figure]) -> Section:
+    rows = mean.dropna(subset=["predicted return"])
+    figure, (axes,) = _figure(5.2, 4.0, 1)
+    axes.scatter(rows["true value"], rows["predicted return"], color="#1f5a91")
+    for name, row in rows.iterrows():
+        axes.annotate(
+            str(name), (row["true value"], row["predicted return"]), fontsize=7, xytext=(4, 4),
+            textcoords="offset points",
+        )  # fmt: skip
+    ends = [rows["true value"].min() - 0.5, rows["true value"].max() + 0.5]
+    axes.plot(ends, ends, color="#9d9d9d", ls="--", lw=1)
+    axes.set(xlabel="realised return", ylabel="predicted return (best Q at admission)")
+    charts["overestimation"] = figure
+    text = "On the dashed line they agree."
+    return Section("Over-estimation", text, charts=("overestimation.png",))
+
+
+def _response_chart(table: pd.DataFrame, order: list[str]) -> Figure:
+    kinds = list(dict.fromkeys(table["what"]))
+    figure, grid = _figure(9.5, 3.4, len(kinds))
+    for axes, kind in zip(grid, kinds, strict=True):
+        rows = table[table["what"] == kind]
+        for model in [m for m in order if m in set(rows["model"])]:
+            line = rows[rows["model"] == model].groupby("at")["level"].mean()
+            bold = model == "IQL, multi-task"
+            axes.plot(line.index, line, label=model, lw=2.5 if bold else 1.2)
+        axes.set(xlabel=kind.split(" by ")[1], ylabel=f"mean level of {kind.split(' by ')[0]}")
+    grid[-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _actions_chart(table: pd.DataFrame, order: list[str]) -> Figure:
+    models = [m for m in order if m in set(table["model"])]
+    figure, grid = _figure(2.1 * len(models), 2.4, len(models))
+    doses = ACTIONS.factors["vasopressor"]
+    for axes, model in zip(grid, models, strict=True):
+        rows = table[table["model"] == model]
+        shares = rows.pivot_table(values="share", index="vasopressor", columns="fluid")
+        shares = shares.loc[doses, doses]
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=0.6, origin="lower")
+        for (i, j), share in np.ndenumerate(shares.to_numpy()):
+            axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=8)
+        axes.set_xticks(range(3), doses, fontsize=7)
+        axes.set_yticks(range(3), doses, fontsize=7)
+        axes.set_title(model, fontsize=8)
+        axes.set_xlabel("fluid", fontsize=7)
+    grid[0].set_ylabel("vasopressor", fontsize=7)
+    return figure
+
+
+def _calibration_chart(table: pd.DataFrame) -> Figure:
+    mean = table.groupby("bin").mean()
+    figure, (axes,) = _figure(4.0, 3.6, 1)
+    axes.plot(mean["predicted"], mean["observed"], marker="o", color="#1f5a91")
+    top = float(mean.to_numpy().max())
+    axes.plot([0, top], [0, top], color="#9d9d9d", ls="--", lw=1)
+    axes.set(xlabel="predicted probability", ylabel="observed share")
+    return figure
+
+
+def _text(mean: pd.DataFrame) -> pd.DataFrame:
+    return mean.map(lambda v: "" if np.isnan(v) else f"{v:.3g}")
+
+
+def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Any]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = list(figure.subplots(1, columns, squeeze=False)[0])
+    for axes in grid:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, grid
