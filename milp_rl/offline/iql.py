@@ -17,7 +17,7 @@ import csv
 import io
 import itertools
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,8 @@ from milp_rl.offline.sepsis_data import SepsisData
 
 Method = Literal["iql", "double_dqn", "dueling_cql"]
 _TASKS = (FEATURES.index("mean_blood_pressure"), FEATURES.index("lactate"))
+
+_FORMAT = "milp_rl.iql/1"
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +167,7 @@ def train_q(
     config: IQLConfig | None = None,
     *,
     seed: int = 0,
+    checkpoint: str | Path | None = None,
     log_file: str | Path | None = None,
     tensorboard: str | Path | None = None,
     device: str | None = None,
@@ -179,12 +182,20 @@ def train_q(
         Parameters; without, IQL with the published ones.
     seed
         Seed of weights and batches.
+    checkpoint
+        A file to write everything to after each epoch. If it exists, training goes on from it, to
+        the same weights as without the interruption.
     log_file
         A CSV file for the losses of every head by epoch, written whole after each.
     tensorboard
         A folder for the same losses as TensorBoard has them (``pip install tensorboard``).
     device
         ``"cuda"`` or ``"cpu"``; without, a GPU if there is one.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint is damaged, or of another configuration, seed or data.
     """
     c = IQLConfig() if config is None else config
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -199,9 +210,19 @@ def train_q(
     rng = np.random.default_rng([seed, 23])
     best, best_weights, waited = np.inf, copy.deepcopy(network.state_dict()), 0
     rows: list[dict[str, float]] = []
+    setup = {**asdict(c), "seed": seed, "mean": mean.tolist(), "rows": len(train.frame)}
+    if checkpoint is not None and Path(checkpoint).exists():
+        stored = _read(Path(checkpoint), setup)
+        network.load_state_dict(stored["network"])
+        target.load_state_dict(stored["target"])
+        optimizer.load_state_dict(stored["optimizer"])
+        rng.bit_generator.state = stored["rng"]
+        rows, best_weights = stored["history"], stored["best_weights"]
+        best, waited = stored["best"], stored["waited"]
     writer = None if tensorboard is None else _tensorboard(tensorboard)
     losses_of = _iql_losses if c.method == "iql" else _td_losses
-    for epoch in range(c.epochs):
+    while len(rows) < c.epochs and waited < c.patience:
+        epoch = len(rows)
         order = torch.from_numpy(rng.permutation(len(train.frame))).to(where)
         for batch in torch.split(order, c.batch_size):
             losses = losses_of(network, target, [x[batch] for x in learn], c)
@@ -225,13 +246,41 @@ def train_q(
         waited = 0 if rows[-1]["total"] < best else waited + 1
         if waited == 0:
             best, best_weights = rows[-1]["total"], copy.deepcopy(network.state_dict())
-        if waited >= c.patience:
-            break
+        if checkpoint is not None:
+            content = {
+                "format": _FORMAT,
+                "setup": setup,
+                "network": network.state_dict(),
+                "target": target.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "rng": rng.bit_generator.state,
+                "history": rows,
+                "best": best,
+                "best_weights": best_weights,
+                "waited": waited,
+            }
+            buffer = io.BytesIO()
+            torch.save(content, buffer)
+            write_atomically(Path(checkpoint), buffer.getvalue())
     log.info("%s: %d epochs, validation loss %.4f", c.method, len(rows), best)
     if writer is not None:
         writer.close()
     network.load_state_dict(best_weights)
     return QPolicy(network, mean, scale, dueling=c.method == "dueling_cql")
+
+
+def _read(path: Path, setup: dict[str, Any]) -> dict[str, Any]:
+    """Read a checkpoint, as data only: no code in it is run."""
+    try:
+        content = torch.load(path, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise ValueError(f"{path} is not a checkpoint, or damaged: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ValueError(f"{path} is not a checkpoint of this version ({_FORMAT})")
+    different = sorted(k for k in setup if content["setup"].get(k) != setup[k])
+    if different:
+        raise ValueError(f"{path} belongs to another run: {', '.join(different)} differ")
+    return content
 
 
 def _tensorboard(folder: str | Path) -> Any:

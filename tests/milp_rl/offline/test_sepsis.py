@@ -9,6 +9,7 @@ from gymnasium.utils.env_checker import check_env
 
 import milp_rl as mr
 from milp_rl.envs.sepsis import ACTIONS, FEATURES, OUTCOME, Sepsis, SepsisCohort, true_value
+from milp_rl.formulations.files import write_atomically
 from milp_rl.offline.doses import allowed_doses, best_doses, dose_space, ward_doses
 from milp_rl.offline.iql import HeadsNetwork, IQLConfig, _iql_losses, train_q
 from milp_rl.offline.sepsis_data import SepsisData, generate_sepsis
@@ -153,6 +154,35 @@ def test_training_is_reproducible_and_logged(data, tmp_path, method):
     losses = pd.read_csv(log_file)
     assert list(losses["epoch"]) == [0, 1]
     assert {"q", "total"} <= set(losses)
+
+
+def test_a_training_that_is_stopped_goes_on_to_the_same_weights(data, tmp_path):
+    train, validation, test = data.split()
+    config, path = IQLConfig(epochs=4, hidden=(16, 8)), tmp_path / "iql.pt"
+    whole = train_q(train, validation, config).q_values(test.features)
+
+    class StoppedError(Exception):
+        pass
+
+    written = []
+
+    def stop(path, content):
+        write_atomically(path, content)
+        written.append(path)
+        if len(written) == 2:
+            raise StoppedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("milp_rl.offline.iql.write_atomically", stop)
+        with pytest.raises(StoppedError):
+            train_q(train, validation, config, checkpoint=path)
+    resumed = train_q(train, validation, config, checkpoint=path)
+    np.testing.assert_array_equal(resumed.q_values(test.features), whole)
+    with pytest.raises(ValueError, match="belongs to another run: seed differ"):
+        train_q(train, validation, config, seed=1, checkpoint=path)
+    path.write_bytes(b"no")
+    with pytest.raises(ValueError, match="not a checkpoint, or damaged"):
+        train_q(train, validation, config, checkpoint=path)
 
 
 @pytest.mark.slow
