@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 _BLUE, _GREY, _RED, _GREEN = "#1f5a91", "#9d9d9d", "#c2565b", "#3f9b6f"
 
 
-def values_chart(table: pd.DataFrame) -> Figure:
+def values_chart(
+    table: pd.DataFrame, label: str = "value of a decision (doubly robust, 95% interval)"
+) -> Figure:
     """Draw each policy's estimate with its interval, and the true value where it is known.
 
     Columns ``policy``, ``value``, ``low``, ``high`` and, if known, ``true value``.
@@ -21,8 +23,8 @@ def values_chart(table: pd.DataFrame) -> Figure:
     if "true value" in table:
         y = np.arange(len(table))
         axes.plot(table["true value"], y, "|", color=_RED, ms=14, mew=2, label="true value")
-    axes.set_xlabel("value of a decision (doubly robust, 95% interval)")
-    axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8)
+    axes.set_xlabel(label)
     return figure
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -172,7 +173,8 @@ def write_sepsis_report(folder: str | Path) -> Path:
     }
     charts = {
         "values": values_chart(
-            mean.reset_index().rename(columns={"model": "policy", "WDR": "value"})
+            mean.reset_index().rename(columns={"model": "policy", "WDR": "value"}),
+            "discounted return (weighted doubly robust, 95% interval)",
         ),
         "response": _response_chart(read["response"], order),
         "actions": _actions_chart(read["actions"], order),
@@ -232,13 +234,11 @@ def _verdict(results: pd.DataFrame) -> Section:
 
 def _overestimation(mean: pd.DataFrame, charts: dict[str, Figure]) -> Section:
     rows = mean.dropna(subset=["predicted return"])
-    figure, (axes,) = _figure(5.2, 4.0, 1)
-    axes.scatter(rows["true value"], rows["predicted return"], color="#1f5a91")
-    for name, row in rows.iterrows():
-        axes.annotate(
-            str(name), (row["true value"], row["predicted return"]), fontsize=7, xytext=(4, 4),
-            textcoords="offset points",
-        )  # fmt: skip
+    figure, (axes,) = _figure(6.4, 3.6, 1)
+    colors = colormaps["tab10"].colors  # type: ignore[attr-defined]
+    for (name, row), color in zip(rows.iterrows(), colors, strict=False):
+        axes.scatter(row["true value"], row["predicted return"], color=color, label=str(name))
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     ends = [rows["true value"].min() - 0.5, rows["true value"].max() + 0.5]
     axes.plot(ends, ends, color="#9d9d9d", ls="--", lw=1)
     axes.set(xlabel="realised return", ylabel="predicted return (best Q at admission)")
