@@ -65,16 +65,7 @@ def run(
     from milp_rl.experiments import ExperimentConfig, run_experiment
 
     folder = Path("runs") / config.stem if output is None else output
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("elapsed,"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-        TextColumn("left"),
-        console=console,
-    )
+    bar = _bar()
     try:
         settings = ExperimentConfig.from_toml(config)
         n_cells = len(settings.cells())
@@ -130,7 +121,17 @@ def graphq(
     try:
         env = make_interventions(preset, seed=seed)
         base = GraphDQNConfig(episodes=episodes, expected_rewards=False)
-        study = tune(env, output, n_trials=trials, jobs=jobs, base=base, seed=seed)
+        with _bar() as bar:
+            task = bar.add_task(f"{trials} trials", total=trials)
+            study = tune(
+                env,
+                output,
+                n_trials=trials,
+                jobs=jobs,
+                base=base,
+                seed=seed,
+                progress=lambda done, total: bar.update(task, completed=done),
+            )
     except (ValueError, OSError) as error:
         _fail(error)
     typer.echo((output / BEST).read_text().rstrip())
@@ -214,6 +215,19 @@ def sepsis_report(
     except (ValueError, OSError) as error:
         _fail(error)
     typer.echo(str(path))
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("elapsed,"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        TextColumn("left"),
+        console=console,
+    )
 
 
 def _fail(error: Exception) -> None:

@@ -278,7 +278,12 @@ def predict_all(fitted: Any, contexts: FloatArray, action_features: FloatArray) 
 
 
 def propensity_model(
-    contexts: ArrayLike, actions: ArrayLike, patients: ArrayLike, *, folds: int = 5
+    contexts: ArrayLike,
+    actions: ArrayLike,
+    patients: ArrayLike,
+    *,
+    folds: int = 5,
+    inverse_penalty: float = 0.03,
 ) -> FloatArray:
     """Estimate the probabilities of all actions by cross-fitted logistic regression.
 
@@ -288,6 +293,9 @@ def propensity_model(
         As in :class:`LoggedDecisions`.
     folds
         Groups of patients, at least 2.
+    inverse_penalty
+        scikit-learn's ``C``: the smaller, the closer to the actions' shares. Too large a value
+        makes some estimates too small, and their ratios too large.
 
     Returns
     -------
@@ -298,7 +306,8 @@ def propensity_model(
     x, a = np.asarray(contexts, dtype=np.float64), np.asarray(actions)
     probabilities = np.full((len(a), int(a.max()) + 1), 0.5 / len(a))
     for train, rest in GroupKFold(folds).split(x, groups=np.asarray(patients)):
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+        logistic = LogisticRegression(C=inverse_penalty, max_iter=500)
+        model = make_pipeline(StandardScaler(), logistic)
         model.fit(x[train], a[train])
         probabilities[np.ix_(rest, model.classes_)] = model.predict_proba(x[rest])
     return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from milp_rl.experiments.config import Cell, ExperimentConfig
 from milp_rl.experiments.methods import ALGORITHMS, BASELINES, DRAWN, environment
 from milp_rl.formulations.files import write_atomically
 from milp_rl.qnetwork import QNetwork
+from milp_rl.watching import watched
 
 Backend = Literal["loky", "dask", "ray"]
 Progress = Callable[[float, float], None]
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 CELLS, TRAINING, CHECKPOINT = "cells", "training", "checkpoint.pt"
 RESULTS = "results.csv"
 _START_SEED = 10_000
-_WATCH_SECONDS = 1.0
 _LEARNING_COST = 50.0  # roughly, of training and evaluating a learner against a baseline
 
 
@@ -298,21 +297,8 @@ def _watched(folder: Path, cells: Sequence[Cell], progress: Progress | None) -> 
     def report() -> None:
         progress(sum(_cost(cell) * _share(folder, cell) for cell in cells), total)
 
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(_WATCH_SECONDS):
-            report()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    report()
-    thread.start()
-    try:
+    with watched(report):
         yield
-    finally:
-        stop.set()
-        thread.join()
-        report()
 
 
 def _cost(cell: Cell) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from milp_rl.dqn import Callback, DQNAgent, Validation
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.formulations.files import write_atomically
 from milp_rl.graphq.agent import GraphDQN, GraphDQNConfig
+from milp_rl.watching import watched
 
 STUDY, BEST = "study.db", "best.toml"
 _NAME = "graphq"
-_COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+_COUNTED = (*_DONE, TrialState.RUNNING)
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ def tune(
     validate_every: int = 10,
     validation_episodes: int = 20,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> optuna.Study:
     """Search for the parameters of highest validation reward.
 
@@ -97,6 +100,8 @@ def tune(
         median of the trials before.
     seed
         Seed of the search and of every training.
+    progress
+        Called every second or so with the number of trials done and wanted.
 
     Raises
     ------
@@ -126,7 +131,13 @@ def tune(
         )
     workers = min(joblib.cpu_count() if jobs == -1 else jobs, n_trials)
     options = (env, out, n_trials, settings, validate_every, validation_episodes, seed)
-    joblib.Parallel(n_jobs=workers)(joblib.delayed(_work)(*options) for _ in range(workers))
+
+    def report() -> None:
+        if progress is not None:
+            progress(len(study.get_trials(deepcopy=False, states=_DONE)), n_trials)
+
+    with watched(report):
+        joblib.Parallel(n_jobs=workers)(joblib.delayed(_work)(*options) for _ in range(workers))
     _report(study, settings, out)
     return study
 
