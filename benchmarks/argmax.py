@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="problems whose name contains this")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for table and plot")
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     problems = [p for p in all_problems() if arguments.only in p.name]
     file = arguments.out / "argmax.csv"
     kept = pd.read_csv(file) if file.exists() else pd.DataFrame({"problem": []})
