@@ -25,6 +25,7 @@ from scipy.special import expit, softmax
 
 from milp_rl.factored_actions import FactoredActionSpace
 from milp_rl.formulations.network import FloatArray
+from milp_rl.sampling import draw_each
 
 ACTIONS = FactoredActionSpace(
     {"vasopressor": ("none", "low", "high"), "fluid": ("none", "low", "high")}
@@ -240,9 +241,7 @@ def true_value(
     returns, factor = np.zeros(n), 1.0
     while not cohort.done.all():
         probabilities = cohort.usual_care() if act is None else act(cohort.features())
-        cumulative = probabilities.cumsum(axis=1)
-        drawn = (cumulative < rng.random((n, 1)) * cumulative[:, -1:]).sum(axis=1)
-        returns += factor * cohort.step(drawn)
+        returns += factor * cohort.step(draw_each(probabilities, rng))
         factor *= discount
     error = returns.std(ddof=1) / np.sqrt(n)
     return float(returns.mean()), float(error), float(cohort.alive.mean())

@@ -28,6 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from milp_rl.formulations.network import FloatArray
+from milp_rl.sampling import draw_each
 
 _STREAM = 7_303
 
@@ -347,7 +348,6 @@ def fitted_q(
     rng = np.random.default_rng(seed)
     x = np.concatenate([logged.contexts, features[logged.actions]], axis=1)
     follows = np.append(logged.patients[1:] == logged.patients[:-1], False)
-    cumulative = logged.target.cumsum(axis=1)
     q = np.empty(logged.target.shape)
     for train, rest in GroupKFold(folds).split(x, groups=logged.patients):
         going_on = train[follows[train]]
@@ -355,8 +355,7 @@ def fitted_q(
         for _ in range(iterations):
             wanted = logged.rewards.copy()
             if fitted is not None:
-                draws = rng.random((len(going_on), 1)) * cumulative[going_on + 1, -1:]
-                drawn = (cumulative[going_on + 1] < draws).sum(axis=1)
+                drawn = draw_each(logged.target[going_on + 1], rng)
                 following = [logged.contexts[going_on + 1], features[drawn]]
                 wanted[going_on] += discount * fitted.predict(np.concatenate(following, axis=1))
             fitted = clone(regressor).fit(x[train], wanted[train])

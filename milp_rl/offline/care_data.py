@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,8 @@ from milp_rl.envs.care_management import (
 )
 from milp_rl.factored_actions import FactoredActionSpace, IntArray
 from milp_rl.formulations.network import FloatArray
-from milp_rl.offline.tables import read_table, refuse, refuse_missing_columns, write_table
+from milp_rl.offline.tables import LoggedTable, refuse, refuse_missing_columns
+from milp_rl.sampling import draw_each
 
 GROUP = "race_ethnicity"
 GROUPS = {"White": 0.45, "Black": 0.25, "Hispanic": 0.22, "Asian or other": 0.08}
@@ -46,7 +46,7 @@ _MAY_MISS = ("contact_success",)
 
 
 @dataclass(frozen=True, eq=False)
-class CareData:
+class CareData(LoggedTable):
     """A checked table of patients' weeks, and arrays made from it.
 
     Parameters
@@ -60,25 +60,9 @@ class CareData:
         If a column is missing or a value is wrong: says which column and which row.
     """
 
-    frame: pd.DataFrame
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "frame", _checked(self.frame))
-
-    @classmethod
-    def read(cls, path: str | Path) -> CareData:
-        """Read a parquet or CSV file, by its ending.
-
-        Raises
-        ------
-        ValueError
-            If the file cannot be read or is not such a table.
-        """
-        return cls(read_table(path))
-
-    def write(self, path: str | Path) -> None:
-        """Write a parquet or CSV file, by its ending, whole or not at all."""
-        write_table(self.frame, path)
+    @staticmethod
+    def _checked(frame: pd.DataFrame) -> pd.DataFrame:
+        return _checked(frame)
 
     @cached_property
     def space(self) -> FactoredActionSpace:
@@ -164,8 +148,7 @@ def generate_care_management(
     table, weeks = env.actions.table(), []
     for week in range(n_weeks):
         probabilities = env.behaviour(state)
-        cumulative = probabilities.cumsum(axis=1)
-        drawn = (cumulative < rng.random((n_patients, 1)) * cumulative[:, -1:]).sum(axis=1)
+        drawn = draw_each(probabilities, rng)
         levels = tuple(env.actions.levels[drawn].T)
         following, outcomes = env.outcomes(state, levels, rng.random((n_patients, env.luck_dim)))
         rows = pd.DataFrame({"patient": everyone, "week": week})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,7 +12,8 @@ from milp_rl.envs.sepsis import ACTIONS, FEATURES, SepsisCohort
 from milp_rl.factored_actions import IntArray
 from milp_rl.formulations.actions.base import BoolArray
 from milp_rl.formulations.network import FloatArray
-from milp_rl.offline.tables import read_table, refuse, refuse_missing_columns, write_table
+from milp_rl.offline.tables import LoggedTable, refuse, refuse_missing_columns
+from milp_rl.sampling import draw_each
 
 Split = Literal["temporal", "random"]
 COLUMNS = {
@@ -30,7 +30,7 @@ SHARES = (0.7, 0.15, 0.15)
 
 
 @dataclass(frozen=True, eq=False)
-class SepsisData:
+class SepsisData(LoggedTable):
     """A checked table of patients' steps of four hours.
 
     Parameters
@@ -44,19 +44,9 @@ class SepsisData:
         If a column is missing or a value is wrong: says which column and which row.
     """
 
-    frame: pd.DataFrame
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "frame", _checked(self.frame))
-
-    @classmethod
-    def read(cls, path: str | Path) -> SepsisData:
-        """Read a parquet or CSV file; raises ``ValueError`` if it is not such a table."""
-        return cls(read_table(path))
-
-    def write(self, path: str | Path) -> None:
-        """Write a parquet or CSV file, by its ending, whole or not at all."""
-        write_table(self.frame, path)
+    @staticmethod
+    def _checked(frame: pd.DataFrame) -> pd.DataFrame:
+        return _checked(frame)
 
     @property
     def features(self) -> FloatArray:
@@ -125,8 +115,7 @@ def generate_sepsis(n_stays: int = 3000, seed: int = 0) -> SepsisData:
     parts = []
     while not cohort.done.all():
         features, probabilities = cohort.features(), cohort.usual_care()
-        cumulative = probabilities.cumsum(axis=1)
-        drawn = (cumulative < rng.random((n_stays, 1)) * cumulative[:, -1:]).sum(axis=1)
+        drawn = draw_each(probabilities, rng)
         here = ~cohort.done
         step = cohort.step_number
         rewards = cohort.step(drawn)

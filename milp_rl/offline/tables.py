@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+from abc import abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -11,8 +14,48 @@ import pandas as pd
 from milp_rl.formulations.files import write_atomically
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a parquet or CSV file, by its ending; raises ``ValueError`` if it cannot be read."""
+@dataclass(frozen=True, eq=False)
+class LoggedTable:
+    """A checked table, and its files.
+
+    Parameters
+    ----------
+    frame
+        The table; what is stored is what :meth:`_checked` returns.
+    """
+
+    frame: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frame", self._checked(self.frame))
+
+    @staticmethod
+    @abstractmethod
+    def _checked(frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the known columns in order, or raise ``ValueError``."""
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a parquet or CSV file, by its ending.
+
+        Raises
+        ------
+        ValueError
+            If the file cannot be read or is not such a table.
+        """
+        return cls(_read(path))
+
+    def write(self, path: str | Path) -> None:
+        """Write a parquet or CSV file, by its ending, whole or not at all."""
+        buffer = io.BytesIO()
+        if Path(path).suffix == ".csv":
+            self.frame.to_csv(buffer, index=False)
+        else:
+            self.frame.to_parquet(buffer, index=False)
+        write_atomically(path, buffer.getvalue())
+
+
+def _read(path: str | Path) -> pd.DataFrame:
     file = Path(path)
     try:
         return pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
@@ -20,16 +63,6 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise
     except Exception as error:  # pandas and pyarrow raise many kinds
         raise ValueError(f"{file} cannot be read: {error}") from error
-
-
-def write_table(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a parquet or CSV file, by its ending, whole or not at all."""
-    buffer = io.BytesIO()
-    if Path(path).suffix == ".csv":
-        frame.to_csv(buffer, index=False)
-    else:
-        frame.to_parquet(buffer, index=False)
-    write_atomically(path, buffer.getvalue())
 
 
 def refuse(frame: pd.DataFrame, column: str, wrong: pd.Series[bool], what: str) -> None:
