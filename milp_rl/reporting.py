@@ -1,14 +1,19 @@
-"""Reports of sections with texts, tables and charts, as Markdown and HTML."""
+"""Figures, and reports of sections with texts, tables and charts, as Markdown and HTML."""
 
 from __future__ import annotations
 
 import base64
 import html
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from milp_rl.formulations.files import write_atomically
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}"
@@ -26,6 +31,20 @@ class Section:
     text: str = ""
     table: pd.DataFrame | None = None
     charts: tuple[str, ...] = ()
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, in inches, that needs no display."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG file, whole or not at all."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=150)
+    write_atomically(path, png.getvalue())
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:

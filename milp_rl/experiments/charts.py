@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from milp_rl.experiments.methods import DOMAIN_LABELS, LABELS
-from milp_rl.formulations.files import write_atomically
+from milp_rl.reporting import new_figure
 
 Setting = tuple[str, int, int]  # domain, J, B
 
@@ -54,7 +51,7 @@ def reward_chart(rewards: pd.DataFrame, setting: Setting) -> Figure:
     setting
         Domain and size, for the title.
     """
-    figure = _figure(1.8 + 0.95 * len(rewards), 3.6)
+    figure = new_figure(1.8 + 0.95 * len(rewards), 3.6)
     axes = figure.add_subplot()
     _bars(axes, rewards, rotate=len(rewards) > 6)
     axes.set_ylabel(f"{_UNIT}\n(mean ± standard error)")
@@ -75,7 +72,7 @@ def overview_chart(rewards: dict[Setting, pd.DataFrame]) -> Figure:
     if len(domains) == 1:
         rows = [[setting for row in rows for setting in row]]
     columns = len(rows[0])
-    figure = _figure(1.2 + 2.7 * columns, 0.8 + 2.3 * len(rows))
+    figure = new_figure(1.2 + 2.7 * columns, 0.8 + 2.3 * len(rows))
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for i, row in enumerate(rows):
         for j, setting in enumerate(row):
@@ -110,7 +107,7 @@ def curve_chart(curves: pd.DataFrame, rewards: pd.DataFrame, setting: Setting) -
     setting
         Domain and size, for the title.
     """
-    figure = _figure(6.4, 3.8)
+    figure = new_figure(6.4, 3.8)
     axes = figure.add_subplot()
     learners = list(dict.fromkeys(curves["method"]))
     methods = list(rewards["method"])
@@ -150,7 +147,7 @@ def time_chart(times: pd.DataFrame, domain: str) -> Figure:
     domain
         The domain, for the title.
     """
-    figure = _figure(6.4, 3.8)
+    figure = new_figure(6.4, 3.8)
     axes = figure.add_subplot()
     methods = [str(method) for method in times.columns]
     for method in methods:
@@ -165,13 +162,6 @@ def time_chart(times: pd.DataFrame, domain: str) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG file, whole or not at all."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=150)
-    write_atomically(path, png.getvalue())
 
 
 def _legend_entry(method: str, methods: list[str]) -> Patch:
@@ -206,9 +196,3 @@ def _bars(axes: Any, rewards: pd.DataFrame, *, names: bool = True, rotate: bool 
 def _color(method: str, methods: list[str]) -> str:
     own = [name for name in methods if name not in COLORS]
     return COLORS[method] if method in COLORS else _OTHERS[own.index(method) % len(_OTHERS)]
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure

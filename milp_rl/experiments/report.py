@@ -15,14 +15,13 @@ from milp_rl.experiments.charts import (
     label,
     overview_chart,
     reward_chart,
-    save,
     time_chart,
     title,
 )
 from milp_rl.experiments.methods import BASELINES, LEARNERS
 from milp_rl.experiments.runner import RESULTS
 from milp_rl.formulations.files import write_atomically
-from milp_rl.reporting import Section, to_html, to_markdown
+from milp_rl.reporting import Section, save_figure, to_html, to_markdown
 
 REFERENCE = "sequoia"
 KEYS = ["domain", "J", "B", "seed", "method"]
@@ -86,7 +85,7 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     rewards = _rewards(results)
     gains = gain_table(rewards)
-    save(overview_chart(rewards), out / "overview.png")
+    save_figure(overview_chart(rewards), out / "overview.png")
     sections = [
         Section(
             "Rewards",
@@ -106,16 +105,16 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
         times = rows.pivot_table("ms_per_decision", "J", "method")
         if len(times) > 1:
             name = f"times-{domain}.png"
-            save(time_chart(times[_ordered(times.columns)], str(domain)), out / name)
+            save_figure(time_chart(times[_ordered(times.columns)], str(domain)), out / name)
             sections.append(Section("", charts=(name,)))
     for setting, table in rewards.items():
         name = "{}-J{}-B{}".format(*setting)
         charts = [f"rewards-{name}.png"]
-        save(reward_chart(table, setting), out / charts[0])
+        save_figure(reward_chart(table, setting), out / charts[0])
         curve = curves[_is(curves, setting)]
         if len(curve):
             charts.append(f"curves-{name}.png")
-            save(curve_chart(curve, table, setting), out / charts[1])
+            save_figure(curve_chart(curve, table, setting), out / charts[1])
         heading = title(setting)
         sections.append(Section(heading[0].upper() + heading[1:], charts=tuple(charts)))
     write_atomically(out / "report.md", to_markdown("Experiments", sections).encode())

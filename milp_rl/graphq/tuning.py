@@ -23,6 +23,7 @@ from milp_rl.dqn import Callback, DQNAgent, Validation
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.formulations.files import write_atomically
 from milp_rl.graphq.agent import GraphDQN, GraphDQNConfig
+from milp_rl.reporting import save_figure
 from milp_rl.watching import watched
 
 STUDY, BEST = "study.db", "best.toml"
@@ -205,7 +206,5 @@ def _report(study: optuna.Study, base: GraphDQNConfig, folder: Path) -> None:
 
 def _save(axes: Any, path: Path) -> None:
     axes.figure.tight_layout()
-    part = path.with_name(f".{path.name}")
-    axes.figure.savefig(part, format="png", dpi=120)
-    part.replace(path)
+    save_figure(axes.figure, path)
     plt.close(axes.figure)

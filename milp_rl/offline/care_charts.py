@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from milp_rl.reporting import new_figure
 
 _BLUE, _GREY, _RED, _GREEN = "#1f5a91", "#9d9d9d", "#c2565b", "#3f9b6f"
 
@@ -18,7 +19,7 @@ def values_chart(
 
     Columns ``policy``, ``value``, ``low``, ``high`` and, if known, ``true value``.
     """
-    figure, axes = _figure(6.4, 1.2 + 0.42 * len(table))
+    figure, (axes,) = plain_axes(6.4, 1.2 + 0.42 * len(table))
     _intervals(axes, table, table["policy"])
     if "true value" in table:
         y = np.arange(len(table))
@@ -31,8 +32,7 @@ def values_chart(
 def sensitivity_chart(table: pd.DataFrame) -> Figure:
     """Draw the estimates of :func:`milp_rl.offline.audit.sensitivity`."""
     kinds = list(dict.fromkeys(table["what"]))
-    figure = Figure(figsize=(3.2 * len(kinds), 3.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.2 * len(kinds), 3.0)
     for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True), kinds, strict=True):
         rows = table[table["what"] == kind]
         x = np.arange(len(rows))
@@ -48,7 +48,7 @@ def sensitivity_chart(table: pd.DataFrame) -> Figure:
 
 def subgroup_chart(table: pd.DataFrame) -> Figure:
     """Draw the values of :func:`milp_rl.offline.audit.subgroup_values`."""
-    figure, axes = _figure(6.4, 1.2 + 0.42 * len(table))
+    figure, (axes,) = plain_axes(6.4, 1.2 + 0.42 * len(table))
     _intervals(axes, table, table["group"])
     axes.plot(table["observed"], np.arange(len(table)), "o", color=_GREY, label="observed")
     axes.set_xlabel("value of a decision (doubly robust, 95% interval)")
@@ -58,7 +58,7 @@ def subgroup_chart(table: pd.DataFrame) -> Figure:
 
 def parity_chart(tables: dict[str, pd.DataFrame], level: str) -> Figure:
     """Draw the shares of :func:`milp_rl.offline.audit.parity_audit` for several policies."""
-    figure, axes = _figure(6.8, 3.2)
+    figure, (axes,) = plain_axes(6.8, 3.2)
     colors = [_GREY, _BLUE, _GREEN, _RED]
     width = 0.8 / len(tables)
     for i, (name, table) in enumerate(tables.items()):
@@ -72,7 +72,7 @@ def parity_chart(tables: dict[str, pd.DataFrame], level: str) -> Figure:
 
 def fairness_chart(table: pd.DataFrame) -> Figure:
     """Draw the trade-off of :func:`milp_rl.offline.audit.fairness_curve`."""
-    figure, axes = _figure(5.4, 3.4)
+    figure, (axes,) = plain_axes(5.4, 3.4)
     errors = np.stack([table["value"] - table["low"], table["high"] - table["value"]])
     x = 100 * table["parity gap"]
     axes.errorbar(x, table["value"], errors, marker="o", color=_BLUE, capsize=3)
@@ -90,7 +90,7 @@ def fairness_chart(table: pd.DataFrame) -> Figure:
 
 def mediation_chart(table: pd.DataFrame, what: str) -> Figure:
     """Draw the effects of :func:`milp_rl.offline.audit.mediation`."""
-    figure, axes = _figure(6.0, 2.2)
+    figure, (axes,) = plain_axes(6.0, 2.2)
     _intervals(axes, table, table["effect"])
     axes.axvline(0.0, color=_GREY, linewidth=1)
     axes.set_xlabel(f"difference in {what}")
@@ -99,7 +99,7 @@ def mediation_chart(table: pd.DataFrame, what: str) -> Figure:
 
 def window_chart(table: pd.DataFrame) -> Figure:
     """Draw the values of :func:`milp_rl.offline.audit.window_grid`."""
-    figure, axes = _figure(5.0, 3.0)
+    figure, (axes,) = plain_axes(5.0, 3.0)
     errors = np.stack([table["value"] - table["low"], table["high"] - table["value"]])
     axes.errorbar(table["window"], table["value"], errors, marker="o", color=_BLUE, capsize=3)
     axes.set(xlabel="weeks seen", ylabel="doubly robust value", xticks=table["window"])
@@ -109,7 +109,7 @@ def window_chart(table: pd.DataFrame) -> Figure:
 def reward_chart(table: pd.DataFrame) -> Figure:
     """Draw the values of :func:`milp_rl.offline.audit.reward_grid`."""
     grid = table.pivot_table(values="value", index="engagement", columns="intermediate")
-    figure, axes = _figure(5.0, 3.6)
+    figure, (axes,) = plain_axes(5.0, 3.6)
     image = axes.imshow(grid, cmap="Blues", origin="lower")
     middle = (grid.to_numpy().min() + grid.to_numpy().max()) / 2
     for (i, j), value in np.ndenumerate(grid.to_numpy()):
@@ -124,7 +124,7 @@ def reward_chart(table: pd.DataFrame) -> Figure:
 
 def population_chart(table: pd.DataFrame) -> Figure:
     """Draw the value of allocations, as a share of the exact one."""
-    figure, axes = _figure(6.4, 3.0)
+    figure, (axes,) = plain_axes(6.4, 3.0)
     ways = list(dict.fromkeys(table["way"]))
     sizes = list(dict.fromkeys(table["patients"]))
     width = 0.8 / len(ways)
@@ -148,9 +148,10 @@ def _intervals(axes: Axes, table: pd.DataFrame, names: pd.Series[str]) -> None:
     axes.set_ylim(len(table) - 0.5, -0.5)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+def plain_axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure, in inches, and its axes side by side."""
+    figure = new_figure(width, height)
+    grid = list(figure.subplots(1, columns, squeeze=False)[0])
+    for axes in grid:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, grid

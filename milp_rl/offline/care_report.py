@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from milp_rl.envs.care_management import FACTORS, CareManagement, care_actions
 from milp_rl.evaluation.ope import Estimator, compare, estimate, outcome_model, propensity_model
-from milp_rl.experiments.charts import save
 from milp_rl.formulations.files import write_atomically
 from milp_rl.formulations.network import FloatArray
 from milp_rl.offline import care_charts as charts
@@ -31,7 +30,7 @@ from milp_rl.offline.audit import (
 )
 from milp_rl.offline.care_data import CareData, generate_care_management
 from milp_rl.offline.policies import PolicyConfig, WindowPolicy, train_policy
-from milp_rl.reporting import Section, to_html, to_markdown
+from milp_rl.reporting import Section, save_figure, to_html, to_markdown
 
 HOURS = {"Phone": 0.5, "Text/SMS": 0.2, "Video": 0.7, "Home Visit": 2.0}
 PENALTY = 100.0
@@ -233,7 +232,7 @@ class _Page:
         name = heading.lower().replace(",", "").replace(" ", "-")
         write_atomically(self._folder / f"{name}.csv", table.to_csv(index=False).encode())
         if chart is not None:
-            save(chart, self._folder / f"{name}.png")
+            save_figure(chart, self._folder / f"{name}.png")
         written = table.map(_written).set_index(table.columns[0])
         drawn = () if chart is None else (f"{name}.png",)
         self._sections.append(Section(heading, text, written, drawn))

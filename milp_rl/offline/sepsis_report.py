@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from milp_rl.envs.sepsis import ACTIONS, true_value
-from milp_rl.experiments.charts import save
 from milp_rl.formulations.files import write_atomically
-from milp_rl.offline.care_charts import values_chart
+from milp_rl.offline.care_charts import plain_axes, values_chart
 from milp_rl.offline.sepsis_data import SepsisData, generate_sepsis
 from milp_rl.offline.sepsis_models import (
     MODELS,
@@ -29,7 +27,7 @@ from milp_rl.offline.sepsis_models import (
     response,
     train_model,
 )
-from milp_rl.reporting import Section, to_html, to_markdown
+from milp_rl.reporting import Section, save_figure, to_html, to_markdown
 
 CLINICIANS, RANDOM_SPLIT = "clinicians", "IQL, random split"
 _TABLES = ("models", "response", "actions", "calibration")
@@ -202,7 +200,7 @@ def write_sepsis_report(folder: str | Path) -> Path:
         Section("Calibration of the estimated behaviour policy", charts=("calibration.png",)),
     ]
     for name, chart in charts.items():
-        save(chart, out / f"{name}.png")
+        save_figure(chart, out / f"{name}.png")
     title = "Sepsis"
     write_atomically(out / "report.md", to_markdown(title, sections).encode())
     path = out / "report.html"
@@ -234,7 +232,7 @@ def _verdict(results: pd.DataFrame) -> Section:
 
 def _overestimation(mean: pd.DataFrame, charts: dict[str, Figure]) -> Section:
     rows = mean.dropna(subset=["predicted return"])
-    figure, (axes,) = _figure(6.4, 3.6, 1)
+    figure, (axes,) = plain_axes(6.4, 3.6)
     colors = colormaps["tab10"].colors  # type: ignore[attr-defined]
     for (name, row), color in zip(rows.iterrows(), colors, strict=False):
         axes.scatter(row["true value"], row["predicted return"], color=color, label=str(name))
@@ -249,7 +247,7 @@ def _overestimation(mean: pd.DataFrame, charts: dict[str, Figure]) -> Section:
 
 def _response_chart(table: pd.DataFrame, order: list[str]) -> Figure:
     kinds = list(dict.fromkeys(table["what"]))
-    figure, grid = _figure(9.5, 3.4, len(kinds))
+    figure, grid = plain_axes(9.5, 3.4, len(kinds))
     for axes, kind in zip(grid, kinds, strict=True):
         rows = table[table["what"] == kind]
         for model in [m for m in order if m in set(rows["model"])]:
@@ -263,7 +261,7 @@ def _response_chart(table: pd.DataFrame, order: list[str]) -> Figure:
 
 def _actions_chart(table: pd.DataFrame, order: list[str]) -> Figure:
     models = [m for m in order if m in set(table["model"])]
-    figure, grid = _figure(2.1 * len(models), 2.4, len(models))
+    figure, grid = plain_axes(2.1 * len(models), 2.4, len(models))
     doses = ACTIONS.factors["vasopressor"]
     for axes, model in zip(grid, models, strict=True):
         rows = table[table["model"] == model]
@@ -282,7 +280,7 @@ def _actions_chart(table: pd.DataFrame, order: list[str]) -> Figure:
 
 def _calibration_chart(table: pd.DataFrame) -> Figure:
     mean = table.groupby("bin").mean()
-    figure, (axes,) = _figure(4.0, 3.6, 1)
+    figure, (axes,) = plain_axes(4.0, 3.6)
     axes.plot(mean["predicted"], mean["observed"], marker="o", color="#1f5a91")
     top = float(mean.to_numpy().max())
     axes.plot([0, top], [0, top], color="#9d9d9d", ls="--", lw=1)
@@ -292,12 +290,3 @@ def _calibration_chart(table: pd.DataFrame) -> Figure:
 
 def _text(mean: pd.DataFrame) -> pd.DataFrame:
     return mean.map(lambda v: "" if np.isnan(v) else f"{v:.3g}")
-
-
-def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Any]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = list(figure.subplots(1, columns, squeeze=False)[0])
-    for axes in grid:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure, grid
