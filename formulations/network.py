@@ -262,6 +262,17 @@ def check_vector(values: ArrayLike, name: str) -> FloatArray:
     return vector
 
 
+def check_states(states: ArrayLike, width: int) -> FloatArray:
+    """Return ``states`` as a finite float64 array of shape (n, width), or raise ``ValueError``."""
+    s = np.asarray(states, dtype=np.float64)
+    if s.ndim != 2 or s.shape[1] != width:
+        raise ValueError(f"states must have shape (n, {width}), got {s.shape}")
+    if not np.isfinite(s).all():
+        row, i = np.argwhere(~np.isfinite(s))[0]
+        raise ValueError(f"state[{i}] is {s[row, i]}, but states must be finite")
+    return s
+
+
 def _normalize(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """Merge linear layers into their successors and end with a linear layer."""
     merged: list[Layer] = []

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.conversion import to_network
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.formulations.actions.sequential import SequentialBuilder, valued_by
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.network import FloatArray, Network, check_states
 
 
 class GreedyArgmax:
@@ -62,13 +62,7 @@ class GreedyArgmax:
         RuntimeError
             If no feasible action can be built.
         """
-        s = np.asarray(states, dtype=np.float64)
-        width = self._network.n_inputs - self.space.n_actions
-        if s.ndim != 2 or s.shape[1] != width:
-            raise ValueError(f"states must have shape (n, {width}), got {s.shape}")
-        if not np.isfinite(s).all():
-            row, i = np.argwhere(~np.isfinite(s))[0]
-            raise ValueError(f"state[{i}] is {s[row, i]}, but states must be finite")
+        s = check_states(states, self._network.n_inputs - self.space.n_actions)
 
         def values(rows: NDArray[np.intp], actions: ActionArray) -> FloatArray:
             return self._network.forward(np.concatenate([actions, s[rows]], axis=1))[:, 0]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.actions.sequential import SequentialBuilder
-from milp_rl.formulations.network import FloatArray, check_vector
+from milp_rl.formulations.network import FloatArray, check_states, check_vector
 from milp_rl.graphq.marginals import GreedyMarginals
 from milp_rl.graphq.network import GraphQNetwork
 
@@ -82,11 +82,7 @@ class GraphQPolicy:
         RuntimeError
             If no feasible decision can be built.
         """
-        s = np.asarray(states, dtype=np.float32)
-        if s.ndim != 2 or s.shape[1] != self.network.state_dim:
-            raise ValueError(f"states must have shape (n, {self.network.state_dim}), got {s.shape}")
-        if not np.isfinite(s).all():
-            raise ValueError("states must be finite")
+        s = check_states(states, self.network.state_dim).astype(np.float32)
 
         def expand(
             rows: NDArray[np.intp], actions: ActionArray, allowed: BoolArray
