@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -267,7 +268,7 @@ class DQNAgent:
         """
         c = self.config
         if c.random_steps:
-            played = self.random_play()
+            played = self.random_play
             rows = [played.states, played.actions, played.rewards, played.next_states]
             s, a, r, following = (row.astype(np.float32) for row in rows)
             bootstrap = c.discount * ~np.asarray(played.terminated)
@@ -283,6 +284,7 @@ class DQNAgent:
         following = model.sample_next(s, a, rng)
         return (states, actions, rewards), (s, a, r, following, np.full(len(drawn), c.discount))
 
+    @cached_property
     def random_play(self) -> Transitions:
         """Return the ``random_steps`` transitions that training begins with."""
         c, rng = self.config, np.random.default_rng([self.seed, 2])

@@ -173,7 +173,7 @@ class GraphDQN(DQNAgent):
     def _made_graph(self) -> DependencyGraph:
         if not self.config.random_steps:
             raise ValueError("without a graph, random_steps are needed to estimate one from")
-        data = self.random_play()
+        data = self.random_play
         if self.config.graph == "complete":
             return DependencyGraph.complete(data.interventions, data.variables)
         return DependencyGraph.estimate(data, seed=self.seed)

@@ -125,11 +125,13 @@ class SyntheticInterventions(KnownModelEnv):
             first[n + p, pair] = 1.0
         first_bias = np.concatenate([np.zeros(n), np.full(len(i.pairs), -1.0)])
         weight, bias, output = [np.zeros(n + len(i.pairs))], [0.0], [0.0]
+        begin = float(value @ left_alone)  # where every piecewise-linear gain begins
         for k, points in enumerate(self._breakpoints):
             if points is None:
                 continue
             push = np.tanh(points)
             gain = np.where(push > 0, push * (1.0 - left_alone[k]), push * left_alone[k])
+            begin += float(value[k] * gain[0])
             row = np.concatenate([i.effects[k], i.pair_effects[k]])
             for piece, point in zip(relu_pieces(points, gain), points, strict=False):
                 weight.append(row)
@@ -140,10 +142,7 @@ class SyntheticInterventions(KnownModelEnv):
         second = np.concatenate([np.array(weight), np.eye(width)])
         second_bias = np.concatenate([bias, np.zeros(width)])
         last = np.concatenate([output, -i.costs, np.zeros(len(i.pairs))])
-        nothing = float(value @ (left_alone + self._lowest_gain(left_alone)))
-        return Network.from_arrays(
-            [first, second, last[None]], [first_bias, second_bias, [nothing]]
-        )
+        return Network.from_arrays([first, second, last[None]], [first_bias, second_bias, [begin]])
 
     @cached_property
     def one_step_error(self) -> float:
@@ -172,12 +171,6 @@ class SyntheticInterventions(KnownModelEnv):
             points = sigmoid_points(2.0 * low, 2.0 * high, max(share / max(abs(v), share), 1e-9))
             found.append(points / 2.0)
         return found
-
-    def _lowest_gain(self, left_alone: FloatArray) -> FloatArray:
-        """Return where the piecewise-linear gain of each variable begins."""
-        begins = [0.0 if points is None else points[0] for points in self._breakpoints]
-        push = np.tanh(np.array(begins))
-        return np.asarray(np.where(push > 0, push * (1.0 - left_alone), push * left_alone))
 
     def _push(self, actions: ArrayLike) -> FloatArray:
         i, a = self.instance, np.asarray(actions, dtype=np.float64)

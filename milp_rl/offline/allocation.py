@@ -291,6 +291,14 @@ def allocate_greedily(
     return _result(p, best, bound, started, 0, optional=optional)
 
 
+def _new_highs() -> highspy.Highs:
+    """Return HiGHS with presolve, which these models without networks need."""
+    highs = highspy.Highs()
+    highs.setOptionValue("output_flag", False)
+    highs.setOptionValue("threads", 1)
+    return highs
+
+
 def _prices(p: _Problem) -> FloatArray:
     """Return optimal prices of the linear relaxation, by column generation."""
     n, rows = len(p.q), len(p.most)
@@ -304,8 +312,7 @@ def _prices(p: _Problem) -> FloatArray:
     known[everyone, p.q.argmax(axis=1)] = True
     light = np.where(np.isfinite(p.q), np.abs(p.use).sum(axis=0), np.inf)
     known[everyone, light.argmin(axis=1)] = True
-    highs = highspy.Highs()
-    highs.setOptionValue("output_flag", False)
+    highs = _new_highs()
     prices = np.zeros(rows)
     for _ in range(_ROUNDS):
         patients, actions = np.nonzero(known)
@@ -328,9 +335,7 @@ def _solve(
     p: _Problem, patients: IntArray, actions: IntArray, gap: float, time_limit: float | None
 ) -> tuple[IntArray | None, float]:
     """Solve the program over some choices; return the actions, if any, and a bound."""
-    highs = highspy.Highs()
-    highs.setOptionValue("output_flag", False)
-    highs.setOptionValue("threads", 1)
+    highs = _new_highs()
     highs.setOptionValue("mip_rel_gap", 0.5 * gap)
     if time_limit is not None:
         highs.setOptionValue("time_limit", float(time_limit))
@@ -396,8 +401,7 @@ def _why_not(p: _Problem) -> str:
     """Say which limits cannot be kept, from the relaxation with broken limits."""
     patients, actions = np.nonzero(np.isfinite(p.q))
     model = p.model(patients, actions, integer=False, slack=1e6)
-    highs = highspy.Highs()
-    highs.setOptionValue("output_flag", False)
+    highs = _new_highs()
     pass_model(highs, model)
     run(highs)
     broken = np.array(highs.getSolution().col_value)[len(patients) :]

@@ -231,6 +231,8 @@ def train_q(
             total.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), c.clip_norm)
             optimizer.step()
+            if c.method == "iql":  # it has no use for a target network
+                continue
             with torch.no_grad():
                 pairs = zip(target.parameters(), network.parameters(), strict=True)
                 for old, new in pairs:
