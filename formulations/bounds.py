@@ -20,7 +20,7 @@ widened by a relative 1e-9, which covers the rounding of float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -130,7 +130,7 @@ class BoundPropagator:
         first = network.layers[0]
         weight = first.weight[:, : self.n_actions]
         self._state_weight = first.weight[:, self.n_actions :]
-        low, high = _interval(weight, self._box_lower[None], self._box_upper[None])
+        low, high = interval(weight, self._box_lower[None], self._box_upper[None])
         self._first_lower, self._first_upper = low[0], high[0]
         if self.strength != "interval":
             support = self._reach(np.concatenate([weight, -weight]))
@@ -163,7 +163,7 @@ class BoundPropagator:
             if depth == 0:
                 low, high = self._first_lower + first_bias, self._first_upper + first_bias
             else:
-                low, high = _interval(
+                low, high = interval(
                     layer.weight, np.maximum(lowers[-1], 0), np.maximum(uppers[-1], 0)
                 )
                 low, high = low + layer.bias, high + layer.bias
@@ -191,22 +191,9 @@ class BoundPropagator:
         uppers: list[FloatArray],
     ) -> FloatArray:
         """Bound ``rows @ (last hidden layer's activations)`` from above, (states, rows)."""
-        n_states = len(first_bias)
-        a = np.broadcast_to(rows, (n_states, *rows.shape))
-        constant = np.zeros((n_states, len(rows)))
-        for depth in range(len(lowers) - 1, -1, -1):
-            upper_slope, intercept, lower_slope = relaxation(lowers[depth], uppers[depth])
-            positive, negative = np.maximum(a, 0.0), np.minimum(a, 0.0)
-            constant += np.einsum("srj,sj->sr", positive, intercept)
-            a = positive * upper_slope[:, None, :] + negative * lower_slope[:, None, :]
-            if depth == 0:
-                constant += np.einsum("srj,sj->sr", a, first_bias)
-                a = a @ self.network.layers[0].weight[:, : self.n_actions]
-            else:
-                constant += a @ self.network.layers[depth].bias
-                a = a @ self.network.layers[depth].weight
+        a, constant = substituted(self.network, rows, first_bias, lowers, uppers, self.n_actions)
         best = self._reach(a.reshape(-1, self.n_actions))
-        return np.asarray(constant + best.reshape(n_states, len(rows)))
+        return np.asarray(constant + best.reshape(constant.shape))
 
     def _reach(self, coefficients: FloatArray) -> FloatArray:
         return _nonempty(self._linear_max(coefficients))
@@ -267,6 +254,51 @@ def relaxation(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArra
     return upper_slope, intercept, lower_slope
 
 
+def substituted(
+    network: Network,
+    rows: FloatArray,
+    first_bias: FloatArray,
+    lowers: Sequence[FloatArray],
+    uppers: Sequence[FloatArray],
+    n_actions: int,
+) -> tuple[FloatArray, FloatArray]:
+    """Bound functions of a hidden layer's activations by affine functions of the action.
+
+    Parameters
+    ----------
+    network
+        Its inputs are [action, state].
+    rows
+        Functions of the activations, shape (rows, width).
+    first_bias
+        The first layer's bias with the state folded in, shape (states, width).
+    lowers, uppers
+        Pre-activation bounds of the layers up to that one, each (states, width).
+    n_actions
+        Number of leading inputs that are actions.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Coefficients, shape (states, rows, n_actions), and constants, shape (states, rows), of upper
+        bounds.
+    """
+    a = np.broadcast_to(rows, (len(first_bias), *rows.shape))
+    constant = np.zeros(a.shape[:2])
+    for depth in range(len(lowers) - 1, -1, -1):
+        upper_slope, intercept, lower_slope = relaxation(lowers[depth], uppers[depth])
+        positive, negative = np.maximum(a, 0.0), np.minimum(a, 0.0)
+        constant += np.einsum("srj,sj->sr", positive, intercept)
+        a = positive * upper_slope[:, None, :] + negative * lower_slope[:, None, :]
+        if depth == 0:
+            constant += np.einsum("srj,sj->sr", a, first_bias)
+            a = a @ network.layers[0].weight[:, :n_actions]
+        else:
+            constant += a @ network.layers[depth].bias
+            a = a @ network.layers[depth].weight
+    return a, constant
+
+
 def box_maximum(lower: FloatArray, upper: FloatArray) -> LinearMax:
     """Return the oracle of the box ``lower <= x <= upper``."""
 
@@ -282,9 +314,9 @@ def _nonempty(maxima: FloatArray) -> FloatArray:
     return maxima
 
 
-def _interval(
+def interval(
     weight: FloatArray, low: FloatArray, high: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Range of ``x @ weight.T`` over the boxes [low, high], shape (states, rows)."""
+    """Return the range of ``x @ weight.T`` over the boxes [low, high], shape (states, rows)."""
     positive, negative = np.maximum(weight, 0.0).T, np.minimum(weight, 0.0).T
     return low @ positive + high @ negative, high @ positive + low @ negative

@@ -67,8 +67,11 @@ class LinearOracle:
         result = np.empty(len(coefficients))
         points = np.zeros((len(coefficients), n))
         for i, row in enumerate(coefficients):
-            lower = self._lower if fixed_one is None else np.maximum(self._lower, fixed_one[i])
-            upper = self._upper if fixed_zero is None else np.minimum(self._upper, ~fixed_zero[i])
+            lower, upper = self._lower, self._upper
+            if fixed_one is not None:
+                lower = np.where(fixed_one[i], 1.0, lower)
+            if fixed_zero is not None:
+                upper = np.where(fixed_zero[i], 0.0, upper)
             if np.any(lower > upper):
                 result[i] = -np.inf
                 continue
@@ -83,12 +86,22 @@ class LinearOracle:
                 points[i] = highs.getSolution().col_value[:n]
             else:  # fall back to the box, which is always valid
                 result[i] = np.where(row > 0, upper, lower)[row != 0] @ row[row != 0]
-        return result, np.clip(points, 0.0, 1.0)
+        return result, np.clip(points, self._lower, self._upper)
 
     def feasible(self, fixed_one: NDArray[np.bool_]) -> bool:
         """Whether the block (with integrality) has a point with these actions at one."""
         highs = new_highs()
         pass_model(highs, self.model)
-        lower = np.maximum(self._lower, fixed_one)
+        lower = np.where(fixed_one, 1.0, self._lower)
         highs.changeColsBounds(self.n_actions, self._index, lower, self._upper)
         return bool(run(highs) == highspy.HighsModelStatus.kOptimal)
+
+    def integer_maximizer(self, coefficients: FloatArray) -> FloatArray | None:
+        """Maximise over the block with integrality; ``None`` if it is empty."""
+        highs = new_highs()
+        pass_model(highs, self.model)
+        highs.changeColsCost(self.n_actions, self._index, coefficients)
+        if run(highs) != highspy.HighsModelStatus.kOptimal:
+            return None
+        point = np.array(highs.getSolution().col_value[: self.n_actions])
+        return np.asarray(np.clip(point, self._lower, self._upper))

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from milp_rl.conversion import to_network
     from milp_rl.dqn import DQNAgent, DQNConfig
     from milp_rl.formulations.actions.base import ActionSpace
+    from milp_rl.formulations.actions.box import Box
     from milp_rl.formulations.actions.budget import BudgetTopK
     from milp_rl.formulations.actions.capacity import Capacity
     from milp_rl.formulations.actions.factored import FactoredValidity
     from milp_rl.formulations.actions.intersection import Intersection
+    from milp_rl.formulations.actions.product import Product
     from milp_rl.formulations.actions.routing import Routing, london_underground
     from milp_rl.formulations.actions.scheduling import Scheduling
     from milp_rl.formulations.network import Network, NetworkError
@@ -34,6 +36,7 @@ _HOMES = {
     "ActionSpace": "formulations.actions.base",
     "ArgmaxResult": "solvers.base",
     "ArgmaxSolver": "argmax_solver",
+    "Box": "formulations.actions.box",
     "BudgetTopK": "formulations.actions.budget",
     "Capacity": "formulations.actions.capacity",
     "CertificationError": "solvers.base",
@@ -43,6 +46,7 @@ _HOMES = {
     "Intersection": "formulations.actions.intersection",
     "Network": "formulations.network",
     "NetworkError": "formulations.network",
+    "Product": "formulations.actions.product",
     "QNetwork": "qnetwork",
     "Routing": "formulations.actions.routing",
     "Scheduling": "formulations.actions.scheduling",
@@ -60,6 +64,7 @@ __all__ = [
     "ActionSpace",
     "ArgmaxResult",
     "ArgmaxSolver",
+    "Box",
     "BudgetTopK",
     "Capacity",
     "CertificationError",
@@ -69,6 +74,7 @@ __all__ = [
     "Intersection",
     "Network",
     "NetworkError",
+    "Product",
     "QNetwork",
     "Routing",
     "Scheduling",

@@ -17,15 +17,12 @@ from milp_rl.formulations.network import FloatArray, Network, check_vector
 from milp_rl.solvers.auto import AutoArgmax
 from milp_rl.solvers.base import ArgmaxResult, SolveOptions
 from milp_rl.solvers.batch import Argmax, BatchSolver
-from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
+from milp_rl.solvers.box_search import branch_and_bound
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.milp import MilpArgmax
 from milp_rl.solvers.model import milp_solver
 
 SolverName = Literal["auto", "highs", "gurobi", "branch_and_bound", "enumeration"]
-
-_AUTO_ACTIONS = 30_000
-_AUTO_DRAWS = 500
 
 
 class ArgmaxSolver:
@@ -47,7 +44,9 @@ class ArgmaxSolver:
         ``"highs"``, ``"gurobi"``, ``"branch_and_bound"`` (native, states of a batch together),
         ``"enumeration"``, or ``"auto"``: enumeration where that takes next to no time, otherwise
         branch and bound, and for a state that it does not solve in as many nodes as pay,
-        enumeration of up to 30,000 actions or HiGHS. A result's ``solver`` says which it was and
+        enumeration of up to 30,000 actions or HiGHS. A :class:`Box` of continuous actions is
+        divided by a spatial branch and bound of its own; spaces with both kinds of variables are
+        for MILPs only. A result's ``solver`` says which it was and
         its ``message`` why; which of several equally good actions it has depends on that.
     formulation
         ``"bigm"`` or ``"partition"``; this and the next three are for MILPs.
@@ -116,7 +115,7 @@ class ArgmaxSolver:
         if solver == "enumeration":
             backend = EnumerationArgmax(ir, space)
         elif solver == "branch_and_bound":
-            backend = BranchAndBoundArgmax(ir, space)
+            backend = branch_and_bound(ir, space)
         else:
             milp = MilpArgmax(
                 ir,

@@ -3,7 +3,8 @@
 Listing a small set once and evaluating all of it takes a time known beforehand. Branch and bound
 is faster than that, or than a MILP, on most trained networks and slower on others, and trying is
 the only way to tell: it gets about as many nodes as what would come after it takes, so that the
-pick costs at most twice the better of both.
+pick costs at most twice the better of both. A box of continuous actions is searched spatially
+(:mod:`milp_rl.solvers.box_search`); a space with binary and continuous variables goes to the MILP.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.box import Box
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.solvers.base import ArgmaxResult, SolveOptions
-from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
+from milp_rl.solvers.box_search import BoxSearchArgmax, branch_and_bound
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.milp import MilpArgmax
 
@@ -30,6 +31,7 @@ _SECONDS_A_NODE = 2e-4  # without its products
 _SECONDS_TO_START = 1e-3  # and so many nodes take next to no time:
 _FIRST_NODES = 4
 _NODES_BEFORE_MILP = 2000
+_BOXES_BEFORE_MILP = 5000
 _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tried
 
 
@@ -55,7 +57,7 @@ class AutoArgmax:
         self.network = network
         self.space = space
         self._milp = milp
-        self._search = BranchAndBoundArgmax(network, space)
+        self._search = None if _is_mixed(space) else branch_and_bound(network, space)
         self._listed: EnumerationArgmax | None = None
         self._counted = False
         self._solves = 0
@@ -96,7 +98,15 @@ class AutoArgmax:
         self, states: FloatArray, options: SolveOptions, starts: Sequence[ActionArray | None]
     ) -> list[ArgmaxResult]:
         after: EnumerationArgmax | MilpArgmax = self._milp
-        limit = _NODES_BEFORE_MILP
+        search = self._search
+        if search is None:
+            why = "the space has continuous variables and is not one Box of them"
+            return [
+                self._explained(after.solve(state, options, start), why)
+                for state, start in zip(states, starts, strict=True)
+            ]
+        boxes = isinstance(search, BoxSearchArgmax)
+        limit = _BOXES_BEFORE_MILP if boxes else _NODES_BEFORE_MILP
         if self._listed is not None:
             after = self._listed
             seconds, node_seconds = self._seconds_to_list(), self._seconds_a_node()
@@ -105,13 +115,13 @@ class AutoArgmax:
                 return [self._explained(after.solve(s, options), why) for s in states]
             limit = int(seconds / node_seconds)
         if options.node_limit is not None and options.node_limit <= limit:
-            return self._search.solve_batch(states, options, starts)
+            return search.solve_batch(states, options, starts)
         limited = replace(options, node_limit=limit)
         first = _TRIED_FIRST if len(states) > 2 * _TRIED_FIRST else len(states)
-        results = self._search.solve_batch(states[:first], limited, starts[:first])
+        results = search.solve_batch(states[:first], limited, starts[:first])
         hopeless = first < len(states) and not any(r.status == "optimal" for r in results)
         if not hopeless and first < len(states):
-            results += self._search.solve_batch(states[first:], limited, starts[first:])
+            results += search.solve_batch(states[first:], limited, starts[first:])
         for i, state in enumerate(states):
             if i >= len(results):
                 why = f"branch and bound did not solve {first} other states in {limit} nodes"
@@ -152,6 +162,11 @@ class AutoArgmax:
         return replace(result, message=f"{result.message}; chosen because {why}")
 
 
+def _is_mixed(space: ActionSpace) -> bool:
+    """Whether no native search takes the space."""
+    return not space.binary and not (isinstance(space, Box) and space.continuous.all())
+
+
 def is_small(space: ActionSpace) -> bool:
     """Whether the space has at most 30,000 feasible actions, as far as can be told quickly.
 
@@ -159,8 +174,10 @@ def is_small(space: ActionSpace) -> bool:
     30,000 equally likely ones the chance of that is 2%, with fewer it is less), and nothing is
     listed.
     """
+    if not space.binary:
+        return False
     try:
-        drawn: NDArray[np.int8] = space.sample(np.random.default_rng(0), _DRAWS, maximal=True)
+        drawn = space.sample(np.random.default_rng(0), _DRAWS, maximal=True)
         if len(np.unique(drawn, axis=0)) == _DRAWS:
             return False
         return space.count(_LARGEST_LISTED) <= _LARGEST_LISTED

@@ -2,8 +2,9 @@
 
 A solver's word is not taken for it. :func:`certify` accepts an action only if it is feasible by
 the space's own check, values it by the network's forward pass, and looks for a contradiction: a
-feasible action, be it the returned one, the start, any neighbour one flip or one swap away, or
-one of a fixed random sample of the space, whose value exceeds the bound that the solver claims.
+feasible action, be it the returned one, the start, any neighbour one flip or one swap away (for
+continuous actions: points on the way to other actions), or one of a fixed random sample of the
+space, whose value exceeds the bound that the solver claims.
 :func:`check_bounds` looks in the same way for a feasible action that leaves the neuron bounds which
 the model was built with, as it would with a wrong ``linear_max`` in a block of your own.
 """
@@ -31,6 +32,7 @@ TOLERANCE = 1e-6
 
 _SAMPLE_SIZE = 256
 _SAMPLE_SECONDS = 0.05
+_SHARES = (0.5, 0.1, 0.01, 0.001)
 
 
 class CertificationError(RuntimeError):
@@ -159,7 +161,8 @@ class ArgmaxResult:
     Parameters
     ----------
     action
-        Shape (n_actions,), int8; ``None`` if none was found.
+        Shape (n_actions,), int8, or float64 if variables of the space are continuous; ``None`` if
+        none was found.
     value
         The network's value of ``action``, recomputed by a forward pass in float64; NaN without
         action.
@@ -262,7 +265,12 @@ def certify(
     if math.isnan(bound) or value > bound + tolerance(value):
         return [f"the action's value {value!r} exceeds the claimed bound {bound!r}"]
     limit = bound + tolerance(bound)
-    others = neighbourhood(action, np.flatnonzero(neighbour_values(problem, action) > limit))
+    if problem.space.binary:
+        others = neighbourhood(action, np.flatnonzero(neighbour_values(problem, action) > limit))
+    else:
+        others = np.zeros((0, len(action))) if sample is None else sample
+        others = on_the_way(problem.space, action, others)
+        others = others[problem.network.forward(others)[:, 0] > limit]
     if sample is not None and len(sample):
         above = problem.network.forward(sample)[:, 0] > limit
         others = np.concatenate([others, sample[above]])
@@ -292,7 +300,7 @@ def draw_sample(space: ActionSpace) -> ActionArray:
     except ValueError:  # nothing feasible to sample
         rows = []
     feasible = [row for row in rows if not space.violations(row)]
-    return np.array(feasible, dtype=np.int8).reshape(-1, space.n_actions)
+    return np.asarray(np.reshape(feasible, (-1, space.n_actions))).astype(space.dtype)
 
 
 def check_bounds(problem: ArgmaxProblem, bounds: Bounds, sample: ActionArray) -> None:
@@ -320,6 +328,12 @@ def check_bounds(problem: ArgmaxProblem, bounds: Bounds, sample: ActionArray) ->
         hidden = np.maximum(before, 0.0)
 
 
+def on_the_way(space: ActionSpace, action: ActionArray, others: ActionArray) -> ActionArray:
+    """Move an action's continuous variables some of the way towards those of other actions."""
+    moves = np.where(space.continuous, others - action, 0.0)
+    return np.concatenate([action + share * moves for share in _SHARES])
+
+
 def neighbourhood(action: ActionArray, rows: NDArray[np.intp]) -> ActionArray:
     """Return actions one flip or one swap away, shape (rows, n_actions).
 
@@ -334,7 +348,7 @@ def neighbourhood(action: ActionArray, rows: NDArray[np.intp]) -> ActionArray:
     ones, zeros = np.flatnonzero(action), np.flatnonzero(action == 0)
     found = np.repeat(action[None], len(rows), axis=0)
     flips, swaps = np.flatnonzero(rows < n), np.flatnonzero(rows >= n)
-    found[flips, rows[flips]] ^= 1
+    found[flips, rows[flips]] = 1 - found[flips, rows[flips]]
     if len(swaps):
         one, zero = np.divmod(rows[swaps] - n, len(zeros))
         found[swaps, ones[one]] = 0

@@ -23,11 +23,13 @@ from milp_rl.formulations.actions.base import ActionArray
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.solvers.auto import AutoArgmax
 from milp_rl.solvers.base import ArgmaxResult, SolveOptions
+from milp_rl.solvers.box_search import BoxSearchArgmax
 from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.milp import MilpArgmax
 
-Argmax = MilpArgmax | EnumerationArgmax | BranchAndBoundArgmax | AutoArgmax
+Grouped = BranchAndBoundArgmax | BoxSearchArgmax | AutoArgmax
+Argmax = MilpArgmax | EnumerationArgmax | Grouped
 Starts = Sequence[ActionArray | None]
 
 _GROUP = 32
@@ -103,7 +105,7 @@ class BatchSolver:
     def _in_groups(
         self, states: FloatArray, options: SolveOptions, starts: Starts, workers: int
     ) -> list[ArgmaxResult]:
-        assert isinstance(self.backend, BranchAndBoundArgmax | AutoArgmax)
+        assert isinstance(self.backend, Grouped)
         groups = [slice(i, i + _GROUP) for i in range(0, len(states), _GROUP)]
         results: list[ArgmaxResult] = []
         begin = time.perf_counter()
@@ -160,5 +162,5 @@ def _solve_group(
     if known != version:
         backend.update(network)
         _known[owner] = (version, backend)
-    assert isinstance(backend, BranchAndBoundArgmax | AutoArgmax)
+    assert isinstance(backend, Grouped)
     return backend.solve_batch(states, options, starts)

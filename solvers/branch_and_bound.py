@@ -35,7 +35,6 @@ from milp_rl.solvers.base import (
     Status,
     certify,
     check_bounds,
-    draw_sample,
     relative_gap,
 )
 from milp_rl.solvers.incumbents import Incumbents
@@ -100,7 +99,7 @@ class BranchAndBoundArgmax:
         self.network = network
         self.space = space
         self._incumbents = Incumbents(space)
-        self._sample = draw_sample(space)
+        self._sample = self._incumbents.sample
         self._propagator: BoundPropagator | None = None
 
     def update(self, network: Network) -> None:

@@ -36,7 +36,6 @@ from milp_rl.solvers.base import (
     SolveOptions,
     certify,
     check_bounds,
-    draw_sample,
     relative_gap,
     tolerance,
 )
@@ -92,8 +91,8 @@ class MilpArgmax:
         self.partitions = partitions
         self.one_sided = one_sided
         self._base = space.linear_model
-        self._sample = draw_sample(space)
         self._incumbents = Incumbents(space)
+        self._sample = self._incumbents.sample
         self._strength: Strength = bounds
         self._propagator: BoundPropagator | None = None
 
@@ -261,10 +260,11 @@ class _Run:
     A MILP solver accepts binaries within 1e-6 of an integer; times a big-M, that is a value which
     no action has. The rounded action is re-evaluated, so such a point only shows as a bound that
     stays above the value: then the model is solved again at the tightest tolerances, and after
-    that with the point's action cut off, until bound and value meet. An answer that is proven wrong
-    is solved for again, first at the tightest tolerances, then on other paths through the search.
-    The objective is scaled to
-    the range of the network's output, so that tolerances are relative to it.
+    that with the point's action cut off, until bound and value meet (continuous actions, which
+    cannot be cut off, are polished by a linear program; a gap that is left is reported). An answer
+    that is proven wrong is solved for again, first at the tightest tolerances, then on other paths
+    through the search. The objective is scaled to the range of the network's output, so that
+    tolerances are relative to it.
     """
 
     def __init__(
@@ -322,6 +322,9 @@ class _Run:
                     f" random seed: {'; '.join(complaints)}"
                 )
         model = self.model
+        if self._cheated(solution) and not self.problem.space.binary:
+            self._polish(solution)
+            return solution.status
         for _ in range(_MAX_CUTS):
             if not self._cheated(solution) or solution.x is None:
                 break
@@ -334,6 +337,22 @@ class _Run:
                     f"{self.solver.name} gave a wrong answer: {'; '.join(complaints)}"
                 )
         return solution.status
+
+    def _polish(self, solution: MilpSolution) -> None:
+        """Find the best action for the solution's integers, a linear program."""
+        if solution.x is None:
+            return
+        model, whole = self.model, np.rint(solution.x)
+        fixed = replace(
+            model,
+            column_lower=np.where(model.integer, whole, model.column_lower),
+            column_upper=np.where(model.integer, whole, model.column_upper),
+        )
+        polished = self.solver.solve(fixed, self.options, tight=True)
+        if polished.x is not None:
+            action = self._rounded(polished.x)
+            if not self.problem.space.violations(action):
+                self._offer(action)
 
     def _attempt(self, model: LinearModel, *, tight: bool, seed: int = 0) -> MilpSolution:
         options = replace(self.options, absolute_gap=self.options.absolute_gap / self.scale)
@@ -372,7 +391,13 @@ class _Run:
         return solution.status == "optimal" and not self.options.closed(self.value, self.bound)
 
     def _rounded(self, x: FloatArray) -> ActionArray:
-        return np.rint(x[: self.problem.space.n_actions]).astype(np.int8)
+        space = self.problem.space
+        action = x[: space.n_actions]
+        if space.binary:
+            return np.rint(action).astype(np.int8)
+        return np.clip(
+            np.where(space.continuous, action, np.rint(action)), space.lower, space.upper
+        )
 
     def _offer(self, action: ActionArray) -> None:
         value = self.problem.value(action)

@@ -1,8 +1,9 @@
 """What every action space is: the contract, and defaults that hold for any linear block.
 
-An action is a binary vector over ``n_actions`` actions (arms). A space knows the feasible vectors
-in several ways at once: as Pyomo constraints (:meth:`ActionSpace.constrain`), as an independent
-check (:meth:`ActionSpace.violations`), and as an oracle for linear objectives
+An action is a vector over ``n_actions`` actions (arms): binary, but for the variables that a block
+says are :attr:`ActionSpace.continuous`. A space knows the feasible vectors in several ways at once:
+as Pyomo constraints (:meth:`ActionSpace.constrain`), as an independent check
+(:meth:`ActionSpace.violations`), and as an oracle for linear objectives
 (:meth:`ActionSpace.linear_max`). The first two must accept exactly the same actions.
 
 A new block needs ``n_actions``, ``constrain``, ``violations`` and ``to_dict``; everything else has
@@ -27,19 +28,19 @@ from milp_rl.formulations.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.linear_oracle import LinearOracle
 from milp_rl.formulations.network import FloatArray
 
-ActionArray = NDArray[np.int8]
+ActionArray = NDArray[np.int8 | np.float64]
 BoolArray = NDArray[np.bool_]
 
 _REMEMBERED = 100_000
 
 
 class ActionSpace(ABC):
-    """A feasible set over ``n_actions`` binary action variables."""
+    """A feasible set over ``n_actions`` action variables, binary unless it says otherwise."""
 
     @property
     @abstractmethod
     def n_actions(self) -> int:
-        """Number of binary action variables."""
+        """Number of action variables."""
 
     @abstractmethod
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
@@ -71,6 +72,31 @@ class ActionSpace(ABC):
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready description, ``{"type": class name, parameter: value, ...}``."""
+
+    @property
+    def continuous(self) -> BoolArray:
+        """Which variables are continuous, shape (n_actions,); by default none."""
+        return np.zeros(self.n_actions, dtype=bool)
+
+    @property
+    def lower(self) -> FloatArray:
+        """Finite lower bounds of the variables, shape (n_actions,); by default zeros."""
+        return np.zeros(self.n_actions)
+
+    @property
+    def upper(self) -> FloatArray:
+        """Finite upper bounds of the variables, shape (n_actions,); by default ones."""
+        return np.ones(self.n_actions)
+
+    @property
+    def binary(self) -> bool:
+        """Whether every variable is binary."""
+        return not self.continuous.any()
+
+    @property
+    def dtype(self) -> np.dtype[np.int8] | np.dtype[np.float64]:
+        """Of actions: int8, or float64 with continuous variables."""
+        return np.dtype(np.int8) if self.binary else np.dtype(np.float64)
 
     @property
     def exact(self) -> bool:
@@ -141,16 +167,21 @@ class ActionSpace(ABC):
         block
             A Pyomo block (or model) with nothing of another space on it.
         actions
-            Existing binary variables to constrain, in order; without, ``block.action`` is
-            created.
+            Existing variables to constrain, in order, binary where the space is; without,
+            ``block.action`` is created.
 
         Returns
         -------
         list
-            The ``n_actions`` binary variables.
+            The ``n_actions`` variables.
         """
         if actions is None:
-            block.action = pyo.Var(range(self.n_actions), domain=pyo.Binary)
+            continuous, lower, upper = self.continuous, self.lower, self.upper
+            block.action = pyo.Var(
+                range(self.n_actions),
+                domain=lambda _, i: pyo.Reals if continuous[i] else pyo.Binary,
+                bounds=lambda _, i: (float(lower[i]), float(upper[i])),
+            )
             actions = list(block.action.values())
         elif len(actions) != self.n_actions:
             raise ValueError(
@@ -175,7 +206,7 @@ class ActionSpace(ABC):
         coefficients
             Shape (batch, n_actions).
         fixed_one, fixed_zero
-            Boolean masks of actions held at one or zero, shape (n_actions,) or
+            Boolean masks of binary actions held at one or zero, shape (n_actions,) or
             (batch, n_actions).
 
         Returns
@@ -206,7 +237,8 @@ class ActionSpace(ABC):
         Returns
         -------
         numpy.ndarray
-            Shape (batch, n_actions), in [0, 1]; anything where the fixings leave no action.
+            Shape (batch, n_actions), within the bounds; anything where the fixings leave no
+            action.
         """
         c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
         return self._oracle.maximizers(c, one, zero)
@@ -222,13 +254,16 @@ class ActionSpace(ABC):
             How many, drawn independently.
         maximal
             Keep adding actions while any fits, as a policy that spends its whole budget does;
-            otherwise every feasible action has positive probability.
+            otherwise every feasible action has positive probability. It plays no part where
+            variables are continuous: there, vertices of the set in random directions are mixed.
 
         Returns
         -------
         numpy.ndarray
-            Shape (n, n_actions), int8.
+            Shape (n, n_actions), of the space's :attr:`dtype`.
         """
+        if not self.binary:
+            return np.array([self._mixture(rng) for _ in range(n)]).reshape(n, self.n_actions)
         return np.array([self._sample_one(rng, maximal) for _ in range(n)], dtype=np.int8).reshape(
             n, self.n_actions
         )
@@ -244,6 +279,21 @@ class ActionSpace(ABC):
             raise ValueError("the space has no feasible action to sample")
         return visited[-1] if maximal else visited[rng.integers(len(visited))]
 
+    def _mixture(self, rng: np.random.Generator) -> FloatArray:
+        """Mix vertices of the set whose binary variables are those of a first random one."""
+        continuous = self.continuous
+        first = self._oracle.integer_maximizer(rng.standard_normal(self.n_actions))
+        if first is None:
+            raise ValueError("the space has no feasible action to sample")
+        first[~continuous] = np.rint(first[~continuous])
+        directions = rng.standard_normal((int(continuous.sum()), self.n_actions))
+        one, zero = ~continuous & (first > 0.5), ~continuous & (first < 0.5)
+        masks = (np.broadcast_to(mask, directions.shape) for mask in (one, zero))
+        vertices = np.concatenate([first[None], self._oracle.maximizers(directions, *masks)])
+        mixed: FloatArray = rng.dirichlet(np.ones(len(vertices))) @ vertices
+        mixed[~continuous] = first[~continuous]
+        return np.clip(mixed, self.lower, self.upper)
+
     def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
         """Return the single additions that keep a partial action completable.
 
@@ -258,7 +308,13 @@ class ActionSpace(ABC):
             Indices ``i`` with ``action[i] == 0`` for which some feasible action contains
             ``action`` and ``i``. Where :attr:`down_closed`, those for which the sum itself is
             feasible.
+
+        Raises
+        ------
+        ValueError
+            If a variable is continuous.
         """
+        self._require_binary("built one by one")
         a = self.check_action(action)
         result = []
         for i in np.flatnonzero(a == 0):
@@ -316,8 +372,9 @@ class ActionSpace(ABC):
         Raises
         ------
         ValueError
-            If there are more than ``limit``.
+            If there are more than ``limit``, or a variable is continuous.
         """
+        self._require_binary("listed")
         found: list[ActionArray] = []
 
         def visit(action: ActionArray, last: int) -> None:
@@ -338,14 +395,25 @@ class ActionSpace(ABC):
         return len(self.enumerate(limit))
 
     def check_action(self, action: ArrayLike) -> ActionArray:
-        """Return a copy of ``action`` as int8, or raise ``ValueError`` if it is not binary."""
+        """Return a copy of ``action`` in the space's :attr:`dtype`.
+
+        Raises
+        ------
+        ValueError
+            If the shape is wrong, a binary variable is not 0 or 1, or a continuous one not finite.
+        """
         a = np.asarray(action)
         if a.shape != (self.n_actions,):
             raise ValueError(f"an action has shape ({self.n_actions},), got {a.shape}")
-        bad = np.flatnonzero((a != 0) & (a != 1))
-        if len(bad):
-            raise ValueError(f"action[{bad[0]}] is {a[bad[0]]}, but actions are 0 or 1")
-        checked: ActionArray = a.astype(np.int8)
+        wrong = (a != 0) & (a != 1)
+        if not self.binary:
+            wrong = np.where(self.continuous, ~np.isfinite(a), wrong)
+        if wrong.any():
+            i = int(np.flatnonzero(wrong)[0])
+            wanted = "finite" if self.continuous[i] else "0 or 1"
+            kind = "actions are" if self.binary else "this variable is"
+            raise ValueError(f"action[{i}] is {a[i]}, but {kind} {wanted}")
+        checked: ActionArray = a.astype(self.dtype)
         return checked
 
     def __and__(self, other: ActionSpace) -> ActionSpace:
@@ -355,6 +423,14 @@ class ActionSpace(ABC):
         from milp_rl.formulations.actions.intersection import Intersection
 
         return Intersection([self, other])
+
+    def __mul__(self, other: ActionSpace) -> ActionSpace:
+        """Put two spaces over different variables side by side."""
+        if not isinstance(other, ActionSpace):
+            return NotImplemented
+        from milp_rl.formulations.actions.product import Product
+
+        return Product([self, other])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ActionSpace) and self.to_dict() == other.to_dict()
@@ -408,6 +484,13 @@ class ActionSpace(ABC):
             return np.broadcast_to(m, c.shape) if m.any() else None
 
         return c, mask(fixed_one, "fixed_one"), mask(fixed_zero, "fixed_zero")
+
+    def _require_binary(self, use: str) -> None:
+        if not self.binary:
+            raise ValueError(
+                f"the space has {int(self.continuous.sum())} continuous variables: its actions"
+                f" cannot be {use}"
+            )
 
     @staticmethod
     def _check_limit(count: float, limit: int) -> None:

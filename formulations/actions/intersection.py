@@ -19,6 +19,8 @@ _TRIES = 20
 class Intersection(ActionSpace):
     """The actions that are feasible for every member; written ``a & b``.
 
+    A variable is continuous if it is for every member.
+
     ``linear_max`` is the smallest of the members' (a relaxation), with actions that one member
     forces to zero or one fixed for all.
 
@@ -41,8 +43,23 @@ class Intersection(ActionSpace):
 
     @property
     def n_actions(self) -> int:
-        """Number of binary action variables."""
+        """Number of action variables."""
         return self.members[0].n_actions
+
+    @property
+    def continuous(self) -> BoolArray:
+        """Which variables are continuous for every member."""
+        return np.asarray(np.all([member.continuous for member in self.members], axis=0))
+
+    @property
+    def lower(self) -> FloatArray:
+        """The members' largest lower bounds."""
+        return np.asarray(np.max([member.lower for member in self.members], axis=0))
+
+    @property
+    def upper(self) -> FloatArray:
+        """The members' smallest upper bounds."""
+        return np.asarray(np.min([member.upper for member in self.members], axis=0))
 
     @property
     def down_closed(self) -> bool:
@@ -114,13 +131,14 @@ class Intersection(ActionSpace):
         unit = np.eye(self.n_actions)
         highest = np.min([member.linear_max(unit) for member in self.members], axis=0)
         lowest = -np.min([member.linear_max(-unit) for member in self.members], axis=0)
-        return lowest > 0.5, highest < 0.5
+        return (lowest > 0.5) & ~self.continuous, (highest < 0.5) & ~self.continuous
 
     def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
         """Return the additions that every member allows, checked jointly where needed."""
+        self._require_binary("built one by one")
         a = self.check_action(action)
-        allowed = set(range(self.n_actions))
-        for member in self.members:
+        allowed = set(np.flatnonzero(a == 0).tolist())
+        for member in self._binary_members:
             allowed &= set(member.extensions(a).tolist())
         if not self.down_closed:
             for i in sorted(allowed):
@@ -130,11 +148,16 @@ class Intersection(ActionSpace):
                 a[i] = 0
         return np.array(sorted(allowed), dtype=np.intp)
 
+    @cached_property
+    def _binary_members(self) -> tuple[ActionSpace, ...]:
+        return tuple(member for member in self.members if member.binary)
+
     def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
         """Draw from a member until feasible for all; after some tries, build step by step."""
-        if not self.down_closed and not maximal:
+        members = self._binary_members
+        if members and not self.down_closed and not maximal:
             for _ in range(_TRIES):
-                action: ActionArray = self.members[rng.integers(len(self.members))].sample(rng)[0]
+                action: ActionArray = members[rng.integers(len(members))].sample(rng)[0]
                 if not self.violations(action):
                     return action
         return super()._sample_one(rng, maximal)

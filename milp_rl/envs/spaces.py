@@ -6,8 +6,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.base import ActionSpace
 
 
 class FeasibleActions(gym.spaces.MultiBinary):
@@ -25,10 +26,10 @@ class FeasibleActions(gym.spaces.MultiBinary):
         super().__init__(block.n_actions, seed)
         self.block = block
 
-    def sample(self, mask: Any = None, probability: Any = None) -> ActionArray:
+    def sample(self, mask: Any = None, probability: Any = None) -> NDArray[np.int8]:
         """Draw one feasible action; masks are not supported."""
         _refuse_masks(mask, probability)
-        return np.asarray(self.block.sample(self.np_random, 1)[0])
+        return np.asarray(self.block.sample(self.np_random, 1)[0], dtype=np.int8)
 
     def contains(self, x: Any) -> bool:
         """Whether ``x`` is binary and feasible."""
@@ -60,10 +61,10 @@ class FeasibleActionRows(gym.spaces.MultiBinary):
         super().__init__((rows, block.n_actions), seed)
         self.block = block
 
-    def sample(self, mask: Any = None, probability: Any = None) -> ActionArray:
+    def sample(self, mask: Any = None, probability: Any = None) -> NDArray[np.int8]:
         """Draw a feasible action a row; masks are not supported."""
         _refuse_masks(mask, probability)
-        return self.block.sample(self.np_random, self.shape[0])
+        return np.asarray(self.block.sample(self.np_random, self.shape[0]), dtype=np.int8)
 
     def contains(self, x: Any) -> bool:
         """Whether every row of ``x`` is binary and feasible."""
