@@ -264,7 +264,7 @@ class _Search:
         steepest_down, steepest_up = self._derivatives(lows, highs, len(state))
         reach = np.maximum(np.abs(steepest_down), np.abs(steepest_up))
         bound = self._values(centre, state) + (radius * reach).sum(axis=1)
-        self.offer(self._pulled_in(centre, state), state)
+        self.offer(space.pulled_in(centre, self.action[state]), state)
         relaxation = _Relaxation(
             self.network, space, self._weight, self._bias[state], lows, highs, lower, upper
         )
@@ -273,7 +273,7 @@ class _Search:
         for left in range(_STEPS if hard else 1, 0, -1):
             relaxed, corner, change = relaxation.bound(slopes, multipliers)
             bound = np.minimum(bound, relaxed)
-            self.offer(self._pulled_in(corner, state), state)
+            self.offer(space.pulled_in(corner, self.action[state]), state)
             excess = relaxed - self._targets()[state]
             if left == 1 or not (excess > 0).any():
                 break
@@ -326,18 +326,6 @@ class _Search:
             inner = self.network.layers[depth].weight if depth else self._weight
             down, up = interval(inner.T, down, up)
         return down, up
-
-    def _pulled_in(self, points: FloatArray, state: IntArray) -> FloatArray:
-        """Move points that violate constraints towards the state's incumbent until they do not."""
-        space = self.space
-        if not len(space.right):
-            return points
-        inner = self.action[state]
-        there, here = points @ space.matrix.T, inner @ space.matrix.T
-        room = np.maximum(space.right - here, 0.0)
-        beyond = np.maximum(there - here, 1e-300)
-        share = np.where(there > space.right, room / beyond, 1.0).min(axis=1, initial=1.0)
-        return np.asarray(inner + np.minimum(share, 1.0)[:, None] * (points - inner))
 
     def _values(self, actions: FloatArray, state: IntArray) -> FloatArray:
         y = actions @ self._weight.T + self._bias[state]

@@ -314,7 +314,7 @@ class ActionSpace(ABC):
         ValueError
             If a variable is continuous.
         """
-        self._require_binary("built one by one")
+        self.require_binary("built one by one")
         a = self.check_action(action)
         result = []
         for i in np.flatnonzero(a == 0):
@@ -374,7 +374,7 @@ class ActionSpace(ABC):
         ValueError
             If there are more than ``limit``, or a variable is continuous.
         """
-        self._require_binary("listed")
+        self.require_binary("listed")
         found: list[ActionArray] = []
 
         def visit(action: ActionArray, last: int) -> None:
@@ -485,7 +485,8 @@ class ActionSpace(ABC):
 
         return c, mask(fixed_one, "fixed_one"), mask(fixed_zero, "fixed_zero")
 
-    def _require_binary(self, use: str) -> None:
+    def require_binary(self, use: str) -> None:
+        """Raise ``ValueError`` if a variable is continuous, as actions then cannot be ``use``."""
         if not self.binary:
             raise ValueError(
                 f"the space has {int(self.continuous.sum())} continuous variables: its actions"

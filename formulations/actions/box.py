@@ -16,6 +16,7 @@ from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArra
 from milp_rl.formulations.network import FloatArray, check_vector
 
 _TOLERANCE = 1e-6
+_DYKSTRA_ROUNDS = 20
 
 
 class Box(ActionSpace):
@@ -210,6 +211,61 @@ class Box(ActionSpace):
         found = box_maxima(c, lower, upper, self.matrix, self.right)[0]
         found[(lower > upper).any(axis=1)] = -np.inf
         return found
+
+    def project(self, points: ArrayLike) -> FloatArray:
+        """Return feasible actions near points; exactly the nearest ones without constraints.
+
+        Under constraints: 20 rounds of Dykstra's alternating projections, then as far towards the
+        :attr:`anchor` as is needed.
+
+        Parameters
+        ----------
+        points
+            Shape (..., n_actions), finite.
+
+        Raises
+        ------
+        ValueError
+            If a variable is binary.
+        """
+        if not self._continuous.all():
+            raise ValueError("only a box without binary variables can be projected on")
+        x = np.asarray(points, dtype=np.float64)
+        if not len(self.right):
+            return np.clip(x, self._lower, self._upper)
+        anchor = self.anchor
+        assert anchor is not None
+        used = self.matrix.any(axis=1)
+        pairs = list(zip(self.matrix[used], self.right[used], strict=True))
+        corrections = np.zeros((len(pairs) + 1, *x.shape))
+        for _ in range(_DYKSTRA_ROUNDS):
+            for k, (row, right) in enumerate(pairs):
+                moved = x + corrections[k]
+                excess = np.maximum(moved @ row - right, 0.0) / (row @ row)
+                x = moved - excess[..., None] * row
+                corrections[k] = moved - x
+            moved = x + corrections[-1]
+            x = np.clip(moved, self._lower, self._upper)
+            corrections[-1] = moved - x
+        return self.pulled_in(x, anchor)
+
+    def pulled_in(self, points: FloatArray, inner: FloatArray) -> FloatArray:
+        """Move points towards feasible ones until they meet the constraints.
+
+        Parameters
+        ----------
+        points
+            Within the bounds, shape (..., n_actions).
+        inner
+            Feasible, broadcast against ``points``.
+        """
+        if not len(self.right):
+            return points
+        there, here = points @ self.matrix.T, inner @ self.matrix.T
+        room = np.maximum(self.right - here, 0.0)
+        beyond = np.maximum(there - here, 1e-300)
+        share = np.where(there > self.right, room / beyond, 1.0).min(axis=-1)
+        return np.asarray(inner + np.minimum(share, 1.0)[..., None] * (points - inner))
 
     def __and__(self, other: ActionSpace) -> ActionSpace:
         """Intersect; two boxes make one."""

@@ -135,7 +135,7 @@ class Intersection(ActionSpace):
 
     def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
         """Return the additions that every member allows, checked jointly where needed."""
-        self._require_binary("built one by one")
+        self.require_binary("built one by one")
         a = self.check_action(action)
         allowed = set(np.flatnonzero(a == 0).tolist())
         for member in self._binary_members:

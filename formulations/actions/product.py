@@ -132,7 +132,7 @@ class Product(ActionSpace):
 
     def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
         """Return the members' extensions, where every member can be completed."""
-        self._require_binary("built one by one")
+        self.require_binary("built one by one")
         a = self.check_action(action)
         if not self.completable(a):
             return np.array([], dtype=np.intp)
@@ -154,7 +154,7 @@ class Product(ActionSpace):
 
     def enumerate(self, limit: int = 100_000) -> ActionArray:
         """List every combination of the members' actions."""
-        self._require_binary("listed")
+        self.require_binary("listed")
         lists = [member.enumerate(limit) for member in self.members]
         self._check_limit(float(np.prod([float(len(rows)) for rows in lists])), limit)
         rows = np.zeros((1, 0), dtype=np.int8)

@@ -76,6 +76,7 @@ class SequentialBuilder:
         epsilon: float = 0.0,
         temperature: float = 0.0,
     ) -> None:
+        space.require_binary("built one by one")
         if width < 1:
             raise ValueError(f"width must be at least 1, got {width}")
         if not 0 <= epsilon <= 1:

@@ -1,5 +1,10 @@
-"""Policies to compare with."""
+"""Policies and heuristic argmaxes to compare with."""
 
+from milp_rl.baselines.continuous import (
+    CrossEntropyArgmax,
+    GradientAscentArgmax,
+    argmax_gaps,
+)
 from milp_rl.baselines.greedy import GreedyArgmax
 from milp_rl.baselines.policies import (
     IterativeDQNPolicy,
@@ -13,6 +18,8 @@ from milp_rl.baselines.policies import (
 from milp_rl.baselines.whittle import WhittlePolicy, whittle_indices
 
 __all__ = [
+    "CrossEntropyArgmax",
+    "GradientAscentArgmax",
     "GreedyArgmax",
     "IterativeDQNPolicy",
     "IterativeMyopicPolicy",
@@ -22,5 +29,6 @@ __all__ = [
     "RandomPolicy",
     "SamplingPolicy",
     "WhittlePolicy",
+    "argmax_gaps",
     "whittle_indices",
 ]
