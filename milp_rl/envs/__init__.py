@@ -7,6 +7,7 @@ import gymnasium as gym
 from milp_rl.envs.additive import AdditiveBandit
 from milp_rl.envs.budget import BudgetBandit, BudgetInstance
 from milp_rl.envs.capacity import CapacityBandit, CapacityInstance
+from milp_rl.envs.control import ConstrainedControl
 from milp_rl.envs.instance import BanditInstance
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.envs.multiple_interventions import (
@@ -41,6 +42,10 @@ gym.register(
     entry_point="milp_rl.envs.care_management:CareManagement",
 )
 gym.register(id="milp_rl/Sepsis-v0", entry_point="milp_rl.envs.sepsis:Sepsis")
+gym.register(
+    id="milp_rl/PerformativeRisk-v0",
+    entry_point="milp_rl.envs.performative_risk:PerformativeRisk",
+)
 
 
 def make_bandit(
@@ -82,6 +87,7 @@ __all__ = [
     "BudgetInstance",
     "CapacityBandit",
     "CapacityInstance",
+    "ConstrainedControl",
     "FeasibleActions",
     "KnownModelEnv",
     "MultipleInterventionsBandit",

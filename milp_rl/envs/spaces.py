@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.actions.box import Box
 
 
 class FeasibleActions(gym.spaces.MultiBinary):
@@ -40,6 +41,38 @@ class FeasibleActions(gym.spaces.MultiBinary):
 
     def __repr__(self) -> str:
         return f"FeasibleActions({self.block!r})"
+
+
+class FeasibleBox(gym.spaces.Box):
+    """The Gymnasium view of a :class:`Box` of continuous actions.
+
+    Parameters
+    ----------
+    block
+        The feasible set.
+    seed
+        Seed of :meth:`sample`.
+    """
+
+    def __init__(self, block: Box, seed: int | np.random.Generator | None = None) -> None:
+        super().__init__(block.lower, block.upper, dtype=np.float64, seed=seed)
+        self.block = block
+
+    def sample(self, mask: Any = None, probability: Any = None) -> NDArray[Any]:
+        """Draw one feasible action; masks are not supported."""
+        _refuse_masks(mask, probability)
+        return np.asarray(self.block.sample(self.np_random, 1)[0])
+
+    def contains(self, x: Any) -> bool:
+        """Whether ``x`` is feasible."""
+        shaped = np.shape(x) == self.shape and bool(np.isfinite(x).all())
+        return shaped and not self.block.violations(x)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FeasibleBox) and self.block == other.block
+
+    def __repr__(self) -> str:
+        return f"FeasibleBox({self.block!r})"
 
 
 class FeasibleActionRows(gym.spaces.MultiBinary):
