@@ -22,7 +22,7 @@ class Transitions:
     states, next_states
         Shape (N, state_dim), finite.
     actions
-        Shape (N, n_actions), zeros and ones.
+        Shape (N, n_actions), finite.
     rewards
         Shape (N,), finite.
     terminated
@@ -33,7 +33,7 @@ class Transitions:
     Raises
     ------
     ValueError
-        If shapes do not fit or a value is not finite or not binary.
+        If shapes do not fit or a value is not finite.
     """
 
     states: FloatArray
@@ -58,8 +58,6 @@ class Transitions:
         lengths = {len(self.actions), len(self.rewards), len(self.next_states), len(ends)}
         if lengths != {n} or self.states.shape != self.next_states.shape:
             raise ValueError("states, actions, rewards and next_states must have the same rows")
-        if not np.isin(self.actions, (0, 1)).all():
-            raise ValueError("actions must be zeros and ones")
         for name, size in (
             ("interventions", self.actions.shape[1]),
             ("variables", self.states.shape[1]),

@@ -47,7 +47,7 @@ class RunningEpisode:
     actions again, which works for every environment that its seed makes reproducible.
     """
 
-    actions: list[list[int]] = field(default_factory=list)
+    actions: list[list[float]] = field(default_factory=list)
     reward: float = 0.0
     loss: float = 0.0
     updates: int = 0
@@ -133,7 +133,7 @@ class DQNAgent:
         Returns
         -------
         numpy.ndarray
-            Shape (n_actions,), int8.
+            Shape (n_actions,), of the action space's dtype.
         """
         s = check_vector(state, "state").astype(np.float32)
         return np.asarray(self.learner.greedy.actions(s[None])[0])
@@ -334,7 +334,7 @@ class DQNAgent:
         state = np.asarray(observed, dtype=np.float32)
         recent: Steps = deque(maxlen=self.config.n_step - 1)
         for played in self.running.actions:
-            action = np.array(played, dtype=np.int8)
+            action: ActionArray = np.asarray(played).astype(self.space.dtype)
             observed, sampled, *_ = self.env.step(action)
             recent.append((state, action, self._reward(state, action, sampled)))
             state = np.asarray(observed, dtype=np.float32)
@@ -403,8 +403,14 @@ class DQNAgent:
     def gap(self) -> float:
         """Relative gap of the argmaxes of the running episode."""
         c = self.config
-        early = c.early_gap is not None and 2 * self.episode < c.episodes
-        return float(c.early_gap if early and c.early_gap is not None else c.gap)
+        gap = c.gap
+        if c.early_gap is not None and 2 * self.episode < c.episodes:
+            gap = c.early_gap
+        if c.dynamic_tolerance is not None and self.learner.mean_value > 0:
+            relative_error = self.learner.mean_error / self.learner.mean_value
+            decay = c.dynamic_tolerance_decay**self.episode
+            gap = max(gap, c.dynamic_tolerance * relative_error * decay)
+        return float(gap)
 
     def _save_checkpoint(self) -> None:
         if self._checkpoint is not None:

@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from milp_rl.argmax_solver import ArgmaxSolver
+from milp_rl.conversion import to_network
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.bounds import BoundPropagator
+from milp_rl.formulations.network import FloatArray
 from milp_rl.solvers.base import ArgmaxResult
 
 StateArray = NDArray[np.float32]
@@ -50,10 +53,22 @@ class ExactChooser:
 
     def __init__(self, network: nn.Module, space: ActionSpace, **options: Any) -> None:
         self._solver = ArgmaxSolver(network, space, **options)
+        self._propagator: BoundPropagator | None = None
 
     def update(self, network: Any) -> None:
         """Take over the network's weights."""
         self._solver.update(network)
+        if self._propagator is not None:
+            self._propagator.update(to_network(network))
+
+    def bounds(self, network: nn.Module, states: StateArray) -> FloatArray:
+        """Bound the best value in each state from above, without solving for it."""
+        if self._propagator is None:
+            space = self._solver.space
+            self._propagator = BoundPropagator(
+                to_network(network), space.n_actions, space.linear_max
+            )
+        return self._propagator.at(states).output_upper[:, 0]
 
     def choose(
         self, states: StateArray, starts: Sequence[ActionArray | None], gap: float
@@ -120,7 +135,7 @@ class CachedArgmax:
         Returns
         -------
         numpy.ndarray
-            Shape (n, n_actions), int8.
+            Shape (n, n_actions), of the chooser's dtype.
 
         Raises
         ------
@@ -136,12 +151,23 @@ class CachedArgmax:
             for key, action in zip(missing, found, strict=True):
                 self._found[key] = _Answer(self._version, gap, action)
             self.starts += sum(start is not None for start in starts)
-        result = np.array([self._found[key].action for key in keys], dtype=np.int8)
+        result = np.array([self._found[key].action for key in keys])
         while len(self._found) > self.capacity:
             del self._found[next(iter(self._found))]
         self.lookups += len(keys)
         self.solves += len(missing)
         return result
+
+    def bounds(self, states: StateArray) -> FloatArray:
+        """Bound the best value in each state from above; for exact choosers."""
+        assert isinstance(self._chooser, ExactChooser)
+        self._renew_chooser()
+        return self._chooser.bounds(self.network, states)
+
+    def _renew_chooser(self) -> None:
+        if self._solved_version != self._version:
+            self._chooser.update(self.network)
+            self._solved_version = self._version
 
     def _answers(self, key: bytes, gap: float) -> bool:
         answer = self._found.get(key)
@@ -156,7 +182,7 @@ class CachedArgmax:
             "states": torch.from_numpy(states).reshape(len(answers), -1 if len(answers) else 0),
             "current": torch.tensor([a.version == self._version for a in answers]),
             "gaps": torch.tensor([a.gap for a in answers], dtype=torch.float64),
-            "actions": torch.from_numpy(np.array([a.action for a in answers], dtype=np.int8)),
+            "actions": torch.from_numpy(np.array([a.action for a in answers])),
         }
         return counters | found
 
@@ -181,9 +207,7 @@ class CachedArgmax:
         self, states: StateArray, starts: list[ActionArray | None], gap: float
     ) -> list[ActionArray]:
         started = time.perf_counter()
-        if self._solved_version != self._version:
-            self._chooser.update(self.network)
-            self._solved_version = self._version
+        self._renew_chooser()
         actions = self._chooser.choose(states, starts, gap)
         self.seconds += time.perf_counter() - started
         return actions

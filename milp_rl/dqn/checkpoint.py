@@ -18,7 +18,7 @@ from milp_rl.formulations.files import write_atomically
 if TYPE_CHECKING:
     from milp_rl.dqn.agent import DQNAgent
 
-_FORMAT = "milp_rl.dqn/5"
+_FORMAT = "milp_rl.dqn/6"
 _COUNTERS = ("epoch", "episode", "step", "pretrain_seconds")
 
 

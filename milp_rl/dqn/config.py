@@ -78,8 +78,24 @@ class DQNConfig:
         episode. They are spread over states that episodes seldom reach, which Q-learning needs to
         value decisions that have not been kept up yet.
     argmax
-        ``"exact"``, or ``"greedy"``: every best action, in episodes and in targets, is built
-        greedily on the network instead (iterative DQN), without a solver.
+        ``"exact"``, or a heuristic for every best action, in episodes and in targets, without a
+        solver: ``"greedy"`` builds it on the network (iterative DQN), for binary actions;
+        ``"gradient"`` and ``"cross_entropy"`` search a box of continuous ones
+        (:mod:`milp_rl.baselines.continuous`).
+    loss, hinge_weight
+        ``"huber"``, of the temporal differences; or ``"hinge"``: the values, plus the weight times
+        the squares of what they are below their targets (the linear program of Q-learning with a
+        penalty, as in CAQL, Ryu et al., ICLR 2020).
+    dual_filtering
+        With the hinge loss, do not solve the argmax in a next state where the bound of the target
+        network there shows that the value is not below its target (CAQL).
+    dynamic_tolerance, dynamic_tolerance_decay
+        The argmaxes' gap is this factor times the mean temporal difference relative to the mean
+        value, times the decay to the power of the episode, but at least ``gap`` (CAQL); ``None``:
+        ``gap`` always.
+    cluster_radius
+        Next states of a batch this close (Euclidean) to one before them take over its action, which
+        the target network values in their own state (after CAQL); ``None``: each is solved for.
     solver, formulation, bounds, gap, time_limit
         Passed to :class:`milp_rl.argmax_solver.ArgmaxSolver`. A time limit makes results depend on
         the speed of the machine, so that runs are no longer reproducible.
@@ -124,7 +140,13 @@ class DQNConfig:
     pretrain_states: int = 500
     pretrain_actions: int = 10
     pretrain_replay: int = 5000
-    argmax: Literal["exact", "greedy"] = "exact"
+    argmax: Literal["exact", "greedy", "gradient", "cross_entropy"] = "exact"
+    loss: Literal["huber", "hinge"] = "huber"
+    hinge_weight: float = 10.0
+    dual_filtering: bool = False
+    dynamic_tolerance: float | None = None
+    dynamic_tolerance_decay: float = 0.95
+    cluster_radius: float | None = None
     solver: SolverName = "auto"
     formulation: Formulation = "bigm"
     bounds: Strength = "linear"
@@ -143,6 +165,8 @@ class DQNConfig:
                 value = getattr(self, name)
                 if not valid(value):
                     raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        if self.dual_filtering and (self.loss != "hinge" or self.argmax != "exact"):
+            raise ValueError("dual_filtering needs loss='hinge' and argmax='exact'")
 
     @classmethod
     def paper(cls, **changes: Any) -> DQNConfig:
@@ -188,11 +212,11 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "a positive number": (
         lambda v: 0 < v < math.inf,
-        "learning_rate pretrain_learning_rate clip_value epsilon_decay",
+        "learning_rate pretrain_learning_rate clip_value epsilon_decay hinge_weight",
     ),
     "in (0, 1]": (
         lambda v: 0 < v <= 1,
-        "learning_rate_decay pretrain_learning_rate_decay tau",
+        "learning_rate_decay pretrain_learning_rate_decay tau dynamic_tolerance_decay",
     ),
     "in [0, 1]": (
         lambda v: 0 <= v <= 1,
@@ -201,7 +225,15 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "in [0, 1)": (lambda v: 0 <= v < 1, "discount"),
     "a nonnegative number": (lambda v: 0 <= v < math.inf, "weight_decay gap"),
     "a nonnegative number or None": (lambda v: v is None or 0 <= v < math.inf, "early_gap"),
-    "a positive number or None": (lambda v: v is None or 0 < v < math.inf, "time_limit"),
-    "'exact' or 'greedy'": (lambda v: v in ("exact", "greedy"), "argmax"),
+    "a positive number or None": (
+        lambda v: v is None or 0 < v < math.inf,
+        "time_limit dynamic_tolerance cluster_radius",
+    ),
+    "'exact', 'greedy', 'gradient' or 'cross_entropy'": (
+        lambda v: v in ("exact", "greedy", "gradient", "cross_entropy"),
+        "argmax",
+    ),
+    "'huber' or 'hinge'": (lambda v: v in ("huber", "hinge"), "loss"),
+    "true or false": (lambda v: isinstance(v, bool), "dual_filtering"),
     "'hard' or 'soft'": (lambda v: v in ("hard", "soft"), "target_update"),
 }

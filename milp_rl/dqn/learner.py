@@ -8,16 +8,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from milp_rl.baselines.continuous import CrossEntropyArgmax, GradientAscentArgmax
 from milp_rl.baselines.greedy import GreedyArgmax
-from milp_rl.dqn.cached_argmax import CachedArgmax, Chooser, ExactChooser
+from milp_rl.dqn.cached_argmax import CachedArgmax, Chooser, ExactChooser, StateArray
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.replay import Batch, PrioritizedReplay
 from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.network import FloatArray
 from milp_rl.qnetwork import ActionValue
 
+IntArray = NDArray[np.intp]
+
 _LEVEL_SAMPLES = 256
+_MEAN_RATE = 0.01
 _PARTS = ("network", "target", "optimizer", "replay", "greedy", "target_greedy")
 
 
@@ -30,7 +36,8 @@ class QLearner:
 
     is descended, where the maximiser is that of the target network or, in double DQN, of the
     network that learns. With n-step returns r is the discounted sum of n rewards, s' the state
-    after them, and the factor on its value is :math:`\gamma^n`.
+    after them, and the factor on its value is :math:`\gamma^n`. The hinge loss, and what spares
+    argmaxes, are those of CAQL, see :class:`milp_rl.dqn.DQNConfig`.
 
     Parameters
     ----------
@@ -51,6 +58,8 @@ class QLearner:
         The transitions.
     greedy, target_greedy
         Their argmaxes.
+    mean_error, mean_value
+        Running means of the sizes of temporal differences and of values.
     """
 
     def __init__(
@@ -74,6 +83,7 @@ class QLearner:
         )
         self.greedy = self.new_argmax(self.network)
         self.target_greedy = self.new_argmax(self.target)
+        self.mean_error = self.mean_value = 0.0
 
     def new_argmax(self, network: ActionValue) -> CachedArgmax:
         """Return the best actions of a network, remembered."""
@@ -103,11 +113,18 @@ class QLearner:
         batch = self.replay.sample(rng, self.config.batch_size)
         states, actions = torch.from_numpy(batch.states), torch.from_numpy(batch.actions)
         values, extra_loss = self._values(states, actions, rng)
-        errors = values - self._targets(batch, gap)
-        losses = nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none")
+        errors = values - self._targets(batch, gap, values.detach().numpy())
+        if self.config.loss == "hinge":
+            losses = values + self.config.hinge_weight * nn.functional.relu(-errors) ** 2
+        else:
+            losses = nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none")
         loss = (torch.from_numpy(batch.weights) * losses).mean()
         self._descend(loss + extra_loss, learning_rate)
-        self.replay.update(batch.index, errors.detach().double().numpy())
+        sizes = errors.detach().double().abs().numpy()
+        self.replay.update(batch.index, sizes)
+        self.mean_error += _MEAN_RATE * (float(sizes.mean()) - self.mean_error)
+        largest = float(values.detach().abs().mean())
+        self.mean_value += _MEAN_RATE * (largest - self.mean_value)
         return float(loss.detach())
 
     def update_target(self, step: int, rng: np.random.Generator, gap: float) -> None:
@@ -134,23 +151,34 @@ class QLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a checkpoint needs."""
-        return {name: getattr(self, name).state_dict() for name in _PARTS}
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        return {**parts, "means": [self.mean_error, self.mean_value]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
+        self.mean_error, self.mean_value = state["means"]
 
-    def _targets(self, batch: Batch, gap: float) -> Tensor:
-        chooser = self.greedy if self.config.double else self.target_greedy
+    def _targets(self, batch: Batch, gap: float, values: FloatArray | None = None) -> Tensor:
+        """Return targets; where filtering shows a value to reach its target, a bound on it."""
+        c = self.config
+        chooser = self.greedy if c.double else self.target_greedy
         targets = batch.rewards.copy()
         going_on = np.flatnonzero(batch.bootstrap)
+        if c.dual_filtering and values is not None and len(going_on):
+            bounds = self.target_greedy.bounds(batch.next_states[going_on])
+            highest = targets[going_on] + batch.bootstrap[going_on] * bounds
+            reached = values[going_on] >= highest
+            targets[going_on[reached]] = highest[reached]
+            going_on = going_on[~reached]
         if len(going_on):
             following = batch.next_states[going_on]
-            actions = chooser.actions(following, gap).astype(np.float32)
+            centres, cluster = _clusters(following, c.cluster_radius)
+            actions = chooser.actions(following[centres], gap)[cluster].astype(np.float32)
             with torch.no_grad():
-                values = self.target.q(torch.from_numpy(following), torch.from_numpy(actions))
-            targets[going_on] += batch.bootstrap[going_on] * values.numpy()
+                best = self.target.q(torch.from_numpy(following), torch.from_numpy(actions))
+            targets[going_on] += batch.bootstrap[going_on] * best.numpy()
         return torch.from_numpy(targets)
 
     def _values(
@@ -184,11 +212,33 @@ class QLearner:
         )
 
 
+def _clusters(states: StateArray, radius: float | None) -> tuple[IntArray, IntArray]:
+    """Return the rows that are centres, and for each row the position of its centre in them."""
+    n = len(states)
+    if radius is None:
+        return np.arange(n), np.arange(n)
+    centres: list[int] = []
+    cluster = np.zeros(n, dtype=np.intp)
+    for i in range(n):
+        distances = np.linalg.norm(states[centres] - states[i], axis=1) if centres else np.ones(0)
+        if len(distances) and distances.min() <= radius:
+            cluster[i] = distances.argmin()
+        else:
+            cluster[i] = len(centres)
+            centres.append(i)
+    return np.array(centres, dtype=np.intp), cluster
+
+
 def chooser_of(space: ActionSpace, config: DQNConfig) -> Callable[[ActionValue], Chooser]:
     """Return what finds best actions as a configuration asks for."""
     c = config
-    if c.argmax == "greedy":
-        return lambda network: GreedyArgmax(network, space)
+    heuristics: dict[str, Callable[[ActionValue, ActionSpace], Chooser]] = {
+        "greedy": GreedyArgmax,
+        "gradient": GradientAscentArgmax,
+        "cross_entropy": CrossEntropyArgmax,
+    }
+    if c.argmax in heuristics:
+        return lambda network: heuristics[c.argmax](network, space)
     return lambda network: ExactChooser(
         network,
         space,

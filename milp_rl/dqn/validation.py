@@ -6,9 +6,11 @@ import io
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from milp_rl.dqn.agent import DQNAgent
@@ -16,6 +18,8 @@ from milp_rl.dqn.cached_argmax import CachedArgmax
 from milp_rl.dqn.callbacks import Callback
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.envs.vector import ParallelEpisodes
+from milp_rl.evaluation.evaluate import evaluate
+from milp_rl.formulations.actions.base import ActionArray
 from milp_rl.formulations.files import write_atomically
 
 CURVE = "validation.csv"
@@ -30,7 +34,7 @@ class Validation(Callback):
     Parameters
     ----------
     env
-        The environment; its own state plays no part.
+        The environment; the state of a :class:`KnownModelEnv` plays no part, any other is played.
     folder
         Where to write; made if it does not exist.
     every
@@ -48,7 +52,7 @@ class Validation(Callback):
 
     def __init__(
         self,
-        env: KnownModelEnv,
+        env: gym.Env[Any, Any],
         folder: str | Path,
         *,
         every: int = 10,
@@ -61,7 +65,10 @@ class Validation(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.every = every
         self.seed = seed
-        self._episodes = ParallelEpisodes(env, episodes, check_actions=False)
+        self._env, self._count = env, episodes
+        self._parallel: ParallelEpisodes | None = None
+        if isinstance(env, KnownModelEnv):
+            self._parallel = ParallelEpisodes(env, episodes, check_actions=False)
         self._rows: dict[int, float] = {}
         self._policy: CachedArgmax | None = None
 
@@ -119,10 +126,14 @@ class Validation(Callback):
 
     def _play(self, agent: DQNAgent) -> float:
         """Return the mean expected reward of a step."""
-        episodes, env = self._episodes, self._episodes.env
         if self._policy is None or self._policy.network is not agent.network:
             self._policy = agent.learner.new_argmax(agent.network)
         self._policy.renew()
+        if self._parallel is None:
+            seeds = range(self.seed, self.seed + self._count)
+            results = evaluate(self._env, {"": _Greedy(self._policy)}, seeds=seeds)
+            return float(results["reward"].mean())
+        episodes, env = self._parallel, self._parallel.env
         states, _ = episodes.reset(seed=self.seed)
         rewards = []
         for _ in range(env.horizon):
@@ -133,3 +144,13 @@ class Validation(Callback):
 
     def _weights_path(self, episode: int) -> Path:
         return self.folder / f"episode-{episode:04d}.pt"
+
+
+class _Greedy:
+    """The policy of remembered argmaxes."""
+
+    def __init__(self, argmax: CachedArgmax) -> None:
+        self._argmax = argmax
+
+    def act(self, state: NDArray[np.float32]) -> ActionArray:
+        return np.asarray(self._argmax.actions(np.asarray(state, dtype=np.float32)[None])[0])

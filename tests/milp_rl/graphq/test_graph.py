@@ -139,7 +139,6 @@ def test_scores_by_hand():
     ("change", "message"),
     [
         ({"states": [[np.nan]]}, "states must be a finite table"),
-        ({"actions": [[2]]}, "zeros and ones"),
         ({"rewards": [0.0, 1.0]}, "the same rows"),
         ({"interventions": ("a", "b")}, "2 names for 1 interventions"),
     ],
