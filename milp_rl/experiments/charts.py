@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from milp_rl.experiments.methods import DOMAIN_LABELS, LABELS
+from milp_rl.experiments.methods import CONTINUOUS, DOMAIN_LABELS, LABELS
 from milp_rl.reporting import new_figure
 
 Setting = tuple[str, int, int]  # domain, J, B
@@ -25,6 +25,13 @@ COLORS = {
     "graphq": "#3f9b6f",
     "graphq_beam": "#8fc9a8",
     "sequoia": "#1f5a91",
+    "no_intervention": "#c7c7c7",
+    "naive_updating": "#e8a33d",
+    "true_risk": "#b8a13a",
+    "oracle": "#8a6fb0",
+    "dqn_gradient": "#8fc9a8",
+    "dqn_cem": "#7fb2d9",
+    "dqn_exact": "#1f5a91",
 }
 _OTHERS = ("#c2565b", "#4fb3bf", "#d98cb3", "#b5a642", "#6b6b9d")
 _UNIT = "expected reward per step"
@@ -38,7 +45,10 @@ def label(method: str) -> str:
 def title(setting: Setting) -> str:
     """Return how a domain and size are written."""
     domain, n_arms, budget = setting
-    return f"{DOMAIN_LABELS[domain]}, J = {n_arms}, B = {budget}"
+    name = DOMAIN_LABELS[domain]
+    if domain == "performative_risk":
+        return f"{name}, {n_arms} patients"
+    return name if domain in CONTINUOUS else f"{name}, J = {n_arms}, B = {budget}"
 
 
 def reward_chart(rewards: pd.DataFrame, setting: Setting) -> Figure:
@@ -182,7 +192,8 @@ def _bars(axes: Any, rewards: pd.DataFrame, *, names: bool = True, rotate: bool 
     axes.margins(y=0.15)
     axes.spines[["top", "right"]].set_visible(False)
     if names:
-        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
+        digits = 2 if rewards["reward"].abs().max() >= 1 else 4
+        axes.bar_label(bars, fmt=f"%.{digits}f", padding=3, fontsize=9)
         if rotate:
             axes.tick_params(axis="x", labelrotation=30)
             for text in axes.get_xticklabels():

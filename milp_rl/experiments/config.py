@@ -73,15 +73,16 @@ class ExperimentConfig:
     Parameters
     ----------
     domains
-        Names of domains, see :func:`milp_rl.envs.make_bandit`, or ``"interventions"``.
+        Names of domains, see :func:`milp_rl.experiments.methods.environment`.
     sizes
-        Pairs (J, B).
+        Pairs (J, B); they mean nothing to the pendulums.
     seeds
         Seeds of instances, nonnegative.
     methods
         Names of baselines, ``"iterative_dqn"``, ``"sequoia"``, ``"flat_dqn"`` (one output for each
-        feasible action), ``"graphq"``, ``"graphq_beam"`` and names in ``learners``. The Whittle
-        index plays the budget domain only. Without, all baselines and the first two learners.
+        feasible action), ``"graphq"``, ``"graphq_beam"``, ``"dqn_exact"``, ``"dqn_gradient"``,
+        ``"dqn_cem"`` and names in ``learners``. A baseline that a domain does not have is left out
+        there. Without, all baselines of bandits and the first two learners.
     horizon
         Steps an episode.
     episodes

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
+
 from milp_rl.baselines import (
     IterativeMyopicPolicy,
     MyopicPolicy,
@@ -15,9 +17,17 @@ from milp_rl.baselines import (
     SamplingPolicy,
     WhittlePolicy,
 )
+from milp_rl.baselines.performative import (
+    TRUE_RISK,
+    FixedScorePolicy,
+    NaiveUpdatingPolicy,
+    optimal_point,
+)
 from milp_rl.dqn import DQNAgent, FlatDQN
-from milp_rl.envs import DOMAINS, KnownModelEnv, make_bandit
+from milp_rl.envs import DOMAINS, ConstrainedControl, make_bandit
+from milp_rl.envs.performative_risk import PerformativeRisk, Population, no_intervention
 from milp_rl.envs.restless_bandit import RestlessBandit
+from milp_rl.formulations.actions.box import Box
 from milp_rl.graphq import GraphDQN, InterventionsInstance, SyntheticInterventions
 
 BASELINES: dict[str, Callable[[Any, int], Policy]] = {
@@ -27,6 +37,10 @@ BASELINES: dict[str, Callable[[Any, int], Policy]] = {
     "myopic": lambda env, seed: MyopicPolicy(env),
     "iterative_myopic": lambda env, seed: IterativeMyopicPolicy(env),
     "whittle": lambda env, seed: WhittlePolicy(env),
+    "no_intervention": lambda env, seed: FixedScorePolicy(TRUE_RISK),
+    "naive_updating": lambda env, seed: NaiveUpdatingPolicy(env),
+    "true_risk": lambda env, seed: FixedScorePolicy(TRUE_RISK),
+    "oracle": lambda env, seed: FixedScorePolicy(optimal_point(env)),
 }
 ALGORITHMS: dict[str, type[DQNAgent]] = {"dqn": DQNAgent, "flat_dqn": FlatDQN, "graphq": GraphDQN}
 LEARNERS: dict[str, dict[str, Any]] = {
@@ -35,8 +49,19 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "graphq": {"algorithm": "graphq"},
     "graphq_beam": {"algorithm": "graphq", "width": 4},
     "sequoia": {},
+    "dqn_gradient": {"argmax": "gradient"},
+    "dqn_cem": {"argmax": "cross_entropy"},
+    "dqn_exact": {},
 }
-DEFAULT_METHODS = (*BASELINES, "iterative_dqn", "sequoia")
+CONTINUOUS = ("performative_risk", "pendulum", "constrained_pendulum")
+TORQUE = 0.66  # the range of CAQL's constrained pendulum
+_OF_BANDITS = ("sampling", "myopic", "iterative_myopic")
+_OF_SCORES = ("no_intervention", "naive_updating", "true_risk", "oracle")
+DEFAULT_METHODS = (
+    *(name for name in BASELINES if name not in _OF_SCORES),
+    "iterative_dqn",
+    "sequoia",
+)
 DRAWN = ("random", "sampling")  # their actions do not depend on the state alone
 
 LABELS = {
@@ -52,6 +77,13 @@ LABELS = {
     "graphq_beam": "Graph-Q, beam",
     "graphq_complete": "Graph-Q, complete graph",
     "sequoia": "SEQUOIA",
+    "no_intervention": "no intervention",
+    "naive_updating": "naive updating",
+    "true_risk": "true risk",
+    "oracle": "oracle (optimal point)",
+    "dqn_gradient": "DQN, gradient ascent",
+    "dqn_cem": "DQN, cross-entropy",
+    "dqn_exact": "DQN, exact",
 }
 DOMAIN_LABELS = {
     "multiple_interventions": "multiple interventions",
@@ -60,21 +92,30 @@ DOMAIN_LABELS = {
     "capacity": "capacity",
     "budget": "budget",
     "interventions": "interventions",
+    "performative_risk": "performative risk",
+    "pendulum": "pendulum",
+    "constrained_pendulum": "constrained pendulum",
 }
 
 
 def applies(method: str, domain: str) -> bool:
-    """Whether a domain has the method: the Whittle index is for plain budgets only."""
+    """Whether a domain has the method: some baselines are for some domains only."""
+    if method in _OF_SCORES:
+        return domain == "performative_risk"
+    if method in _OF_BANDITS:
+        return domain not in CONTINUOUS
     return method != "whittle" or domain == "budget"
 
 
 def environment(
     domain: str, n_arms: int, budget: int, horizon: int, seed: int, method: str
-) -> KnownModelEnv:
+) -> gym.Env[Any, Any]:
     """Return the environment that a method plays.
 
-    A domain of :func:`milp_rl.envs.make_bandit`, or ``"interventions"``: a
-    :class:`~milp_rl.graphq.SyntheticInterventions` of J interventions.
+    A domain of :func:`milp_rl.envs.make_bandit`; ``"interventions"``: a
+    :class:`~milp_rl.graphq.SyntheticInterventions` of J interventions; ``"performative_risk"`` with
+    J patients, of whose scores B quantiles are observed; ``"pendulum"``: Gymnasium's Pendulum-v1;
+    ``"constrained_pendulum"``: the same with a torque of at most 0.66.
 
     Where exactly B interventions have to be chosen, doing nothing is not feasible: the null
     policy plays the same instance with at most B.
@@ -83,6 +124,16 @@ def environment(
         return SyntheticInterventions(
             InterventionsInstance.generate(n_arms, budget, horizon=horizon, seed=seed)
         )
+    if domain == "performative_risk":
+        return PerformativeRisk(
+            Population(n_arms),
+            n_quantiles=budget,
+            horizon=horizon,
+            intervention=no_intervention if method == "no_intervention" else None,
+        )
+    if domain in CONTINUOUS:
+        limit = Box([-TORQUE], [TORQUE]) if domain == "constrained_pendulum" else None
+        return ConstrainedControl(gym.make("Pendulum-v1", max_episode_steps=horizon), limit)
     env = make_bandit(domain, n_arms, budget, horizon=horizon, seed=seed)
     if method == "null" and domain == "multiple_interventions":
         _, bandit = DOMAINS[domain]

@@ -90,7 +90,8 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
         Section(
             "Rewards",
             "Mean over the steps of an episode of the expected reward of the step, the measure of"
-            " Xu, Wilder, Khalil and Tambe (ICLR 2025). All methods face the same luck.",
+            " Xu, Wilder, Khalil and Tambe (ICLR 2025); of the reward itself where an environment"
+            " does not know its model. All methods face the same luck.",
             charts=("overview.png",),
         ),
         Section("", table=_reward_table(rewards)),
@@ -167,7 +168,8 @@ def _reward_table(rewards: dict[Setting, pd.DataFrame]) -> pd.DataFrame:
     for setting, table in rewards.items():
         row = {"seeds": str(table["seeds"].max())}
         for method, reward, error in table[["method", "reward", "error"]].itertuples(index=False):
-            row[label(method)] = f"{reward:.2f} ± {error:.2f}"
+            digits = 2 if abs(reward) >= 1 or not error else 4
+            row[label(method)] = f"{reward:.{digits}f} ± {error:.{digits}f}"
         rows[title(setting)] = row
     table = pd.DataFrame(rows).T.fillna("")
     methods = {method for table in rewards.values() for method in table["method"]}
@@ -240,12 +242,19 @@ def _cost_sections(results: pd.DataFrame) -> list[Section]:
     ]
     trained = named[named["training_seconds"].notna()]
     if len(trained):
-        mean = trained.groupby(["instance", "method"], sort=False)[list(_TRAINING)].mean()
+        trained = trained.assign(argmax_gap=trained.get("argmax_gap", np.nan))
+        mean = trained.groupby(["instance", "method"], sort=False)[
+            [*_TRAINING, "argmax_gap"]
+        ].mean()
         table = pd.DataFrame({text: mean[name] for name, text in _TRAINING.items()})
         table = table.map(lambda value: f"{value:,.0f}")
         table["known already"] = [
             f"{share:.0%}" for share in mean["cache_hits"] / mean["argmax_lookups"]
         ]
+        if mean["argmax_gap"].notna().any():
+            table["gap to the exact argmax"] = [
+                "" if np.isnan(gap) else f"{gap:.2g}" for gap in mean["argmax_gap"]
+            ]
         table.index = pd.Index([f"{instance}: {label(method)}" for instance, method in mean.index])
         sections.append(Section("Training", "Mean over seeds.", table))
     return sections

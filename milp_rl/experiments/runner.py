@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import gymnasium as gym
 import joblib
 import numpy as np
 import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from milp_rl.baselines import Policy
-from milp_rl.dqn import CSVLogger, Validation
+from milp_rl.baselines import Policy, argmax_gaps
+from milp_rl.dqn import CSVLogger, DQNAgent, Validation
 from milp_rl.envs import KnownModelEnv
 from milp_rl.envs.restless_bandit import RestlessBandit
 from milp_rl.evaluation import JointMDP, evaluate
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 CELLS, TRAINING, CHECKPOINT = "cells", "training", "checkpoint.pt"
 RESULTS = "results.csv"
 _START_SEED = 10_000
+_GAP_STATES = 500
 _LEARNING_COST = 50.0  # roughly, of training and evaluating a learner against a baseline
 
 
@@ -136,7 +138,9 @@ def _run(cell: Cell, folder: Path) -> dict[str, Any]:
         policy = BASELINES[cell.method](env, cell.seed)
     else:
         policy, counts = _train(cell, env, folder / TRAINING / cell.name)
-    starts = env.start_states(np.random.default_rng([_START_SEED, cell.seed]), cell.episodes)
+    starts = None
+    if isinstance(env, KnownModelEnv):
+        starts = env.start_states(np.random.default_rng([_START_SEED, cell.seed]), cell.episodes)
     results = evaluate(env, {cell.method: policy}, seeds=range(cell.episodes), start_states=starts)
     return {
         "domain": cell.domain,
@@ -160,10 +164,11 @@ _COUNTS = (
     "argmax_lookups",
     "argmax_solves",
     "cache_hits",
+    "argmax_gap",
 )
 
 
-def _train(cell: Cell, env: KnownModelEnv, folder: Path) -> tuple[Policy, dict[str, Any]]:
+def _train(cell: Cell, env: gym.Env[Any, Any], folder: Path) -> tuple[Policy, dict[str, Any]]:
     """Train a learner; return the policy of its best network, and what training took."""
     assert cell.algorithm is not None
     agent = ALGORITHMS[cell.algorithm](env, cell.dqn, seed=cell.seed)
@@ -182,6 +187,8 @@ def _train(cell: Cell, env: KnownModelEnv, folder: Path) -> tuple[Policy, dict[s
         "argmax_solves": solves,
         "cache_hits": lookups - solves,
     }
+    if isinstance(agent.network, QNetwork) and not agent.space.binary:
+        counts["argmax_gap"] = _argmax_gap(agent)
     agent.use(validation.best())
     if isinstance(agent.network, QNetwork):
         agent.network.to_onnx(folder / "network.onnx")
@@ -189,7 +196,17 @@ def _train(cell: Cell, env: KnownModelEnv, folder: Path) -> tuple[Policy, dict[s
     return agent, counts
 
 
-def _exact(cell: Cell, env: KnownModelEnv, policy: Policy, starts: Any) -> dict[str, float | None]:
+def _argmax_gap(agent: DQNAgent) -> float:
+    """Return the mean gap of the learner's argmaxes to the exact ones after training."""
+    batch = agent.learner.replay.sample(np.random.default_rng(_START_SEED), _GAP_STATES)
+    states = np.unique(batch.states, axis=0)
+    actions = agent.learner.greedy.actions(states)
+    return float(argmax_gaps(agent.network, agent.space, states, actions).mean())
+
+
+def _exact(
+    cell: Cell, env: gym.Env[Any, Any], policy: Policy, starts: Any
+) -> dict[str, float | None]:
     """Return the exact value of the policy and the optimum, for small instances of bandits."""
     try:
         if not isinstance(env, RestlessBandit):

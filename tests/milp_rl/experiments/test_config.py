@@ -61,7 +61,7 @@ def test_a_learner_of_its_own_may_have_the_other_preset():
         ("sizes = [4, 2]", "len"),
         ("seeds = [-1]", "seeds are integers"),
         ("seeds = [1, 1]", "seeds has an entry twice"),
-        ('methods = ["oracle"]', "unknown method 'oracle'"),
+        ('methods = ["fortune_teller"]', "unknown method 'fortune_teller'"),
         ("episodes = 1", "episodes must be an integer of at least 2"),
         ("horizon = 0", "horizon must be"),
         ('preset = "best"', "preset must be"),
