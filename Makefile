@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install demo test test-fast lint types format bench clean
+.PHONY: install demo docs test test-fast lint types format bench clean
 
 install: $(READY)
 
@@ -12,11 +12,16 @@ $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable ".[dask,gurobi,test]"
+	$(BIN)/python -m pip install --quiet --editable ".[dask,docs,gurobi,test]"
 	touch $(READY)
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
+
+# The site, in site/: `.venv/bin/mkdocs serve` shows it while it is written. Its pictures are drawn
+# by docs/images/make.py and kept.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
@@ -44,4 +49,4 @@ bench: $(READY)
 	done
 
 clean:
-	rm -rf $(VENV) build demo *.egg-info
+	rm -rf $(VENV) build demo site *.egg-info

@@ -1,0 +1,71 @@
+"""The documentation: its code runs page by page, its pictures can be drawn, its site builds."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"(<!-- not run: [^>]+-->\n)?```python\n(.*?)```", re.DOTALL)
+
+
+def blocks(page):
+    """The page's blocks of Python, without those after a comment that says why they do not run."""
+    return [code for left_out, code in BLOCK.findall(page.read_text()) if not left_out]
+
+
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if blocks(page)]
+
+
+def run(*command, cwd):
+    result = subprocess.run(
+        [sys.executable, *command], cwd=cwd, capture_output=True, text=True, timeout=600
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_the_code_of_a_page_runs(page, tmp_path):
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")  # what a page reads from a checkout
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(blocks(page)))
+    printed = run(script, cwd=tmp_path)
+    for output in re.findall(r"```text\n(.*?)```", page.read_text(), re.DOTALL):
+        assert output in printed
+
+
+def test_the_pages_have_code():
+    names = {page.relative_to(DOCS).as_posix() for page in PAGES}
+    wanted = {"index.md", "concepts.md", "own-block.md", "formulations.md", "embedding.md"}
+    assert wanted | {f"blocks/{page.name}" for page in (DOCS / "blocks").glob("*.md")} <= names
+
+
+def test_every_picture_is_drawn_and_shown(tmp_path):
+    run(DOCS / "images" / "make.py", "--output", tmp_path, cwd=tmp_path)
+    drawn = {path.name for path in tmp_path.glob("*.svg")}
+    text = "\n".join(page.read_text() for page in DOCS.rglob("*.md"))
+    assert drawn == {path.name for path in (DOCS / "images").glob("*.svg")}
+    assert drawn == set(re.findall(r"images/(\w+\.svg)\)", text))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("mkdocs_jupyter", "mkdocstrings")),
+    reason="the site is built where the extra `docs` is installed",
+)
+def test_the_site_builds_without_a_warning(tmp_path):
+    run("-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site", cwd=ROOT)
+    for page in PAGES:
+        name = page.relative_to(DOCS).with_suffix("").as_posix()
+        folder = name.removesuffix("index")
+        assert (tmp_path / "site" / folder / "index.html").exists()
+    for notebook in (ROOT / "examples").glob("*.ipynb"):
+        assert (tmp_path / "site" / "tutorials" / notebook.stem / "index.html").exists()
+    reference = (tmp_path / "site" / "api" / "actions" / "index.html").read_text()
+    assert "linear_max" in reference
+    assert ":class:" not in reference
