@@ -183,3 +183,17 @@ def test_a_box_over_binary_actions_only_constrains_them(check_space):
     feasible = check_space(space)
     assert (feasible @ weights <= 7).all()
     assert len(feasible) == 16
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        mr.Box([-1, 0], [1, 3]),
+        mr.Box([-1, 0, 0], [1, 2, 1], matrix=[[1, 1, 0], [0, -1, 2]], right=[1, 1], binary=[2]),
+        mr.BudgetTopK(3, 2) * mr.Box([-1], [1], matrix=[[2]], right=[1]),
+        (mr.BudgetTopK(2, 1) * mr.Box([0, 0], [2, 2]))
+        & mr.Box([0] * 4, [2] * 4, matrix=[[0, 0, 1, 1], [-1, 0, 1, 0]], right=[3, 1]),
+    ],
+)
+def test_conformance(check_space, space):
+    check_space(space)
