@@ -12,7 +12,7 @@ $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable ".[dask,docs,gurobi,test]"
+	$(BIN)/python -m pip install --quiet --editable ".[dask,docs,gurobi,scip,test]"
 	touch $(READY)
 
 demo: $(READY)

@@ -8,6 +8,7 @@ OMLT's ``NetworkDefinition`` or from plain arrays.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,15 @@ if TYPE_CHECKING:
 Activation = Literal["relu", "linear"]
 FloatArray = NDArray[np.float64]
 
+_LARGEST_RATIO = 1e8
+
 
 class NetworkError(ValueError):
     """A network that cannot be represented: wrong shapes, NaN or infinite weights, unknown ops."""
+
+
+class ScalingWarning(UserWarning):
+    """A network whose neurons' ranges differ by more than solvers in float64 can tell apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,6 +256,30 @@ class Network:
     def negated(self) -> Network:
         """Return the network whose outputs are the negatives of this one's."""
         return Network((*self.layers[:-1], Layer(-self.output.weight, -self.output.bias, "linear")))
+
+
+def warn_if_badly_scaled(network: Network) -> None:
+    """Warn if the ranges of hidden neurons, for inputs of size 1, differ by more than 1e8.
+
+    A solver's tolerances are then larger than what some neurons have to say: it takes longer, and
+    may end with a gap or a ``CertificationError``.
+    """
+    reach = np.ones(network.n_inputs)
+    reaches = []
+    for layer in network.hidden:
+        with np.errstate(over="ignore"):
+            reach = np.abs(layer.weight) @ reach
+        reaches.append(reach[reach > 0])
+    positive = np.concatenate([np.ones(0), *reaches])
+    if len(positive) and positive.max() > _LARGEST_RATIO * positive.min():
+        warnings.warn(
+            f"the ranges of the network's neurons differ by a factor of"
+            f" {positive.max() / positive.min():.1g} (from {positive.min():.1g} to"
+            f" {positive.max():.1g}): solvers may take long and end with a gap; rescale the inputs,"
+            " or train with weight decay",
+            ScalingWarning,
+            stacklevel=3,
+        )
 
 
 def check_vector(values: ArrayLike, name: str) -> FloatArray:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from milp_rl.formulations.actions.product import Product
     from milp_rl.formulations.actions.routing import Routing, london_underground
     from milp_rl.formulations.actions.scheduling import Scheduling
-    from milp_rl.formulations.network import Network, NetworkError
+    from milp_rl.formulations.network import Network, NetworkError, ScalingWarning
     from milp_rl.formulations.relu import add_network
     from milp_rl.qnetwork import QNetwork, export_onnx
     from milp_rl.solvers.base import ArgmaxResult, CertificationError, SolverUnavailableError
@@ -49,6 +49,7 @@ _HOMES = {
     "Product": "formulations.actions.product",
     "QNetwork": "qnetwork",
     "Routing": "formulations.actions.routing",
+    "ScalingWarning": "formulations.network",
     "Scheduling": "formulations.actions.scheduling",
     "SolverUnavailableError": "solvers.base",
     "add_network": "formulations.relu",
@@ -77,6 +78,7 @@ __all__ = [
     "Product",
     "QNetwork",
     "Routing",
+    "ScalingWarning",
     "Scheduling",
     "SolverUnavailableError",
     "add_network",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,12 @@ from milp_rl.conversion import to_network
 from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.bounds import Strength, check_strength
 from milp_rl.formulations.compact import Formulation, check_formulation
-from milp_rl.formulations.network import FloatArray, Network, check_vector
+from milp_rl.formulations.network import (
+    FloatArray,
+    Network,
+    check_vector,
+    warn_if_badly_scaled,
+)
 from milp_rl.solvers.auto import AutoArgmax
 from milp_rl.solvers.base import ArgmaxResult, SolveOptions
 from milp_rl.solvers.batch import Argmax, BatchSolver
@@ -22,7 +27,7 @@ from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.milp import MilpArgmax
 from milp_rl.solvers.model import milp_solver
 
-SolverName = Literal["auto", "highs", "gurobi", "branch_and_bound", "enumeration"]
+SolverName = Literal["auto", "highs", "gurobi", "scip", "branch_and_bound", "enumeration"]
 
 
 class ArgmaxSolver:
@@ -41,9 +46,9 @@ class ArgmaxSolver:
     space
         The feasible actions.
     solver
-        ``"highs"``, ``"gurobi"``, ``"branch_and_bound"`` (native, states of a batch together),
-        ``"enumeration"``, or ``"auto"``: enumeration where that takes next to no time, otherwise
-        branch and bound, and for a state that it does not solve in as many nodes as pay,
+        ``"highs"``, ``"gurobi"``, ``"scip"``, ``"branch_and_bound"`` (native, states of a batch
+        together), ``"enumeration"``, or ``"auto"``: enumeration where that takes next to no time,
+        otherwise branch and bound, and for a state that it does not solve in as many nodes as pay,
         enumeration of up to 30,000 actions or HiGHS. A :class:`Box` of continuous actions is
         divided by a spatial branch and bound of its own; spaces with both kinds of variables are
         for MILPs only. A result's ``solver`` says which it was and
@@ -73,6 +78,11 @@ class ArgmaxSolver:
         If an option is wrong, or network and space do not fit.
     SolverUnavailableError
         If the solver is not installed or has no licence.
+
+    Warns
+    -----
+    ScalingWarning
+        If the neurons' ranges differ by more than 1e8.
     """
 
     def __init__(
@@ -106,7 +116,8 @@ class ArgmaxSolver:
                 f" {space.n_actions} actions"
             )
         self.state_dim = ir.n_inputs - space.n_actions
-        known = ("auto", "highs", "gurobi", "branch_and_bound", "enumeration")
+        warn_if_badly_scaled(ir)
+        known = get_args(SolverName)
         if solver not in known:
             raise ValueError(f"solver must be one of {', '.join(map(repr, known))}, got {solver!r}")
         check_formulation(formulation, partitions)

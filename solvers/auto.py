@@ -176,6 +176,8 @@ def is_small(space: ActionSpace) -> bool:
     """
     if not space.binary:
         return False
+    if 2**space.n_actions <= _LARGEST_LISTED:
+        return True
     try:
         drawn = space.sample(np.random.default_rng(0), _DRAWS, maximal=True)
         if len(np.unique(drawn, axis=0)) == _DRAWS:

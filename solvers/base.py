@@ -284,13 +284,19 @@ def certify(
 
 
 def draw_sample(space: ActionSpace) -> ActionArray:
-    """Draw the feasible actions that every answer for the space is tested with.
+    """Draw the feasible actions that every answer for the space is tested with, once for all.
 
     Returns
     -------
     numpy.ndarray
         Shape (any, n_actions); few where drawing takes long, none from an empty space.
     """
+    if space.test_sample is None:
+        space.test_sample = _drawn(space)
+    return space.test_sample
+
+
+def _drawn(space: ActionSpace) -> ActionArray:
     rng = np.random.default_rng(0)
     rows: list[ActionArray] = []
     deadline = time.perf_counter() + _SAMPLE_SECONDS

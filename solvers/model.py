@@ -23,15 +23,18 @@ from milp_rl.solvers.base import (
 )
 from milp_rl.solvers.gurobi import GurobiSolver
 from milp_rl.solvers.highs import HighsSolver
+from milp_rl.solvers.scip import ScipSolver
 
 
 def milp_solver(name: str) -> MilpSolver:
-    """Return a new solver by its name, ``"highs"`` or ``"gurobi"``."""
+    """Return a new solver by its name, ``"highs"``, ``"gurobi"`` or ``"scip"``."""
     if name == "highs":
         return HighsSolver()
     if name == "gurobi":
         return GurobiSolver()
-    raise ValueError(f"the MILP solver must be 'highs' or 'gurobi', got {name!r}")
+    if name == "scip":
+        return ScipSolver()
+    raise ValueError(f"the MILP solver must be 'highs', 'gurobi' or 'scip', got {name!r}")
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class ModelResult:
 def solve_model(
     model: Any,
     *,
-    solver: Literal["highs", "gurobi"] = "highs",
+    solver: Literal["highs", "gurobi", "scip"] = "highs",
     gap: float = 0.0,
     absolute_gap: float = 0.0,
     time_limit: float | None = None,
@@ -88,7 +91,7 @@ def solve_model(
     model
         A Pyomo model with one active objective.
     solver
-        ``"highs"`` or ``"gurobi"``.
+        ``"highs"``, ``"gurobi"`` or ``"scip"``.
     gap, absolute_gap, time_limit, threads
         As in :class:`~milp_rl.solvers.base.SolveOptions`.
 

@@ -32,10 +32,14 @@ ActionArray = NDArray[np.int8 | np.float64]
 BoolArray = NDArray[np.bool_]
 
 _REMEMBERED = 100_000
+_REBUILT = ("_oracle", "_extensions_of", "test_sample")
 
 
 class ActionSpace(ABC):
     """A feasible set over ``n_actions`` action variables, binary unless it says otherwise."""
+
+    test_sample: ActionArray | None = None
+    """Feasible actions that solvers test their answers with, once a solver has drawn them."""
 
     @property
     @abstractmethod
@@ -444,7 +448,7 @@ class ActionSpace(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the loaded solver and what it found out of pickles; it is rebuilt when needed."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_oracle", "_extensions_of")}
+        return {k: v for k, v in self.__dict__.items() if k not in _REBUILT}
 
     @cached_property
     def linear_model(self) -> LinearModel:

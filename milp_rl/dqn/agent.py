@@ -409,7 +409,9 @@ class DQNAgent:
         if c.dynamic_tolerance is not None and self.learner.mean_value > 0:
             relative_error = self.learner.mean_error / self.learner.mean_value
             decay = c.dynamic_tolerance_decay**self.episode
-            gap = max(gap, c.dynamic_tolerance * relative_error * decay)
+            tolerance = c.dynamic_tolerance * relative_error * decay
+            if tolerance > 0:  # in powers of two, since a smaller gap makes known answers useless
+                gap = max(gap, 2.0 ** math.floor(math.log2(tolerance)))
         return float(gap)
 
     def _save_checkpoint(self) -> None:

@@ -91,8 +91,8 @@ class DQNConfig:
         network there shows that the value is not below its target (CAQL).
     dynamic_tolerance, dynamic_tolerance_decay
         The argmaxes' gap is this factor times the mean temporal difference relative to the mean
-        value, times the decay to the power of the episode, but at least ``gap`` (CAQL); ``None``:
-        ``gap`` always.
+        value, times the decay to the power of the episode, rounded down to a power of two, but at
+        least ``gap`` (CAQL); ``None``: ``gap`` always.
     cluster_radius
         Next states of a batch this close (Euclidean) to one before them take over its action, which
         the target network values in their own state (after CAQL); ``None``: each is solved for.
