@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from milp_rl.conversion import to_network
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.bounds import Strength, check_strength
-from milp_rl.formulations.compact import Formulation, check_formulation
+from milp_rl.formulations.bounds import Strength
+from milp_rl.formulations.compact import Formulation
 from milp_rl.formulations.network import (
     FloatArray,
     Network,
     check_vector,
     warn_if_badly_scaled,
 )
-from milp_rl.solvers.auto import AutoArgmax
+from milp_rl.solvers.backends import SolverName, new_backend
 from milp_rl.solvers.base import ArgmaxResult, SolveOptions
-from milp_rl.solvers.batch import Argmax, BatchSolver
-from milp_rl.solvers.box_search import branch_and_bound
-from milp_rl.solvers.enumeration import EnumerationArgmax
-from milp_rl.solvers.milp import MilpArgmax
-from milp_rl.solvers.model import milp_solver
-
-SolverName = Literal["auto", "highs", "gurobi", "scip", "branch_and_bound", "enumeration"]
+from milp_rl.solvers.batch import BatchSolver
 
 
 class ArgmaxSolver:
@@ -117,27 +111,15 @@ class ArgmaxSolver:
             )
         self.state_dim = ir.n_inputs - space.n_actions
         warn_if_badly_scaled(ir)
-        known = get_args(SolverName)
-        if solver not in known:
-            raise ValueError(f"solver must be one of {', '.join(map(repr, known))}, got {solver!r}")
-        check_formulation(formulation, partitions)
-        check_strength(bounds)
-        backend: Argmax
-        if solver == "enumeration":
-            backend = EnumerationArgmax(ir, space)
-        elif solver == "branch_and_bound":
-            backend = branch_and_bound(ir, space)
-        else:
-            milp = MilpArgmax(
-                ir,
-                space,
-                milp_solver("highs" if solver == "auto" else solver),
-                formulation=formulation,
-                partitions=partitions,
-                bounds=bounds,
-                one_sided=one_sided,
-            )
-            backend = AutoArgmax(ir, space, milp) if solver == "auto" else milp
+        backend = new_backend(
+            ir,
+            space,
+            solver,
+            formulation=formulation,
+            partitions=partitions,
+            bounds=bounds,
+            one_sided=one_sided,
+        )
         self._batch = BatchSolver(backend)
 
     def update(self, network: Any) -> None:

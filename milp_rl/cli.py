@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+
+from milp_rl import commands
+from milp_rl.terminal import bar, console, fail
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Exact argmax for RL.")
+for _command in (commands.argmax, commands.info, commands.export, commands.compare):
+    app.command()(_command)
 experiment = typer.Typer(no_args_is_help=True, help="Run experiments and report on them.")
 app.add_typer(experiment, name="experiment")
 tuning = typer.Typer(no_args_is_help=True, help="Search for good parameters.")
@@ -27,8 +23,6 @@ care = typer.Typer(no_args_is_help=True, help="Care management from logged weeks
 app.add_typer(care, name="care")
 sepsis = typer.Typer(no_args_is_help=True, help="Sepsis care from logged steps.")
 app.add_typer(sepsis, name="sepsis")
-
-console = Console(stderr=True)
 
 
 class BackendName(StrEnum):
@@ -65,22 +59,22 @@ def run(
     from milp_rl.experiments import ExperimentConfig, run_experiment
 
     folder = Path("runs") / config.stem if output is None else output
-    bar = _bar()
+    shown_bar = bar()
     try:
         settings = ExperimentConfig.from_toml(config)
         n_cells = len(settings.cells())
-        with bar:
-            task = bar.add_task(f"{n_cells} cells", total=None)
+        with shown_bar:
+            task = shown_bar.add_task(f"{n_cells} cells", total=None)
             results = run_experiment(
                 settings,
                 folder,
                 jobs=jobs,
                 backend=backend.value,
                 address=address,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                progress=lambda done, total: shown_bar.update(task, completed=done, total=total),
             )
     except (ValueError, ImportError, OSError, RuntimeError) as error:
-        _fail(error)
+        fail(error)
     shown = results[["domain", "J", "B", "seed", "method", "reward_mean", "reward_se"]]
     typer.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     console.print(f"wrote {folder / 'results.csv'}, results.parquet and curves.csv")
@@ -99,7 +93,7 @@ def report(
     try:
         path = write_report(folders, folders[0] / "report" if output is None else output)
     except (ValueError, OSError) as error:
-        _fail(error)
+        fail(error)
     typer.echo(str(path))
 
 
@@ -121,8 +115,8 @@ def graphq(
     try:
         env = make_interventions(preset, seed=seed)
         base = GraphDQNConfig(episodes=episodes, expected_rewards=False)
-        with _bar() as bar:
-            task = bar.add_task(f"{trials} trials", total=trials)
+        with bar() as shown_bar:
+            task = shown_bar.add_task(f"{trials} trials", total=trials)
             study = tune(
                 env,
                 output,
@@ -130,10 +124,10 @@ def graphq(
                 jobs=jobs,
                 base=base,
                 seed=seed,
-                progress=lambda done, total: bar.update(task, completed=done),
+                progress=lambda done, total: shown_bar.update(task, completed=done),
             )
     except (ValueError, OSError) as error:
-        _fail(error)
+        fail(error)
     typer.echo((output / BEST).read_text().rstrip())
     n_pruned = sum(trial.state.name == "PRUNED" for trial in study.trials)
     console.print(f"{len(study.trials)} trials, {n_pruned} pruned; everything is in {output}")
@@ -169,7 +163,7 @@ def care_report(
                 progress=status.update,
             )
     except (ValueError, OSError) as error:
-        _fail(error)
+        fail(error)
     typer.echo(str(path))
 
 
@@ -199,7 +193,7 @@ def sepsis_run(
                 progress=status.update,
             )
     except (ValueError, OSError) as error:
-        _fail(error)
+        fail(error)
     typer.echo(results.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
 
 
@@ -213,26 +207,8 @@ def sepsis_report(
     try:
         path = write_sepsis_report(folder)
     except (ValueError, OSError) as error:
-        _fail(error)
+        fail(error)
     typer.echo(str(path))
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("elapsed,"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-        TextColumn("left"),
-        console=console,
-    )
-
-
-def _fail(error: Exception) -> None:
-    console.print(f"error: {error}", style="red", markup=False, highlight=False)
-    raise typer.Exit(1) from error
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from milp_rl.argmax_solver import SolverName
 from milp_rl.formulations.bounds import Strength
 from milp_rl.formulations.compact import Formulation
+from milp_rl.solvers.backends import SolverName
 
 
 @dataclass(frozen=True)

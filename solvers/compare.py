@@ -1,0 +1,406 @@
+"""Comparing ways to solve an argmax: every state of every instance, in processes of their own.
+
+An instance is a folder with ``q.onnx``, ``space.json`` and ``states.csv``. A way is a solver, with
+formulation and bounds if it is for MILPs. Each way solves the states of an instance one after
+another in one process, which is limited in memory and replaced if it dies or overstays; what it has
+solved is written at once, so that a comparison that is stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import itertools
+import json
+import math
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.solvers.backends import new_backend
+from milp_rl.solvers.base import SolveOptions, SolverUnavailableError
+from milp_rl.solvers.batch import Argmax
+
+NETWORK, SPACE, STATES = "q.onnx", "space.json", "states.csv"
+ROWS = "rows"
+MILP_SOLVERS = ("highs", "gurobi", "scip")
+SOLVERS = (*MILP_SOLVERS, "branch_and_bound", "enumeration", "auto")
+
+_GRACE = 60.0  # seconds beyond the time limit before a process is taken for stuck
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to solve.
+
+    Parameters
+    ----------
+    solver
+        Name of a solver.
+    formulation, bounds
+        ``None`` for a solver that has no use for them.
+    """
+
+    solver: str
+    formulation: str | None = None
+    bounds: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name in tables and files."""
+        return "-".join(part for part in (self.solver, self.formulation, self.bounds) if part)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A folder of an instance, checked."""
+
+    name: str
+    folder: Path
+    n_states: int
+
+
+def ways(solvers: Sequence[str], formulations: Sequence[str], bounds: Sequence[str]) -> list[Way]:
+    """Combine: formulations and bounds vary for the MILP solvers only.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown.
+    """
+    for kind, given, known in (
+        ("solver", solvers, SOLVERS),
+        ("formulation", formulations, ("bigm", "partition")),
+        ("bounds", bounds, ("interval", "linear", "lp")),
+    ):
+        for name in given:
+            if name not in known:
+                raise ValueError(f"unknown {kind} {name!r}; known are {', '.join(known)}")
+    found = []
+    for solver in solvers:
+        if solver in MILP_SOLVERS:
+            pairs = itertools.product(formulations, bounds)
+            found += [Way(solver, formulation, strength) for formulation, strength in pairs]
+        else:
+            found.append(Way(solver))
+    return found
+
+
+def find_instances(folder: str | Path) -> list[Instance]:
+    """Find the instances in a folder: itself, or its subfolders, in the order of their names.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is incomplete or cannot be read.
+    """
+    root = Path(folder)
+    places = [path.parent for path in sorted(root.glob(f"*/{NETWORK}"))]
+    if (root / NETWORK).exists():
+        places = [root]
+    if not places:
+        raise ValueError(f"{root} has no instance: a folder with {NETWORK}, {SPACE} and {STATES}")
+    found = []
+    for place in places:
+        for name in (SPACE, STATES):
+            if not (place / name).exists():
+                raise ValueError(f"the instance {place} has no {name}")
+        found.append(Instance(place.name, place, len(read_states(place / STATES))))
+    return found
+
+
+def read_states(path: str | Path) -> FloatArray:
+    """Read states, a row each, from a CSV file with or without a line of names.
+
+    Raises
+    ------
+    ValueError
+        If there are no rows, they differ in length or an entry is not a finite number.
+    """
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        lines = [row for row in csv.reader(file) if row]
+    if lines and not all(_is_number(entry) for entry in lines[0]):
+        lines = lines[1:]
+    if not lines:
+        raise ValueError(f"{path} has no states")
+    for number, row in enumerate(lines, start=1):
+        if len(row) != len(lines[0]):
+            raise ValueError(f"{path}: state {number} has {len(row)} values, not {len(lines[0])}")
+        for column, entry in enumerate(row, start=1):
+            if not (_is_number(entry) and math.isfinite(float(entry))):
+                raise ValueError(
+                    f"{path}: state {number}, value {column} is {entry!r}, not a number"
+                )
+    return np.array(lines, dtype=np.float64)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def compare(
+    instances: Sequence[Instance],
+    to_try: Sequence[Way],
+    output: str | Path,
+    *,
+    gap: float = 0.0,
+    time_limit: float = 60.0,
+    memory_limit: float = 8.0,
+    jobs: int = 1,
+    imports: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Solve every state of every instance in every way, on from what is done already.
+
+    Parameters
+    ----------
+    instances, to_try
+        What to solve, and how.
+    output
+        Folder for the rows, one file an instance and way.
+    gap
+        Relative gap at which a state counts as solved.
+    time_limit
+        Seconds a state.
+    memory_limit
+        GiB of address space a process.
+    jobs
+        Processes at a time; with more than one, times are those of a busy machine.
+    imports
+        Modules to import first, such as that of a block of your own.
+    progress
+        Called with the states done and all states.
+
+    Returns
+    -------
+    list of dict
+        A row a state and way: ``instance``, ``state``, ``way``, ``solver``, ``formulation``,
+        ``bounds``, ``status`` (that of the result, or ``"memory"``, ``"killed"``, ``"stuck"``,
+        ``"unavailable"``, ``"error"``), ``value``, ``bound``, ``gap``, ``nodes``, ``seconds`` and
+        ``message``.
+
+    Raises
+    ------
+    ValueError
+        If rows in ``output`` were made with other limits.
+    """
+    for name, value in (("time_limit", time_limit), ("memory_limit", memory_limit)):
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}")
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    folder = Path(output, ROWS)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"gap": gap, "time_limit": time_limit, "memory_limit": memory_limit}
+    _check_settings(Path(output, "settings.json"), settings)
+    tasks = [_Task(i, way, folder, settings, tuple(imports)) for i in instances for way in to_try]
+    total = sum(task.instance.n_states for task in tasks)
+    lock, done = threading.Lock(), sum(len(task.rows()) for task in tasks)
+
+    def count() -> None:
+        nonlocal done
+        with lock:
+            done += 1
+            if progress is not None:
+                progress(done, total)
+
+    if progress is not None:
+        progress(done, total)
+    with ThreadPoolExecutor(jobs) as pool:
+        running = [pool.submit(task.run, count) for task in tasks]
+        try:
+            for future in running:
+                future.result()
+        except BaseException:
+            for future in running:
+                future.cancel()
+            for task in tasks:
+                task.stop()
+            raise
+    return [row for task in tasks for row in task.rows()]
+
+
+def _check_settings(path: Path, settings: dict[str, float]) -> None:
+    if path.exists():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known != settings:
+            raise ValueError(
+                f"{path.parent} was made with {known}, not {settings}; give another output folder"
+            )
+    write_atomically(path, (json.dumps(settings) + "\n").encode())
+
+
+class _Task:
+    """An instance and a way, and the file of its rows."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        way: Way,
+        folder: Path,
+        settings: dict[str, float],
+        imports: tuple[str, ...],
+    ) -> None:
+        self.instance, self.way, self.settings, self.imports = instance, way, settings, imports
+        self._path = folder / f"{instance.name}--{way.name}.jsonl"
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows that are written whole."""
+        if not self._path.exists():
+            return []
+        lines = self._path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def run(self, count: Callable[[], None]) -> None:
+        """Solve what is left, in as many processes as it takes."""
+        done = len(self.rows())
+        if self._path.exists():  # without a line that was being written
+            text = "".join(json.dumps(row) + "\n" for row in self.rows())
+            write_atomically(self._path, text.encode())
+        while done < self.instance.n_states and not self._stopped:
+            for row in self._solved(done):
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({**self._labels(done), **row}) + "\n")
+                done += 1
+                count()
+
+    def stop(self) -> None:
+        """Kill the process, if one runs, and start no other."""
+        self._stopped = True
+        if self._process is not None:
+            self._process.kill()
+
+    def _labels(self, state: int) -> dict[str, Any]:
+        return {
+            "instance": self.instance.name,
+            "state": state,
+            "way": self.way.name,
+            **asdict(self.way),
+        }
+
+    def _solved(self, first: int) -> Iterable[dict[str, Any]]:
+        """Yield rows from state ``first`` until the process ends; the last may say how it did."""
+        request = {
+            "folder": str(self.instance.folder),
+            "way": asdict(self.way),
+            "first": first,
+            "imports": self.imports,
+            **self.settings,
+        }
+        command = [sys.executable, "-m", "milp_rl.solvers.compare"]
+        process = self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(json.dumps(request))
+        process.stdin.close()
+        errors: list[str] = []
+        reader = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
+        reader.start()
+        solved, stuck = 0, threading.Event()
+
+        def give_up() -> None:
+            stuck.set()
+            process.kill()
+
+        while True:
+            timer = threading.Timer(self.settings["time_limit"] + _GRACE, give_up)
+            timer.start()
+            line = process.stdout.readline()
+            timer.cancel()
+            if not line.endswith("\n"):
+                break
+            yield json.loads(line)
+            solved += 1
+        code = process.wait()
+        reader.join()
+        if self._stopped or first + solved == self.instance.n_states:
+            return
+        message = errors[-1].strip() if errors else f"exit status {code}"
+        if stuck.is_set():
+            yield _failed("stuck", "did not stop at the time limit")
+        else:
+            yield _failed("killed" if code < 0 else "error", message)
+
+
+def _network(folder: Path, space: ActionSpace, state_dim: int) -> Network:
+    network = Network.from_onnx(folder / NETWORK)
+    if network.n_outputs != 1 or network.n_inputs != space.n_actions + state_dim:
+        raise ValueError(
+            f"{NETWORK} takes {network.n_inputs} inputs and has {network.n_outputs} outputs;"
+            f" {space.n_actions} actions and states of {state_dim} values do not fit"
+        )
+    return network
+
+
+def _failed(status: str, message: str, seconds: float = math.nan) -> dict[str, Any]:
+    return {
+        "status": status,
+        "value": math.nan,
+        "bound": math.nan,
+        "gap": math.inf,
+        "nodes": 0,
+        "seconds": seconds,
+        "message": message,
+    }
+
+
+def _work() -> None:
+    """Solve what standard input asks for; write a line a state."""
+    request = json.loads(sys.stdin.read())
+    memory = int(request["memory_limit"] * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    for module in request["imports"]:
+        importlib.import_module(module)
+    folder = Path(request["folder"])
+    space = ActionSpace.from_json(folder / SPACE)
+    states = read_states(folder / STATES)
+    choice = {key: value for key, value in request["way"].items() if value is not None}
+    options = SolveOptions(request["gap"], time_limit=request["time_limit"])
+    backend: Argmax | None = None
+    for state in states[request["first"] :]:
+        begin = time.perf_counter()
+        try:
+            if backend is None:
+                backend = new_backend(_network(folder, space, len(state)), space, **choice)
+            result = backend.solve(state, options)
+            row = {
+                key: getattr(result, key)
+                for key in ("status", "value", "bound", "gap", "nodes", "seconds", "message")
+            }
+        except MemoryError:
+            row = _failed("memory", f"more than {request['memory_limit']} GiB")
+        except SolverUnavailableError as error:
+            row = _failed("unavailable", str(error))
+        except (ValueError, RuntimeError) as error:
+            row = _failed("error", str(error), time.perf_counter() - begin)
+        sys.stdout.write(json.dumps(row) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _work()

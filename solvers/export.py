@@ -1,0 +1,106 @@
+"""Writing the model of an argmax as an MPS or LP file, for other solvers."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from numpy.typing import ArrayLike
+
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.bounds import BoundPropagator, Strength
+from milp_rl.formulations.compact import CompactModel, Formulation, compact_model
+from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.highs_model import new_highs, pass_model
+from milp_rl.formulations.network import Network, check_vector
+
+
+def export_model(
+    network: Network,
+    space: ActionSpace,
+    state: ArrayLike,
+    path: str | Path,
+    *,
+    formulation: Formulation = "bigm",
+    partitions: int = 2,
+    bounds: Strength = "linear",
+    one_sided: bool = True,
+) -> CompactModel:
+    """Write ``max Q(state, action)`` over the space as a mixed-integer linear program.
+
+    It is the model that the MILP solvers of this library solve, with the constant of the objective.
+    The columns of the action are named ``a0``, ``a1``, ... and come first, those of hidden neurons
+    ``y_LAYER_NEURON`` (scaled to their range) and ``q_LAYER_NEURON`` (on or off). An MPS file says
+    how to maximise by ``OBJSENSE``.
+
+    Parameters
+    ----------
+    network
+        Scalar output; inputs [action, state].
+    space
+        The feasible set.
+    state
+        Shape (state_dim,), finite.
+    path
+        Ends in ``.mps`` or ``.lp``; the file appears whole or not at all.
+    formulation, partitions, bounds, one_sided
+        As in :class:`milp_rl.argmax_solver.ArgmaxSolver`.
+
+    Returns
+    -------
+    CompactModel
+        What was written.
+
+    Raises
+    ------
+    ValueError
+        If the path has another ending, or network, space and state do not fit.
+    InfeasibleSetError
+        If the space is found to be empty.
+    """
+    target = Path(path)
+    if target.suffix not in (".mps", ".lp"):
+        raise ValueError(f"a model is written as .mps or .lp, not {target.name!r}")
+    s = check_vector(state, "state")
+    if len(s) != network.n_inputs - space.n_actions or network.n_outputs != 1:
+        raise ValueError(
+            f"the network takes {network.n_inputs} inputs and has {network.n_outputs} outputs; a"
+            f" state of {len(s)} values and {space.n_actions} actions do not fit"
+        )
+    base = space.linear_model
+    propagator = BoundPropagator(
+        network, space.n_actions, space.linear_max, strength=bounds, model=base
+    )
+    known = propagator.at(s[None])
+    compact = compact_model(
+        network.at_state(s),
+        known.lower,
+        known.upper,
+        base,
+        formulation=formulation,
+        partitions=partitions,
+        one_sided=one_sided,
+    )
+    highs = new_highs()
+    pass_model(highs, compact.model)
+    for column, name in _names(compact, base.n_columns).items():
+        highs.passColName(column, name)
+    with tempfile.TemporaryDirectory() as folder:  # HiGHS chooses the format by the file's ending
+        written = Path(folder, f"model{target.suffix}")
+        highs.writeModel(str(written))
+        write_atomically(target, written.read_bytes())
+    return compact
+
+
+def _names(compact: CompactModel, n_base: int) -> dict[int, str]:
+    """Name every column."""
+    n_actions = compact.network.n_inputs
+    names = {i: f"a{i}" if i < n_actions else f"x{i}" for i in range(n_base)}
+    for depth, (neurons, columns, binaries) in enumerate(compact.neurons):
+        for neuron, y, q in zip(neurons, columns, binaries, strict=True):
+            names[int(y)] = f"y_{depth}_{neuron}"
+            if q >= 0:
+                names[int(q)] = f"q_{depth}_{neuron}"
+    for i in range(n_base, compact.model.n_columns):
+        names.setdefault(i, f"v{i}")
+    return names
