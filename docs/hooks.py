@@ -22,7 +22,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "examples"
 MEASURED = ("benchmarks", "results")
-FIRST = ("five_lines", "blocks", "embedding", "comparing", "training", "graphq")
+FIRST = ("five_lines", "blocks", "training", "comparing", "embedding", "graphq")
 """Notebooks that come first, in this order; the others follow by name."""
 
 _folders: list[tempfile.TemporaryDirectory[str]] = []
