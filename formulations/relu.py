@@ -41,6 +41,7 @@ from milp_rl.formulations.bounds import (
     box_maximum,
 )
 from milp_rl.formulations.compact import Formulation, check_formulation
+from milp_rl.formulations.gurobi_embedding import add_to_gurobi, is_gurobi_model
 from milp_rl.formulations.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.network import FloatArray, Layer, Network
 
@@ -81,12 +82,13 @@ def add_network(
     space: ActionSpace | None = None,
     one_sided: bool = False,
 ) -> Any:
-    """Add ``network(inputs)`` to a Pyomo block.
+    """Add ``network(inputs)`` to a Pyomo block, or to a gurobipy model.
 
     Parameters
     ----------
     block
-        An empty Pyomo block.
+        An empty Pyomo block; or a ``gurobipy.Model``, with its variables and linear expressions as
+        inputs (then without ``space``).
     network
         A :class:`Network`; convert a torch module or an ONNX file with ``milp_rl.to_network``.
     inputs
@@ -108,7 +110,7 @@ def add_network(
 
     Returns
     -------
-    pyomo.core.base.var.VarData or list
+    pyomo.core.base.var.VarData, gurobipy.Var or list
         The output variable; a list of them if the network has several outputs.
 
     Raises
@@ -119,6 +121,18 @@ def add_network(
     InfeasibleSetError
         If the space is found to be empty.
     """
+    if is_gurobi_model(block):
+        if space is not None:
+            raise ValueError("a gurobipy model takes no space; write its constraints yourself")
+        return add_to_gurobi(
+            block,
+            network,
+            inputs,
+            formulation=formulation,
+            partitions=partitions,
+            bounds=bounds,
+            one_sided=one_sided,
+        )
     entries = list(inputs)
     if len(entries) != network.n_inputs:
         raise ValueError(f"the network takes {network.n_inputs} inputs, got {len(entries)}")
