@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -213,4 +215,6 @@ def sepsis_report(
 
 def main() -> None:
     """Run the command."""
+    # As after Ctrl-C: what runs cleans up, and takes its processes with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     app()

@@ -3,12 +3,13 @@
 HiGHS, Gurobi and numpy's larger operations release the interpreter lock, so MILPs and enumerations
 run in threads. Branch and bound, which is many small array operations, runs in processes; its
 states are always grouped by the same number, since it searches a group together, and processes are
-only brought in for work that outlasts their start.
+only brought in for work that outlasts their start. If one of them dies, its batch is solved again here.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import pickle
 import time
@@ -18,6 +19,7 @@ from multiprocessing import parent_process
 
 import joblib
 import numpy as np
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from milp_rl.formulations.actions.base import ActionArray
 from milp_rl.formulations.network import FloatArray, Network
@@ -34,6 +36,7 @@ Starts = Sequence[ActionArray | None]
 
 _GROUP = 32
 _SECONDS_WORTH_PROCESSES = 2.0
+logger = logging.getLogger(__name__)
 _numbers = itertools.count()
 _known: dict[tuple[int, int], tuple[int, Argmax]] = {}  # in a worker: backends by owner
 
@@ -130,18 +133,24 @@ class BatchSolver:
         if self._pickled is None:
             self._pickled = pickle.dumps(self.backend)
         task = joblib.delayed(_solve_group)
-        parts = joblib.Parallel(n_jobs=workers)(
-            task(
-                self._owner,
-                self._version,
-                self._pickled,
-                self.backend.network,
-                np.ascontiguousarray(states[group]),
-                options,
-                starts[group],
+        try:
+            parts = joblib.Parallel(n_jobs=workers)(
+                task(
+                    self._owner,
+                    self._version,
+                    self._pickled,
+                    self.backend.network,
+                    np.ascontiguousarray(states[group]),
+                    options,
+                    starts[group],
+                )
+                for group in groups
             )
-            for group in groups
-        )
+        except TerminatedWorkerError as error:  # out of memory, or killed by hand
+            logger.warning("a worker process died (%s); solving in this one", error)
+            assert isinstance(self.backend, Grouped)
+            solve = self.backend.solve_batch
+            parts = [solve(states[group], options, starts[group]) for group in groups]
         return [result for part in parts for result in part]
 
 
