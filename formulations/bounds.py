@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,9 +29,9 @@ from numpy.typing import ArrayLike
 from milp_rl.formulations.compact import compact_model
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.linear_oracle import LinearOracle
+from milp_rl.formulations.names import Strength
 from milp_rl.formulations.network import FloatArray, Layer, Network
 
-Strength = Literal["interval", "linear", "lp"]
 LinearMax = Callable[[FloatArray], FloatArray]
 """Bound ``max C @ x`` over a set from above: (batch, n) -> (batch,)."""
 

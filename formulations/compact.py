@@ -27,16 +27,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from milp_rl.formulations.linear_model import LinearModel
+from milp_rl.formulations.names import Formulation
 from milp_rl.formulations.network import FloatArray, Network
 
-Formulation = Literal["bigm", "partition"]
 IntArray = NDArray[np.intp]
 
 

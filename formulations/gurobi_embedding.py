@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from milp_rl.formulations.bounds import BoundPropagator, Strength, box_maximum
-from milp_rl.formulations.compact import Formulation, compact_model
+from milp_rl.formulations.bounds import BoundPropagator, box_maximum
+from milp_rl.formulations.compact import compact_model
 from milp_rl.formulations.linear_model import LinearModel
+from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.network import Network
 
 

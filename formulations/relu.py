@@ -37,12 +37,12 @@ from milp_rl.formulations.bounds import (
     BoundPropagator,
     Bounds,
     LinearMax,
-    Strength,
     box_maximum,
 )
-from milp_rl.formulations.compact import Formulation, check_formulation
+from milp_rl.formulations.compact import check_formulation
 from milp_rl.formulations.gurobi_embedding import add_to_gurobi, is_gurobi_model
 from milp_rl.formulations.linear_model import LinearModel, compile_pyomo
+from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.network import FloatArray, Layer, Network
 
 

@@ -11,17 +11,17 @@ from numpy.typing import ArrayLike
 
 from milp_rl.conversion import to_network
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.bounds import Strength
-from milp_rl.formulations.compact import Formulation
+from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.network import (
     FloatArray,
     Network,
     check_vector,
     warn_if_badly_scaled,
 )
-from milp_rl.solvers.backends import SolverName, new_backend
+from milp_rl.solvers.backends import new_backend
 from milp_rl.solvers.base import ArgmaxResult, SolveOptions
 from milp_rl.solvers.batch import BatchSolver
+from milp_rl.solvers.names import SolverName
 
 
 class ArgmaxSolver:

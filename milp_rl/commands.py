@@ -13,9 +13,8 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from milp_rl.formulations.bounds import Strength
-from milp_rl.formulations.compact import Formulation
-from milp_rl.solvers.backends import SolverName
+from milp_rl.formulations.names import Formulation, Strength
+from milp_rl.solvers.names import SolverName
 from milp_rl.terminal import bar, console, fail
 
 _NOT_PROVEN, _INFEASIBLE = 3, 4

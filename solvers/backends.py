@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.bounds import Strength, check_strength
-from milp_rl.formulations.compact import Formulation, check_formulation
+from milp_rl.formulations.bounds import check_strength
+from milp_rl.formulations.compact import check_formulation
+from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.network import Network
 from milp_rl.solvers.auto import AutoArgmax
 from milp_rl.solvers.batch import Argmax
@@ -14,8 +15,7 @@ from milp_rl.solvers.box_search import branch_and_bound
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.milp import MilpArgmax
 from milp_rl.solvers.model import milp_solver
-
-SolverName = Literal["auto", "highs", "gurobi", "scip", "branch_and_bound", "enumeration"]
+from milp_rl.solvers.names import SolverName
 
 
 def new_backend(

@@ -3,7 +3,8 @@
 HiGHS, Gurobi and numpy's larger operations release the interpreter lock, so MILPs and enumerations
 run in threads. Branch and bound, which is many small array operations, runs in processes; its
 states are always grouped by the same number, since it searches a group together, and processes are
-only brought in for work that outlasts their start. If one of them dies, its batch is solved again here.
+only brought in for work that outlasts their start. If one of them dies, what they had is solved
+here.
 """
 
 from __future__ import annotations

@@ -16,16 +16,15 @@ from milp_rl.formulations.bounds import (
     BoundPropagator,
     Bounds,
     InfeasibleSetError,
-    Strength,
     check_strength,
 )
 from milp_rl.formulations.compact import (
     CompactModel,
-    Formulation,
     check_formulation,
     compact_model,
 )
 from milp_rl.formulations.linear_model import LinearModel
+from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.solvers.base import (
     ArgmaxProblem,

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from milp_rl.formulations.bounds import Strength
-from milp_rl.formulations.compact import Formulation
-from milp_rl.solvers.backends import SolverName
+from milp_rl.formulations.names import Formulation, Strength
+from milp_rl.solvers.names import SolverName
 
 
 @dataclass(frozen=True)

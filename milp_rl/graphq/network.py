@@ -13,13 +13,17 @@ so that one pass values stopping at a and every addition to it.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch_geometric.nn import GraphConv, HeteroConv
+
+with warnings.catch_warnings():  # it compiles what torch has deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from torch_geometric.nn import GraphConv, HeteroConv
 
 from milp_rl.formulations.network import FloatArray
 from milp_rl.graphq.graph import DependencyGraph

@@ -1,0 +1,122 @@
+"""The package as it is built and installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = (
+    "milp_rl",
+    "milp_rl.argmax_solver",
+    "milp_rl.cli",
+    "milp_rl.dqn",
+    "milp_rl.envs",
+    "milp_rl.experiments",
+    "milp_rl.formulations.relu",
+    "milp_rl.graphq",
+    "milp_rl.offline",
+    "milp_rl.solvers.compare",
+)
+FIVE_LINES = """
+import milp_rl as mr
+space = mr.BudgetTopK(n_actions=20, k=5) & mr.Capacity([2, 3, 4, 5] * 5, [7, 6, 4])
+network = mr.Network.from_arrays([[[1.0] * 20 + [0.5]], [[1.0]]], [[-2.0], [0.0]])
+result = mr.argmax(network, [0.3], space)
+print(result.status, mr.__file__)
+"""
+
+
+def run(*command, cwd, **keywords):
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, capture_output=True, text=True, **keywords
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Build a source distribution from a clean copy, and a wheel from that."""
+    copy, out = tmp_path_factory.mktemp("copy") / "source", tmp_path_factory.mktemp("dist")
+    run("git", "clone", "--quiet", ROOT, copy, cwd=out)
+    run(sys.executable, "-m", "build", "--outdir", out, copy, cwd=out)
+    return next(out.glob("*.tar.gz")), next(out.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_wheel_and_source_have_what_they_need(built):
+    source, wheel = built
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "milp_rl/py.typed",
+        "milp_rl/formulations/actions/box.py",
+        "milp_rl/formulations/testing.py",
+        "milp_rl/solvers/compare.py",
+    } <= names
+    assert any(name.startswith("milp_rl/formulations/actions/data/") for name in names)
+    assert not any(name.startswith(("tests/", "docs/", "formulations/")) for name in names)
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package in packages["packages"]:
+        assert f"{package.replace('.', '/')}/__init__.py" in names
+    with tarfile.open(source) as archive:
+        inside = {name.split("/", 1)[-1] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "pyproject.toml", "formulations/network.py"} <= inside
+
+
+@pytest.mark.slow
+def test_the_wheel_works_where_the_checkout_is_not(built, tmp_path):
+    """Installed into an empty folder that comes first; dependencies are those of the tests."""
+    _, wheel = built
+    site = tmp_path / "site"
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps")
+    run(*pip, "--target", site, wheel, cwd=tmp_path)
+    environment = {"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    printed = run(sys.executable, "-c", FIVE_LINES, cwd=tmp_path, env=environment)
+    assert printed.split()[0] == "optimal"
+    assert str(site) in printed
+    shown = run(site / "bin" / "milp-rl", "--help", cwd=tmp_path, env=environment)
+    assert all(name in shown for name in ("argmax", "compare", "experiment"))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_are_clean(module, tmp_path):
+    run(sys.executable, "-W", "error", "-c", f"import {module}", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "module", ["milp_rl", "milp_rl.formulations.actions", "milp_rl.formulations.relu"]
+)
+def test_formulations_do_without_torch(module, tmp_path):
+    code = f"import sys, {module}; print('torch' in sys.modules, 'gymnasium' in sys.modules)"
+    assert run(sys.executable, "-c", code, cwd=tmp_path).split() == ["False", "False"]
+
+
+def test_every_extra_is_in_the_documentation():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    for extra in extras:
+        assert f"[{extra}]" in text or f"`{extra}`" in text, extra
+
+
+def test_every_package_is_listed():
+    listed = set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    )
+    roots = {
+        "milp_rl": "milp_rl",
+        "formulations": "milp_rl.formulations",
+        "solvers": "milp_rl.solvers",
+    }
+    for folder, name in roots.items():
+        for path in (ROOT / folder).rglob("__init__.py"):
+            inner = path.parent.relative_to(ROOT / folder).parts
+            assert ".".join((name, *inner)) in listed
