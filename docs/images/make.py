@@ -376,8 +376,36 @@ def relu() -> plt.Figure:
     return figure
 
 
+def box() -> plt.Figure:
+    """Draw a Q-function over a constrained box, and its maximum."""
+    weight = [[1.2, 0.4], [-0.9, 1.1], [0.5, -1.3], [-1.0, -0.8]]
+    network = mr.Network.from_arrays(
+        [weight, [[1.0, -1.4, -1.1, 0.2]]], [[-0.2, 0.3, 0.4, 0.1], [0.0]]
+    )
+    space = mr.Box([-1, -1], [1, 1], matrix=[[1.0, 0.8]], right=[0.7])
+    best = mr.argmax(network, [], space)
+    assert best.action is not None
+    x, y = np.meshgrid(np.linspace(-1, 1, 300), np.linspace(-1, 1, 300))
+    points = np.column_stack([x.ravel(), y.ravel()])
+    q = network.forward(points)[:, 0].reshape(x.shape)
+    inside = (points @ space.matrix.T <= space.right).all(axis=1).reshape(x.shape)
+    figure, axes = plt.subplots(figsize=(5.4, 4.2))
+    shown = axes.contourf(x, y, np.where(inside, q, np.nan), levels=14, cmap="Blues")
+    axes.plot([-0.1 / 1.0, 1.0], [1.0, (0.7 - 1.0) / 0.8], color=GREY, lw=1.2)
+    axes.text(0.62, 0.35, "infeasible", color=GREY)
+    axes.plot(*best.action, marker="o", color=ORANGE, markersize=9)
+    text = f"$Q = {best.value:.3f}$"
+    axes.annotate(
+        text, best.action, (-10, 14), textcoords="offset points", color=ORANGE, ha="right"
+    )
+    axes.set(xlabel="$x_0$", ylabel="$x_1$", title="The proven maximum over the feasible part")
+    figure.colorbar(shown, ax=axes, label="$Q$")
+    figure.tight_layout()
+    return figure
+
+
 PICTURES: tuple[Callable[[], plt.Figure], ...] = (
-    budget, capacity, scheduling, routing, factored, intersection, districts, bounds, relu,
+    budget, capacity, scheduling, routing, factored, intersection, districts, bounds, relu, box,
 )  # fmt: skip
 
 
