@@ -394,11 +394,8 @@ def box() -> plt.Figure:
     axes.plot([-0.1 / 1.0, 1.0], [1.0, (0.7 - 1.0) / 0.8], color=GREY, lw=1.2)
     axes.text(0.62, 0.35, "infeasible", color=GREY)
     axes.plot(*best.action, marker="o", color=ORANGE, markersize=9)
-    text = f"$Q = {best.value:.3f}$"
-    axes.annotate(
-        text, best.action, (-10, 14), textcoords="offset points", color=ORANGE, ha="right"
-    )
-    axes.set(xlabel="$x_0$", ylabel="$x_1$", title="The proven maximum over the feasible part")
+    title = f"The proven maximum over the feasible part: {best.value:.3f}"
+    axes.set(xlabel="$x_0$", ylabel="$x_1$", title=title, xticks=[-1, -0.5, 0, 0.5, 1])
     figure.colorbar(shown, ax=axes, label="$Q$")
     figure.tight_layout()
     return figure
