@@ -9,28 +9,27 @@ function of the network and the state.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from milp_rl.argmax_solver import ArgmaxSolver
+from milp_rl.baselines.greedy import HeuristicArgmax
 from milp_rl.conversion import to_network
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.box import Box
-from milp_rl.formulations.network import FloatArray, Network, check_states
+from milp_rl.formulations.network import FloatArray, check_states
 
 
-class HeuristicArgmax(ABC):
+class BoxHeuristic(HeuristicArgmax):
     """What the heuristics have in common.
 
     Parameters
     ----------
     network
-        Takes [action, state] to Q: what :func:`milp_rl.conversion.to_network` accepts. Later
-        changes of its weights play no part until :meth:`update`.
+        Takes [action, state] to Q, as for :class:`HeuristicArgmax`.
     space
         A :class:`Box` of continuous variables.
 
@@ -40,6 +39,8 @@ class HeuristicArgmax(ABC):
         If the space is another.
     """
 
+    space: Box
+
     def __init__(self, network: Any, space: ActionSpace) -> None:
         if not isinstance(space, Box) or not space.continuous.all():
             raise ValueError(
@@ -47,32 +48,10 @@ class HeuristicArgmax(ABC):
                 f" {type(space).__name__} with {int(space.continuous.sum())} continuous of"
                 f" {space.n_actions} variables"
             )
-        self.space = space
-        self._network: Network = to_network(network)
-
-    def update(self, network: Any) -> None:
-        """Replace the network."""
-        self._network = to_network(network)
-
-    def choose(
-        self, states: ArrayLike, starts: Sequence[ActionArray | None], gap: float
-    ) -> list[ActionArray]:
-        """Find an action in each state, as :class:`milp_rl.dqn.cached_argmax.Chooser` has it."""
-        return list(self.actions(states))
+        super().__init__(network, space)
 
     def actions(self, states: ArrayLike) -> FloatArray:
-        """Find an action in each state.
-
-        Parameters
-        ----------
-        states
-            Shape (n, state_dim), finite.
-
-        Returns
-        -------
-        numpy.ndarray
-            Feasible, shape (n, n_actions).
-        """
+        """Find an action in each state, shape (n, n_actions)."""
         s = check_states(states, self._network.n_inputs - self.space.n_actions)
         first = self._network.layers[0]
         return self._search(first.bias + s @ first.weight[:, self.space.n_actions :].T)
@@ -96,13 +75,13 @@ class HeuristicArgmax(ABC):
         return y[..., 0], slope
 
 
-class GradientAscentArgmax(HeuristicArgmax):
+class GradientAscentArgmax(BoxHeuristic):
     """Projected gradient ascent from several starting points.
 
     Parameters
     ----------
     network, space
-        As for :class:`HeuristicArgmax`.
+        As for :class:`BoxHeuristic`.
     steps
         Steps, at least 1. Step t moves the action by 1 / (5 + t) of the box's widths along the
         gradient, scaled to the largest component.
@@ -138,13 +117,13 @@ class GradientAscentArgmax(HeuristicArgmax):
         return np.asarray(best[np.arange(len(bias)), found.argmax(axis=1)])
 
 
-class CrossEntropyArgmax(HeuristicArgmax):
+class CrossEntropyArgmax(BoxHeuristic):
     """The cross-entropy method: sample, refit a normal distribution to the best, repeat.
 
     Parameters
     ----------
     network, space
-        As for :class:`HeuristicArgmax`.
+        As for :class:`BoxHeuristic`.
     iterations, samples, elites
         Rounds, samples a round, and how many of them the next distribution is fitted to.
     seed

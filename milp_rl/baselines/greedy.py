@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,8 @@ from milp_rl.formulations.actions.sequential import SequentialBuilder, valued_by
 from milp_rl.formulations.network import FloatArray, Network, check_states
 
 
-class GreedyArgmax:
-    """Actions built greedily on a Q-network: fast, feasible, without any guarantee of value.
+class HeuristicArgmax(ABC):
+    """Feasible actions of high value, without any guarantee.
 
     Parameters
     ----------
@@ -25,13 +26,10 @@ class GreedyArgmax:
         :meth:`update`.
     space
         The feasible set.
-    width
-        Partial actions kept: 1 builds greedily, more search a beam.
     """
 
-    def __init__(self, network: Any, space: ActionSpace, *, width: int = 1) -> None:
+    def __init__(self, network: Any, space: ActionSpace) -> None:
         self.space = space
-        self._builder = SequentialBuilder(space, width=width)
         self._network: Network = to_network(network)
 
     def update(self, network: Any) -> None:
@@ -41,8 +39,39 @@ class GreedyArgmax:
     def choose(
         self, states: ArrayLike, starts: Sequence[ActionArray | None], gap: float
     ) -> list[ActionArray]:
-        """Build an action in each state, as :class:`milp_rl.dqn.cached_argmax.Chooser` has it."""
+        """Find an action in each state, as :class:`milp_rl.dqn.cached_argmax.Chooser` has it."""
         return list(self.actions(states))
+
+    @abstractmethod
+    def actions(self, states: ArrayLike) -> ActionArray:
+        """Find an action in each state.
+
+        Parameters
+        ----------
+        states
+            Shape (n, state_dim), finite.
+
+        Returns
+        -------
+        numpy.ndarray
+            Feasible, shape (n, n_actions), of the space's dtype.
+        """
+
+
+class GreedyArgmax(HeuristicArgmax):
+    """Actions built greedily on a Q-network, one addition at a time.
+
+    Parameters
+    ----------
+    network, space
+        As for :class:`HeuristicArgmax`.
+    width
+        Partial actions kept: 1 builds greedily, more search a beam.
+    """
+
+    def __init__(self, network: Any, space: ActionSpace, *, width: int = 1) -> None:
+        super().__init__(network, space)
+        self._builder = SequentialBuilder(space, width=width)
 
     def actions(self, states: ArrayLike) -> ActionArray:
         """Build an action in each state.
