@@ -245,6 +245,8 @@ def _finished(folder: Path, cell: Cell) -> dict[str, Any] | None:
 def _collect(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     """Write the results and learning curves of finished cells."""
     results = pd.DataFrame([row for cell in cells if (row := _finished(folder, cell))])
+    if "argmax_gap" in results:  # where no cell has one, as where some have
+        results["argmax_gap"] = results["argmax_gap"].astype(float)
     curves = []
     for cell in cells:
         path = folder / TRAINING / cell.name / "validation.csv"

@@ -135,7 +135,7 @@ def test_a_network_of_several_outputs_has_no_argmax():
         (mr.BudgetTopK(40, 3), (4,), "enumeration", "so few actions"),
         (mr.BudgetTopK(40, 20), (4,), "branch_and_bound", "nodes"),
         (mr.BudgetTopK(20, 5), (64, 64), "enumeration", "left a gap of"),
-        (mr.BudgetTopK(4, 3, exactly=True) & mr.BudgetTopK(4, 2), (4,), "branch_and_bound", ""),
+        (mr.BudgetTopK(4, 3, exactly=True) & mr.BudgetTopK(4, 2), (4,), "enumeration", "empty set"),
     ],
 )
 def test_auto_picks_by_size_and_by_trying_and_says_why(space, hidden, chosen, why):
