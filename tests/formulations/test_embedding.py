@@ -1,4 +1,7 @@
-"""Networks in models of one's own, compared with brute force."""
+"""Networks in models of one's own, compared with brute force.
+
+A MILP solver may use its tolerances, 1e-6 a constraint, in a value that `solve_model` reports.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ def test_several_networks_in_one_model(seed, formulation, random_network):
     model.objective = pyo.Objective(expr=outputs[0] - outputs[1], sense=pyo.maximize)
     feasible = (ALL.sum(axis=1) <= 4) & (values(risk, [])[0] <= limit)
     expected = (values(gain, [])[0] - values(cost, [])[0])[feasible].max()
-    assert solved(model) == pytest.approx(expected, abs=1e-6)
+    assert solved(model) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -78,7 +81,7 @@ def test_a_network_shared_over_time_steps(seed, formulation, random_network):
         for i, j in itertools.product(small, small)
         if (ALL[i] + ALL[j]).max() <= 1
     )
-    assert solved(model) == pytest.approx(expected, abs=1e-6)
+    assert solved(model) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -96,7 +99,7 @@ def test_a_value_in_a_constraint(seed, formulation, random_network):
     model.good = pyo.Constraint(expr=output >= least)
     model.objective = pyo.Objective(expr=sum(costs[i] * model.a[i] for i in range(N)))
     expected = (ALL @ costs)[value >= least - 1e-9].min()
-    assert solved(model) == pytest.approx(expected, abs=1e-6)
+    assert solved(model) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -123,7 +126,7 @@ def test_two_stages(seed, random_network):
     for i in np.flatnonzero(ALL.sum(axis=1) <= 2):
         allowed = (ALL[i] <= ALL).all(axis=1) & (ALL.sum(axis=1) <= 3)
         best = max(best, sum(p * t[allowed].max() for p, t in zip(chance, table, strict=True)))
-    assert solved(model) == pytest.approx(best, abs=1e-6)
+    assert solved(model) == pytest.approx(best, abs=1e-5)
 
 
 class TestGurobi:
