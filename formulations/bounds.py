@@ -15,12 +15,12 @@ r"""Bounds on every neuron's pre-activation over a feasible set, at three streng
     the relaxation of the set and of all earlier neurons.
 
 Each strength is intersected with the one before, so a stronger one is never looser. Bounds are
-widened by a relative 1e-9, which covers the rounding of float64.
+widened by what float64 may lose in them (:mod:`milp_rl.formulations.relaxation`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,11 +31,10 @@ from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.linear_oracle import LinearOracle
 from milp_rl.formulations.names import Strength
 from milp_rl.formulations.network import FloatArray, Layer, Network
+from milp_rl.formulations.relaxation import ACTION, IntArray, Lines, Relaxation
 
 LinearMax = Callable[[FloatArray], FloatArray]
 """Bound ``max C @ x`` over a set from above: (batch, n) -> (batch,)."""
-
-_MARGIN = 1e-9
 
 
 class InfeasibleSetError(ValueError):
@@ -52,12 +51,15 @@ class Bounds:
         One array a hidden layer, shape (states, width).
     output_lower, output_upper
         Shape (states, n_outputs).
+    rounding
+        What float64 may lose of a bound of the outputs, and was added to them, shape (states,).
     """
 
     lower: tuple[FloatArray, ...]
     upper: tuple[FloatArray, ...]
     output_lower: FloatArray
     output_upper: FloatArray
+    rounding: FloatArray
 
     @property
     def unstable(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
@@ -75,6 +77,7 @@ class Bounds:
             tuple(a[pick] for a in self.upper),
             self.output_lower[pick],
             self.output_upper[pick],
+            self.rounding[pick],
         )
 
 
@@ -121,14 +124,14 @@ class BoundPropagator:
         unit = np.eye(n_actions)
         box = self._reach(np.concatenate([unit, -unit]))
         self._box_upper, self._box_lower = box[:n_actions], -box[n_actions:]
+        self._largest = np.maximum(np.abs(self._box_lower), np.abs(self._box_upper))
         self.update(network)
 
     def update(self, network: Network) -> None:
         """Replace the network by one of the same number of inputs."""
         self.network = network
-        first = network.layers[0]
-        weight = first.weight[:, : self.n_actions]
-        self._state_weight = first.weight[:, self.n_actions :]
+        self._relaxation = Relaxation(network, self.n_actions)
+        weight = network.layers[0].weight[:, : self.n_actions]
         low, high = interval(weight, self._box_lower[None], self._box_upper[None])
         self._first_lower, self._first_upper = low[0], high[0]
         if self.strength != "interval":
@@ -145,54 +148,73 @@ class BoundPropagator:
             If the set is found to be empty.
         """
         s = np.asarray(states, dtype=np.float64)
-        if s.ndim != 2 or s.shape[1] != self._state_weight.shape[1]:
-            raise ValueError(
-                f"states must have shape (batch, {self._state_weight.shape[1]}), got {s.shape}"
-            )
+        width = self.network.n_inputs - self.n_actions
+        if s.ndim != 2 or s.shape[1] != width:
+            raise ValueError(f"states must have shape (batch, {width}), got {s.shape}")
         bounds = self._propagate(s, None)
         return self._propagate(s, bounds) if self.strength == "lp" else bounds
 
     def _propagate(self, s: FloatArray, known: Bounds | None) -> Bounds:
         """Bound layer after layer; ``known`` bounds are tightened by linear programming."""
-        layers = self.network.layers
-        first_bias = layers[0].bias + s @ self._state_weight.T
-        lowers: list[FloatArray] = []
-        uppers: list[FloatArray] = []
-        for depth, layer in enumerate(layers):
-            if depth == 0:
-                low, high = self._first_lower + first_bias, self._first_upper + first_bias
-            else:
-                low, high = interval(
-                    layer.weight, np.maximum(lowers[-1], 0), np.maximum(uppers[-1], 0)
+        relaxation = self._relaxation.folded(s)
+        states = np.arange(len(s))
+        lows, highs = (np.zeros((len(s), relaxation.neurons)) for _ in range(2))
+        sizes = np.zeros((len(s), relaxation.neurons))
+        parts = [*relaxation.layers, slice(relaxation.neurons, None)]
+        for depth, part in enumerate(parts):
+            before = slice(0, part.start)
+            own = relaxation.sizes(self._largest, highs[:, before], depth)
+            low, high = self._layer(relaxation, states, lows, highs, depth)
+            margin = relaxation.rounding(own)
+            if depth and self.strength != "interval":
+                lines = Lines.over(lows[:, before], highs[:, before])
+                rows = relaxation.rows_of_both_signs(depth)
+                a, constant, p = relaxation.backward(rows, states, lines)
+                reach = constant + self._reach(a.reshape(-1, self.n_actions)).reshape(
+                    constant.shape
                 )
-                low, high = low + layer.bias, high + layer.bias
-                if self.strength != "interval":
-                    rows = np.concatenate([layer.weight, -layer.weight])
-                    reach = self._backward(rows, first_bias, lowers, uppers)
-                    width = len(layer.weight)
-                    high = np.minimum(high, reach[:, :width] + layer.bias)
-                    low = np.maximum(low, -reach[:, width:] + layer.bias)
-            low, high = low - _MARGIN * (1 + np.abs(low)), high + _MARGIN * (1 + np.abs(high))
+                width = own.shape[1]
+                weights = np.abs(p).reshape(len(s), 2, width, -1).max(axis=1)
+                loss = relaxation.margins(sizes[:, before], own, weights)
+                bias = relaxation.bias(depth, states)
+                high = np.minimum(high + margin, reach[:, :width] + bias + loss)
+                low = np.maximum(low - margin, -reach[:, width:] + bias - loss)
+                margin = loss
+            else:
+                low, high = low - margin, high + margin
             if known is not None:
                 low = np.maximum(low, (*known.lower, known.output_lower)[depth])
                 high = np.minimum(high, (*known.upper, known.output_upper)[depth])
                 if depth > 0:
-                    self._tighten_by_lp(depth, s, lowers, uppers, low, high)
-            lowers.append(low)
-            uppers.append(high)
-        return Bounds(tuple(lowers[:-1]), tuple(uppers[:-1]), lowers[-1], uppers[-1])
+                    self._tighten_by_lp(depth, s, lows, highs, low, high)
+            if depth < len(relaxation.layers):
+                lows[:, part], highs[:, part], sizes[:, part] = low, high, own
+        lowers = tuple(lows[:, part] for part in relaxation.layers)
+        uppers = tuple(highs[:, part] for part in relaxation.layers)
+        return Bounds(lowers, uppers, low, high, margin.max(axis=1))
 
-    def _backward(
+    def _layer(
         self,
-        rows: FloatArray,
-        first_bias: FloatArray,
-        lowers: list[FloatArray],
-        uppers: list[FloatArray],
-    ) -> FloatArray:
-        """Bound ``rows @ (last hidden layer's activations)`` from above, (states, rows)."""
-        a, constant = substituted(self.network, rows, first_bias, lowers, uppers, self.n_actions)
-        best = self._reach(a.reshape(-1, self.n_actions))
-        return np.asarray(constant + best.reshape(constant.shape))
+        relaxation: Relaxation,
+        states: IntArray,
+        lows: FloatArray,
+        highs: FloatArray,
+        depth: int,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Bound a layer by intervals alone; the first one over the set where that is known."""
+        bias = relaxation.bias(depth, states)
+        if depth == 0:
+            return self._first_lower + bias, self._first_upper + bias
+        low = high = bias
+        for source, weight in relaxation.inputs[depth]:
+            if source == ACTION:
+                least, most = self._box_lower[None], self._box_upper[None]
+            else:
+                part = relaxation.layers[source]
+                least, most = np.maximum(lows[:, part], 0), np.maximum(highs[:, part], 0)
+            below, above = interval(weight, least, most)
+            low, high = low + below, high + above
+        return low, high
 
     def _reach(self, coefficients: FloatArray) -> FloatArray:
         return _nonempty(self._linear_max(coefficients))
@@ -201,8 +223,8 @@ class BoundPropagator:
         self,
         depth: int,
         states: FloatArray,
-        lowers: list[FloatArray],
-        uppers: list[FloatArray],
+        lows: FloatArray,
+        highs: FloatArray,
         low: FloatArray,
         high: FloatArray,
     ) -> None:
@@ -219,14 +241,12 @@ class BoundPropagator:
                 wanted = np.arange(len(low[i]))
             if not len(wanted):
                 continue
-            known = Bounds(
-                tuple(a[i : i + 1] for a in lowers),
-                tuple(a[i : i + 1] for a in uppers),
-                low[i : i + 1],
-                high[i : i + 1],
-            )
+            parts = self._relaxation.layers[:depth]
             compact = compact_model(
-                truncated.at_state(state), known.lower, known.upper, self._model
+                truncated.at_state(state),
+                [lows[i, part] for part in parts],
+                [highs[i, part] for part in parts],
+                self._model,
             )
             rows, constant = compact.output_weight[wanted], compact.output_bias[wanted]
             oracle = LinearOracle(compact.model, compact.model.n_columns)
@@ -240,62 +260,6 @@ def check_strength(strength: str) -> None:
     """Raise ``ValueError`` if there are no such bounds."""
     if strength not in ("interval", "linear", "lp"):
         raise ValueError(f"bounds must be 'interval', 'linear' or 'lp', got {strength!r}")
-
-
-def relaxation(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return upper slope, upper intercept and lower slope of each ReLU over [low, high]."""
-    unstable = (low < 0) & (high > 0)
-    on = low >= 0
-    width = np.where(unstable, high - low, 1.0)
-    upper_slope = np.where(unstable, high / width, on)
-    intercept = np.where(unstable, -upper_slope * low, 0.0)
-    lower_slope = np.where(unstable, high > -low, on).astype(np.float64)
-    return upper_slope, intercept, lower_slope
-
-
-def substituted(
-    network: Network,
-    rows: FloatArray,
-    first_bias: FloatArray,
-    lowers: Sequence[FloatArray],
-    uppers: Sequence[FloatArray],
-    n_actions: int,
-) -> tuple[FloatArray, FloatArray]:
-    """Bound functions of a hidden layer's activations by affine functions of the action.
-
-    Parameters
-    ----------
-    network
-        Its inputs are [action, state].
-    rows
-        Functions of the activations, shape (rows, width).
-    first_bias
-        The first layer's bias with the state folded in, shape (states, width).
-    lowers, uppers
-        Pre-activation bounds of the layers up to that one, each (states, width).
-    n_actions
-        Number of leading inputs that are actions.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Coefficients, shape (states, rows, n_actions), and constants, shape (states, rows), of upper
-        bounds.
-    """
-    a = np.broadcast_to(rows, (len(first_bias), *rows.shape))
-    constant = np.zeros(a.shape[:2])
-    for depth in range(len(lowers) - 1, -1, -1):
-        upper_slope, intercept, lower_slope = relaxation(lowers[depth], uppers[depth])
-        positive, negative = np.maximum(a, 0.0), np.minimum(a, 0.0)
-        constant += np.einsum("srj,sj->sr", positive, intercept)
-        a = positive * upper_slope[:, None, :] + negative * lower_slope[:, None, :]
-        if depth == 0:
-            constant += np.einsum("srj,sj->sr", a, first_bias)
-            a = a @ network.layers[0].weight[:, :n_actions]
-        else:
-            constant += a @ network.layers[depth].bias
-            a = a @ network.layers[depth].weight
-    return a, constant
 
 
 def box_maximum(lower: FloatArray, upper: FloatArray) -> LinearMax:

@@ -60,6 +60,14 @@ class LinearModel:
         """Number of constraints."""
         return len(self.row_lower)
 
+    def fixed(self, whole: FloatArray) -> LinearModel:
+        """Return the model with its integer columns held at given values, shape (columns,)."""
+        return replace(
+            self,
+            column_lower=np.where(self.integer, whole, self.column_lower),
+            column_upper=np.where(self.integer, whole, self.column_upper),
+        )
+
     def relaxed(self) -> LinearModel:
         """Return the model with integrality dropped."""
         return replace(self, integer=np.zeros(self.n_columns, dtype=bool))

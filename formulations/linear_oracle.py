@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import replace
 
@@ -34,6 +35,9 @@ class LinearOracle:
         self._relaxation = new_highs()
         without_objective = replace(model, objective=np.zeros(model.n_columns), offset=0.0)
         pass_model(self._relaxation, without_objective.relaxed())
+        # Of each row, the sum of absolute terms.
+        reach = np.maximum(np.abs(model.column_lower), np.abs(model.column_upper))
+        self._absolute = abs(model.matrix) @ np.where(np.isfinite(reach), reach, 0.0)
         self._lock = threading.Lock()  # the relaxation is shared by everything that uses a space
 
     def maxima(
@@ -81,12 +85,43 @@ class LinearOracle:
             if status == highspy.HighsModelStatus.kInfeasible:
                 result[i] = -np.inf
             elif status == highspy.HighsModelStatus.kOptimal:
-                value = highs.getInfo().objective_function_value
-                result[i] = value + 1e-6 * (1.0 + abs(value))  # cover the LP's own tolerance
-                points[i] = highs.getSolution().col_value[:n]
+                solution = highs.getSolution()
+                points[i] = solution.col_value[:n]
+                result[i] = self._dual_bound(row, np.array(solution.row_dual), lower, upper)
+                if np.isposinf(result[i]):  # an unbounded column: trust the tolerance of the LP
+                    value = highs.getInfo().objective_function_value
+                    result[i] = value + 1e-6 * (abs(value) + np.abs(row).max(initial=0.0))
             else:  # fall back to the box, which is always valid
                 result[i] = np.where(row > 0, upper, lower)[row != 0] @ row[row != 0]
         return result, np.clip(points, self._lower, self._upper)
+
+    def _dual_bound(
+        self, c: FloatArray, y: FloatArray, lower: FloatArray, upper: FloatArray
+    ) -> float:
+        r"""Bound the maximum by any multipliers of the rows, in spite of the solver's tolerances.
+
+        .. math:: \max_{A x \in [r, s],\, l \le x \le u} c x
+                  \le \max_{r \le t \le s} y t + \max_{l \le x \le u} (c - y A) x
+
+        (Neumaier and Shcherbina 2004, "Safe bounds in linear and mixed-integer linear
+        programming"), with what float64 may lose added.
+        """
+        model, n = self.model, self.n_actions
+        y = np.where((y > 0) & np.isinf(model.row_upper), 0.0, y)
+        y = np.where((y < 0) & np.isinf(model.row_lower), 0.0, y)
+        priced = y @ model.matrix if model.n_rows else np.zeros(model.n_columns)
+        reduced = -priced
+        reduced[:n] += c
+        low, high = model.column_lower.copy(), model.column_upper.copy()
+        low[:n], high[:n] = lower, upper
+        sides = np.where(y > 0, model.row_upper, np.where(y < 0, model.row_lower, 0.0))
+        ends = np.where(reduced > 0, high, np.where(reduced < 0, low, 0.0))
+        terms = np.concatenate([y * sides, reduced * ends])
+        if not np.isfinite(terms).all():
+            return math.inf
+        size = np.abs(terms).sum() + self._absolute @ np.abs(y) + np.abs(c) @ np.abs(ends[:n])
+        operations = 2 * (model.n_rows + model.n_columns)
+        return float(terms.sum() + operations * np.finfo(float).eps * size)
 
     def feasible(self, fixed_one: NDArray[np.bool_]) -> bool:
         """Whether the block (with integrality) has a point with these actions at one."""

@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from milp_rl.formulations.network import Network, NetworkError, ScalingWarning
     from milp_rl.formulations.relu import add_network
     from milp_rl.qnetwork import QNetwork, export_onnx
-    from milp_rl.solvers.base import ArgmaxResult, CertificationError, SolverUnavailableError
+    from milp_rl.solvers.base import CertificationError, SolverUnavailableError
+    from milp_rl.solvers.result import ArgmaxResult
     from milp_rl.solvers.model import solve_model
 
 _HOMES = {
     "ActionSpace": "formulations.actions.base",
-    "ArgmaxResult": "solvers.base",
+    "ArgmaxResult": "solvers.result",
     "ArgmaxSolver": "argmax_solver",
     "Box": "formulations.actions.box",
     "BudgetTopK": "formulations.actions.budget",

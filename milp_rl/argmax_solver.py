@@ -19,9 +19,11 @@ from milp_rl.formulations.network import (
     warn_if_badly_scaled,
 )
 from milp_rl.solvers.backends import new_backend
-from milp_rl.solvers.base import ArgmaxResult, SolveOptions
+from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.batch import BatchSolver
+from milp_rl.solvers.milp import MilpOptions
 from milp_rl.solvers.names import SolverName
+from milp_rl.solvers.result import ArgmaxResult
 
 
 class ArgmaxSolver:
@@ -115,10 +117,7 @@ class ArgmaxSolver:
             ir,
             space,
             solver,
-            formulation=formulation,
-            partitions=partitions,
-            bounds=bounds,
-            one_sided=one_sided,
+            MilpOptions(formulation, partitions, bounds, one_sided),
         )
         self._batch = BatchSolver(backend)
 
@@ -160,7 +159,7 @@ class ArgmaxSolver:
         """
         first = None if start is None else self.space.check_action(start)
         options = self._limited(gap, time_limit)
-        return self._turned(self._batch.backend.solve(self._checked(state), options, first))
+        return self._turned(self._batch.backend.solve_one(self._checked(state), options, first))
 
     __call__ = solve
 

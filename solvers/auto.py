@@ -4,7 +4,8 @@ Listing a small set once and evaluating all of it takes a time known beforehand.
 is faster than that, or than a MILP, on most trained networks and slower on others, and trying is
 the only way to tell: it gets about as many nodes as what would come after it takes, so that the
 pick costs at most twice the better of both. A box of continuous actions is searched spatially
-(:mod:`milp_rl.solvers.box_search`); a space with binary and continuous variables goes to the MILP.
+(:mod:`milp_rl.solvers.branch_and_bound.spatial`); a space with binary and continuous variables goes
+to the MILP. The bound of a result is the best that any way has proven.
 """
 
 from __future__ import annotations
@@ -15,31 +16,32 @@ from dataclasses import replace
 
 import numpy as np
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
-from milp_rl.formulations.actions.box import Box
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.network import FloatArray, Network
-from milp_rl.solvers.base import ArgmaxResult, SolveOptions
-from milp_rl.solvers.box_search import BoxSearchArgmax, branch_and_bound
+from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.enumeration import EnumerationArgmax
-from milp_rl.solvers.milp import MilpArgmax
+from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.protocol import Answer, Argmax, Starts
+from milp_rl.solvers.result import ArgmaxResult, relative_gap
 
-_LARGEST_LISTED = 30_000
+LARGEST_LISTED = 30_000
 _DRAWS = 500
-_SOLVES_BEFORE_COUNTING = 32
-_SECONDS_A_PRODUCT = 5e-11
-_SECONDS_A_NODE = 2e-4  # without its products
+_SECONDS_PER_PRODUCT = 5e-11
+_SECONDS_PER_NODE = 2e-4  # without its products
 _SECONDS_TO_START = 1e-3  # and so many nodes take next to no time:
 _FIRST_NODES = 4
-_NODES_BEFORE_MILP = 2000
-_BOXES_BEFORE_MILP = 5000
+_COUNTED_AT_ONCE = 256  # binary vectors
+_SOLVES_BEFORE_COUNTING = 32  # one by one
+_SECONDS_BEFORE_COUNTING = 0.25  # of a state's search
 _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tried
 
 
-class AutoArgmax:
+class AutoArgmax(Argmax):
     """Exact argmax by whichever way suits the set, the network and the state.
 
-    The action set is counted before the first batch, or before the 32nd single solve, since that
-    can take seconds. Which of several equally good actions is returned depends on the pick.
+    A set that counts quickly is counted at once; another one, since that can take seconds, before
+    the first batch, before the 32nd single solve, or when the search does not solve a state soon.
+    Which of several equally good actions is returned depends on the pick.
 
     Parameters
     ----------
@@ -47,109 +49,137 @@ class AutoArgmax:
         Scalar output; inputs [action, state].
     space
         The feasible set.
+    incumbents
+        What is known of the space.
     milp
-        What solves the states that branch and bound does not.
+        What solves the states that the search does not.
+    search
+        The native search that is tried first, ``None`` if there is none for the space.
+    nodes
+        That it gets before the MILP's turn.
     """
 
     name = "auto"
 
-    def __init__(self, network: Network, space: ActionSpace, milp: MilpArgmax) -> None:
-        self.network = network
-        self.space = space
+    def __init__(
+        self,
+        network: Network,
+        space: ActionSpace,
+        incumbents: Incumbents,
+        *,
+        milp: Argmax,
+        search: Argmax | None,
+        nodes: int,
+    ) -> None:
         self._milp = milp
-        self._search = None if _is_mixed(space) else branch_and_bound(network, space)
+        self._search = search
+        self._nodes = nodes
         self._listed: EnumerationArgmax | None = None
         self._counted = False
         self._solves = 0
+        super().__init__(network, space, incumbents)
 
     def update(self, network: Network) -> None:
         """Replace the network; what is known of the space is kept."""
-        self.network = network
+        super().update(network)
         for part in (self._milp, self._search, self._listed):
-            if part is not None:
+            if part is not None and part.network is not network:
                 part.update(network)
 
     def solve(
-        self, state: FloatArray, options: SolveOptions, start: ActionArray | None = None
-    ) -> ArgmaxResult:
-        """Solve for one state."""
-        self._solves += 1
-        if self._solves >= _SOLVES_BEFORE_COUNTING:
-            self._count()
-        return self._solve(state[None], options, [start])[0]
-
-    def solve_batch(
-        self,
-        states: FloatArray,
-        options: SolveOptions,
-        starts: Sequence[ActionArray | None] | None = None,
+        self, states: FloatArray, options: SolveOptions, starts: Starts | None = None
     ) -> list[ArgmaxResult]:
-        """Solve for several states; see :meth:`BranchAndBoundArgmax.solve_batch`."""
-        self._count()
-        return self._solve(states, options, starts or [None] * len(states))
+        """Solve for several states; see :meth:`.Argmax.solve`."""
+        firsts: Starts = starts if starts is not None else [None] * len(states)
+        self._solves += 1
+        quick = self.space.counts_quickly or 2**self.space.n_actions <= _COUNTED_AT_ONCE
+        if quick or len(states) > 1 or self._solves >= _SOLVES_BEFORE_COUNTING:
+            self._count()
+        if self._search is None:
+            why = "the space has continuous variables and is not one Box of them"
+            return _explained(self._milp.solve(states, options, firsts), why)
+        if self._listed is not None and self._seconds_to_list() < self._next_to_no_time():
+            why = f"so few actions are evaluated in about {self._seconds_to_list() * 1e3:.1g} ms"
+            return _explained(self._listed.solve(states, options, firsts), why)
+        if not self._counted:
+            return self._counted_if_hard(states, options, firsts)
+        return self._tried(states, options, firsts)
+
+    def _counted_if_hard(
+        self, states: FloatArray, options: SolveOptions, starts: Starts
+    ) -> list[ArgmaxResult]:
+        """Try the search for as long as counting the set may take; count it for what is left."""
+        assert self._search is not None
+        limit = max(int(_SECONDS_BEFORE_COUNTING / self._seconds_per_node()), _FIRST_NODES)
+        limit = min(limit, self._nodes)
+        if options.node_limit is not None and options.node_limit <= limit:
+            return self._search.solve(states, options, starts)
+        tried = self._search.solve(states, replace(options, node_limit=limit), starts)
+        for i, result in enumerate(tried):
+            if result.status in ("feasible", "no_solution"):
+                self._count()
+                left = _left(result, options, len(states))
+                if left is not None:
+                    again = self._tried(states[i : i + 1], left, [result.action])[0]
+                    tried[i] = _merged(again, result, options)
+        return tried
+
+    def _tried(
+        self, states: FloatArray, options: SolveOptions, starts: Starts
+    ) -> list[ArgmaxResult]:
+        """Try the search for as long as what comes after it takes, and go on with that."""
+        search, after, limit = self._search, self._milp, self._nodes
+        assert search is not None
+        if self._listed is not None:
+            after = self._listed
+            limit = int(self._seconds_to_list() / self._seconds_per_node())
+        if options.node_limit is not None and options.node_limit <= limit:
+            return search.solve(states, options, starts)
+        limited = replace(options, node_limit=limit)
+        first = _TRIED_FIRST if len(states) > 2 * _TRIED_FIRST else len(states)
+        results = search.solve(states[:first], limited, starts[:first]) if limit else []
+        hopeless = first < len(states) and not any(r.status == "optimal" for r in results)
+        if not hopeless and first < len(states):
+            results += search.solve(states[first:], limited, starts[first:])
+        for i in range(len(states)):
+            if i >= len(results):
+                why = f"branch and bound did not solve {first} other states in {limit} nodes"
+                results += _explained(after.solve(states[i : i + 1], options, [starts[i]]), why)
+            elif results[i].status in ("feasible", "no_solution"):
+                tried, left = results[i], _left(results[i], options, len(states))
+                if left is not None:
+                    better = after.solve(states[i : i + 1], left, [tried.action])[0]
+                    why = (
+                        f"branch and bound left a gap of {tried.gap:.2g} after {tried.nodes} nodes"
+                    )
+                    results[i] = _explained([_merged(better, tried, options)], why)[0]
+        return results
 
     def _count(self) -> None:
+        """Count the set, which can take seconds, and list it if it is small."""
         if not self._counted:
             self._counted = True
             if is_small(self.space):
-                self._listed = EnumerationArgmax(self.network, self.space, _LARGEST_LISTED)
-
-    def _solve(
-        self, states: FloatArray, options: SolveOptions, starts: Sequence[ActionArray | None]
-    ) -> list[ArgmaxResult]:
-        after: EnumerationArgmax | MilpArgmax = self._milp
-        search = self._search
-        if search is None:
-            why = "the space has continuous variables and is not one Box of them"
-            return [
-                self._explained(after.solve(state, options, start), why)
-                for state, start in zip(states, starts, strict=True)
-            ]
-        boxes = isinstance(search, BoxSearchArgmax)
-        limit = _BOXES_BEFORE_MILP if boxes else _NODES_BEFORE_MILP
-        if self._listed is not None:
-            after = self._listed
-            seconds, node_seconds = self._seconds_to_list(), self._seconds_a_node()
-            if seconds < _SECONDS_TO_START + _FIRST_NODES * node_seconds:
-                why = f"so few actions are evaluated in about {seconds * 1e3:.1g} ms"
-                return [self._explained(after.solve(s, options), why) for s in states]
-            limit = int(seconds / node_seconds)
-        if options.node_limit is not None and options.node_limit <= limit:
-            return search.solve_batch(states, options, starts)
-        limited = replace(options, node_limit=limit)
-        first = _TRIED_FIRST if len(states) > 2 * _TRIED_FIRST else len(states)
-        results = search.solve_batch(states[:first], limited, starts[:first])
-        hopeless = first < len(states) and not any(r.status == "optimal" for r in results)
-        if not hopeless and first < len(states):
-            results += search.solve_batch(states[first:], limited, starts[first:])
-        for i, state in enumerate(states):
-            if i >= len(results):
-                why = f"branch and bound did not solve {first} other states in {limit} nodes"
-                results.append(self._explained(after.solve(state, options, starts[i]), why))
-            elif results[i].status in ("feasible", "no_solution"):
-                tried = results[i]
-                if options.time_limit is not None:
-                    if tried.seconds * len(states) >= options.time_limit:
-                        continue
-                    left = options.time_limit - tried.seconds
-                    options = replace(options, time_limit=left)
-                better = after.solve(state, options, tried.action)
-                why = f"branch and bound left a gap of {tried.gap:.2g} after {tried.nodes} nodes"
-                results[i] = self._explained(
-                    replace(better, seconds=better.seconds + tried.seconds), why
+                self._listed = EnumerationArgmax(
+                    self.network, self.space, self.incumbents, limit=LARGEST_LISTED
                 )
-        return results
+
+    def _next_to_no_time(self) -> float:
+        return _SECONDS_TO_START + _FIRST_NODES * self._seconds_per_node()
+
+    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
+        raise NotImplementedError  # the parts certify their own answers
 
     def _seconds_to_list(self) -> float:
         """Estimate the time of an enumeration; the same on every machine."""
         assert self._listed is not None
         hidden = sum(len(layer.bias) for layer in self.network.hidden)
-        return len(self._listed) * (self._products() + 8 * hidden) * _SECONDS_A_PRODUCT
+        return len(self._listed) * (self._products() + 8 * hidden) * _SECONDS_PER_PRODUCT
 
-    def _seconds_a_node(self) -> float:
+    def _seconds_per_node(self) -> float:
         """Estimate the time of a node: about ten passes for both bounds of every neuron."""
         hidden = sum(len(layer.bias) for layer in self.network.hidden)
-        return _SECONDS_A_NODE + 20 * hidden * self._products() * _SECONDS_A_PRODUCT
+        return _SECONDS_PER_NODE + 20 * hidden * self._products() * _SECONDS_PER_PRODUCT
 
     def _products(self) -> int:
         """Multiplications of one evaluation."""
@@ -157,14 +187,39 @@ class AutoArgmax:
         widths = [n, *(len(layer.bias) for layer in self.network.layers)]
         return sum(a * b for a, b in itertools.pairwise(widths))
 
-    @staticmethod
-    def _explained(result: ArgmaxResult, why: str) -> ArgmaxResult:
-        return replace(result, message=f"{result.message}; chosen because {why}")
+
+def _merged(better: ArgmaxResult, tried: ArgmaxResult, options: SolveOptions) -> ArgmaxResult:
+    """Join what two ways have proven of one state: the better action, the lower bound."""
+    best = tried if better.action is None or tried.value > better.value else better
+    if best.action is None:
+        return replace(better, seconds=better.seconds + tried.seconds)
+    value = best.value
+    bound = max(min(better.bound, tried.bound), value)
+    allowed = max(options.gap * abs(value), options.absolute_gap, best.tolerance)
+    proven = "optimal" in (better.status, tried.status) or bound - value <= allowed
+    return replace(
+        better,
+        action=best.action,
+        value=value,
+        bound=bound,
+        gap=relative_gap(value, bound),
+        status="optimal" if proven else "feasible",
+        seconds=better.seconds + tried.seconds,
+        tolerance=best.tolerance,
+    )
 
 
-def _is_mixed(space: ActionSpace) -> bool:
-    """Whether no native search takes the space."""
-    return not space.binary and not (isinstance(space, Box) and space.continuous.all())
+def _left(tried: ArgmaxResult, options: SolveOptions, n: int) -> SolveOptions | None:
+    """Return the options with the time that is left to one of n states, ``None`` if none is."""
+    if options.time_limit is None:
+        return options
+    if tried.seconds * n >= options.time_limit:
+        return None
+    return replace(options, time_limit=options.time_limit - tried.seconds)
+
+
+def _explained(results: Sequence[ArgmaxResult], why: str) -> list[ArgmaxResult]:
+    return [replace(r, message=f"{r.message}; chosen because {why}") for r in results]
 
 
 def is_small(space: ActionSpace) -> bool:
@@ -176,12 +231,12 @@ def is_small(space: ActionSpace) -> bool:
     """
     if not space.binary:
         return False
-    if 2**space.n_actions <= _LARGEST_LISTED:
+    if 2**space.n_actions <= LARGEST_LISTED:
         return True
     try:
         drawn = space.sample(np.random.default_rng(0), _DRAWS, maximal=True)
         if len(np.unique(drawn, axis=0)) == _DRAWS:
             return False
-        return space.count(_LARGEST_LISTED) <= _LARGEST_LISTED
+        return space.count(LARGEST_LISTED) <= LARGEST_LISTED
     except ValueError:  # more than can be counted, or none at all
         return False

@@ -5,28 +5,26 @@ from __future__ import annotations
 from typing import get_args
 
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.bounds import check_strength
-from milp_rl.formulations.compact import check_formulation
-from milp_rl.formulations.names import Formulation, Strength
+from milp_rl.formulations.actions.box import Box
 from milp_rl.formulations.network import Network
 from milp_rl.solvers.auto import AutoArgmax
-from milp_rl.solvers.batch import Argmax
-from milp_rl.solvers.box_search import branch_and_bound
+from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax, SpatialArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
-from milp_rl.solvers.milp import MilpArgmax
+from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.milp import MilpArgmax, MilpOptions
 from milp_rl.solvers.model import milp_solver
 from milp_rl.solvers.names import SolverName
+from milp_rl.solvers.protocol import Argmax
+
+_NODES_BEFORE_MILP = 2000
+_BOXES_BEFORE_MILP = 5000
 
 
 def new_backend(
     network: Network,
     space: ActionSpace,
     solver: SolverName = "auto",
-    *,
-    formulation: Formulation = "bigm",
-    partitions: int = 2,
-    bounds: Strength = "linear",
-    one_sided: bool = True,
+    options: MilpOptions | None = None,
 ) -> Argmax:
     """Return what solves the argmax of a network over a space.
 
@@ -36,8 +34,10 @@ def new_backend(
         Scalar output; inputs [action, state].
     space
         The feasible set.
-    solver, formulation, partitions, bounds, one_sided
+    solver
         As in :class:`milp_rl.argmax_solver.ArgmaxSolver`.
+    options
+        How a MILP solver is given the network.
 
     Raises
     ------
@@ -49,19 +49,38 @@ def new_backend(
     known = get_args(SolverName)
     if solver not in known:
         raise ValueError(f"solver must be one of {', '.join(map(repr, known))}, got {solver!r}")
-    check_formulation(formulation, partitions)
-    check_strength(bounds)
     if solver == "enumeration":
         return EnumerationArgmax(network, space)
     if solver == "branch_and_bound":
-        return branch_and_bound(network, space)
+        return native_search(network, space, Incumbents(space))
+    incumbents = Incumbents(space)
     milp = MilpArgmax(
+        network, space, milp_solver("highs" if solver == "auto" else solver), options, incumbents
+    )
+    if solver != "auto":
+        return milp
+    searched = space.binary or _is_continuous_box(space)
+    return AutoArgmax(
         network,
         space,
-        milp_solver("highs" if solver == "auto" else solver),
-        formulation=formulation,
-        partitions=partitions,
-        bounds=bounds,
-        one_sided=one_sided,
+        incumbents,
+        milp=milp,
+        search=native_search(network, space, incumbents) if searched else None,
+        nodes=_NODES_BEFORE_MILP if space.binary else _BOXES_BEFORE_MILP,
     )
-    return AutoArgmax(network, space, milp) if solver == "auto" else milp
+
+
+def native_search(network: Network, space: ActionSpace, incumbents: Incumbents) -> Argmax:
+    """Return the native search for a space of binary variables, or a box of continuous ones.
+
+    Raises
+    ------
+    ValueError
+        If the space has continuous variables, but is not a :class:`Box` of nothing else.
+    """
+    kind = BranchAndBoundArgmax if space.binary else SpatialArgmax
+    return kind(network, space, incumbents)
+
+
+def _is_continuous_box(space: ActionSpace) -> bool:
+    return isinstance(space, Box) and bool(space.continuous.all())

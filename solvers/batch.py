@@ -14,7 +14,6 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import parent_process
 
@@ -22,18 +21,10 @@ import joblib
 import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from milp_rl.formulations.actions.base import ActionArray
 from milp_rl.formulations.network import FloatArray, Network
-from milp_rl.solvers.auto import AutoArgmax
-from milp_rl.solvers.base import ArgmaxResult, SolveOptions
-from milp_rl.solvers.box_search import BoxSearchArgmax
-from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
-from milp_rl.solvers.enumeration import EnumerationArgmax
-from milp_rl.solvers.milp import MilpArgmax
-
-Grouped = BranchAndBoundArgmax | BoxSearchArgmax | AutoArgmax
-Argmax = MilpArgmax | EnumerationArgmax | Grouped
-Starts = Sequence[ActionArray | None]
+from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.protocol import Argmax, Starts
+from milp_rl.solvers.result import ArgmaxResult
 
 _GROUP = 32
 _SECONDS_WORTH_PROCESSES = 2.0
@@ -85,7 +76,7 @@ class BatchSolver:
         """
         if workers is None:
             workers = 1 if parent_process() is not None else joblib.cpu_count()
-        if isinstance(self.backend, MilpArgmax | EnumerationArgmax):
+        if self.backend.parallel == "threads":
             return self._in_threads(states, options, starts, min(workers, len(states)))
         return self._in_groups(states, options, starts, workers)
 
@@ -93,14 +84,13 @@ class BatchSolver:
         self, states: FloatArray, options: SolveOptions, starts: Starts, workers: int
     ) -> list[ArgmaxResult]:
         backend = self.backend
-        assert isinstance(backend, MilpArgmax | EnumerationArgmax)
         if workers <= 1:
-            return [backend.solve(s, options, a) for s, a in zip(states, starts, strict=True)]
-        copies = [backend, *(backend.twin() for _ in range(workers - 1))]
+            return backend.solve(states, options, starts)
+        copies = [backend, *(backend.for_thread() for _ in range(workers - 1))]
 
         def share(k: int) -> list[ArgmaxResult]:
-            own = range(k, len(states), workers)
-            return [copies[k].solve(states[i], options, starts[i]) for i in own]
+            own = slice(k, None, workers)
+            return copies[k].solve(states[own], options, starts[own])
 
         with ThreadPoolExecutor(workers) as pool:
             shares = list(pool.map(share, range(workers)))
@@ -109,12 +99,11 @@ class BatchSolver:
     def _in_groups(
         self, states: FloatArray, options: SolveOptions, starts: Starts, workers: int
     ) -> list[ArgmaxResult]:
-        assert isinstance(self.backend, Grouped)
         groups = [slice(i, i + _GROUP) for i in range(0, len(states), _GROUP)]
         results: list[ArgmaxResult] = []
         begin = time.perf_counter()
         for done, group in enumerate(groups):
-            results += self.backend.solve_batch(states[group], options, starts[group])
+            results += self.backend.solve(states[group], options, starts[group])
             left = len(groups) - done - 1
             expected = (time.perf_counter() - begin) / (done + 1) * left
             if workers > 1 and left > 1 and expected > _SECONDS_WORTH_PROCESSES:
@@ -149,8 +138,7 @@ class BatchSolver:
             )
         except TerminatedWorkerError as error:  # out of memory, or killed by hand
             logger.warning("a worker process died (%s); solving in this one", error)
-            assert isinstance(self.backend, Grouped)
-            solve = self.backend.solve_batch
+            solve = self.backend.solve
             parts = [solve(states[group], options, starts[group]) for group in groups]
         return [result for part in parts for result in part]
 
@@ -172,5 +160,4 @@ def _solve_group(
     if known != version:
         backend.update(network)
         _known[owner] = (version, backend)
-    assert isinstance(backend, Grouped)
-    return backend.solve_batch(states, options, starts)
+    return backend.solve(states, options, starts)

@@ -7,19 +7,26 @@ in float64.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.contradictions import ContradictionError, shown
 from milp_rl.formulations.network import FloatArray, Network
-from milp_rl.solvers.base import ArgmaxResult, SolveOptions
+from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.protocol import Answer, Argmax, Starts, without_action
 
 _BATCH_ENTRIES = 100_000  # of a layer, few enough to stay in the cache
 _KEPT_ENTRIES = 20_000_000
+_FLOAT64_EPSILON = float(np.finfo(np.float64).eps)
+_CHECKED = 64  # listed actions, by the space's own check
+_FLOAT32 = (1e-25, 1e25)  # sizes that float32 keeps its precision for
 
 
-class EnumerationArgmax:
+class EnumerationArgmax(Argmax):
     """Every feasible action, listed once and evaluated for each state.
 
     Parameters
@@ -28,6 +35,8 @@ class EnumerationArgmax:
         Scalar output; inputs [action, state].
     space
         The feasible set.
+    incumbents
+        What is known of the space.
     limit
         Largest number of actions to list.
 
@@ -35,69 +44,71 @@ class EnumerationArgmax:
     ------
     ValueError
         If the space has more than ``limit`` feasible actions.
+    ContradictionError
+        If the space lists an action that its own check refuses, or leaves one out.
     """
 
     name = "enumeration"
+    parallel = "threads"
 
-    def __init__(self, network: Network, space: ActionSpace, limit: int = 1_000_000) -> None:
-        self.space = space
+    def __init__(
+        self,
+        network: Network,
+        space: ActionSpace,
+        incumbents: Incumbents | None = None,
+        *,
+        limit: int = 1_000_000,
+    ) -> None:
         self._actions: ActionArray = space.enumerate(limit)
-        self.update(network)
+        super().__init__(network, space, incumbents)
+        _check_list(space, self._actions, self.incumbents.sample)
 
     def __len__(self) -> int:
         return len(self._actions)
 
-    def twin(self) -> EnumerationArgmax:
-        """Return what can be used in another thread: the same, since solving changes nothing."""
-        return self
-
     def update(self, network: Network) -> None:
         """Replace the network."""
-        self.network = network
+        super().update(network)
         widest = max(len(layer.bias) for layer in network.layers)
         self._batch = max(_BATCH_ENTRIES // widest, 1)
-        self._weights = [layer.weight.astype(np.float32) for layer in network.layers]
+        sizes = [np.abs(layer.weight[layer.weight != 0]) for layer in network.layers]
+        sizes += [np.cumprod([size.max(initial=1.0) for size in sizes])]
+        narrow = all(((s > _FLOAT32[0]) & (s < _FLOAT32[1])).all() for s in sizes)
+        self._dtype = np.float32 if narrow else np.float64
+        self._weights = [layer.weight.astype(self._dtype) for layer in network.layers]
         self._weights[0] = self._weights[0][:, : self.space.n_actions]
-        self._products: NDArray[np.float32] | None = None  # the actions' part of the first layer
+        self._products: NDArray[np.floating] | None = None  # the actions' part of the first layer
         if len(self._actions) * len(self._weights[0]) <= _KEPT_ENTRIES:
             self._products = self._multiplied(slice(None))
 
-    def solve(
-        self, state: FloatArray, options: SolveOptions, start: ActionArray | None = None
-    ) -> ArgmaxResult:
-        """Return the best feasible action, the first of equals; ``start`` is not needed."""
-        begin = time.perf_counter()
-        n = len(self._actions)
+    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
+        return [self._best(state) for state in states]
+
+    def _best(self, state: FloatArray) -> Answer:
+        """Return the best feasible action, the first of equals."""
+        begin, n = time.perf_counter(), len(self._actions)
+        problem = self._problem(state)
+        problem = replace(problem, rounding=_rounding(problem.network, _FLOAT64_EPSILON))
         if not n:
-            return ArgmaxResult(
-                None, np.nan, -np.inf, np.inf, "infeasible", 0.0, self.name, message="empty set"
-            )
-        network = self.network.at_state(state)
+            return without_action(problem, "infeasible", begin, "empty set")
+        network = problem.network
         with np.errstate(over="ignore", invalid="ignore"):
             rough = self._rough_values(network)
-        error = _rounding(network)
+        error = _rounding(network, float(np.finfo(self._dtype).eps))
         # Not below, so that a network that overflows float32 is valued in float64 altogether.
         candidates = np.flatnonzero(~(rough < rough.max() - 2 * error))
         values = network.forward(self._actions[candidates])[:, 0]
         best = int(np.argmax(values))
         action = self._actions[candidates[best]].copy()
-        value = float(network.forward(action)[0])
-        return ArgmaxResult(
-            action,
-            value,
-            max(value, float(values[best])),
-            0.0,
-            "optimal",
-            time.perf_counter() - begin,
-            self.name,
-            nodes=n,
-            message=f"evaluated all {n} feasible actions",
-        )
+        bound = max(problem.value(action), float(values[best]))
+        seconds = time.perf_counter() - begin
+        message = f"evaluated all {n} feasible actions"
+        return Answer(problem, action, bound, seconds, n, message=message)
 
-    def _rough_values(self, network: Network) -> NDArray[np.float32]:
-        """Value every action in float32."""
-        values = np.empty(len(self._actions), dtype=np.float32)
-        biases = [layer.bias.astype(np.float32) for layer in network.layers]
+    def _rough_values(self, network: Network) -> NDArray[np.floating]:
+        """Value every action, in float32 where the network's weights allow that."""
+        values = np.empty(len(self._actions), dtype=self._dtype)
+        biases = [layer.bias.astype(self._dtype) for layer in network.layers]
         for i in range(0, len(values), self._batch):
             rows = slice(i, i + self._batch)
             products = self._products
@@ -109,15 +120,39 @@ class EnumerationArgmax:
             values[rows] = y[:, 0]
         return values
 
-    def _multiplied(self, rows: slice) -> NDArray[np.float32]:
-        return np.asarray(self._actions[rows].astype(np.float32) @ self._weights[0].T)
+    def _multiplied(self, rows: slice) -> NDArray[np.floating]:
+        return np.asarray(self._actions[rows].astype(self._dtype) @ self._weights[0].T)
 
 
-def _rounding(network: Network) -> float:
-    """Bound the error of a value in float32, whatever the action: sums of absolute terms."""
+def _rounding(network: Network, unit: float) -> float:
+    """Bound the error of a value in an arithmetic, whatever the action: sums of absolute terms."""
     size = np.ones(network.n_inputs)
     operations = 0
     for layer in network.layers:
         size = np.abs(layer.weight) @ size + np.abs(layer.bias)
         operations += layer.weight.shape[1] + 2
-    return float(size[0]) * 1.1 * operations * 2.0**-24
+    return float(size[0]) * operations * unit
+
+
+def _check_list(space: ActionSpace, actions: ActionArray, known: ActionArray) -> None:
+    """Compare the listed actions with the space's check and with those that it draws."""
+    picked = (
+        np.unique(np.linspace(0, len(actions) - 1, _CHECKED).astype(int)) if len(actions) else []
+    )
+    for action in actions[picked]:
+        if found := space.violations(action):
+            raise ContradictionError(
+                f"{type(space).__name__}: `enumerate` lists {shown(space, action)}, which"
+                f" `violations` refuses: {'; '.join(found)}"
+            )
+    listed = {row.tobytes() for row in actions.astype(np.int8)}
+    flips = actions[picked].copy()
+    turned = np.random.default_rng(0).integers(space.n_actions, size=len(flips))
+    flips[np.arange(len(flips)), turned] ^= 1
+    missed = [action for action in flips if action.tobytes() not in listed]
+    for action in (*known, *(action for action in missed if not space.violations(action))):
+        if action.astype(np.int8).tobytes() not in listed:
+            raise ContradictionError(
+                f"{type(space).__name__}: `enumerate` leaves out {shown(space, action)}, which"
+                " `violations` accepts"
+            )

@@ -6,25 +6,24 @@ Where variables are continuous, the best of a random sample, moved towards the o
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.contradictions import refusal
 from milp_rl.formulations.actions.sequential import SequentialBuilder, valued_by
 from milp_rl.formulations.network import FloatArray, Network
-from milp_rl.solvers.base import (
-    ArgmaxProblem,
-    draw_sample,
-    neighbour_values,
-    neighbourhood,
-    on_the_way,
-    tolerance,
-)
+from milp_rl.solvers.base import neighbour_values, neighbourhood, on_the_way
+
+if TYPE_CHECKING:
+    from milp_rl.solvers.certify import ArgmaxProblem
 
 IntArray = NDArray[np.intp]
 
 _REMEMBERED = 100_000
+_COMPLETED = 16  # answers for which auxiliary variables of the model are looked for
 
 
 class Incumbents:
@@ -38,9 +37,11 @@ class Incumbents:
 
     def __init__(self, space: ActionSpace) -> None:
         self.space = space
-        self.sample = draw_sample(space)
+        self.sample = space.known_actions
         self._greedy = SequentialBuilder(space) if space.binary else None
         self._feasible = lru_cache(_REMEMBERED)(self._check)
+        self._refusal = lru_cache(_REMEMBERED)(self._examine)
+        self._examined = 0
 
     def __reduce__(self) -> tuple[type[Incumbents], tuple[ActionSpace]]:
         return Incumbents, (self.space,)
@@ -51,6 +52,21 @@ class Incumbents:
 
     def _check(self, key: bytes) -> bool:
         return not self.space.violations(np.frombuffer(key, dtype=self.space.dtype))
+
+    def refusal(self, action: ActionArray) -> str:
+        """Check an answer by the space's check and its constraints; empty if it is feasible.
+
+        Raises
+        ------
+        ContradictionError
+            If the two disagree.
+        """
+        return self._refusal(np.ascontiguousarray(action).tobytes())
+
+    def _examine(self, key: bytes) -> str:
+        self._examined += 1
+        action = np.frombuffer(key, dtype=self.space.dtype)
+        return refusal(self.space, action, complete=self._examined <= _COMPLETED)
 
     def build(self, network: Network, states: FloatArray) -> ActionArray:
         """Build an action for each state greedily; none if building gets stuck.
@@ -88,7 +104,7 @@ class Incumbents:
                 values = problem.network.forward(points)[:, 0]
             else:
                 values = neighbour_values(problem, best)
-            better = np.flatnonzero(values > value + tolerance(value))
+            better = np.flatnonzero(values > value + 2.0 * problem.rounding)
             ranked = better[np.argsort(-values[better], kind="stable")]
             others = neighbourhood(best, ranked) if self._greedy is not None else points[ranked]
             found = next((other for other in others if self.feasible(other)), None)

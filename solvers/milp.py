@@ -6,12 +6,13 @@ import copy
 import logging
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.contradictions import shown
 from milp_rl.formulations.bounds import (
     BoundPropagator,
     Bounds,
@@ -27,27 +28,56 @@ from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.solvers.base import (
-    ArgmaxProblem,
-    ArgmaxResult,
     CertificationError,
     MilpSolution,
     MilpSolver,
     SolveOptions,
-    certify,
-    check_bounds,
-    relative_gap,
-    tolerance,
 )
+from milp_rl.solvers.certify import ArgmaxProblem, called_empty, certify, check_bounds
 from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.protocol import Answer, Argmax, Starts, without_action
+from milp_rl.solvers.result import Status
 
 logger = logging.getLogger(__name__)
 
 _SEEDS = 5
 _MAX_CUTS = 50
+_UNITS_PER_SPREAD = 100.0  # of the objective: absolute tolerances of 1e-6 are 1e-8 of the spread
 
 
-class MilpArgmax:
-    """One (network, space) pair, loaded once and solved for many states.
+@dataclass(frozen=True)
+class MilpOptions:
+    """How the network is written as a MILP.
+
+    Parameters
+    ----------
+    formulation
+        ``"bigm"`` or ``"partition"``.
+    partitions
+        Number of groups per neuron for ``"partition"``.
+    bounds
+        ``"interval"``, ``"linear"`` or ``"lp"``.
+    one_sided
+        Drop the constraints of the last hidden layer that maximisation makes redundant.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or a number out of range.
+    """
+
+    formulation: Formulation = "bigm"
+    partitions: int = 2
+    bounds: Strength = "linear"
+    one_sided: bool = True
+
+    def __post_init__(self) -> None:
+        check_formulation(self.formulation, self.partitions)
+        check_strength(self.bounds)
+
+
+class MilpArgmax(Argmax):
+    """The argmax by a MILP solver.
 
     The space is compiled once; for a state, the bounds are propagated, and the network's rows
     are written with the neurons that the bounds leave unstable.
@@ -60,57 +90,40 @@ class MilpArgmax:
         The feasible set.
     solver
         A MILP solver.
-    formulation
-        ``"bigm"`` or ``"partition"``.
-    partitions
-        Number of groups a neuron for ``"partition"``.
-    bounds
-        ``"interval"``, ``"linear"`` or ``"lp"``.
-    one_sided
-        Drop the constraints of the last hidden layer that maximisation makes redundant.
+    options
+        How the network is written.
+    incumbents
+        What is known of the space.
     """
+
+    parallel = "threads"
 
     def __init__(
         self,
         network: Network,
         space: ActionSpace,
         solver: MilpSolver,
-        *,
-        formulation: Formulation = "bigm",
-        partitions: int = 2,
-        bounds: Strength = "linear",
-        one_sided: bool = True,
+        options: MilpOptions | None = None,
+        incumbents: Incumbents | None = None,
     ) -> None:
-        check_formulation(formulation, partitions)
-        check_strength(bounds)
-        self.network = network
-        self.space = space
         self.solver = solver
-        self.formulation = formulation
-        self.partitions = partitions
-        self.one_sided = one_sided
+        self.name = solver.name
+        self.options = options or MilpOptions()
         self._base = space.linear_model
-        self._incumbents = Incumbents(space)
-        self._sample = self._incumbents.sample
-        self._strength: Strength = bounds
         self._propagator: BoundPropagator | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the solver."""
-        return self.solver.name
+        super().__init__(network, space, incumbents)
 
     def update(self, network: Network) -> None:
         """Replace the network; the space stays loaded."""
-        self.network = network
+        super().update(network)
         if self._propagator is not None:
-            self._propagator.update(network)
+            self._propagator.update(self._centred)
 
-    def twin(self) -> MilpArgmax:
+    def for_thread(self) -> MilpArgmax:
         """Return a copy for another thread, with a solver of its own."""
-        twin = copy.copy(self)
-        twin.solver = type(self.solver)()
-        return twin
+        other = copy.copy(self)
+        other.solver = type(self.solver)()
+        return other
 
     def bounds(self, state: FloatArray) -> Bounds:
         """Bound the neurons for one state.
@@ -122,135 +135,72 @@ class MilpArgmax:
         """
         if self._propagator is None:
             self._propagator = BoundPropagator(
-                self.network,
+                self._centred,
                 self.space.n_actions,
                 self.space.linear_max,
-                strength=self._strength,
+                strength=self.options.bounds,
                 model=self._base,
             )
         return self._propagator.at(state[None])
 
-    def solve(
-        self, state: FloatArray, options: SolveOptions, start: ActionArray | None = None
-    ) -> ArgmaxResult:
-        """Solve for one state.
+    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
+        return [
+            self._solve_one(state, options, start)
+            for state, start in zip(states, starts, strict=True)
+        ]
 
-        Parameters
-        ----------
-        state
-            Shape (state_dim,).
-        options
-            Gap, time limit, threads.
-        start
-            A feasible action to start from.
-
-        Raises
-        ------
-        CertificationError
-            If the solver's answer is contradicted also at its tightest tolerances.
-        """
+    def _solve_one(
+        self, state: FloatArray, options: SolveOptions, start: ActionArray | None
+    ) -> Answer:
         begin = time.perf_counter()
-        problem = ArgmaxProblem(self.network.at_state(state), self.space)
         try:
             bounds = self.bounds(state)
         except InfeasibleSetError as error:
-            if len(self._sample):
-                raise CertificationError(
-                    f"linear_max of {type(self.space).__name__} says that the set is empty, but"
-                    f" {np.flatnonzero(self._sample[0]).tolist()} is feasible"
-                ) from error
-            return self._without_action("infeasible", -math.inf, begin, str(error))
-        check_bounds(problem, bounds, self._sample)
-        start = self._first_action(problem, state, start)
-        highest = float(bounds.output_upper[0, 0])
-        if start is not None and options.closed(value := problem.value(start), highest):
-            return self._without_solving(problem, start, max(highest, value), bounds, begin)
+            if len(self.incumbents.sample):
+                raise called_empty(self.space, self.incumbents.sample[0]) from error
+            return without_action(self._problem(state), "infeasible", begin, str(error))
+        problem = self._problem(state, float(bounds.rounding[0]))
+        check_bounds(problem, bounds)
+        first = self._first_action(problem, state, start)
+        highest, unstable = float(bounds.output_upper[0, 0]), int(bounds.unstable[0])
+        if first is not None and highest <= problem.target(problem.value(first), options):
+            seconds = time.perf_counter() - begin
+            message = "proven by the bounds of the network alone"
+            return Answer(problem, first, highest, seconds, 0, unstable, message)
         compact = compact_model(
             problem.network,
             bounds.lower,
             bounds.upper,
             self._base,
-            formulation=self.formulation,
-            partitions=self.partitions,
-            one_sided=self.one_sided,
+            formulation=self.options.formulation,
+            partitions=self.options.partitions,
+            one_sided=self.options.one_sided,
         )
-        scale = float((bounds.output_upper - bounds.output_lower)[0, 0])
-        run = _Run(problem, compact, scale, self.solver, options, start, self._sample)
+        reach = float((bounds.output_upper - bounds.output_lower)[0, 0])
+        run = _Run(problem, compact, reach, self.solver, options, first, self.incumbents, begin)
         status = run.solve()
-        seconds = time.perf_counter() - begin
-        unstable = int(bounds.unstable[0])
-        if run.action is None:
-            return replace(
-                self._without_action(status, run.bound, begin, run.message),
-                nodes=run.nodes,
-                unstable=unstable,
-            )
-        bound = max(min(run.bound, highest), run.value)
-        return ArgmaxResult(
+        return Answer(
+            problem,
             run.action,
-            run.value,
-            bound,
-            relative_gap(run.value, bound),
-            "optimal" if options.closed(run.value, bound) else "feasible",
-            seconds,
-            self.name,
+            min(run.bound, highest),
+            time.perf_counter() - begin,
             run.nodes,
             unstable,
             run.message,
+            status,
         )
 
     def _first_action(
         self, problem: ArgmaxProblem, state: FloatArray, start: ActionArray | None
     ) -> ActionArray | None:
         """Return the best that greedy building and one-swap search find, also from the start."""
-        candidates = list(self._incumbents.build(self.network, state[None]))
+        candidates = list(self.incumbents.build(self._centred, state[None]))
         if start is not None:
-            if violations := self.space.violations(start):
-                raise ValueError(f"the start is not feasible: {'; '.join(violations)}")
             candidates.append(start)
         if not candidates:
             return None
-        climbed = [self._incumbents.climb(problem, action) for action in candidates]
+        climbed = [self.incumbents.climb(problem, action) for action in candidates]
         return max(climbed, key=lambda pair: pair[1])[0]
-
-    def _without_solving(
-        self,
-        problem: ArgmaxProblem,
-        action: ActionArray,
-        bound: float,
-        bounds: Bounds,
-        begin: float,
-    ) -> ArgmaxResult:
-        """Return an action that the bounds alone prove optimal."""
-        if complaints := certify(problem, action, bound, self._sample):
-            raise CertificationError("; ".join(complaints))
-        value = problem.value(action)
-        return ArgmaxResult(
-            action,
-            value,
-            bound,
-            relative_gap(value, bound),
-            "optimal",
-            time.perf_counter() - begin,
-            self.name,
-            unstable=int(bounds.unstable[0]),
-            message="proven by the bounds of the network alone",
-        )
-
-    def _without_action(
-        self, status: str, bound: float, begin: float, message: str
-    ) -> ArgmaxResult:
-        known = status if status in ("infeasible", "no_solution") else "error"
-        return ArgmaxResult(
-            None,
-            math.nan,
-            bound,
-            math.inf,
-            known,  # type: ignore[arg-type]
-            time.perf_counter() - begin,
-            self.name,
-            message=message,
-        )
 
 
 class _Run:
@@ -262,29 +212,24 @@ class _Run:
     that with the point's action cut off, until bound and value meet (continuous actions, which
     cannot be cut off, are polished by a linear program; a gap that is left is reported). An answer
     that is proven wrong is solved for again, first at the tightest tolerances, then on other paths
-    through the search. The objective is scaled to the range of the network's output, so that
-    tolerances are relative to it.
+    through the search. The objective is scaled to the spread of the values, so that tolerances are
+    relative to it.
     """
 
     def __init__(
         self,
         problem: ArgmaxProblem,
         compact: CompactModel,
-        scale: float,
+        reach: float,
         solver: MilpSolver,
         options: SolveOptions,
         start: ActionArray | None,
-        sample: ActionArray,
+        incumbents: Incumbents,
+        begin: float,
     ) -> None:
         self.problem = problem
-        self.sample = sample
+        self.incumbents = incumbents
         self.compact = compact
-        self.scale = scale if scale > 0 else 1.0
-        self.model = replace(
-            compact.model,
-            objective=compact.model.objective / self.scale,
-            offset=compact.model.offset / self.scale,
-        )
         self.solver = solver
         self.options = options
         self.nodes = 0
@@ -292,48 +237,65 @@ class _Run:
         self.bound = math.inf
         self.action: ActionArray | None = None
         self.value = -math.inf
-        self.deadline = (
-            None if options.time_limit is None else time.perf_counter() + options.time_limit
-        )
+        self.deadline = None if options.time_limit is None else begin + options.time_limit
         if start is not None:
             self._offer(start)
+        values = problem.sample_values
+        known = self.value if start is not None else float(values.max(initial=0.0))
+        spread = problem.spread(known) / _UNITS_PER_SPREAD
+        self.unit = next((u for u in (spread, reach / _UNITS_PER_SPREAD) if u > 0), 1.0)
+        # A relative gap is one of the values, with their constant; else the solver works without.
+        self.constant = compact.model.offset
+        left = compact.model.offset + problem.offset if options.gap else 0.0
+        self.model = replace(
+            compact.model,
+            objective=compact.model.objective / self.unit,
+            offset=left / self.unit,
+        )
 
-    def solve(self) -> str:
+    def solve(self) -> Status:
         """Fill in action, value and bound; return a status."""
         solution = self._attempt(self.model, tight=False)
-        complaints = self._complaints(solution)
-        if complaints or self._cheated(solution):
-            logger.debug("solving again with tight tolerances: %s", complaints or "value < bound")
-            for seed in range(_SEEDS):
-                solution = self._attempt(self.model, tight=True, seed=seed)
-                complaints = self._complaints(solution)
-                if not complaints:
-                    break
-                logger.warning(
-                    "%s gave a wrong answer (%s), which was noticed and is not used: %s",
-                    self.solver.name,
-                    solution.message,
-                    "; ".join(complaints),
-                )
-            else:
-                raise CertificationError(
-                    f"{self.solver.name} gave a wrong answer ({solution.message}), whatever its"
-                    f" random seed: {'; '.join(complaints)}"
-                )
-        model = self.model
-        if self._cheated(solution) and not self.problem.space.binary:
+        wrong = self._contradictions(solution)
+        if wrong or self._unproven(solution):
+            logger.debug("solving again with tight tolerances: %s", wrong or "value < bound")
+            solution = self._solve_tightly()
+        if self._unproven(solution) and not self.problem.space.binary:
             self._polish(solution)
             return solution.status
+        return self._cut_off(solution)
+
+    def _solve_tightly(self) -> MilpSolution:
+        """Solve at the tightest tolerances, with other random seeds while the answer is wrong."""
+        for seed in range(_SEEDS):
+            solution = self._attempt(self.model, tight=True, seed=seed)
+            wrong = self._contradictions(solution)
+            if not wrong:
+                return solution
+            logger.warning(
+                "%s gave a wrong answer (%s), which was noticed and is not used: %s",
+                self.solver.name,
+                solution.message,
+                "; ".join(wrong),
+            )
+        raise CertificationError(
+            f"{self.solver.name} gave a wrong answer ({solution.message}), whatever its"
+            f" random seed: {'; '.join(wrong)}"
+        )
+
+    def _cut_off(self, solution: MilpSolution) -> Status:
+        """Cut off the actions of points that cheat until bound and value meet."""
+        model = self.model
         for _ in range(_MAX_CUTS):
-            if not self._cheated(solution) or solution.x is None:
+            if not self._unproven(solution) or solution.x is None:
                 break
             model = _without(model, self._rounded(solution.x))
             solution = self._attempt(model, tight=True)
             if solution.status == "infeasible":  # every other action is cut off
                 self.bound = self.value
-            elif solution.x is not None and (complaints := self._complaints(solution, cut=True)):
+            elif solution.x is not None and (wrong := self._contradictions(solution, cut=True)):
                 raise CertificationError(
-                    f"{self.solver.name} gave a wrong answer: {'; '.join(complaints)}"
+                    f"{self.solver.name} gave a wrong answer: {'; '.join(wrong)}"
                 )
         return solution.status
 
@@ -341,53 +303,54 @@ class _Run:
         """Find the best action for the solution's integers, a linear program."""
         if solution.x is None:
             return
-        model, whole = self.model, np.rint(solution.x)
-        fixed = replace(
-            model,
-            column_lower=np.where(model.integer, whole, model.column_lower),
-            column_upper=np.where(model.integer, whole, model.column_upper),
+        polished = self.solver.solve(
+            self.model.fixed(np.rint(solution.x)), self.options, tight=True
         )
-        polished = self.solver.solve(fixed, self.options, tight=True)
         if polished.x is not None:
             action = self._rounded(polished.x)
             if not self.problem.space.violations(action):
                 self._offer(action)
 
     def _attempt(self, model: LinearModel, *, tight: bool, seed: int = 0) -> MilpSolution:
-        options = replace(self.options, absolute_gap=self.options.absolute_gap / self.scale)
+        options = replace(self.options, absolute_gap=self.options.absolute_gap / self.unit)
         if self.deadline is not None:
             left = max(self.deadline - time.perf_counter(), 1e-3)
             options = replace(options, time_limit=left)
         start = None if self.action is None else self.compact.complete(self.action)
         solution = self.solver.solve(model, options, start=start, tight=tight, seed=seed)
-        solution = replace(solution, bound=solution.bound * self.scale)
+        bound = (solution.bound - model.offset) * self.unit + self.constant
+        solution = replace(solution, bound=bound)
         self.nodes += solution.nodes
         self.message = solution.message
         if not math.isnan(solution.bound):
             self.bound = max(solution.bound, self.value)
         return solution
 
-    def _complaints(self, solution: MilpSolution, cut: bool = False) -> list[str]:
+    def _contradictions(self, solution: MilpSolution, cut: bool = False) -> list[str]:
         """Certify a solution, of a model with actions cut off or without; keep its action."""
+        space = self.problem.space
         if solution.status == "infeasible":
-            known = [self.action] if self.action is not None else list(self.sample[:1])
-            return [
-                f"called infeasible, but {np.flatnonzero(a).tolist()} is feasible" for a in known
-            ]
+            known = [self.action] if self.action is not None else list(self.incumbents.sample[:1])
+            return [f"called infeasible, but {shown(space, a)} is feasible" for a in known]
         if solution.x is None:
             return []
         action = self._rounded(solution.x)
         bound = max(solution.bound, self.value) if cut else solution.bound
-        complaints = certify(self.problem, action, bound, self.sample)
-        if not complaints and self.value > bound + tolerance(self.value):
-            complaints = [f"an action of value {self.value!r} exceeds the claimed bound {bound!r}"]
-        if not complaints:
+        wrong = certify(self.problem, action, bound, self.incumbents)
+        if not wrong and self.value > bound + self.problem.tolerance(self.value):
+            wrong = [
+                f"an action of value {self.value + self.problem.offset!r} exceeds the claimed bound"
+                f" {bound + self.problem.offset!r}"
+            ]
+        if not wrong:
             self._offer(action)
-        return complaints
+        return wrong
 
-    def _cheated(self, solution: MilpSolution) -> bool:
+    def _unproven(self, solution: MilpSolution) -> bool:
         """Whether the solver calls its solution optimal, but the action's value is below it."""
-        return solution.status == "optimal" and not self.options.closed(self.value, self.bound)
+        if solution.status != "optimal":
+            return False
+        return self.bound > self.problem.target(self.value, self.options)
 
     def _rounded(self, x: FloatArray) -> ActionArray:
         space = self.problem.space

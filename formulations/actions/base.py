@@ -13,6 +13,7 @@ a default that is right, if not fast.
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -32,14 +33,14 @@ ActionArray = NDArray[np.int8 | np.float64]
 BoolArray = NDArray[np.bool_]
 
 _REMEMBERED = 100_000
-_REBUILT = ("_oracle", "_extensions_of", "test_sample")
+_REBUILT = ("_oracle", "_extensions_of", "known_actions")
+_KNOWN = 256
+_KNOWN_AT_LEAST = 8
+_KNOWN_SECONDS = 0.05
 
 
 class ActionSpace(ABC):
     """A feasible set over ``n_actions`` action variables, binary unless it says otherwise."""
-
-    test_sample: ActionArray | None = None
-    """Feasible actions that solvers test their answers with, once a solver has drawn them."""
 
     @property
     @abstractmethod
@@ -398,6 +399,11 @@ class ActionSpace(ABC):
         """Count the feasible actions; raises ``ValueError`` beyond ``limit`` if it must list."""
         return len(self.enumerate(limit))
 
+    @property
+    def counts_quickly(self) -> bool:
+        """Whether :meth:`count` takes no listing, as with a closed form."""
+        return False
+
     def check_action(self, action: ArrayLike) -> ActionArray:
         """Return a copy of ``action`` in the space's :attr:`dtype`.
 
@@ -449,6 +455,37 @@ class ActionSpace(ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Leave the loaded solver and what it found out of pickles; it is rebuilt when needed."""
         return {k: v for k, v in self.__dict__.items() if k not in _REBUILT}
+
+    def parts(self) -> list[tuple[ActionSpace, slice]]:
+        """Return the blocks that the space is composed of, and the variables that each is over."""
+        return [(self, slice(None))]
+
+    @cached_property
+    def known_actions(self) -> ActionArray:
+        """Feasible actions, drawn once, with which solvers test their answers.
+
+        Shape (any, n_actions): 256, fewer where drawing takes long, none of an empty space.
+
+        Raises
+        ------
+        ContradictionError
+            If the space's own methods disagree about them.
+        """
+        from milp_rl.formulations.actions.contradictions import check_consistent
+
+        rng = np.random.default_rng(0)
+        rows: list[ActionArray] = []
+        deadline = time.perf_counter() + _KNOWN_SECONDS
+        try:
+            while len(rows) < _KNOWN and (
+                len(rows) < _KNOWN_AT_LEAST or time.perf_counter() < deadline
+            ):
+                rows.extend(self.sample(rng, maximal=bool(len(rows) % 2)))
+        except ValueError:  # nothing feasible to sample
+            rows = []
+        known = np.asarray(np.reshape(rows, (-1, self.n_actions))).astype(self.dtype)
+        check_consistent(self, known)
+        return known
 
     @cached_property
     def linear_model(self) -> LinearModel:

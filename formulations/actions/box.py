@@ -201,6 +201,15 @@ class Box(ActionSpace):
         fixed_zero: ArrayLike | None = None,
     ) -> FloatArray:
         """Maximise under the bounds and each constraint alone; return the smallest."""
+        c, lower, upper = self._held(coefficients, fixed_one, fixed_zero)
+        found = box_maxima(c, lower, upper, self.matrix, self.right)[0]
+        found[(lower > upper).any(axis=1)] = -np.inf
+        return found
+
+    def _held(
+        self, coefficients: ArrayLike, fixed_one: ArrayLike | None, fixed_zero: ArrayLike | None
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Check the arguments of ``linear_max``; return bounds with what is held, (batch, n)."""
         c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
         lower = np.broadcast_to(self._lower, c.shape)
         upper = np.broadcast_to(self._upper, c.shape)
@@ -208,9 +217,19 @@ class Box(ActionSpace):
             lower = np.where(one, 1.0, lower)
         if zero is not None:
             upper = np.where(zero, 0.0, upper)
-        found = box_maxima(c, lower, upper, self.matrix, self.right)[0]
-        found[(lower > upper).any(axis=1)] = -np.inf
-        return found
+        return c, lower, upper
+
+    def maximizers(
+        self,
+        coefficients: ArrayLike,
+        fixed_one: ArrayLike | None = None,
+        fixed_zero: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Return the points behind :meth:`linear_max` where that is exact, else by relaxation."""
+        if not self.exact:
+            return super().maximizers(coefficients, fixed_one, fixed_zero)
+        c, lower, upper = self._held(coefficients, fixed_one, fixed_zero)
+        return box_maxima(c, lower, upper, self.matrix, self.right)[1]
 
     def project(self, points: ArrayLike) -> FloatArray:
         """Return feasible actions near points; exactly the nearest ones without constraints.
@@ -261,11 +280,32 @@ class Box(ActionSpace):
         """
         if not len(self.right):
             return points
-        there, here = points @ self.matrix.T, inner @ self.matrix.T
-        room = np.maximum(self.right - here, 0.0)
-        beyond = np.maximum(there - here, 1e-300)
-        share = np.where(there > self.right, room / beyond, 1.0).min(axis=-1)
-        return np.asarray(inner + np.minimum(share, 1.0)[..., None] * (points - inner))
+        equal, sides, inverse, free = self._equalities
+        if len(sides):
+            points = points - (points @ equal.T - sides) @ inverse.T
+        rows, right = self.matrix[free], self.right[free]
+        there, here = points @ rows.T, inner @ rows.T
+        share = _shares(there, here, right).min(axis=-1, initial=1.0)
+        if len(sides):  # the nearest point that meets them may be outside the bounds
+            above = _shares(points, inner, self._upper).min(axis=-1)
+            below = _shares(-points, -inner, -self._lower).min(axis=-1)
+            share = np.minimum(share, np.minimum(above, below))
+        moved = inner + share[..., None] * (points - inner)
+        return np.asarray(np.clip(moved, self._lower, self._upper) if len(sides) else moved)
+
+    @cached_property
+    def _equalities(self) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray]:
+        """Opposite rows with opposite sides, the inverse of these, and which rows are not such."""
+        size = np.abs(self.matrix).max(axis=1, initial=0.0) + np.abs(self.right)
+        whole = np.column_stack([self.matrix, self.right])
+        gap = np.abs(whole[:, None] + whole[None]).max(axis=2, initial=0.0)
+        pairs = np.argwhere(gap <= 1e-12 * size[:, None])
+        pairs = pairs[self.matrix[pairs[:, 0]].any(axis=1)]
+        free = np.ones(len(self.right), dtype=bool)
+        free[pairs.ravel()] = False
+        first = pairs[pairs[:, 0] < pairs[:, 1], 0]
+        equal = self.matrix[first]
+        return equal, self.right[first], np.linalg.pinv(equal), free
 
     def __and__(self, other: ActionSpace) -> ActionSpace:
         """Intersect; two boxes make one."""
@@ -298,6 +338,13 @@ class Box(ActionSpace):
         return np.asarray(rng.uniform(self._lower, self._upper, (n, self.n_actions)))
 
 
+def _shares(there: FloatArray, here: FloatArray, right: FloatArray) -> FloatArray:
+    """Return how much of the way from ``here`` to ``there`` stays within ``right``."""
+    room = np.maximum(right - here, 0.0)
+    beyond = np.maximum(there - here, 1e-300)
+    return np.asarray(np.where(there > right, np.minimum(room / beyond, 1.0), 1.0))
+
+
 def box_maxima(
     c: FloatArray, lower: FloatArray, upper: FloatArray, matrix: FloatArray, right: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
@@ -325,6 +372,8 @@ def box_maxima(
     """
     corner = np.where(c > 0, upper, lower)
     best = (c * corner).sum(axis=1)
+    reach = np.maximum(np.abs(lower), np.abs(upper))
+    gamma = 4.0 * (c.shape[1] + 2) * np.finfo(float).eps
     for row, bound in zip(matrix, right, strict=True):
         # Boxes whose best corner meets the constraint need no multiplier.
         crossed = np.flatnonzero(corner @ row > bound)
@@ -336,6 +385,9 @@ def box_maxima(
         priced = own[:, None, :] - multipliers[:, :, None] * row
         corners = np.where(priced > 0, high[:, None], low[:, None])
         values = multipliers * bound + (priced * corners).sum(axis=2)
+        # A large multiplier leaves little but rounding of what it cancels.
+        summed = np.abs(bound) + reach[crossed] @ np.abs(row)
+        values += gamma * multipliers * summed[:, None]
         pick = values.argmin(axis=1)
         each = np.arange(len(crossed))
         smaller = values[each, pick] < best[crossed]

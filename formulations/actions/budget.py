@@ -149,7 +149,8 @@ class BudgetTopK(ActionSpace):
         else:
             bound = self._fixed_top_k(c, one, zero)
         if self.costs is not None and self.budget is not None:
-            bound = np.minimum(bound, fractional_knapsack(c, self.costs, self.budget, one, zero))
+            limit = self.budget + _TOLERANCE  # as `violations` has it
+            bound = np.minimum(bound, fractional_knapsack(c, self.costs, limit, one, zero))
         return np.asarray(bound)
 
     def _fixed_top_k(
@@ -241,6 +242,11 @@ class BudgetTopK(ActionSpace):
             sizes = rng.integers(0, self.k + 1, size=n)
         ranks = np.argsort(np.argsort(rng.random((n, self.n_actions)), axis=1), axis=1)
         return (ranks < sizes[:, None]).astype(np.int8)
+
+    @property
+    def counts_quickly(self) -> bool:
+        """True without costs."""
+        return self.costs is None
 
     def count(self, limit: int = 100_000) -> int:
         """Count the feasible actions, in closed form without costs."""

@@ -66,6 +66,10 @@ class Intersection(ActionSpace):
         """True if every member is."""
         return all(member.down_closed for member in self.members)
 
+    def parts(self) -> list[tuple[ActionSpace, slice]]:
+        """Return the members, each over all variables."""
+        return [(member, slice(None)) for member in self.members]
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
         return {"type": "Intersection", "members": [member.to_dict() for member in self.members]}

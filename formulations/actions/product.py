@@ -67,6 +67,10 @@ class Product(ActionSpace):
         """True if every member is."""
         return all(member.down_closed for member in self.members)
 
+    def parts(self) -> list[tuple[ActionSpace, slice]]:
+        """Return the members and their variables."""
+        return list(zip(self.members, self._parts, strict=True))
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
         return {"type": "Product", "members": [member.to_dict() for member in self.members]}
@@ -147,6 +151,11 @@ class Product(ActionSpace):
         a = self.check_action(action)
         pairs = zip(self.members, self._parts, strict=True)
         return all(member.completable(a[part]) for member, part in pairs)
+
+    @property
+    def counts_quickly(self) -> bool:
+        """True if every member does."""
+        return all(member.counts_quickly for member in self.members)
 
     def count(self, limit: int = 100_000) -> int:
         """Multiply the members' counts."""

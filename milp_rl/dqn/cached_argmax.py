@@ -21,7 +21,7 @@ from milp_rl.conversion import to_network
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.formulations.bounds import BoundPropagator
 from milp_rl.formulations.network import FloatArray
-from milp_rl.solvers.base import ArgmaxResult
+from milp_rl.solvers.result import ArgmaxResult
 
 StateArray = NDArray[np.float32]
 

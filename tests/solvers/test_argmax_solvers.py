@@ -22,7 +22,7 @@ from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.gurobi import GurobiSolver
 from milp_rl.solvers.highs import HighsSolver
-from milp_rl.solvers.milp import MilpArgmax
+from milp_rl.solvers.milp import MilpArgmax, MilpOptions
 
 EXACT = SolveOptions()
 SOLVERS = {"highs": HighsSolver(), "gurobi": GurobiSolver()}
@@ -59,7 +59,7 @@ def test_all_solvers_give_the_brute_force_optimum(seed, random_network, trained_
     make = trained_network if seed % 4 == 0 and hidden else random_network
     network = make(rng, space.n_actions + state_dim, hidden)
     state = rng.normal(size=state_dim)
-    best = EnumerationArgmax(network, space).solve(state, EXACT)
+    best = EnumerationArgmax(network, space).solve_one(state, EXACT)
     assert best.status == "optimal"
     for case in rng.permutation(len(CASES))[:8]:  # every case some 80 times in all
         solver, formulation, bounds, one_sided = CASES[case]
@@ -67,19 +67,16 @@ def test_all_solvers_give_the_brute_force_optimum(seed, random_network, trained_
             network,
             space,
             SOLVERS[solver],
-            formulation=formulation,
-            partitions=int(rng.integers(1, 4)),
-            bounds=bounds,
-            one_sided=one_sided,
-        ).solve(state, EXACT, space.sample(rng)[0] if rng.random() < 0.5 else None)
+            MilpOptions(formulation, int(rng.integers(1, 4)), bounds, one_sided),
+        ).solve_one(state, EXACT, space.sample(rng)[0] if rng.random() < 0.5 else None)
         assert result.status == "optimal"
-        assert result.gap == 0.0
+        assert result.bound - result.value <= result.tolerance
         assert space.violations(result.action) == []
         assert result.value == network.at_state(state).forward(result.action)[0]
         assert result.value == pytest.approx(best.value, rel=1e-6, abs=1e-6)
         assert result.bound >= best.value - 1e-9
     # and without any MILP solver
-    native = BranchAndBoundArgmax(network, space).solve(state, EXACT)
+    native = BranchAndBoundArgmax(network, space).solve_one(state, EXACT)
     assert native.status == "optimal"
     assert space.violations(native.action) == []
     assert native.value == network.at_state(state).forward(native.action)[0]
@@ -95,13 +92,13 @@ def test_solvers_agree_at_the_size_of_the_published_bandits(seed, trained_networ
     space = Capacity(rng.integers(2, 7, 20), rng.integers(2, 8, 5)) & BudgetTopK(20, 5)
     state = rng.integers(0, 4, 20) / 3.0
     values = {
-        (solver, formulation): MilpArgmax(network, space, SOLVERS[solver], formulation=formulation)
-        .solve(state, EXACT)
+        (solver, formulation): MilpArgmax(network, space, SOLVERS[solver], MilpOptions(formulation))
+        .solve_one(state, EXACT)
         .value
         for solver in SOLVERS
         for formulation in ("bigm", "partition")
     }
-    values["native", ""] = BranchAndBoundArgmax(network, space).solve(state, EXACT).value
+    values["native", ""] = BranchAndBoundArgmax(network, space).solve_one(state, EXACT).value
     first = next(iter(values.values()))
     assert values == pytest.approx(dict.fromkeys(values, first), rel=1e-6, abs=1e-6)
 
@@ -123,12 +120,12 @@ def test_values_of_any_scale_are_solved_exactly(scale, shift, seed, random_netwo
     )
     space = BudgetTopK(6, 3)
     state = rng.normal(size=2)
-    best = EnumerationArgmax(network, space).solve(state, EXACT)
+    best = EnumerationArgmax(network, space).solve_one(state, EXACT)
     for solver in (
         MilpArgmax(network, space, SOLVERS["highs"]),
         BranchAndBoundArgmax(network, space),
     ):
-        result = solver.solve(state, EXACT)
+        result = solver.solve_one(state, EXACT)
         assert result.status == "optimal"
         assert result.value == pytest.approx(best.value, rel=2e-6, abs=2e-6)
 
@@ -140,11 +137,11 @@ def test_an_answer_depends_on_nothing_solved_before(random_network):
     space = BudgetTopK(8, 3)
     used = MilpArgmax(networks[0], space, HighsSolver())
     for state in states:
-        used.solve(state, EXACT)
+        used.solve_one(state, EXACT)
     used.update(networks[1])
     for state in states:
-        fresh = MilpArgmax(networks[1], space, HighsSolver()).solve(state, EXACT)
-        again = used.solve(state, EXACT)
+        fresh = MilpArgmax(networks[1], space, HighsSolver()).solve_one(state, EXACT)
+        again = used.solve_one(state, EXACT)
         np.testing.assert_array_equal(again.action, fresh.action)
         assert again.value == fresh.value
         assert again.bound == fresh.bound
@@ -155,9 +152,9 @@ def test_a_gap_stops_early_with_a_valid_bound(random_network):
     network = random_network(rng, 16, (16, 16))
     space = BudgetTopK(12, 5)
     state = rng.normal(size=4)
-    best = EnumerationArgmax(network, space).solve(state, EXACT)
+    best = EnumerationArgmax(network, space).solve_one(state, EXACT)
     for solver in SOLVERS.values():
-        result = MilpArgmax(network, space, solver).solve(state, SolveOptions(gap=0.5))
+        result = MilpArgmax(network, space, solver).solve_one(state, SolveOptions(gap=0.5))
         assert result.status == "optimal"  # within the gap that was asked for
         assert result.bound - result.value <= 0.5 * abs(result.value)
         assert result.bound >= best.value - 1e-9
@@ -169,7 +166,7 @@ def test_a_time_limit_says_feasible_with_a_valid_bound(solver, random_network):
     network = random_network(rng, 60, (48, 48))
     space = BudgetTopK(40, 10)
     start = space.sample(rng, maximal=True)[0]
-    result = MilpArgmax(network, space, SOLVERS[solver]).solve(
+    result = MilpArgmax(network, space, SOLVERS[solver]).solve_one(
         rng.normal(size=20), SolveOptions(time_limit=0.3), start
     )
     assert result.status == "feasible"
@@ -183,7 +180,7 @@ def test_a_time_limit_says_feasible_with_a_valid_bound(solver, random_network):
 def test_without_time_for_any_action_there_is_no_solution(random_network):
     rng = np.random.default_rng(2)
     network = random_network(rng, 60, (64, 64))
-    result = MilpArgmax(network, BudgetTopK(40, 10, exactly=True), SOLVERS["gurobi"]).solve(
+    result = MilpArgmax(network, BudgetTopK(40, 10, exactly=True), SOLVERS["gurobi"]).solve_one(
         rng.normal(size=20), SolveOptions(time_limit=1e-9)
     )
     assert result.status in ("no_solution", "feasible")
@@ -195,11 +192,13 @@ def test_without_time_for_any_action_there_is_no_solution(random_network):
 def test_an_empty_set_is_infeasible(solver, bounds, random_network):
     network = random_network(np.random.default_rng(0), 5, (4,))
     space = BudgetTopK(4, 3, exactly=True) & BudgetTopK(4, 2)
-    result = MilpArgmax(network, space, SOLVERS[solver], bounds=bounds).solve(np.zeros(1), EXACT)
+    result = MilpArgmax(network, space, SOLVERS[solver], MilpOptions(bounds=bounds)).solve_one(
+        np.zeros(1), EXACT
+    )
     assert result.status == "infeasible"
     assert result.action is None
     assert np.isnan(result.value)
-    listed = EnumerationArgmax(network, space).solve(np.zeros(1), EXACT)
+    listed = EnumerationArgmax(network, space).solve_one(np.zeros(1), EXACT)
     assert listed.status == "infeasible"
 
 
@@ -210,7 +209,7 @@ def test_a_good_start_is_not_lost_when_time_runs_out(random_network):
     state = rng.normal(size=20)
     sample = space.sample(rng, 2000, maximal=True)
     start = sample[np.argmax(network.at_state(state).forward(sample)[:, 0])]
-    result = MilpArgmax(network, space, SOLVERS["highs"]).solve(
+    result = MilpArgmax(network, space, SOLVERS["highs"]).solve_one(
         state, SolveOptions(time_limit=0.05), start
     )
     assert result.value >= network.at_state(state).forward(start)[0]
@@ -220,15 +219,15 @@ def test_an_infeasible_start_is_refused(random_network):
     network = random_network(np.random.default_rng(0), 5, (4,))
     solver = MilpArgmax(network, BudgetTopK(4, 1), SOLVERS["highs"])
     with pytest.raises(ValueError, match="start is not feasible: 2 actions chosen"):
-        solver.solve(np.zeros(1), EXACT, np.array([1, 1, 0, 0], dtype=np.int8))
+        solver.solve_one(np.zeros(1), EXACT, np.array([1, 1, 0, 0], dtype=np.int8))
 
 
 def test_solvers_travel_to_other_processes(random_network):
     network = random_network(np.random.default_rng(0), 7, (6,))
     for solver in SOLVERS.values():
         argmax = MilpArgmax(network, BudgetTopK(5, 2), solver)
-        before = argmax.solve(np.ones(2), EXACT)
-        after = pickle.loads(pickle.dumps(argmax)).solve(np.ones(2), EXACT)
+        before = argmax.solve_one(np.ones(2), EXACT)
+        after = pickle.loads(pickle.dumps(argmax)).solve_one(np.ones(2), EXACT)
         np.testing.assert_array_equal(before.action, after.action)
 
 

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from milp_rl.formulations.actions import BudgetTopK, Capacity, Routing, Scheduling
+from milp_rl.formulations.actions.contradictions import ContradictionError
 from milp_rl.formulations.network import Network
-from milp_rl.solvers.base import CertificationError, SolveOptions
+from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.highs import HighsSolver
@@ -27,10 +28,10 @@ def test_a_batch_is_solved_to_the_brute_force_optima(space, random_network):
     rng = np.random.default_rng(0)
     network = random_network(rng, 16, (12, 16))
     states = rng.normal(size=(20, 4))
-    results = BranchAndBoundArgmax(network, space).solve_batch(states, EXACT)
+    results = BranchAndBoundArgmax(network, space).solve(states, EXACT)
     brute = EnumerationArgmax(network, space)
     for state, result in zip(states, results, strict=True):
-        best = brute.solve(state, EXACT)
+        best = brute.solve_one(state, EXACT)
         assert result.status == "optimal"
         assert space.violations(result.action) == []
         assert result.value == pytest.approx(best.value, rel=1e-9, abs=1e-9)
@@ -44,11 +45,11 @@ def test_random_networks_that_milp_solvers_take_long_for(seed, random_network):
     network = random_network(rng, 40, (64, 64))
     space = BudgetTopK(20, 5)
     states = rng.integers(0, 4, size=(3, 20)) / 3.0
-    results = BranchAndBoundArgmax(network, space).solve_batch(states, EXACT)
+    results = BranchAndBoundArgmax(network, space).solve(states, EXACT)
     brute = EnumerationArgmax(network, space)
     for state, result in zip(states, results, strict=True):
         assert result.status == "optimal"
-        assert result.value == pytest.approx(brute.solve(state, EXACT).value, rel=1e-9)
+        assert result.value == pytest.approx(brute.solve_one(state, EXACT).value, rel=1e-9)
 
 
 @pytest.mark.parametrize("gap", [0.02, 0.5])
@@ -58,8 +59,11 @@ def test_a_gap_stops_early_with_a_bound_that_holds(gap, random_network):
     solver, brute = BranchAndBoundArgmax(network, space), EnumerationArgmax(network, space)
     nodes = []
     for state in rng.normal(size=(10, 4)):
-        exact, loose = solver.solve(state, EXACT), solver.solve(state, SolveOptions(gap=gap))
-        best = brute.solve(state, EXACT).value
+        exact, loose = (
+            solver.solve_one(state, EXACT),
+            solver.solve_one(state, SolveOptions(gap=gap)),
+        )
+        best = brute.solve_one(state, EXACT).value
         assert loose.status == "optimal"
         assert loose.gap <= gap
         assert loose.bound >= best - 1e-9
@@ -71,7 +75,7 @@ def test_a_time_limit_gives_an_action_and_a_valid_bound(random_network):
     rng = np.random.default_rng(2)
     network, space = random_network(rng, 40, (32, 32)), BudgetTopK(36, 12)
     state = rng.normal(size=4)
-    result = BranchAndBoundArgmax(network, space).solve(state, SolveOptions(time_limit=1e-6))
+    result = BranchAndBoundArgmax(network, space).solve_one(state, SolveOptions(time_limit=1e-6))
     assert result.status == "feasible"
     assert space.violations(result.action) == []
     assert result.bound > result.value
@@ -82,7 +86,7 @@ def test_a_time_limit_gives_an_action_and_a_valid_bound(random_network):
 def test_an_empty_set_is_infeasible(random_network):
     rng = np.random.default_rng(3)
     space = BudgetTopK(6, 3, exactly=True) & BudgetTopK(6, 2)
-    result = BranchAndBoundArgmax(random_network(rng, 8, (6,)), space).solve(np.zeros(2), EXACT)
+    result = BranchAndBoundArgmax(random_network(rng, 8, (6,)), space).solve_one(np.zeros(2), EXACT)
     assert (result.status, result.action) == ("infeasible", None)
 
 
@@ -91,11 +95,11 @@ def test_starts_are_used_and_checked(random_network):
     network, space = random_network(rng, 16, (12, 16)), SPACES[0]
     solver = BranchAndBoundArgmax(network, space)
     state = rng.normal(size=4)
-    best = solver.solve(state, EXACT)
-    limited = solver.solve(state, SolveOptions(time_limit=1e-6), best.action)
+    best = solver.solve_one(state, EXACT)
+    limited = solver.solve_one(state, SolveOptions(time_limit=1e-6), best.action)
     assert limited.value == best.value
     with pytest.raises(ValueError, match="the start is not feasible"):
-        solver.solve(state, EXACT, np.ones(12, dtype=np.int8))
+        solver.solve_one(state, EXACT, np.ones(12, dtype=np.int8))
 
 
 def test_updating_the_network_changes_the_answers(random_network):
@@ -103,18 +107,18 @@ def test_updating_the_network_changes_the_answers(random_network):
     first, second = random_network(rng, 14, (8, 8)), random_network(rng, 14, (8, 8))
     solver = BranchAndBoundArgmax(first, SPACES[0])
     state = rng.normal(size=2)
-    solver.solve(state, EXACT)
+    solver.solve_one(state, EXACT)
     solver.update(second)
-    best = EnumerationArgmax(second, SPACES[0]).solve(state, EXACT)
-    assert solver.solve(state, EXACT).value == pytest.approx(best.value)
+    best = EnumerationArgmax(second, SPACES[0]).solve_one(state, EXACT)
+    assert solver.solve_one(state, EXACT).value == pytest.approx(best.value)
 
 
 def test_a_linear_network_and_no_states():
     network = Network.from_arrays([[[1.0, -2.0, 3.0, 0.5]]], [[0.25]])
     solver = BranchAndBoundArgmax(network, BudgetTopK(3, 2))
-    assert solver.solve(np.array([2.0]), EXACT).chosen == [0, 2]
-    assert solver.solve(np.array([2.0]), EXACT).value == pytest.approx(5.25)
-    assert solver.solve_batch(np.zeros((0, 1)), EXACT) == []
+    assert solver.solve_one(np.array([2.0]), EXACT).chosen == [0, 2]
+    assert solver.solve_one(np.array([2.0]), EXACT).value == pytest.approx(5.25)
+    assert solver.solve(np.zeros((0, 1)), EXACT) == []
 
 
 def test_an_oracle_of_your_own_that_is_no_upper_bound_is_caught(random_network):
@@ -123,10 +127,9 @@ def test_an_oracle_of_your_own_that_is_no_upper_bound_is_caught(random_network):
             return super().linear_max(coefficients, fixed_one, fixed_zero) - 5.0
 
     rng = np.random.default_rng(0)
-    solver = BranchAndBoundArgmax(random_network(rng, 8, (6, 6)), Mistaken(6, 2))
-    state = rng.normal(size=2)
-    with pytest.raises(CertificationError, match="is `linear_max` of Mistaken an upper bound"):
-        solver.solve(state, EXACT)
+    network = random_network(rng, 8, (6, 6))
+    with pytest.raises(ContradictionError, match="is `linear_max` of Mistaken an upper bound"):
+        BranchAndBoundArgmax(network, Mistaken(6, 2))
 
 
 def test_an_oracle_that_calls_a_set_empty_is_caught(random_network):
@@ -134,9 +137,9 @@ def test_an_oracle_that_calls_a_set_empty_is_caught(random_network):
         def linear_max(self, coefficients, fixed_one=None, fixed_zero=None):
             return np.full(len(coefficients), -np.inf)
 
-    solver = BranchAndBoundArgmax(random_network(np.random.default_rng(0), 8, (6, 6)), Empty(6, 2))
-    with pytest.raises(CertificationError, match="Empty says that the set is empty"):
-        solver.solve(np.zeros(2), EXACT)
+    network = random_network(np.random.default_rng(0), 8, (6, 6))
+    with pytest.raises(ContradictionError, match="Empty says that the set is empty"):
+        BranchAndBoundArgmax(network, Empty(6, 2))
 
 
 @pytest.mark.parametrize("budget", [5, 15])
@@ -145,8 +148,8 @@ def test_large_sets_are_solved_as_a_milp_solver_does(budget, random_network):
     rng = np.random.default_rng(budget)
     network, space = random_network(rng, 60, (6, 6)), BudgetTopK(40, budget)
     states = rng.normal(size=(3, 20))
-    results = BranchAndBoundArgmax(network, space).solve_batch(states, EXACT)
+    results = BranchAndBoundArgmax(network, space).solve(states, EXACT)
     milp = MilpArgmax(network, space, HighsSolver())
     for state, result in zip(states, results, strict=True):
         assert result.status == "optimal"
-        assert result.value == pytest.approx(milp.solve(state, EXACT).value, rel=1e-6)
+        assert result.value == pytest.approx(milp.solve_one(state, EXACT).value, rel=1e-6)

@@ -7,20 +7,16 @@ import pyomo.environ as pyo
 import pytest
 
 from milp_rl.formulations.actions import ActionSpace, BudgetTopK
+from milp_rl.formulations.actions.contradictions import ContradictionError
 from milp_rl.formulations.network import Network
 from milp_rl.formulations.relu import add_network
 from milp_rl.solvers import model as model_module
-from milp_rl.solvers.base import (
-    ArgmaxProblem,
-    CertificationError,
-    MilpSolution,
-    SolveOptions,
-    certify,
-    relative_gap,
-)
+from milp_rl.solvers.base import CertificationError, MilpSolution, SolveOptions
+from milp_rl.solvers.certify import ArgmaxProblem, certify
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.highs import HighsSolver
 from milp_rl.solvers.milp import MilpArgmax
+from milp_rl.solvers.result import relative_gap
 
 EXACT = SolveOptions()
 
@@ -74,15 +70,15 @@ def problem(random_network):
 def test_a_wrong_answer_is_caught(change, problem):
     network, space, state = problem
     with pytest.raises(CertificationError, match="liar gave a wrong answer"):
-        MilpArgmax(network, space, Liar(change)).solve(state, EXACT)
+        MilpArgmax(network, space, Liar(change)).solve_one(state, EXACT)
 
 
 @pytest.mark.parametrize("change", [worse_as_optimal, infeasible_action, called_infeasible])
 def test_a_wrong_answer_is_mended_by_solving_more_tightly(change, problem):
     network, space, state = problem
     liar = Liar(change, lies=1)
-    result = MilpArgmax(network, space, liar).solve(state, EXACT)
-    best = EnumerationArgmax(network, space).solve(state, EXACT)
+    result = MilpArgmax(network, space, liar).solve_one(state, EXACT)
+    best = EnumerationArgmax(network, space).solve_one(state, EXACT)
     assert liar.calls == 2
     assert result.status == "optimal"
     assert result.value == pytest.approx(best.value, abs=1e-6)
@@ -90,9 +86,9 @@ def test_a_wrong_answer_is_mended_by_solving_more_tightly(change, problem):
 
 def test_a_bound_below_a_known_action_is_a_wrong_answer(problem):
     network, space, state = problem
-    best = EnumerationArgmax(network, space).solve(state, EXACT).action
+    best = EnumerationArgmax(network, space).solve_one(state, EXACT).action
     with pytest.raises(CertificationError, match="exceeds the claimed bound"):
-        MilpArgmax(network, space, Liar(lambda m, s: replace(s, bound=s.bound - 1.0))).solve(
+        MilpArgmax(network, space, Liar(lambda m, s: replace(s, bound=s.bound - 1.0))).solve_one(
             state, EXACT, best
         )
 
@@ -107,14 +103,14 @@ def test_a_point_that_cheats_through_tolerances_does_not_count(problem):
         x = np.zeros(model.n_columns)  # the action of lowest index, not the best
         return MilpSolution("optimal", x, solution.bound)
 
-    best = EnumerationArgmax(network, space).solve(state, EXACT)
+    best = EnumerationArgmax(network, space).solve_one(state, EXACT)
     liar = Liar(inflated, lies=2)  # also when solved tightly; honest once the point is cut off
-    result = MilpArgmax(network, space, liar).solve(state, EXACT)
+    result = MilpArgmax(network, space, liar).solve_one(state, EXACT)
     assert liar.calls == 3
     assert result.status == "optimal"
     assert result.value == pytest.approx(best.value, abs=1e-6)
 
-    always = MilpArgmax(network, space, Liar(inflated)).solve(state, EXACT)
+    always = MilpArgmax(network, space, Liar(inflated)).solve_one(state, EXACT)
     assert always.status == "feasible"  # never closed, so never called optimal
     assert always.bound >= best.value - 1e-6
 
@@ -126,15 +122,15 @@ def test_an_oracle_of_your_own_that_is_no_upper_bound_is_caught(problem):
         def linear_max(self, coefficients, fixed_one=None, fixed_zero=None):
             return super().linear_max(coefficients, fixed_one, fixed_zero) * 0.2
 
-    with pytest.raises(CertificationError, match="is `linear_max` of Mistaken an upper bound"):
-        MilpArgmax(network, Mistaken(6, 3), HighsSolver()).solve(state, EXACT)
+    with pytest.raises(ContradictionError, match="is `linear_max` of Mistaken an upper bound"):
+        MilpArgmax(network, Mistaken(6, 3), HighsSolver()).solve_one(state, EXACT)
 
     class Empty(BudgetTopK):
         def linear_max(self, coefficients, fixed_one=None, fixed_zero=None):
             return np.full(len(coefficients), -np.inf)
 
-    with pytest.raises(CertificationError, match="Empty says that the set is empty"):
-        MilpArgmax(network, Empty(6, 3), HighsSolver()).solve(state, EXACT)
+    with pytest.raises(ContradictionError, match="Empty says that the set is empty"):
+        MilpArgmax(network, Empty(6, 3), HighsSolver()).solve_one(state, EXACT)
 
 
 def test_a_block_whose_constraints_and_check_disagree_is_caught(problem):
@@ -154,8 +150,8 @@ def test_a_block_whose_constraints_and_check_disagree_is_caught(problem):
             return {"type": "Loose"}
 
     steep = Network.from_arrays([np.ones((1, 8))], [[0.0]])
-    with pytest.raises(CertificationError, match="not feasible: 6 chosen"):
-        MilpArgmax(steep, Loose(), HighsSolver()).solve(state, EXACT)
+    with pytest.raises(ContradictionError, match=r"Loose .* `constrain` allows it"):
+        MilpArgmax(steep, Loose(), HighsSolver()).solve_one(state, EXACT)
 
 
 def test_certify_names_what_is_wrong():
@@ -173,7 +169,8 @@ def test_certify_names_what_is_wrong():
 def test_the_gap_is_relative_to_the_value():
     assert relative_gap(10.0, 10.2) == pytest.approx(0.02)
     assert relative_gap(-10.0, -9.8) == pytest.approx(0.02)
-    assert relative_gap(10.0, 10.0 + 1e-9) == 0.0
+    assert relative_gap(10.0, 10.0 + 1e-9) == pytest.approx(1e-10)
+    assert relative_gap(0.0, 0.0) == 0.0
     assert relative_gap(0.0, 1.0) == np.inf
 
 

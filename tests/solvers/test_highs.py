@@ -19,7 +19,7 @@ from milp_rl.formulations.network import Network
 from milp_rl.formulations.relu import omlt_definition
 from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.highs import HighsSolver
-from milp_rl.solvers.milp import MilpArgmax
+from milp_rl.solvers.milp import MilpArgmax, MilpOptions
 from milp_rl.solvers.model import solve_model
 
 DATA = Path(__file__).parent / "data"
@@ -97,8 +97,10 @@ def trained():
 @pytest.mark.parametrize("one_sided", [False, True])
 def test_no_cut_removes_the_optimum(trained, formulation, one_sided):
     network, space, _ = trained
-    solver = MilpArgmax(network, space, HighsSolver(), formulation=formulation, one_sided=one_sided)
-    result = solver.solve(np.array(CUTS["state"]), SolveOptions())
+    solver = MilpArgmax(
+        network, space, HighsSolver(), MilpOptions(formulation, one_sided=one_sided)
+    )
+    result = solver.solve_one(np.array(CUTS["state"]), SolveOptions())
     assert result.status == "optimal"
     assert result.chosen == CUTS["action"]
     assert result.value == pytest.approx(CUTS["maximum"])
@@ -126,7 +128,7 @@ def test_an_optimum_that_a_cut_at_the_root_removes_is_found_on_another_path(capl
     network = Network.from_arrays(case["weights"], case["biases"])
     space = ActionSpace.from_dict(case["space"])
     state = np.array(case["state"])
-    result = MilpArgmax(network, space, HighsSolver()).solve(state, SolveOptions())
+    result = MilpArgmax(network, space, HighsSolver()).solve_one(state, SolveOptions())
     best = network.at_state(state).forward(space.enumerate())[:, 0].max()
     assert result.status == "optimal"
     assert result.value == pytest.approx(best, abs=1e-6)

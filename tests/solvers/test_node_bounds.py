@@ -5,8 +5,8 @@ import pytest
 
 from milp_rl.formulations.actions import BudgetTopK, Capacity
 from milp_rl.formulations.bounds import BoundPropagator
-from milp_rl.solvers.node_bounds import NodeBounds
-from milp_rl.solvers.nodes import Nodes
+from milp_rl.solvers.branch_and_bound.node_bounds import NodeBounds
+from milp_rl.solvers.branch_and_bound.nodes import Nodes
 
 SPACES = [BudgetTopK(9, 3), Capacity([2, 3, 4, 2, 5, 6, 3, 2, 4], [5, 4])]
 
@@ -20,7 +20,7 @@ class Case:
         self.network = network_maker(rng, 12, hidden)
         states = rng.normal(size=(4, 3))
         bounds = BoundPropagator(self.network, 9, space.linear_max).at(states)
-        self.bounds = NodeBounds(self.network, space, states)
+        self.bounds = NodeBounds(self.network, space, states, bounds)
         self.nodes = Nodes.roots(bounds, 9)[np.arange(n) % 4]
         self.nodes.one[:] = rng.random((n, 9)) < 0.1
         self.nodes.zero[:] = (rng.random((n, 9)) < 0.2) & ~self.nodes.one
@@ -89,7 +89,7 @@ def test_holding_actions_loses_none_above_the_target(seed, random_network):
     maximum = case.bounds.maximize(case.nodes, targets)
     free = (~(case.nodes.one | case.nodes.zero)).sum()
     wanted = maximum.bound > targets
-    excluded, _ = case.bounds.fix(case.nodes, maximum, targets, wanted)
+    excluded, _ = case.bounds.probe(case.nodes, maximum, targets, wanted)
     assert (~(case.nodes.one | case.nodes.zero)).sum() < free
     assert (excluded <= targets).all()
     for i, within in enumerate(case.within):

@@ -36,8 +36,8 @@ class Nodes:
         network gives them: where the linear program of the node has its optimum.
     bound
         Upper bound on the value.
-    slack
-        How far the bound was above the target when single actions were last tried.
+    probed
+        The excess of the bound over the target when single actions were last probed.
     """
 
     state: IntArray
@@ -52,7 +52,7 @@ class Nodes:
     z: NDArray[np.float32]
     h: NDArray[np.float32]
     bound: FloatArray
-    slack: FloatArray
+    probed: FloatArray
 
     @classmethod
     def roots(cls, bounds: Bounds, n_actions: int) -> Self:
@@ -117,6 +117,18 @@ class Maximum:
     constant: FloatArray
     x: FloatArray
     p: FloatArray
+
+    @classmethod
+    def unknown(cls, nodes: Nodes) -> Maximum:
+        """Return maxima that nothing is known of."""
+        n = len(nodes)
+        return cls(
+            np.full(n, np.inf),
+            np.zeros(nodes.one.shape),
+            np.zeros(n),
+            np.zeros(nodes.one.shape),
+            np.zeros(nodes.low.shape),
+        )
 
     def at(self, rows: BoolArray) -> Maximum:
         """Return those of some nodes."""

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import milp_rl as mr
-from milp_rl.solvers.box_search import BoxSearchArgmax
+from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.branch_and_bound import SpatialArgmax
 
 OPTIONS = ("branch_and_bound", "highs", "gurobi", "auto")
 
@@ -144,7 +145,7 @@ def test_batches_and_updates_do_not_mix_states():
         assert agree(solver.solve(state).value, result.value)
     solver.update(second)
     assert agree(solver.solve(states[0]).value, mr.argmax(second, states[0], space).value)
-    assert BoxSearchArgmax(mr.to_network(first), space).solve_batch(np.zeros((0, 2)), None) == []
+    assert SpatialArgmax(mr.to_network(first), space).solve(np.zeros((0, 2)), SolveOptions()) == []
 
 
 def test_a_box_in_a_model_of_ones_own(random_network):

@@ -1,0 +1,242 @@
+"""Bounds of branch-and-bound nodes: the relaxed network, its multipliers and its variable fixing.
+
+A node holds actions at one or zero and neurons on or off. Its bound is the linear relaxation of
+the network (:mod:`milp_rl.formulations.relaxation`) under what it holds, maximised over the
+feasible set by the space's oracle ``linear_max``; slopes and multipliers are improved by Polyak
+steps towards the incumbent.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from milp_rl.formulations.actions.base import ActionSpace, BoolArray
+from milp_rl.formulations.bounds import Bounds
+from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.relaxation import ACTION, Lines, Relaxation, polyak_steps, slope_gradients
+from milp_rl.solvers.branch_and_bound.nodes import IntArray, Maximum, Nodes
+
+_LARGEST_MULTIPLIER = 100.0  # in units of a neuron's coefficient: larger ones add rounding only
+_STEPS = 3
+_MANY = 0.3  # part of the free actions held for which it is worth to start over
+_AVERAGE = 0.2  # weight of the newest maximiser in the running average
+
+
+class NodeBounds:
+    """The bounds of nodes, for one network, space and batch of states.
+
+    Parameters
+    ----------
+    network
+        Scalar output; inputs [action, state].
+    space
+        The feasible set.
+    states
+        Shape (states, state_dim).
+    bounds
+        Of the neurons at these states; every node is within them.
+    """
+
+    def __init__(
+        self, network: Network, space: ActionSpace, states: FloatArray, bounds: Bounds
+    ) -> None:
+        self.space = space
+        self._relaxation = Relaxation(network, space.n_actions).folded(states)
+        self.layers = self._relaxation.layers
+        reach = np.maximum(np.abs(space.lower), np.abs(space.upper))
+        high = np.concatenate([np.zeros((len(states), 0)), *bounds.upper], axis=1)
+        sizes = [self._relaxation.sizes(reach, high, d) for d in range(len(self.layers) + 1)]
+        self._sizes = np.concatenate([np.zeros((len(states), 0)), *sizes[:-1]], axis=1)
+        self._output_size = sizes[-1][:, 0]
+        self._influences = [np.abs(w) for ((_, w),) in self._relaxation.inputs]
+
+    def maximize(self, nodes: Nodes, targets: FloatArray, *, steps: int = _STEPS) -> Maximum:
+        """Bound the value of each node and improve its slopes and multipliers in place.
+
+        Parameters
+        ----------
+        nodes
+            Their ``alpha``, ``beta``, ``x``, ``z`` and ``h`` are updated.
+        targets
+            A node is pruned where its bound is not above its target.
+        steps
+            Steps of the slopes and multipliers.
+        """
+        n, found = len(nodes), Maximum.unknown(nodes)
+        relaxation, depth = self._relaxation, len(self.layers)
+        lines = Lines.over(nodes.low, nodes.high, nodes.split)
+        alpha, beta = nodes.alpha.astype(np.float64), nodes.beta.copy()
+        live = np.arange(n)
+        for step in range(steps + 1):
+            own = lines if len(live) == n else lines.at(live)
+            own = own.with_slopes(alpha[live])
+            state = nodes.state[live]
+            rows, constant, p = (
+                part[:, 0]
+                for part in relaxation.backward(relaxation.rows(depth), state, own, beta[live])
+            )
+            constant += relaxation.bias(depth, state)[..., 0]
+            bound = constant + self.space.linear_max(rows, nodes.one[live], nodes.zero[live])
+            better = bound < found.bound[live]
+            at = live[better]
+            found.bound[at], found.constant[at] = bound[better], constant[better]
+            found.coefficients[at], found.p[at] = rows[better], p[better]
+            nodes.alpha[at], nodes.beta[at] = alpha[at], beta[at]
+            above = bound > targets[live]
+            if not above.any():
+                break
+            if not above.all():
+                live, better, own = live[above], better[above], own.at(above)
+                bound, rows, p = bound[above], rows[above], p[above]
+            x = self.space.maximizers(rows, nodes.one[live], nodes.zero[live])
+            found.x[live[better]] = x[better]
+            z, h = relaxation.forward(x, nodes.state[live], p, own)
+            fresh = np.isnan(nodes.x[live, :1])
+            for name, new in (("x", x), ("z", z), ("h", h)):
+                average = getattr(nodes, name)
+                old = average[live]
+                average[live] = np.where(fresh, new, old + _AVERAGE * (new - old))
+            if step < steps and p.size:
+                _step(alpha, beta, live, own, p, z, bound - targets[live])
+        margin = relaxation.margins(
+            self._sizes[nodes.state],
+            self._output_size[nodes.state],
+            np.abs(found.p) + np.abs(nodes.beta),
+        )
+        found.bound += margin
+        found.constant += margin
+        return found
+
+    def tighten(self, nodes: Nodes) -> BoolArray:
+        """Tighten the bounds of undecided neurons in place, layer by layer.
+
+        Returns
+        -------
+        numpy.ndarray
+            Which nodes are found to have no action.
+        """
+        relaxation, empty = self._relaxation, np.zeros(len(nodes), dtype=bool)
+        for depth, layer in enumerate(self.layers):
+            low, high, split = nodes.low[:, layer], nodes.high[:, layer], nodes.split[:, layer]
+            node, row = np.nonzero((low < 0) & (high > 0) & (split == 0))
+            if not len(node):
+                continue
+            state = nodes.state[node]
+            rows = relaxation.row_of_both_signs(depth, row)
+            size = self._sizes[state, layer.start + row][:, None]
+            if depth:
+                before = slice(0, layer.start)
+                lines = Lines.over(
+                    nodes.low[:, before], nodes.high[:, before], nodes.split[:, before]
+                ).at(node)
+                both, constant, p = relaxation.backward(rows, state, lines)
+                constant += relaxation.margins(self._sizes[state, before], size, np.abs(p))
+            else:
+                both, constant = rows[ACTION], relaxation.rounding(size)
+            one, zero = (
+                np.repeat(nodes.one[node], 2, axis=0),
+                np.repeat(nodes.zero[node], 2, axis=0),
+            )
+            reach = self.space.linear_max(both.reshape(2 * len(node), -1), one, zero)
+            reach = reach.reshape(-1, 2)
+            empty[node[np.isneginf(reach).any(axis=1)]] = True
+            reach = reach + constant
+            bias = relaxation.bias(depth, state)
+            bias = bias[row] if bias.ndim == 1 else bias[np.arange(len(node)), row]
+            high[node, row] = np.minimum(high[node, row], reach[:, 0] + bias)
+            low[node, row] = np.maximum(low[node, row], bias - reach[:, 1])
+        off, on = nodes.split < 0, nodes.split > 0
+        contradiction = (nodes.low > nodes.high) | (on & (nodes.high < 0)) | (off & (nodes.low > 0))
+        return np.asarray(empty | contradiction.any(axis=1))
+
+    def probe(
+        self, nodes: Nodes, maximum: Maximum, targets: FloatArray, due: BoolArray
+    ) -> tuple[FloatArray, BoolArray]:
+        """Hold the actions without which a node is bounded by its target, in place.
+
+        Every free action is turned the other way than in the maximiser, and the oracle asked for
+        the maximum that is left.
+
+        Parameters
+        ----------
+        nodes
+            ``one`` and ``zero`` are updated.
+        maximum
+            Theirs.
+        targets
+            Target of each node.
+        due
+            The nodes to probe.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            The highest bound of what was excluded from each node, and where a good part of the
+            free actions could be held.
+        """
+        free = ~(nodes.one | nodes.zero) & due[:, None]
+        node, action = np.nonzero(free)
+        excluded, many = np.full(len(nodes), -np.inf), np.zeros(len(nodes), dtype=bool)
+        if not len(node):
+            return excluded, many
+        each = np.arange(len(node))
+        one, zero = nodes.one[node], nodes.zero[node]
+        taken = maximum.x[node, action] > 0.5
+        zero[each[taken], action[taken]] = True
+        one[each[~taken], action[~taken]] = True
+        other = self.space.linear_max(maximum.coefficients[node], one, zero)
+        other = maximum.constant[node] + other
+        held = other <= targets[node]
+        nodes.one[node[held & taken], action[held & taken]] = True
+        nodes.zero[node[held & ~taken], action[held & ~taken]] = True
+        np.maximum.at(excluded, node[held], other[held])
+        number = np.bincount(node[held], minlength=len(nodes))
+        many = number >= np.maximum(_MANY * free.sum(axis=1), 1)
+        return excluded, many
+
+    def influence(self, nodes: Nodes, doubt: FloatArray) -> FloatArray:
+        """Return how much each action moves the neurons in doubt, in units of the value.
+
+        Parameters
+        ----------
+        nodes
+            Where.
+        doubt
+            What each neuron's relaxation adds to the bound, shape (nodes, neurons).
+        """
+        undecided = (nodes.low < 0) & (nodes.high > 0) & (nodes.split == 0)
+        width = np.where(undecided, nodes.high - nodes.low, 1.0)
+        slope = np.where(undecided, nodes.high / width, (nodes.high > 0) & (nodes.split >= 0))
+        moved = np.zeros((len(nodes), self._influences[-1].shape[1]))
+        for d in range(len(self.layers) - 1, -1, -1):
+            layer = self.layers[d]
+            own = np.where(undecided[:, layer], doubt[:, layer] / width[:, layer], 0.0)
+            moved = (own + moved * slope[:, layer]) @ self._influences[d]
+        return moved
+
+
+def _step(
+    alpha: FloatArray,
+    beta: FloatArray,
+    live: IntArray,
+    lines: Lines,
+    p: FloatArray,
+    z: FloatArray,
+    excess: FloatArray,
+) -> None:
+    """Move slopes and multipliers by a step of Polyak's length, in place.
+
+    Multipliers are measured in units of the neuron's coefficient, which gives both kinds of
+    variables the same scale.
+    """
+    unit = np.abs(p)
+    unit = np.maximum(unit, unit.mean(axis=1, keepdims=True))
+    assert lines.split is not None
+    down_alpha = slope_gradients(lines, p, z)
+    down_beta = np.where(lines.split != 0, z * unit, 0.0)
+    step = polyak_steps(excess, down_alpha, down_beta)
+    alpha[live] = np.clip(alpha[live] - step * down_alpha, 0.0, 1.0)
+    most = _LARGEST_MULTIPLIER * unit
+    moved = np.clip(beta[live] - step * down_beta * unit, -most, most)
+    beta[live] = np.where(lines.split > 0, np.maximum(moved, 0.0), np.minimum(moved, 0.0))
+    beta[live] *= lines.split != 0

@@ -1,0 +1,108 @@
+r"""Exact argmax over binary actions by best-first branch and bound, many states at once.
+
+Nodes are bounded by the relaxed network over the actions that agree with them
+(:mod:`milp_rl.solvers.branch_and_bound.node_bounds`), so that the proof of an optimum rests on the
+space's oracle ``linear_max`` and on float64 arithmetic, whose rounding is covered. A node is
+branched on an action, or on a neuron: the split is a linear constraint on the action, priced by a
+multiplier into the oracle. Probing holds the actions without which a node cannot beat the
+incumbent, which often settles all of them at the root.
+
+The states of a batch are searched together (:mod:`milp_rl.solvers.branch_and_bound.tree`).
+Incumbents come from greedy building and one-swap local search, then from the maximisers of the
+nodes. Where the oracle is only a relaxation, what it cannot rule out is decided by ``violations``
+once every action is fixed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.bounds import BoundPropagator, InfeasibleSetError
+from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.branch_and_bound.nodes import Nodes
+from milp_rl.solvers.branch_and_bound.tree import Search, Tree
+from milp_rl.solvers.certify import called_empty, check_bounds
+from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.protocol import Answer, Argmax, Starts, without_action
+
+
+class BranchAndBoundArgmax(Argmax):
+    """Exact argmax over a space of binary variables.
+
+    Parameters
+    ----------
+    network
+        Scalar output; inputs [action, state].
+    space
+        The feasible set.
+    incumbents
+        What is known of the space.
+
+    Raises
+    ------
+    ValueError
+        If a variable of the space is continuous.
+    """
+
+    name = "branch_and_bound"
+
+    def __init__(
+        self, network: Network, space: ActionSpace, incumbents: Incumbents | None = None
+    ) -> None:
+        space.require_binary("branched on")
+        self._propagator: BoundPropagator | None = None
+        super().__init__(network, space, incumbents)
+
+    def update(self, network: Network) -> None:
+        """Replace the network; what is known of the space is kept."""
+        super().update(network)
+        if self._propagator is not None:
+            self._propagator.update(self._centred)
+
+    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
+        begin = time.perf_counter()
+        try:
+            if self._propagator is None:
+                self._propagator = BoundPropagator(
+                    self._centred, self.space.n_actions, self.space.linear_max
+                )
+            bounds = self._propagator.at(states)
+        except InfeasibleSetError as error:
+            if len(self.incumbents.sample):
+                raise called_empty(self.space, self.incumbents.sample[0]) from error
+            return [
+                without_action(self._problem(state), "infeasible", begin, str(error))
+                for state in states
+            ]
+        searches = [
+            Search(self._problem(state, float(rounding)), int(unstable))
+            for state, rounding, unstable in zip(
+                states, bounds.rounding, bounds.unstable, strict=True
+            )
+        ]
+        for i, search in enumerate(searches):
+            check_bounds(search.problem, bounds.at(i))
+        tree = Tree(self._centred, self.space, states, searches, options, self.incumbents, bounds)
+        tree.find_incumbents(starts)
+        tree.expand_roots(Nodes.roots(bounds, self.space.n_actions))
+        deadline = begin + (options.time_limit or math.inf)
+        while time.perf_counter() < deadline and tree.branch():
+            pass
+        seconds = (time.perf_counter() - begin) / len(states)
+        return [self._answer(search, options, seconds) for search in searches]
+
+    def _answer(self, search: Search, options: SolveOptions, seconds: float) -> Answer:
+        """Return what a search found."""
+        problem, bound = search.problem, search.bound()
+        if search.action is None:
+            status = "no_solution" if search.open else "infeasible"
+            return Answer(problem, None, bound, seconds, search.nodes, search.unstable, "", status)  # type: ignore[arg-type]
+        message = f"{search.nodes} nodes"
+        if not problem.finished(search.value, bound, options):
+            message = f"stopped at the limit after {message}"
+        return Answer(
+            problem, search.action, bound, seconds, search.nodes, search.unstable, message
+        )

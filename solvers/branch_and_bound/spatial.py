@@ -1,0 +1,433 @@
+r"""Exact argmax over continuous actions in a box: spatial branch and bound, in batches.
+
+A node is a box of actions. Its bound is the smaller of two: the linear relaxation of the network
+over it (:mod:`milp_rl.formulations.relaxation`), whose slopes below and whose multipliers on the
+linear constraints are improved by Polyak steps towards the incumbent, and the mean value form
+
+.. math:: Q(x) \le Q(c) + \sum_i r_i \max(|\underline{g}_i|, |\overline{g}_i|)
+
+around the centre c, with half widths r and bounds g on the partial derivatives. Where a derivative
+keeps its sign over the node and the variable is in no constraint, the node shrinks to that side.
+The nodes are halved where derivatives vary most; as a ReLU network is piecewise linear, a small
+node is soon one piece, over which the bound is exact.
+
+The states of a batch are searched side by side: each round takes the most promising nodes of every
+state, as many for each, and bounds all their halves in a few array operations. This suits few
+variables; with more than about six, or under constraints that hold with equality, a mixed-integer
+program is the better choice. After 100,000 nodes a state is left with the gap it has.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.actions.box import Box, box_maxima
+from milp_rl.formulations.bounds import BoundPropagator, Bounds, interval
+from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.relaxation import (
+    ACTION,
+    Lines,
+    Relaxation,
+    polyak_steps,
+    slope_gradients,
+)
+from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.certify import ArgmaxProblem, check_bounds
+from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.protocol import Answer, Argmax, Starts
+
+IntArray = NDArray[np.intp]
+
+_NODES_PER_ROUND = 32
+_STEPS = 8  # of a node's bound,
+_EASY_NODES = 200  # once a state needs more than these
+_MOST_NODES = 100_000  # of a state, where there is no smaller limit
+_LARGEST_MULTIPLIER = 100.0  # in units of the objective over the row: larger ones add rounding only
+_OUTSIDE = 1e-9  # beyond a row, relative to what it sums, a box is empty
+
+
+@dataclass(frozen=True, eq=False)
+class _Boxes:
+    """Nodes: boxes of actions.
+
+    Each belongs to a state, has a bound and a variable to halve it at, and the lower slopes of the
+    hidden neurons and the multipliers of the constraints that the bound was found with.
+    """
+
+    lower: FloatArray
+    upper: FloatArray
+    state: IntArray
+    bound: FloatArray
+    split: IntArray
+    slopes: FloatArray
+    multipliers: FloatArray
+
+    def __getitem__(self, rows: NDArray[np.bool_] | IntArray) -> _Boxes:
+        return _Boxes(*(column[rows] for column in vars(self).values()))
+
+    def joined(self, other: _Boxes) -> _Boxes:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return _Boxes(*(np.concatenate(pair) for pair in pairs))
+
+
+class SpatialArgmax(Argmax):
+    """Exact argmax over a :class:`Box` of continuous variables by spatial branch and bound.
+
+    Parameters
+    ----------
+    network
+        Scalar output; inputs [action, state].
+    space
+        The feasible set.
+    incumbents
+        What is known of the space.
+
+    Raises
+    ------
+    ValueError
+        If a variable of the space is binary, or the space is not a single box.
+    """
+
+    name = "branch_and_bound"
+
+    def __init__(
+        self, network: Network, space: ActionSpace, incumbents: Incumbents | None = None
+    ) -> None:
+        if not isinstance(space, Box) or not space.continuous.all():
+            raise ValueError(
+                "branch and bound takes a space of binary variables, or one Box of continuous ones;"
+                f" this {type(space).__name__} has {int(space.continuous.sum())} continuous of"
+                f" {space.n_actions} variables: use solver='highs' or 'gurobi'"
+            )
+        self._box = space
+        super().__init__(network, space, incumbents)
+
+    def update(self, network: Network) -> None:
+        """Replace the network; what is known of the space is kept."""
+        super().update(network)
+        self._propagator = BoundPropagator(
+            self._centred, self.space.n_actions, self.space.linear_max
+        )
+
+    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
+        begin = time.perf_counter()
+        bounds = self._propagator.at(states)
+        problems = [
+            self._problem(state, float(rounding))
+            for state, rounding in zip(states, bounds.rounding, strict=True)
+        ]
+        for i, problem in enumerate(problems):
+            check_bounds(problem, bounds.at(i))
+        search = _Search(self._centred, self._box, states, problems, options, bounds)
+        built = self.incumbents.build(self._centred, states).astype(float)
+        search.offer(built, np.arange(len(built)))
+        for i, start in enumerate(starts):
+            if start is not None:
+                search.offer(start[None].astype(float), np.array([i]))
+        deadline = begin + (options.time_limit or math.inf)
+        while time.perf_counter() < deadline and search.halve():
+            pass
+        seconds = (time.perf_counter() - begin) / len(states)
+        return [self._answer(search, i, options, seconds) for i in range(len(states))]
+
+    def _answer(self, search: _Search, i: int, options: SolveOptions, seconds: float) -> Answer:
+        problem, action, bound = search.problems[i], search.action[i], search.bound_of(i)
+        nodes = int(search.nodes[i])
+        message = f"divided the box into {nodes} parts"
+        if not problem.finished(problem.value(action), bound, options):
+            message = f"stopped at the limit after it had {message}"
+            if nodes >= _MOST_NODES and (options.node_limit or math.inf) > _MOST_NODES:
+                message += f" (its own limit is {_MOST_NODES})"
+        return Answer(problem, action, bound, seconds, nodes, message=message)
+
+
+class _Search:
+    """The open nodes and incumbents of a batch of states."""
+
+    def __init__(
+        self,
+        network: Network,
+        space: Box,
+        states: FloatArray,
+        problems: list[ArgmaxProblem],
+        options: SolveOptions,
+        bounds: Bounds,
+    ) -> None:
+        n, count = space.n_actions, len(states)
+        self.network, self.space, self.problems, self.options = network, space, problems, options
+        self._relaxation = relaxation = Relaxation(network, n).folded(states)
+        none = np.zeros((count, 0))
+        self._low = np.concatenate([none, *bounds.lower], axis=1)
+        self._high = np.concatenate([none, *bounds.upper], axis=1)
+        reach = np.maximum(np.abs(space.lower), np.abs(space.upper))
+        sizes = [relaxation.sizes(reach, self._high, d) for d in range(len(network.layers))]
+        self._sizes = np.concatenate([none, *sizes[:-1]], axis=1)
+        self._output_size = sizes[-1][:, 0]
+        self._rows = _Rows(space, reach)
+        assert space.anchor is not None
+        self.action = np.tile(space.anchor, (count, 1))
+        self.value = self._values(self.action, np.arange(count))
+        self._target, self._targeted = np.zeros(0), np.zeros(0)  # of which values
+        self.pruned = np.full(count, -np.inf)  # the largest bound that was not searched further
+        self.nodes = np.zeros(count, dtype=int)
+        self._open = self._bounded(
+            np.tile(space.lower, (count, 1)),
+            np.tile(space.upper, (count, 1)),
+            np.arange(count),
+            np.full((count, relaxation.neurons), np.nan),
+            np.zeros((count, len(self._rows.right))),
+        )
+
+    def bound_of(self, i: int) -> float:
+        """Return the proven bound of a state."""
+        own = self._open.bound[self._open.state == i]
+        return float(max(self.pruned[i], self.value[i], own.max(initial=-np.inf)))
+
+    def offer(self, actions: FloatArray, state: IntArray) -> None:
+        """Take actions as incumbents where they are better."""
+        values = self._values(actions, state)
+        order = np.lexsort((-values, state))
+        leaders = order[np.unique(state[order], return_index=True)[1]]
+        better = leaders[values[leaders] > self.value[state[leaders]]]
+        if len(better):
+            self.action[state[better]] = actions[better]
+            self.value = self.value.copy()
+            self.value[state[better]] = values[better]
+
+    def halve(self) -> bool:
+        """Halve the most promising nodes of every state; false if none is left."""
+        limit = min(self.options.node_limit or _MOST_NODES, _MOST_NODES)
+        nodes = self._kept(self._open)
+        # The best nodes of each state, by their rank in it.
+        order = np.lexsort((-nodes.bound, nodes.state))
+        firsts = np.searchsorted(nodes.state[order], nodes.state[order])
+        chosen = np.arange(len(order)) - firsts < _NODES_PER_ROUND
+        chosen &= self.nodes[nodes.state[order]] < limit
+        taken, left = nodes[order[chosen]], nodes[order[~chosen]]
+        if not len(taken.state):
+            self._open = nodes
+            return False
+        each = np.arange(len(taken.state))
+        middle = (taken.lower[each, taken.split] + taken.upper[each, taken.split]) / 2
+        lower, upper = taken.lower.copy(), taken.upper.copy()
+        lower[each, taken.split] = upper[each, taken.split] = middle
+        halves = self._bounded(
+            np.concatenate([taken.lower, lower]),
+            np.concatenate([upper, taken.upper]),
+            *(np.concatenate([c, c]) for c in (taken.state, taken.slopes, taken.multipliers)),
+        )
+        self._open = left.joined(halves)
+        return True
+
+    def _kept(self, nodes: _Boxes) -> _Boxes:
+        """Prune what cannot be better than the incumbents by more than the gap."""
+        pruned = nodes.bound <= self._targets()[nodes.state]
+        np.maximum.at(self.pruned, nodes.state[pruned], nodes.bound[pruned])
+        return nodes[~pruned]
+
+    def _targets(self) -> FloatArray:
+        """Return the bound below which a node of each state need not be searched."""
+        if self._targeted is not self.value:
+            pairs = zip(self.problems, self.value.tolist(), strict=True)
+            targets = [problem.target(value, self.options) for problem, value in pairs]
+            self._target, self._targeted = np.array(targets), self.value
+        return self._target
+
+    def _bounded(
+        self,
+        lower: FloatArray,
+        upper: FloatArray,
+        state: IntArray,
+        slopes: FloatArray,
+        multipliers: FloatArray,
+    ) -> _Boxes:
+        """Bound boxes, shrink them, and try what looks best in them."""
+        np.add.at(self.nodes, state, 1)
+        inside = self._rows.reached(lower, upper)
+        lower, upper, state = lower[inside], upper[inside], state[inside]
+        slopes, multipliers = slopes[inside], multipliers[inside]
+        centre, radius = (lower + upper) / 2, (upper - lower) / 2
+        low, high = self._neurons(centre, radius, state)
+        steepest_down, steepest_up = self._derivatives(low, high, len(state))
+        reach = np.maximum(np.abs(steepest_down), np.abs(steepest_up))
+        bound = self._values(centre, state) + (radius * reach).sum(axis=1)
+        bound += self._relaxation.rounding(self._output_size[state])
+        self.offer(self.space.pulled_in(centre, self.action[state]), state)
+        relaxed, slopes, multipliers = self._relaxed(
+            lower, upper, state, Lines.over(low, high), slopes, multipliers
+        )
+        bound = np.minimum(bound, relaxed)
+        rises, falls = self._rows.free & (steepest_down >= 0), self._rows.free & (steepest_up <= 0)
+        lower = np.where(rises, upper, lower)
+        upper = np.where(falls & ~rises, lower, upper)
+        varies = (upper - lower) * (steepest_up - steepest_down)
+        widest = np.where(varies.any(axis=1), varies.argmax(axis=1), (upper - lower).argmax(axis=1))
+        return _Boxes(lower, upper, state, bound, widest, slopes, multipliers)
+
+    def _relaxed(
+        self,
+        lower: FloatArray,
+        upper: FloatArray,
+        state: IntArray,
+        lines: Lines,
+        slopes: FloatArray,
+        multipliers: FloatArray,
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        r"""Bound boxes by the relaxed network; return the last slopes and multipliers, too.
+
+        With the affine function :math:`g x + c` above the network, the maximum over the box under
+        the constraints :math:`Mx \le r` is for every :math:`\lambda \ge 0` at most
+
+        .. math:: c + \lambda r + \max_{l \le x \le u} (g - \lambda M) x.
+        """
+        relaxation, depth, rows = self._relaxation, len(self.network.hidden), self._rows
+        best = np.full(len(state), np.inf)
+        hard = self.nodes.max() > _EASY_NODES
+        known = lines.unstable & np.isfinite(slopes) & hard
+        slopes = np.where(known, slopes, lines.lower)
+        for left in range(_STEPS if hard else 1, 0, -1):
+            own = lines.with_slopes(slopes)
+            a, constant, p = (
+                part[:, 0] for part in relaxation.backward(relaxation.rows(depth), state, own)
+            )
+            maxima, corner = rows.maxima(a - multipliers @ rows.matrix, lower, upper)
+            bound = maxima + constant + multipliers @ rows.right
+            bound += relaxation.bias(depth, state)[..., 0]
+            size = self._output_size[state] + multipliers @ rows.sizes
+            bound += relaxation.margins(self._sizes[state], size, np.abs(p))
+            best = np.minimum(best, bound)
+            self.offer(self.space.pulled_in(corner, self.action[state]), state)
+            excess = bound - self._targets()[state]
+            if left == 1 or not (excess > 0).any():
+                break
+            z, _ = relaxation.forward(corner, state, p, own)
+            room = rows.right - corner @ rows.matrix.T
+            slopes, multipliers = _moved(own, p, z, slopes, multipliers, room, excess)
+            multipliers = rows.sensible(multipliers, a, upper - lower)
+        return best, slopes, multipliers
+
+    def _neurons(
+        self, centre: FloatArray, radius: FloatArray, state: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Bound the pre-activations of all hidden neurons over boxes, (boxes, neurons)."""
+        relaxation = self._relaxation
+        lows, highs = self._low[state], self._high[state]
+        for depth, part in enumerate(relaxation.layers):
+            before = slice(0, part.start)
+            own = self._sizes[state][:, part]
+            bias = relaxation.bias(depth, state)
+            loss = relaxation.rounding(own)
+            if depth == 0:
+                weight = relaxation.inputs[0][0][1]
+                middle, spread = centre @ weight.T + bias, radius @ np.abs(weight).T
+                low, high = middle - spread, middle + spread
+            else:
+                both = relaxation.rows_of_both_signs(depth)
+                lines = Lines.over(lows[:, before], highs[:, before])
+                a, constant, p = relaxation.backward(both, state, lines)
+                reach = constant + np.matmul(a, centre[..., None])[..., 0]
+                reach += np.matmul(np.abs(a), radius[..., None])[..., 0]
+                width = own.shape[1]
+                weights = np.abs(p).reshape(len(state), 2, width, -1).max(axis=1)
+                loss = relaxation.margins(self._sizes[state][:, before], own, weights)
+                low, high = bias - reach[:, width:], bias + reach[:, :width]
+            lows[:, part] = np.maximum(lows[:, part], low - loss)
+            highs[:, part] = np.minimum(highs[:, part], high + loss)
+        return lows, highs
+
+    def _derivatives(
+        self, low: FloatArray, high: FloatArray, boxes: int
+    ) -> tuple[FloatArray, FloatArray]:
+        """Bound the partial derivatives by the actions over boxes, each (boxes, n_actions)."""
+        relaxation, top = self._relaxation, len(self.network.hidden)
+        bounds = {
+            source: (np.repeat(weight, boxes, axis=0),) * 2
+            for source, weight in relaxation.inputs[top]
+        }
+        for depth in range(top - 1, -1, -1):
+            part = relaxation.layers[depth]
+            on, possible = low[:, part] >= 0, high[:, part] > 0
+            down, up = bounds.pop(depth)
+            down = np.where(down < 0, down * possible, down * on)
+            up = np.where(up > 0, up * possible, up * on)
+            for source, weight in relaxation.inputs[depth]:
+                least, most = interval(weight.T, down, up)
+                known = bounds.get(source, (0.0, 0.0))
+                bounds[source] = (known[0] + least, known[1] + most)
+        return bounds[ACTION]
+
+    def _values(self, actions: FloatArray, state: IntArray) -> FloatArray:
+        """Value actions at states, by the forward pass."""
+        layers = self.network.layers
+        first = self._relaxation.inputs[0][0][1]
+        y = actions @ first.T + self._relaxation.bias(0, state)
+        for layer in layers[1:]:
+            y = np.maximum(y, 0.0) @ layer.weight.T + layer.bias
+        return np.asarray(y[:, 0])
+
+
+class _Rows:
+    """The linear constraints of a box, each scaled to norm one."""
+
+    def __init__(self, space: Box, reach: FloatArray) -> None:
+        used = space.matrix.any(axis=1)
+        matrix, right = space.matrix[used], space.right[used]
+        norms = np.linalg.norm(matrix, axis=1)
+        self.matrix, self.right = matrix / norms[:, None], right / norms
+        self.free = ~space.matrix.any(axis=0)  # variables in no constraint
+        self.sizes = np.abs(self.matrix) @ reach + np.abs(self.right)
+        opposite = np.abs(self.matrix[:, None] + self.matrix[None]).max(axis=2, initial=0.0)
+        self._pairs = [(i, j) for i, j in np.argwhere(opposite < 1e-12).tolist() if i < j]
+
+    def reached(self, lower: FloatArray, upper: FloatArray) -> NDArray[np.bool_]:
+        """Mark the boxes that are not altogether beyond a constraint."""
+        least = lower @ np.maximum(self.matrix, 0.0).T + upper @ np.minimum(self.matrix, 0.0).T
+        return np.asarray((least <= self.right + _OUTSIDE * self.sizes).all(axis=1))
+
+    def maxima(
+        self, c: FloatArray, lower: FloatArray, upper: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Bound linear functions over boxes and each constraint; return the points, too."""
+        return box_maxima(c, lower, upper, self.matrix, self.right)
+
+    def sensible(self, multipliers: FloatArray, c: FloatArray, width: FloatArray) -> FloatArray:
+        """Bound multipliers, and leave only the difference of those of opposite rows.
+
+        Opposite rows say that a sum is between two values (one, for an equality): what their
+        multipliers have in common adds nothing but that difference, and rounding.
+        """
+        unit = (np.abs(c) * width).sum(axis=1)[:, None]
+        unit = unit / np.maximum(width @ np.abs(self.matrix).T, np.finfo(float).tiny)
+        multipliers = np.minimum(multipliers, _LARGEST_MULTIPLIER * unit)
+        for i, j in self._pairs:
+            common = np.minimum(multipliers[:, i], multipliers[:, j])
+            multipliers[:, i] -= common
+            multipliers[:, j] -= common
+        return multipliers
+
+
+def _moved(
+    lines: Lines,
+    p: FloatArray,
+    z: FloatArray,
+    slopes: FloatArray,
+    multipliers: FloatArray,
+    room: FloatArray,
+    excess: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Take a Polyak step of slopes and multipliers; what their limits hold is left out."""
+    by_slope = slope_gradients(lines, p, z)
+    held = ((slopes <= 0) & (by_slope > 0)) | ((slopes >= 1) & (by_slope < 0))
+    by_slope = np.where(held, 0.0, by_slope)
+    by_multiplier = np.where((multipliers <= 0) & (room > 0), 0.0, room)
+    step = polyak_steps(excess, by_slope, by_multiplier)
+    return (
+        np.clip(slopes - step * by_slope, 0.0, 1.0),
+        np.maximum(multipliers - step * by_multiplier, 0.0),
+    )

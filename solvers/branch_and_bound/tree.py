@@ -1,0 +1,295 @@
+"""The search trees of a batch of states, expanded side by side.
+
+Each round takes the most promising open nodes of every state and bounds all their children in a few
+array operations. Open nodes lie in one pool of rows.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.bounds import Bounds
+from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.branch_and_bound.branching import (
+    NEURON_PREFERENCE,
+    Branching,
+    branchings,
+    choose,
+    divide,
+)
+from milp_rl.solvers.branch_and_bound.node_bounds import NodeBounds
+from milp_rl.solvers.branch_and_bound.nodes import IntArray, Maximum, Nodes
+from milp_rl.solvers.certify import ArgmaxProblem
+from milp_rl.solvers.incumbents import Incumbents
+
+_NODES_PER_ROUND = 64
+_PASSES = 3  # of tightening and probing, in one node
+_PROBE_AGAIN = 0.7  # once the excess is less than this part of what it was at the last probing
+
+
+@dataclass
+class Search:
+    """The search of one state: incumbent, open nodes as (-bound, age, row in the pool, where).
+
+    Parameters
+    ----------
+    problem
+        What is solved.
+    unstable
+        Neurons that the root's bounds leave undecided.
+    action, value
+        The incumbent.
+    open
+        A heap, the highest bound first.
+    pruned
+        The highest bound of what was pruned.
+    nodes
+        Bounded so far.
+    preference
+        Weight of neurons in branching.
+    """
+
+    problem: ArgmaxProblem
+    unstable: int
+    action: ActionArray | None = None
+    value: float = -math.inf
+    open: list[tuple[float, int, int, Branching]] = field(default_factory=list)
+    pruned: float = -math.inf
+    nodes: int = 0
+    preference: float = NEURON_PREFERENCE
+
+    def bound(self) -> float:
+        """Nothing that is open or was pruned is better than this."""
+        highest = -self.open[0][0] if self.open else -math.inf
+        return max(self.value, self.pruned, highest)
+
+
+class Tree:
+    """The search trees of a batch of states.
+
+    Parameters
+    ----------
+    network, space, states
+        Scalar network without its constant, the feasible set, shape (states, state_dim).
+    searches
+        One for each state.
+    options
+        Gaps and the node limit of each state.
+    incumbents
+        What is known of the space.
+    bounds
+        Of the neurons at the states.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        space: ActionSpace,
+        states: FloatArray,
+        searches: list[Search],
+        options: SolveOptions,
+        incumbents: Incumbents,
+        bounds: Bounds,
+    ) -> None:
+        self.network = network
+        self.space = space
+        self.states = states
+        self.searches = searches
+        self.options = options
+        self.incumbents = incumbents
+        self.bounds = NodeBounds(network, space, states, bounds)
+        self.targets = np.full(len(states), -np.inf)
+        self._ages = itertools.count(0, -1)  # of equal bounds the newest first: the search dives
+        self._pool: Nodes | None = None
+        self._unused: list[int] = []
+
+    def find_incumbents(self, starts: Sequence[ActionArray | None]) -> None:
+        """Give every search its start, and an action built greedily or, failing that, drawn."""
+        built, sample = self.incumbents.build(self.network, self.states), self.incumbents.sample
+        if not len(built) and len(sample):
+            built = np.repeat(sample[:1], len(self.states), axis=0)
+        self._offer(np.arange(len(built)), built)
+        for i, start in enumerate(starts):
+            if start is not None:
+                self._offer(np.array([i]), start[None])
+
+    def _offer(self, states: IntArray, actions: ActionArray) -> None:
+        """Take feasible actions that are better than the incumbents, and climb from them."""
+        if not len(actions):
+            return
+        values = self._values(states, actions)
+        better = np.flatnonzero(values > [self.searches[i].value for i in states])
+        for i, action in zip(states[better], actions[better], strict=True):
+            search = self.searches[i]
+            best, value = self.incumbents.climb(search.problem, action)
+            if value > search.value:
+                search.action, search.value = best.copy(), value
+                self.targets[i] = search.problem.target(value, self.options)
+
+    def _values(self, states: IntArray, actions: ActionArray) -> FloatArray:
+        return self.network.forward(np.concatenate([actions, self.states[states]], axis=1))[:, 0]
+
+    def branch(self) -> bool:
+        """Divide the most promising open nodes; return whether there were any."""
+        taken = self._most_promising()
+        if not taken:
+            return False
+        assert self._pool is not None
+        rows = np.array([row for row, _ in taken])
+        parents = self._pool[rows]
+        self._unused.extend(rows.tolist())
+        children, candidates = divide(parents, [branching for _, branching in taken])
+        self._count(children)
+        steps = {} if candidates.at_neuron.any() else {"steps": 0}
+        maximum = self.bounds.maximize(children, self.targets[children.state], **steps)
+        nodes, maximum, place = self._remaining(children, maximum, np.arange(len(children)))
+        bounds = np.full(len(children), -np.inf)
+        nodes, maximum, place = self._tighten_and_probe(nodes, maximum, place, fresh=False)
+        bounds[place] = nodes.bound
+        kept, paid = choose(candidates, bounds, self.targets[candidates.state])
+        for state, better in paid:
+            self.searches[state].preference *= 2.0 if better else 0.5
+        self._open(nodes[kept[place]], maximum.at(kept[place]))
+        return True
+
+    def _most_promising(self) -> list[tuple[int, Branching]]:
+        """Take open nodes off the searches, the highest bounds first."""
+        going = [(i, s) for i, s in enumerate(self.searches) if s.open and not self._done(i)]
+        each = max(_NODES_PER_ROUND // max(len(going), 1), 2)
+        taken: list[tuple[int, Branching]] = []
+        for i, search in going:
+            for _ in range(each):
+                if not search.open or -search.open[0][0] <= self.targets[i]:
+                    break
+                _, _, row, branching = heapq.heappop(search.open)
+                taken.append((row, branching))
+        return taken
+
+    def _done(self, i: int) -> bool:
+        """Whether a search is at its node limit, or its best open bound at the target."""
+        search, limit = self.searches[i], self.options.node_limit
+        if limit is not None and search.nodes >= limit:
+            return True
+        return bool(-search.open[0][0] <= self.targets[i])
+
+    def expand_roots(self, roots: Nodes) -> None:
+        """Bound the roots, prune those that are decided, and open the others."""
+        self._count(roots)
+        open_ = roots.bound > self.targets[roots.state]
+        self._prune(roots.state[~open_], roots.bound[~open_])
+        roots = roots[open_]
+        if len(roots):
+            maximum = Maximum.unknown(roots)
+            place = np.arange(len(roots))
+            self._open(*self._tighten_and_probe(roots, maximum, place, fresh=True)[:2])
+
+    def _count(self, nodes: Nodes) -> None:
+        for state, number in zip(*np.unique(nodes.state, return_counts=True), strict=True):
+            self.searches[state].nodes += int(number)
+
+    def _tighten_and_probe(
+        self, nodes: Nodes, maximum: Maximum, place: IntArray, *, fresh: bool
+    ) -> tuple[Nodes, Maximum, IntArray]:
+        """Tighten neurons, bound again and probe actions, as long as that holds many of them.
+
+        Parameters
+        ----------
+        nodes, maximum, place
+            The nodes, their relaxed maxima, and where they stood among all children.
+        fresh
+            Whether the neurons' bounds are tight already, as the roots' are.
+        """
+        for again in range(_PASSES):
+            if not len(nodes):
+                break
+            empty = np.zeros(len(nodes), dtype=bool)
+            if again or not fresh:
+                empty = self.bounds.tighten(nodes)
+            maximum = self.bounds.maximize(nodes, self.targets[nodes.state])
+            maximum.bound[empty] = -np.inf
+            nodes, maximum, place = self._remaining(nodes, maximum, place)
+            if not len(nodes):
+                break
+            targets = self.targets[nodes.state]
+            excess = nodes.bound - targets
+            due = excess < _PROBE_AGAIN * nodes.probed
+            nodes.probed[due] = excess[due]
+            excluded, many = self.bounds.probe(nodes, maximum, targets, due)
+            self._prune(nodes.state, excluded)
+            if not many.any():
+                break
+        return nodes, maximum, place
+
+    def _remaining(
+        self, nodes: Nodes, maximum: Maximum, place: IntArray
+    ) -> tuple[Nodes, Maximum, IntArray]:
+        """Prune the nodes whose bound does not exceed the target, after trying the maximisers."""
+        nodes.bound = np.minimum(nodes.bound, maximum.bound)
+        promising = nodes.bound > self.targets[nodes.state]
+        self._try(nodes.state[promising], maximum.x[promising])
+        above = np.asarray(nodes.bound > self.targets[nodes.state])
+        if above.all():
+            return nodes, maximum, place
+        self._prune(nodes.state[~above], nodes.bound[~above])
+        return nodes[above], maximum.at(above), place[above]
+
+    def _prune(self, states: IntArray, bounds: FloatArray) -> None:
+        for i, bound in zip(states, bounds.tolist(), strict=True):
+            search = self.searches[i]
+            search.pruned = max(search.pruned, bound)
+
+    def _try(self, states: IntArray, points: FloatArray) -> None:
+        """Offer the maximisers that are feasible actions better than the incumbent."""
+        actions = np.rint(points).astype(np.int8)
+        values = self._values(states, actions)
+        better = values > [self.searches[i].value for i in states]
+        feasible = [i for i in np.flatnonzero(better) if self.incumbents.feasible(actions[i])]
+        self._offer(states[feasible], actions[feasible])
+
+    def _open(self, nodes: Nodes, maximum: Maximum) -> None:
+        """Decide the nodes with every action fixed, and put the others into the pool."""
+        kept = self._undecided(nodes)
+        if not kept.any():
+            return
+        nodes, maximum = nodes[kept], maximum.at(kept)
+        preference = np.array([self.searches[i].preference for i in nodes.state])
+        targets = self.targets[nodes.state]
+        chosen = branchings(nodes, maximum, self.bounds, targets, preference)
+        for i, (row, branching) in enumerate(zip(self._put(nodes), chosen, strict=True)):
+            entry = (-float(nodes.bound[i]), next(self._ages), row, branching)
+            heapq.heappush(self.searches[nodes.state[i]].open, entry)
+
+    def _undecided(self, nodes: Nodes) -> BoolArray:
+        """Mark the nodes with free actions that may be feasible; offer those without any."""
+        leaf = np.asarray((nodes.one | nodes.zero).all(axis=1))
+        if leaf.any():
+            actions = nodes.one[leaf].astype(np.int8)
+            feasible = np.array([self.incumbents.feasible(action) for action in actions])
+            self._offer(nodes.state[leaf][feasible], actions[feasible])
+        kept = ~leaf
+        if not self.space.exact and self.space.down_closed:
+            held = nodes.one.astype(np.int8)
+            kept &= np.array([self.incumbents.feasible(action) for action in held], dtype=bool)
+        return kept
+
+    def _put(self, nodes: Nodes) -> list[int]:
+        """Store nodes in unused rows of the pool."""
+        missing = len(nodes) - len(self._unused)
+        if missing > 0:
+            size = 0 if self._pool is None else len(self._pool)
+            grown = max(2 * size, size + missing, 4 * _NODES_PER_ROUND)
+            self._pool = (nodes if self._pool is None else self._pool).resized(grown)
+            self._unused.extend(range(size, grown))
+        assert self._pool is not None
+        rows = self._unused[-len(nodes) :]
+        del self._unused[-len(nodes) :]
+        self._pool.put(np.array(rows), nodes)
+        return rows

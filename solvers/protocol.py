@@ -1,0 +1,197 @@
+"""What every way of solving an argmax implements, and the one place that makes its results."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.network import FloatArray, Layer, Network
+from milp_rl.solvers.base import CertificationError, SolveOptions
+from milp_rl.solvers.certify import ArgmaxProblem, certify
+from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.result import ArgmaxResult, Status, relative_gap
+
+Starts = Sequence[ActionArray | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a way of solving found for one state, before it is certified.
+
+    Parameters
+    ----------
+    problem
+        What was solved.
+    action
+        The best action found, or ``None``.
+    bound
+        Upper bound on the optimal value, without the problem's offset.
+    seconds
+        Wall-clock time.
+    nodes, unstable, message
+        As in :class:`~milp_rl.solvers.result.ArgmaxResult`.
+    status
+        Why there is no action.
+    """
+
+    problem: ArgmaxProblem
+    action: ActionArray | None
+    bound: float
+    seconds: float
+    nodes: int = 0
+    unstable: int = -1
+    message: str = ""
+    status: Status = "no_solution"
+
+
+class Argmax(ABC):
+    """One (network, space) pair, set up once and solved for many states.
+
+    Parameters
+    ----------
+    network
+        Scalar output; inputs [action, state].
+    space
+        The feasible set.
+    incumbents
+        What is known of the space; shared by the ways that solve it.
+    """
+
+    name: str
+    """Of the solver, as results say it."""
+    parallel: Literal["threads", "processes"] = "processes"
+    """How a batch is spread: threads for what releases the interpreter lock."""
+
+    def __init__(
+        self, network: Network, space: ActionSpace, incumbents: Incumbents | None = None
+    ) -> None:
+        self.space = space
+        self.incumbents = incumbents or Incumbents(space)
+        self.update(network)
+
+    def update(self, network: Network) -> None:
+        """Replace the network; what is known of the space is kept."""
+        self.network = network
+        # Without hidden layers the state goes into the same sum.
+        self._offset = float(network.output.bias[0]) if network.hidden else 0.0
+        last = Layer(network.output.weight, network.output.bias - self._offset, "linear")
+        self._centred = Network((*network.hidden, last))
+
+    def for_thread(self) -> Argmax:
+        """Return what can be used in another thread at the same time."""
+        return self
+
+    def solve(
+        self, states: FloatArray, options: SolveOptions, starts: Starts | None = None
+    ) -> list[ArgmaxResult]:
+        """Solve for several states.
+
+        Parameters
+        ----------
+        states
+            Shape (batch, state_dim).
+        options
+            Limits of each solve; searches that take the states together take the time limit for
+            all of them.
+        starts
+            A feasible action to start from for each state, or ``None`` for it.
+
+        Raises
+        ------
+        ValueError
+            If a start is not feasible.
+        CertificationError
+            If an answer is contradicted by a feasible action.
+        ContradictionError
+            If the space's own methods disagree.
+        """
+        firsts = starts if starts is not None else [None] * len(states)
+        for start in firsts:
+            if start is not None and (found := self.space.violations(start)):
+                raise ValueError(f"the start is not feasible: {'; '.join(found)}")
+        if not len(states):
+            return []
+        return [self._result(a, options) for a in self._solve(states, options, firsts)]
+
+    def solve_one(
+        self, state: FloatArray, options: SolveOptions, start: ActionArray | None = None
+    ) -> ArgmaxResult:
+        """Solve for one state, shape (state_dim,)."""
+        return self.solve(state[None], options, [start])[0]
+
+    @abstractmethod
+    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
+        """Search for the best action of every state."""
+
+    def _problem(self, state: FloatArray, rounding: float = 0.0) -> ArgmaxProblem:
+        """Return the problem of a state."""
+        return ArgmaxProblem(
+            self._centred.at_state(state),
+            self.space,
+            self._offset,
+            self.incumbents.sample,
+            rounding,
+        )
+
+    def _result(self, answer: Answer, options: SolveOptions) -> ArgmaxResult:
+        """Certify an answer."""
+        problem, action = answer.problem, answer.action
+        if action is None:
+            if answer.status == "infeasible" and len(self.incumbents.sample):
+                known = np.flatnonzero(self.incumbents.sample[0]).tolist()
+                raise CertificationError(
+                    f"{self.name} calls the set empty, but {known} is feasible"
+                )
+            return ArgmaxResult(
+                None,
+                math.nan,
+                answer.bound + problem.offset,
+                math.inf,
+                answer.status,
+                answer.seconds,
+                self.name,
+                answer.nodes,
+                answer.unstable,
+                answer.message,
+            )
+        inner = problem.value(action)
+        bound = max(answer.bound, inner)
+        if complaints := certify(problem, action, answer.bound, self.incumbents):
+            raise CertificationError(f"{self.name} gave a wrong answer: {'; '.join(complaints)}")
+        proven = bound - inner <= problem.allowed(inner, options)
+        message = answer.message
+        if not proven and problem.finished(inner, bound, options):
+            message += (
+                f"; float64 rounds the values of this network by up to {problem.rounding:.2g}, more"
+                f" than 1e-6 of their spread, {problem.spread(inner):.2g}"
+            )
+        value = inner + problem.offset
+        shifted = max(bound + problem.offset, value)
+        return ArgmaxResult(
+            action,
+            value,
+            shifted,
+            relative_gap(value, shifted),
+            "optimal" if proven else "feasible",
+            answer.seconds,
+            self.name,
+            answer.nodes,
+            answer.unstable,
+            message,
+            problem.tolerance(inner),
+        )
+
+
+def without_action(
+    problem: ArgmaxProblem, status: Status, begin: float, message: str, bound: float = -math.inf
+) -> Answer:
+    """Return the answer that there is no action."""
+    seconds = time.perf_counter() - begin
+    return Answer(problem, None, bound, seconds, message=message, status=status)

@@ -1,0 +1,139 @@
+"""Optimal means to 1e-6 of the spread of Q over the feasible set, whatever its scale and level."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import milp_rl as mr
+from milp_rl.formulations.network import Layer, Network
+
+SPACE = mr.BudgetTopK(n_actions=10, k=3)
+SOLVERS = ["auto", "branch_and_bound", "enumeration", "highs", "gurobi", "scip"]
+BOX_SOLVERS = ["auto", "highs", "gurobi"]
+
+
+def values_of(network, state, space=SPACE):
+    actions = space.enumerate()
+    return network.forward(np.concatenate([actions, np.tile(state, (len(actions), 1))], axis=1))[
+        :, 0
+    ]
+
+
+def with_output(network, scale=1.0, shift=0.0):
+    last = network.output
+    layer = Layer(last.weight * scale, last.bias * scale + shift, "linear")
+    return Network((*network.hidden, layer))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("exponent", [-12, -9, -5, 5, 9, 12])
+def test_a_scaled_network_has_the_same_best_action(solver, exponent, random_network):
+    """The output scaled, and the first layer scaled while the second undoes it."""
+    rng = np.random.default_rng(abs(exponent))
+    network, state = random_network(rng, 13, (9, 9)), rng.normal(size=3)
+    factor = 10.0**exponent
+    inner = Network(
+        (
+            Layer(network.layers[0].weight * factor, network.layers[0].bias * factor),
+            Layer(network.layers[1].weight / factor, network.layers[1].bias),
+            network.layers[2],
+        )
+    )
+    values = values_of(network, state)
+    spread = values.max() - values.min()
+    for scaled, unit in ((with_output(network, factor), factor), (inner, 1.0)):
+        result = mr.argmax(scaled, state, SPACE, solver=solver)
+        true = network.forward(np.append(result.action, state))[0]
+        assert result.status == "optimal"
+        assert values.max() - true <= 1e-6 * spread
+        assert result.value == pytest.approx(true * unit, rel=1e-9)
+        assert 0 <= result.bound - result.value <= result.tolerance <= 1.001e-6 * spread * unit
+        assert result.bound >= values.max() * unit - 1e-9 * spread * unit
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("shift", [1e3, -1e5, 1e8, 1e12])
+def test_a_constant_added_changes_no_action(solver, shift, random_network):
+    rng = np.random.default_rng(int(abs(shift)) % 97)
+    network, state = random_network(rng, 13, (9, 9)), rng.normal(size=3)
+    values = values_of(network, state)
+    result = mr.argmax(with_output(network, shift=shift), state, SPACE, solver=solver)
+    true = network.forward(np.append(result.action, state))[0]
+    assert result.status == "optimal"
+    assert values.max() - true <= 1e-6 * (values.max() - values.min())
+    assert result.value == pytest.approx(true + shift, rel=1e-12)
+    assert result.gap == abs(result.bound - result.value) / abs(result.value)
+
+
+def test_the_gap_is_what_it_is(random_network):
+    """A search that stops at a gap of 1e-7 of the value does not call it zero."""
+    rng = np.random.default_rng(3)
+    network, state = random_network(rng, 23, (16, 16)), rng.normal(size=3)
+    result = mr.argmax(
+        network, state, mr.BudgetTopK(20, 8), solver="branch_and_bound", node_limit=3
+    )
+    assert result.gap == (result.bound - result.value) / abs(result.value) > 0
+
+
+@pytest.mark.parametrize("solver", ["branch_and_bound", "enumeration", "highs", "auto"])
+def test_a_constant_network_is_optimal_and_a_single_action_too(solver):
+    constant = Network.from_arrays([np.zeros((3, 5)), np.zeros((1, 3))], [np.ones(3), [2.5]])
+    for space in (mr.BudgetTopK(5, 2), mr.BudgetTopK(5, 5, exactly=True)):
+        result = mr.argmax(constant, [], space, solver=solver)
+        assert (result.status, result.value) == ("optimal", 2.5)
+
+
+def test_a_value_that_float64_rounds_by_more_than_the_tolerance_is_not_called_optimal():
+    """1e12 in a hidden neuron, taken off again by the next: the actions differ by rounding."""
+    weights = [[[1e-3, 2e-3, 3e-3], [0.0, 0.0, 0.0]], [[1.0, 1.0]], [[1.0]]]
+    network = Network.from_arrays(weights, [[1e12, 1.0], [-1e12 - 0.5], [0.0]])
+    result = mr.argmax(network, [], mr.BudgetTopK(3, 1), solver="branch_and_bound")
+    assert result.status == "feasible" or result.bound - result.value <= result.tolerance
+    assert result.bound >= 0.503
+
+
+@pytest.mark.parametrize("solver", BOX_SOLVERS)
+@pytest.mark.parametrize("seed", [358, 478])
+def test_continuous_boxes_keep_the_tolerance(solver, seed):
+    """Two networks for which HiGHS, given the range of the bounds for a unit, lost more."""
+    rng = np.random.default_rng([99, seed])
+    n, depth = int(rng.integers(2, 5)), int(rng.integers(1, 4))
+    sizes = [n + 1, *rng.integers(2, 12, depth), 1]
+    network = Network.from_arrays(
+        [rng.normal(size=(b, a)) for a, b in itertools.pairwise(sizes)],
+        [rng.normal(size=b) for b in sizes[1:]],
+    )
+    rng.normal(size=n), rng.uniform(-0.5, 0.5, n)
+    state = rng.normal(size=1)
+    best = {358: -2.3085315826614687, 478: 1.0316195609918952}[seed]
+    lowest = {358: -20.2, 478: -17.8}[seed]
+    result = mr.argmax(network, state, mr.Box(-np.ones(n), np.ones(n)), solver=solver)
+    assert result.status == "optimal"
+    assert best - result.value <= 1e-6 * (best - lowest)
+    assert result.bound >= best - 1e-7 * (best - lowest)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_a_box_with_an_equality_is_never_bounded_too_low(seed):
+    """Shares that add up to one, and random equalities as two opposite rows."""
+    rng = np.random.default_rng([7, seed])
+    n, depth = int(rng.integers(2, 5)), int(rng.integers(1, 4))
+    sizes = [n + 1, *rng.integers(2, 12, depth), 1]
+    network = Network.from_arrays(
+        [rng.normal(size=(b, a)) for a, b in itertools.pairwise(sizes)],
+        [rng.normal(size=b) for b in sizes[1:]],
+    )
+    row, inside = rng.normal(size=n), rng.uniform(-0.5, 0.5, n)
+    low = -np.ones(n)
+    if seed % 2:
+        low, row, inside = np.zeros(n), np.ones(n), np.full(n, 1 / n)
+    right = row @ inside
+    space = mr.Box(low, np.ones(n), matrix=[row, -row], right=[right, -right])
+    state = rng.normal(size=1)
+    ours = mr.argmax(network, state, space, solver="branch_and_bound")
+    other = mr.argmax(network, state, space, solver="gurobi")
+    slack = 2.0 * max(ours.tolerance, other.tolerance)  # Gurobi's point may be 1e-9 outside
+    assert ours.status == "optimal"
+    assert ours.bound >= other.value - slack
+    assert abs(ours.value - other.value) <= slack
