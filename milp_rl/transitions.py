@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.actions.base import BoolArray
+from milp_rl.formulations.actions.base import ActionSpace, BoolArray
 from milp_rl.formulations.network import FloatArray
 
 
@@ -47,8 +48,13 @@ class Transitions:
     def __post_init__(self) -> None:
         for name in ("states", "actions", "rewards", "next_states"):
             values = np.array(getattr(self, name), dtype=np.float64)
-            if values.ndim != (1 if name == "rewards" else 2) or not np.isfinite(values).all():
+            if values.ndim != (1 if name == "rewards" else 2):
                 raise ValueError(f"{name} must be a finite table, got shape {values.shape}")
+            if not np.isfinite(values).all():
+                row = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+                raise ValueError(
+                    f"{name} must be a finite table, row {row[0]} has the value {values[row]}"
+                )
             object.__setattr__(self, name, values)
         n = len(self.states)
         if not n:
@@ -72,7 +78,12 @@ class Transitions:
 
 
 def collect_transitions(
-    env: gym.Env[Any, Any], n: int, rng: np.random.Generator, *, expected_rewards: bool = False
+    env: gym.Env[Any, Any],
+    n: int,
+    rng: np.random.Generator,
+    *,
+    expected_rewards: bool = False,
+    feasible: Callable[[Any], ActionSpace] | None = None,
 ) -> Transitions:
     """Play random feasible actions, every other one maximal, in episodes of an environment.
 
@@ -86,6 +97,9 @@ def collect_transitions(
         Source of randomness, of the episodes' seeds too.
     expected_rewards
         Record ``env.expected_reward`` rather than sampled rewards.
+    feasible
+        Gives the feasible set in each state, also in the last of an episode that is truncated;
+        without, ``env.action_space_block`` where an action is drawn.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
@@ -95,13 +109,15 @@ def collect_transitions(
         state, _ = env.reset(seed=int(rng.integers(2**31)))
         done = False
         while not done and len(rows) < n:
-            block = model.action_space_block(state)
+            block = model.action_space_block(state) if feasible is None else feasible(state)
             action = block.sample(rng, maximal=len(rows) % 2 == 1)[0]
             following, reward, terminated, truncated, _ = env.step(action)
             if expected_rewards:
                 reward = float(model.expected_reward(state, action))
             rows.append((state, action, reward, following, terminated))
             state, done = following, terminated or truncated
+        if feasible is not None and not terminated:
+            feasible(state)
     columns: list[NDArray[Any]] = [np.array(column) for column in zip(*rows, strict=True)]
     return Transitions(
         columns[0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -131,6 +132,7 @@ class MyopicPolicy:
     def __init__(self, env: OneStepModel) -> None:
         self.env = _modelled(env)
         self._solver: ArgmaxSolver | None = None
+        self._description: dict[str, Any] = {}  # of the set that the solver is for
 
     def act(self, state: ArrayLike) -> ActionArray:
         """Return the best action for one step.
@@ -141,8 +143,9 @@ class MyopicPolicy:
             If no action is feasible.
         """
         space, network = self.env.action_space_block(state), self.env.one_step_network(state)
-        if self._solver is None or self._solver.space is not space:
+        if self._solver is None or space.to_dict() != self._description:
             self._solver = ArgmaxSolver(network, space)
+            self._description = copy.deepcopy(space.to_dict())
         else:
             self._solver.update(network)
         # As a batch: then the choice between equally good actions has no memory.
@@ -171,6 +174,7 @@ class IterativeMyopicPolicy:
     def __init__(self, env: OneStepModel) -> None:
         self.env = _modelled(env)
         self._builder: SequentialBuilder | None = None
+        self._description: dict[str, Any] = {}  # of the set that the builder is for
 
     def act(self, state: ArrayLike) -> ActionArray:
         """Return a feasible action.
@@ -181,8 +185,9 @@ class IterativeMyopicPolicy:
             If no feasible action can be built.
         """
         space = self.env.action_space_block(state)
-        if self._builder is None or self._builder.space is not space:
+        if self._builder is None or space.to_dict() != self._description:
             self._builder = SequentialBuilder(space)
+            self._description = copy.deepcopy(space.to_dict())
 
         def values(_: NDArray[np.intp], actions: ActionArray) -> FloatArray:
             return self.env.expected_reward(state, actions)
@@ -205,6 +210,7 @@ class IterativeDQNPolicy:
     """
 
     def __init__(self, network: Any, space: ActionSpace) -> None:
+        self.space = space
         self._argmax = GreedyArgmax(network, space)
 
     def act(self, state: ArrayLike) -> ActionArray:

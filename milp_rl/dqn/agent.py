@@ -26,10 +26,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.dqn import checkpoint as checkpoints
 from milp_rl.dqn.callbacks import Callback
+from milp_rl.dqn.checks import checked_env, finite_reward, finite_state
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.learner import QLearner, chooser_of
-from milp_rl.dqn.pretraining import ModelledEnv, one_step_data
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.dqn.pretraining import ModelledEnv, check_model_rows, one_step_data
+from milp_rl.formulations.actions.base import ActionArray
 from milp_rl.formulations.network import check_vector
 from milp_rl.qnetwork import ActionValue, QNetwork
 from milp_rl.transitions import Transitions, collect_transitions
@@ -64,10 +65,11 @@ class DQNAgent:
     Parameters
     ----------
     env
-        A Gymnasium environment with vector observations and, on ``env.unwrapped``,
-        ``action_space_block(state)`` giving one feasible set for all states. Pretraining also
-        needs what :class:`milp_rl.dqn.pretraining.ModelledEnv` lists. Resetting it with a seed
-        must make what follows reproducible.
+        A Gymnasium environment with vector observations, a ``MultiBinary`` or ``Box`` action space
+        and, on ``env.unwrapped``, ``action_space_block(state)`` giving one feasible set for all
+        states: it is compared with the first in every state that is played or learnt from.
+        Pretraining also needs what :class:`milp_rl.dqn.pretraining.ModelledEnv` lists. Resetting
+        it with a seed must make what follows reproducible.
     config
         Parameters; without, the defaults.
     seed
@@ -85,7 +87,8 @@ class DQNAgent:
     Raises
     ------
     ValueError
-        If environment and configuration do not fit.
+        If environment and configuration do not fit; while training, if an observation or a reward
+        is not finite or the feasible set is another in some state.
     """
 
     config_class: ClassVar[type[DQNConfig]] = DQNConfig
@@ -96,7 +99,8 @@ class DQNAgent:
         self.env = env
         self.config = self.config_class() if config is None else config
         self.seed = seed
-        self.space, self.state_dim = _checked_env(env, self.config)
+        self._feasible, self.state_dim = checked_env(env, self.config, type(self).__name__)
+        self.space = self._feasible.space
         self.learner = self._new_learner()
         self.rng = np.random.default_rng(seed)
         self.epoch = self.episode = self.step = 0
@@ -134,8 +138,14 @@ class DQNAgent:
         -------
         numpy.ndarray
             Shape (n_actions,), of the action space's dtype.
+
+        Raises
+        ------
+        ValueError
+            If the state is not finite, or the environment's feasible set is another there.
         """
         s = check_vector(state, "state").astype(np.float32)
+        self._feasible.at(s)
         return np.asarray(self.learner.greedy.actions(s[None])[0])
 
     def train(
@@ -270,7 +280,9 @@ class DQNAgent:
         if c.random_steps:
             played = self.random_play
             rows = [played.states, played.actions, played.rewards, played.next_states]
-            s, a, r, following = (row.astype(np.float32) for row in rows)
+            with np.errstate(over="ignore"):
+                s, a, r, following = (row.astype(np.float32) for row in rows)
+            check_model_rows("a random step", np.column_stack([r, following]), ("state", s))
             bootstrap = c.discount * ~np.asarray(played.terminated)
             return (s, a, r), (s, a, r, following, bootstrap)
         model, rng = self.env.unwrapped, np.random.default_rng([self.seed, 1])
@@ -278,10 +290,13 @@ class DQNAgent:
         states, actions, rewards, feasible = one_step_data(
             model, self.space, rng, c.pretrain_states, c.pretrain_actions
         )
+        self._feasible.check_all(np.unique(states, axis=0))
         rows_feasible = np.arange(len(rewards))[feasible]
         drawn = rng.choice(rows_feasible, min(c.pretrain_replay, len(rows_feasible)), replace=False)
         s, a, r = states[drawn], actions[drawn], rewards[drawn]
         following = model.sample_next(s, a, rng)
+        check_model_rows("sample_next", following, ("state", s), ("action", a))
+        self._feasible.check_all(following)
         return (states, actions, rewards), (s, a, r, following, np.full(len(drawn), c.discount))
 
     @cached_property
@@ -289,7 +304,11 @@ class DQNAgent:
         """Return the ``random_steps`` transitions that training begins with."""
         c, rng = self.config, np.random.default_rng([self.seed, 2])
         return collect_transitions(
-            self.env, c.random_steps, rng, expected_rewards=self._rewards_expected
+            self.env,
+            c.random_steps,
+            rng,
+            expected_rewards=self._rewards_expected,
+            feasible=self._feasible.at,
         )
 
     def _play_episode(self) -> None:
@@ -302,7 +321,9 @@ class DQNAgent:
             started = time.perf_counter()
             action = self._explore(state)
             observed, sampled, terminated, truncated, _ = self.env.step(action)
-            next_state = np.asarray(observed, dtype=np.float32)
+            next_state = finite_state(observed, self.state_dim, f"after {self._moment}")
+            if not terminated:  # in the end nothing is chosen
+                self._feasible.at(observed)
             reward = self._reward(state, action, sampled)
             done = terminated or truncated
             recent.append((state, action, reward))
@@ -331,7 +352,9 @@ class DQNAgent:
         """
         sequence = np.random.SeedSequence([self.seed, self.episode])
         observed, _ = self.env.reset(seed=int(sequence.generate_state(1)[0]))
-        state = np.asarray(observed, dtype=np.float32)
+        when = f"after the reset of episode {self.episode}"
+        state = finite_state(observed, self.state_dim, when)
+        self._feasible.at(observed)
         recent: Steps = deque(maxlen=self.config.n_step - 1)
         for played in self.running.actions:
             action: ActionArray = np.asarray(played).astype(self.space.dtype)
@@ -385,8 +408,12 @@ class DQNAgent:
     def _reward(self, state: StateArray, action: ActionArray, sampled: Any) -> float:
         if self._rewards_expected:
             model: Any = self.env.unwrapped
-            return float(model.expected_reward(state, action))
-        return float(sampled)
+            sampled = model.expected_reward(state, action)
+        return finite_reward(sampled, f"of {self._moment}")
+
+    @property
+    def _moment(self) -> str:
+        return f"step {len(self.running.actions)} of episode {self.episode}"
 
     @property
     def _rewards_expected(self) -> bool:
@@ -417,21 +444,3 @@ class DQNAgent:
     def _save_checkpoint(self) -> None:
         if self._checkpoint is not None:
             self.save(self._checkpoint)
-
-
-def _checked_env(env: gym.Env[Any, Any], config: DQNConfig) -> tuple[ActionSpace, int]:
-    """Return the action space and the length of a state."""
-    shape = env.observation_space.shape
-    if shape is None or len(shape) != 1:
-        raise ValueError(f"observations must be vectors, this environment's have shape {shape}")
-    block = getattr(env.unwrapped, "action_space_block", None)
-    if block is None:
-        raise ValueError("the environment has no action_space_block(state), its feasible set")
-    modelled = config.random_steps or isinstance(env.unwrapped, ModelledEnv)
-    if config.pretrain_epochs and not modelled:
-        raise ValueError(
-            "pretraining needs expected_reward, sample_next and informative_states on the"
-            " environment; set random_steps to pretrain on random play, or pretrain_epochs=0"
-        )
-    state, _ = env.reset(seed=0)
-    return block(state), shape[0]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from milp_rl.envs.fixed_set import shown
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.network import FloatArray
@@ -26,6 +27,18 @@ class ModelledEnv(Protocol):
 
     def informative_states(self, rng: np.random.Generator, n: int) -> NDArray[np.float32]:
         """Return states worth learning one-step rewards in, ``n`` of them random."""
+
+
+def check_model_rows(what: str, values: NDArray[Any], *given: tuple[str, NDArray[Any]]) -> None:
+    """Raise ``ValueError`` if a row of what an environment's model returned is not finite."""
+    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        where = " and ".join(f"{name} {shown(rows[row])}" for name, rows in given)
+        raise ValueError(
+            f"{what} of the environment gives {shown(values[row])}{where and f' for {where}'}; it"
+            " must give finite numbers"
+        )
 
 
 def one_step_data(
@@ -60,8 +73,14 @@ def one_step_data(
     tuple
         States (N, state_dim), actions (N, n) and rewards (N,), float32, and the slice of the rows
         with random feasible actions.
+
+    Raises
+    ------
+    ValueError
+        If the model gives a number that is not finite.
     """
     states = env.informative_states(rng, n_states)
+    check_model_rows("informative_states", states)
     unit = np.eye(space.n_actions, dtype=np.int8)
     none = np.zeros((1, space.n_actions), dtype=np.int8)
     fixed = np.concatenate([unit, 1 - unit, none, 1 - none])
@@ -79,6 +98,7 @@ def one_step_data(
     all_states = np.concatenate([np.repeat(states, len(fixed), axis=0), drawn_states])
     all_actions = np.concatenate([np.tile(fixed, (len(states), 1)), drawn])
     rewards = env.expected_reward(all_states, all_actions)
+    check_model_rows("expected_reward", rewards, ("state", all_states), ("action", all_actions))
     feasible = slice(len(states) * len(fixed), None)
     return all_states, all_actions.astype(np.float32), rewards.astype(np.float32), feasible
 

@@ -19,7 +19,7 @@ from milp_rl.dqn.callbacks import Callback
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.envs.vector import ParallelEpisodes
 from milp_rl.evaluation.evaluate import evaluate
-from milp_rl.formulations.actions.base import ActionArray
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.formulations.files import write_atomically
 
 CURVE = "validation.csv"
@@ -131,9 +131,11 @@ class Validation(Callback):
         self._policy.renew()
         if self._parallel is None:
             seeds = range(self.seed, self.seed + self._count)
-            results = evaluate(self._env, {"": _Greedy(self._policy)}, seeds=seeds)
+            policy = _Greedy(self._policy, agent.space)
+            results = evaluate(self._env, {"of validation": policy}, seeds=seeds)
             return float(results["reward"].mean())
         episodes, env = self._parallel, self._parallel.env
+        episodes.check_actions = agent.space != episodes.action_space.block
         states, _ = episodes.reset(seed=self.seed)
         rewards = []
         for _ in range(env.horizon):
@@ -147,10 +149,11 @@ class Validation(Callback):
 
 
 class _Greedy:
-    """The policy of remembered argmaxes."""
+    """The policy of remembered argmaxes over one feasible set."""
 
-    def __init__(self, argmax: CachedArgmax) -> None:
+    def __init__(self, argmax: CachedArgmax, space: ActionSpace) -> None:
         self._argmax = argmax
+        self.space = space
 
     def act(self, state: NDArray[np.float32]) -> ActionArray:
         return np.asarray(self._argmax.actions(np.asarray(state, dtype=np.float32)[None])[0])

@@ -9,8 +9,9 @@ import numpy as np
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import KnownModelEnv, StateArray
-from milp_rl.envs.spaces import FeasibleActionRows
+from milp_rl.envs.spaces import FeasibleActionRows, FeasibleActions
 from milp_rl.formulations.actions.base import ActionArray
 from milp_rl.formulations.network import FloatArray
 
@@ -41,6 +42,12 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
     }
 
     def __init__(self, env: KnownModelEnv, num_envs: int, *, check_actions: bool = True) -> None:
+        if not isinstance(env, KnownModelEnv):
+            raise TypeError(
+                f"ParallelEpisodes needs an environment whose model is known (a KnownModelEnv,"
+                f" unwrapped), got {type(env).__name__}; for others there is"
+                " gymnasium.vector.SyncVectorEnv"
+            )
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         self.env = env
@@ -49,7 +56,10 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         self.single_observation_space = env.observation_space
         self.observation_space = batch_space(env.observation_space, num_envs)
         self.single_action_space = env.action_space
-        self.action_space = FeasibleActionRows(env.action_space_block(), num_envs)
+        declared = env.action_space
+        assert isinstance(declared, FeasibleActions)
+        self.action_space = FeasibleActionRows(declared.block, num_envs)
+        self._feasible: FixedSet | None = None
         self._rngs: list[np.random.Generator] = []
         self._state = np.zeros((num_envs, env.state_dim), dtype=np.float32)
         self._luck: FloatArray = np.empty((num_envs, 0, env.luck_dim))
@@ -74,7 +84,8 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         Raises
         ------
         ValueError
-            If there is not one seed an episode, a state is not one, or an option is unknown.
+            If there is not one seed an episode, a state is not one, or an option is unknown; if the
+            feasible set depends on the state.
         """
         n = self.num_envs
         if isinstance(seed, int):
@@ -118,10 +129,11 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
             raise ValueError(f"actions must have shape {self.action_space.shape}, got {a.shape}")
         if self.check_actions:
             for i, row in enumerate(a):
-                if violations := env.action_space_block().violations(row):
+                if violations := self.action_space.block.violations(row):
                     raise ValueError(f"infeasible action in episode {i}: {'; '.join(violations)}")
         self._state, rewards = env.transition(self._state, a, self._luck[:, self._steps])
         self._steps += 1
+        self._check_set()
         over = np.full(n, self._steps == env.horizon)
         return self._state.copy(), rewards, none, over, {}
 
@@ -134,4 +146,12 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         self._state = np.broadcast_to(start, self._state.shape).astype(np.float32)
         self._luck = np.stack([luck for _, luck in drawn])
         self._steps = 0
+        self._check_set()
         return self._state.copy(), {}
+
+    def _check_set(self) -> None:
+        """Refuse a feasible set that is not that of all states."""
+        if self._feasible is None:
+            block = self.action_space.block
+            self._feasible = FixedSet(self.env, self._state[0], "ParallelEpisodes", block)
+        self._feasible.check_all(self._state)

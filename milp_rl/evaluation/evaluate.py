@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from milp_rl.baselines.policies import Policy
+from milp_rl.envs.fixed_set import FixedSet, feasible_set, shown
+from milp_rl.envs.known_model import KnownModelEnv
+from milp_rl.formulations.actions.base import ActionSpace
 
 
 def evaluate(
@@ -50,18 +54,22 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there is nothing to evaluate, or start states and seeds differ in number.
+        If there is nothing to evaluate, or start states and seeds differ in number; if a policy
+        chooses an action that is not feasible in its state, or keeps one feasible set
+        (``policy.space``) where the environment's changes; if a reward is not finite.
     """
     if not policies or not len(seeds):
         raise ValueError("evaluation needs at least one policy and one seed")
     starts = None if start_states is None else np.asarray(start_states)
     if starts is not None and len(starts) != len(seeds):
         raise ValueError(f"got {len(starts)} start states for {len(seeds)} seeds")
+    watched = _Watched(env)
     rows = []
     for name, policy in policies.items():
         for episode, seed in enumerate(seeds):
             options = None if starts is None else {"state": starts[episode]}
-            reward, seconds = _play(env, policy, int(seed), options)
+            who = f"policy {name!r}, episode {episode}"
+            reward, seconds = _play(watched, who, policy, int(seed), options)
             rows.append((name, episode, int(seed), reward, 1e3 * seconds))
     return pd.DataFrame(rows, columns=["policy", "episode", "seed", "reward", "ms_per_decision"])
 
@@ -86,20 +94,51 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     return summary.reset_index()
 
 
+class _Watched:
+    """An environment, and its feasible set as of the first state that was met."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self.env = env
+        method = getattr(type(env.unwrapped), "action_space_block", None)
+        # Those with KnownModelEnv's check every action in `step`, against their one set.
+        self._watch = method is not None and method is not KnownModelEnv.action_space_block
+        self._fixed: FixedSet | None = None
+
+    def check(self, who: str, policy: Policy, state: Any, action: Any) -> None:
+        """Refuse an action that is not feasible, and a policy of one set where it changes."""
+        if not self._watch:
+            return
+        if isinstance(getattr(policy, "space", None), ActionSpace):
+            if self._fixed is None:
+                self._fixed = FixedSet(self.env, state, "A policy with an attribute `space`")
+            self._fixed.at(state)
+        violations = feasible_set(self.env, state).violations(action)
+        if violations:
+            raise ValueError(
+                f"{who}: the action {np.asarray(action).tolist()} is not feasible in state"
+                f" {shown(state)}: {'; '.join(violations)}"
+            )
+
+
 def _play(
-    env: gym.Env[Any, Any], policy: Policy, seed: int, options: dict[str, Any] | None
+    watched: _Watched, who: str, policy: Policy, seed: int, options: dict[str, Any] | None
 ) -> tuple[float, float]:
     """Play one episode; return the mean reward and the mean time of a decision in seconds."""
+    env = watched.env
     expected = getattr(env.unwrapped, "expected_reward", None)
     state, _ = env.reset(seed=seed, options=options)
-    rewards = []
+    rewards: list[float] = []
     seconds = 0.0
     done = False
     while not done:
         started = time.perf_counter()
         action = policy.act(state)
         seconds += time.perf_counter() - started
+        watched.check(who, policy, state, action)
         next_state, sampled, terminated, truncated, _ = env.step(action)
-        rewards.append(float(sampled if expected is None else expected(state, action)))
+        reward = float(sampled if expected is None else expected(state, action))
+        if not math.isfinite(reward):
+            raise ValueError(f"{who}: the reward of step {len(rewards)} is {reward}")
+        rewards.append(reward)
         state, done = next_state, terminated or truncated
     return float(np.mean(rewards)), seconds / len(rewards)

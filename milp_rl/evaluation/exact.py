@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.baselines.policies import Policy
+from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.restless_bandit import START_PROBABILITY, RestlessBandit
 from milp_rl.formulations.actions.base import ActionArray
 from milp_rl.formulations.network import FloatArray
@@ -41,7 +42,7 @@ class JointMDP:
     Raises
     ------
     ValueError
-        If there are more states or actions.
+        If there are more states or actions, or the feasible set is not the same in all states.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class JointMDP:
             )
         self._shape = (n,) * n_arms
         self.states: NDArray[np.intp] = np.indices(self._shape).reshape(n_arms, -1).T
-        self.actions = env.action_space_block().enumerate(action_limit)
+        feasible = FixedSet(env, self.states[0].astype(np.float32), "JointMDP")
+        feasible.check_all(self.states.astype(np.float32))
+        self.actions = feasible.space.enumerate(action_limit)
         self._up = env.up_probability(self.actions)
         self._rewards = env.expected_reward(self.states[:, None], self.actions)  # (state, action)
 

@@ -201,6 +201,7 @@ class GraphDQN(DQNAgent):
         if self.config.width == 1:
             return super().act(state)
         s = check_vector(state, "state").astype(np.float32)
+        self._feasible.at(s)
         return self.policy(width=self.config.width).act(s)
 
     def _explore(self, state: StateArray) -> ActionArray:

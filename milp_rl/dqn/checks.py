@@ -1,0 +1,115 @@
+"""What a learner asks of its environment: spaces that fit, one feasible set, finite numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from milp_rl.dqn.config import DQNConfig
+from milp_rl.dqn.pretraining import ModelledEnv
+from milp_rl.envs.fixed_set import FixedSet, feasible_set
+from milp_rl.formulations.actions.base import ActionSpace
+
+_LARGEST = float(np.finfo(np.float32).max)
+_TOLERANCE = 1e-6
+
+
+def checked_env(env: gym.Env[Any, Any], config: DQNConfig, user: str) -> tuple[FixedSet, int]:
+    """Return the feasible set and the length of a state.
+
+    Raises
+    ------
+    ValueError
+        If the environment does not fit a learner called ``user``, or its configuration.
+    """
+    if isinstance(env, gym.vector.VectorEnv):
+        raise ValueError(
+            f"{user} plays one environment, got the vector environment {type(env).__name__} of"
+            f" {env.num_envs}; give one of them"
+        )
+    shape = env.observation_space.shape
+    if shape is None or len(shape) != 1:
+        raise ValueError(
+            f"observations must be vectors, this environment's are {env.observation_space} of shape"
+            f" {shape}; flatten them with gymnasium.wrappers.FlattenObservation"
+        )
+    if not hasattr(env.unwrapped, "action_space_block"):
+        feasible_set(env, None)  # says what is missing
+    modelled = config.random_steps or isinstance(env.unwrapped, ModelledEnv)
+    if config.pretrain_epochs and not modelled:
+        raise ValueError(
+            "pretraining needs expected_reward, sample_next and informative_states on the"
+            " environment; set random_steps to pretrain on random play, or pretrain_epochs=0"
+        )
+    state, _ = env.reset(seed=0)
+    finite_state(state, shape[0], "after reset(seed=0)")
+    feasible = FixedSet(env, state, user)
+    _check_actions(env.action_space, feasible.space)
+    return feasible, shape[0]
+
+
+def finite_state(observed: Any, length: int, when: str) -> NDArray[np.float32]:
+    """Return an observation as float32, shape (length,), or raise ``ValueError``."""
+    with np.errstate(over="ignore"):
+        state = np.asarray(observed, dtype=np.float32)
+    if state.shape != (length,):
+        raise ValueError(
+            f"the observation {when} has shape {state.shape}, the observation space ({length},)"
+        )
+    if not np.isfinite(state).all():
+        i = int(np.argmin(np.isfinite(state)))
+        raise ValueError(
+            f"the observation {when} has the value {np.asarray(observed)[i]} at index {i}; a"
+            " network needs finite numbers of float32's range"
+        )
+    return state
+
+
+def finite_reward(reward: Any, when: str) -> float:
+    """Return a reward as a float, or raise ``ValueError`` if it is none in float32's range."""
+    if np.ndim(reward) and np.size(reward) != 1:
+        raise ValueError(f"the reward {when} has shape {np.shape(reward)}, it must be one number")
+    value = float(np.asarray(reward).item())
+    if not abs(value) <= _LARGEST:
+        raise ValueError(
+            f"the reward {when} is {value}; nothing can be learnt from it: rewards must be finite"
+            " numbers of float32's range"
+        )
+    return value
+
+
+def _check_actions(declared: gym.Space[Any], block: ActionSpace) -> None:
+    """Refuse a Gymnasium space that does not hold the block's actions."""
+    n, kind = block.n_actions, "binary" if block.binary else "continuous"
+    wanted = f"MultiBinary({n})" if block.binary else f"Box(low, high, ({n},))"
+    if not isinstance(declared, gym.spaces.MultiBinary | gym.spaces.Box):
+        raise ValueError(
+            f"the action space {declared} does not hold the actions of action_space_block, {kind}"
+            f" vectors of length {n}: declare gymnasium.spaces.{wanted} and decode the vector in"
+            " step(), for a Discrete or MultiDiscrete space from one binary variable a choice (see"
+            " milp_rl.FactoredValidity)"
+        )
+    if declared.shape != (n,):
+        raise ValueError(
+            f"action_space_block has {n} actions, the action space {declared} has shape"
+            f" {declared.shape}: they must be the same, such as gymnasium.spaces.{wanted}"
+        )
+    low, high = np.zeros(n), np.ones(n)
+    if isinstance(declared, gym.spaces.Box):
+        low, high = declared.low.astype(float), declared.high.astype(float)
+    elif not block.binary:
+        raise ValueError(
+            f"action_space_block has {int(block.continuous.sum())} continuous variables, which the"
+            f" action space {declared} does not hold: declare gymnasium.spaces.{wanted}"
+        )
+    slack = _TOLERANCE * np.maximum(1.0, np.maximum(np.abs(block.lower), np.abs(block.upper)))
+    outside = (block.lower < low - slack) | (block.upper > high + slack)
+    if outside.any():
+        i = int(np.argmax(outside))
+        raise ValueError(
+            f"variable {i} of action_space_block is in [{block.lower[i]:g}, {block.upper[i]:g}],"
+            f" the action space allows [{low[i]:g}, {high[i]:g}]: they must fit"
+        )

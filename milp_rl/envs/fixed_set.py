@@ -1,0 +1,136 @@
+"""The feasible set of an environment that has one set for all states, and a check that it does.
+
+Whoever keeps one set for all states (a learner, its random play, its validation) compares it with
+the environment's own in every state it meets: by :meth:`ActionSpace.to_dict`, which takes some
+microseconds, sees blocks that were changed in place, and lets an environment build an equal block
+in every call.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from milp_rl.envs.known_model import KnownModelEnv
+from milp_rl.formulations.actions.base import ActionSpace
+
+_SHOWN = 120
+
+
+def feasible_set(env: gym.Env[Any, Any], state: Any) -> ActionSpace:
+    """Return the environment's feasible set in a state.
+
+    Raises
+    ------
+    ValueError
+        If the environment has no ``action_space_block``, or it returns something else.
+    """
+    block_of = getattr(env.unwrapped, "action_space_block", None)
+    if block_of is None:
+        raise ValueError(
+            f"{type(env.unwrapped).__name__} has no action_space_block(state), its feasible set:"
+            " define it, such as `def action_space_block(self, state): return"
+            " milp_rl.BudgetTopK(n, k)` for at most k of n"
+        )
+    block = block_of(state)
+    if not isinstance(block, ActionSpace):
+        raise ValueError(
+            f"action_space_block(state) must return an action space, such as"
+            f" milp_rl.BudgetTopK, got {type(block).__name__}"
+        )
+    return block
+
+
+class FixedSet:
+    """The feasible set of an environment, the same in all states.
+
+    Parameters
+    ----------
+    env
+        The environment, with ``action_space_block(state)`` on ``env.unwrapped``.
+    state
+        Any state of it.
+    user
+        Who keeps one set, for messages.
+    space
+        The set that it keeps; without, the environment's in this state.
+
+    Attributes
+    ----------
+    space
+        The set.
+
+    Raises
+    ------
+    ValueError
+        If the environment has no feasible set.
+    """
+
+    def __init__(
+        self, env: gym.Env[Any, Any], state: Any, user: str, space: ActionSpace | None = None
+    ) -> None:
+        self.env = env
+        self.space = feasible_set(env, state) if space is None else space
+        self._user = user
+        self._first = np.array(state)
+        self._whence = f"in state {shown(state)}" if space is None else "where it was given"
+        self._description = copy.deepcopy(self.space.to_dict())
+
+    def at(self, state: Any) -> ActionSpace:
+        """Return the set, after a look at whether it is the environment's in this state.
+
+        Raises
+        ------
+        ValueError
+            If it is not.
+        """
+        found = feasible_set(self.env, state).to_dict()
+        if found != self._description:
+            what, now, before = difference(found, self._description)
+            raise ValueError(
+                f"the feasible set is not one for all states: {what} is {now} in state"
+                f" {shown(state)}, and was {before} {self._whence}. {self._user} keeps one set for"
+                " all states; sets that depend on the state are not supported yet. Return one set"
+                " from action_space_block in every state, and let step() ignore what a state does"
+                " not allow"
+            )
+        return self.space
+
+    def check_all(self, states: Iterable[Any]) -> None:
+        """Check many states; raises as :meth:`at` does."""
+        model = type(self.env.unwrapped)
+        constant = KnownModelEnv.action_space_block
+        if getattr(model, "action_space_block", None) is constant:  # it does not see the state
+            self.at(self._first)
+            return
+        for state in states:
+            self.at(state)
+
+
+def difference(found: Any, expected: Any, path: str = "the set") -> tuple[str, str, str]:
+    """Return where two descriptions differ first, and both values there, as text."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in [*expected, *(key for key in found if key not in expected)]:
+            if found.get(key) != expected.get(key):
+                inner = key if path == "the set" else f"{path}.{key}"
+                return difference(found.get(key), expected.get(key), str(inner))
+    pairs = isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected)
+    if pairs and any(isinstance(value, dict | list) for value in found):
+        for i, (one, other) in enumerate(zip(found, expected, strict=True)):
+            if one != other:
+                return difference(one, other, f"{path}[{i}]")
+    return path, _short(found), _short(expected)
+
+
+def shown(state: Any) -> str:
+    """Return a state as short text."""
+    return _short(np.array2string(np.asarray(state), precision=5, separator=", ", threshold=20))
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

@@ -1,0 +1,355 @@
+"""What a learner refuses: spaces that do not fit, sets that change, numbers that are none."""
+
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import milp_rl as mr
+from milp_rl.baselines import IterativeDQNPolicy, MyopicPolicy, RandomPolicy
+from milp_rl.dqn import DQNAgent, DQNConfig, FlatDQN, Validation
+from milp_rl.envs import BudgetBandit, BudgetInstance, ParallelEpisodes
+from milp_rl.evaluation import JointMDP, evaluate
+from milp_rl.graphq import GraphDQN, GraphDQNConfig
+
+PLAIN = DQNConfig(
+    hidden=(8,), episodes=3, batch_size=4, pretrain_epochs=0, solver="enumeration", sync_every=10
+)
+PLAYED = replace(PLAIN, random_steps=40, pretrain_epochs=1)
+
+
+class Machines(gym.Env[Any, Any]):
+    """Four machines wear; at most two are repaired a step. No model."""
+
+    def __init__(self) -> None:
+        self.observation_space = gym.spaces.Box(0, 1, (4,), np.float32)
+        self.action_space: gym.Space[Any] = gym.spaces.MultiBinary(4)
+        self.played: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def action_space_block(self, state):
+        return mr.BudgetTopK(4, 2)  # built anew in every call
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x, self.t = self.np_random.random(4).astype(np.float32), 0
+        return self.x.copy(), {}
+
+    def step(self, action):
+        self.played.append((self.x.copy(), np.array(action)))
+        self.x = np.maximum(self.x - 0.3 * self.np_random.random(4), 0).astype(np.float32)
+        self.x[np.asarray(action, bool)] = 1
+        self.t += 1
+        return self.x.copy(), float((self.x > 0.3).sum()), False, self.t >= 6, {}
+
+
+class ByState(Machines):
+    """A machine like new is not repaired."""
+
+    def action_space_block(self, state):
+        upper = (np.asarray(state) < 0.9).astype(float)
+        return mr.BudgetTopK(4, 2) & mr.Box(np.zeros(4), upper, binary=range(4))
+
+
+class ByEpisode(Machines):
+    """The budget of an episode is drawn when it begins."""
+
+    def reset(self, *, seed=None, options=None):
+        state, info = super().reset(seed=seed)
+        self.k = int(self.np_random.integers(1, 4))
+        return state, info
+
+    def action_space_block(self, state):
+        return mr.BudgetTopK(4, self.k)
+
+
+class InPlace(Machines):
+    """One block for ever, changed in the middle of the third episode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.resets = mr.BudgetTopK(4, 2), 0
+
+    def reset(self, *, seed=None, options=None):
+        self.resets += 1
+        return super().reset(seed=seed)
+
+    def action_space_block(self, state):
+        if self.resets == 3 and self.t == 2:
+            self.block.k = 1
+        return self.block
+
+
+CHANGING = [ByState, ByEpisode, InPlace]
+
+
+def never_infeasible(env):
+    """Whether every action played was in the set of its state."""
+    return all(not env.action_space_block(state).violations(a) for state, a in env.played)
+
+
+@pytest.mark.parametrize("kind", CHANGING)
+@pytest.mark.parametrize("config", [PLAIN, PLAYED])
+def test_a_feasible_set_that_changes_is_refused_with_what_changed(kind, config):
+    env = kind()
+    with pytest.raises(ValueError, match=r"set is not one for all states: .*(k|upper) is "):
+        DQNAgent(env, config, seed=0).train()
+
+
+def test_no_infeasible_action_is_played_before_the_refusal():
+    env = ByState()
+    with pytest.raises(ValueError, match=r"members\[1\].upper is .* in state .* and was"):
+        DQNAgent(env, PLAYED, seed=0).train()
+    assert env.played
+    assert never_infeasible(env)
+
+
+@pytest.mark.parametrize("config", [PLAIN, PLAYED])
+def test_an_equal_set_built_in_every_call_is_trained_on(config):
+    env = Machines()
+    agent = DQNAgent(env, config, seed=0).train()
+    assert len(agent.history) == 3
+    assert never_infeasible(env)
+
+
+def test_act_refuses_a_state_of_another_set():
+    env = ByState()
+    agent = DQNAgent(env, PLAIN, seed=0)
+    first = env.reset(seed=0)[0]
+    assert agent.act(first).shape == (4,)
+    with pytest.raises(ValueError, match="not one for all states"):
+        agent.act(1.0 - (first >= 0.9))
+
+
+def test_the_other_learners_refuse_it_too():
+    with pytest.raises(ValueError, match="FlatDQN keeps one set"):
+        FlatDQN(ByState(), PLAYED, seed=0).train()
+    config = GraphDQNConfig(random_steps=40, pretrain_epochs=1, episodes=2, graph="complete")
+    with pytest.raises(ValueError, match="GraphDQN keeps one set"):
+        GraphDQN(ByState(), config, seed=0).train()
+    agent = GraphDQN(Machines(), replace(config, width=2), seed=0)
+    agent.env.unwrapped.action_space_block = ByState().action_space_block
+    with pytest.raises(ValueError, match="GraphDQN keeps one set"):
+        agent.act(np.ones(4))
+
+
+# Environments whose model is known -----------------------------------------------------------
+
+
+class Reserved(BudgetBandit):
+    """The first arm is not acted on while it is at the top."""
+
+    def action_space_block(self, state=None):
+        upper = np.ones(self.arms.n_arms)
+        upper[0] = state[0] < 3
+        return self.action_space.block & mr.Box(0 * upper, upper, binary=range(len(upper)))
+
+
+class Smaller(BudgetBandit):
+    """States another set than the one that ``step`` knows, but always the same."""
+
+    def action_space_block(self, state):
+        return mr.BudgetTopK(self.arms.n_arms, 1)
+
+
+def bandit(kind, n_arms=4):
+    return kind(BudgetInstance.generate(n_arms, 2, horizon=6, seed=0))
+
+
+def test_pretraining_from_a_model_meets_the_states_that_have_another_set():
+    config = replace(PLAIN, pretrain_epochs=2, pretrain_states=20, pretrain_actions=2)
+    with pytest.raises(ValueError, match="DQNAgent keeps one set"):
+        DQNAgent(bandit(Reserved), config, seed=0).train()
+    assert DQNAgent(bandit(BudgetBandit), config, seed=0).train().episode == 3
+
+
+def test_parallel_episodes_refuse_a_set_that_is_not_one_for_all():
+    episodes = ParallelEpisodes(bandit(BudgetBandit), 3)
+    episodes.reset(seed=0)
+    episodes.step(np.zeros((3, 4), dtype=np.int8))
+    with pytest.raises(ValueError, match="ParallelEpisodes keeps one set"):
+        ParallelEpisodes(bandit(Smaller), 3).reset(seed=0)
+    with pytest.raises(ValueError, match="ParallelEpisodes keeps one set"):
+        ParallelEpisodes(bandit(Reserved), 3).reset(seed=0, options={"state": [3, 0, 0, 0]})
+    with pytest.raises(TypeError, match=r"got Machines; .*SyncVectorEnv"):
+        ParallelEpisodes(Machines(), 3)
+
+
+def test_the_exact_optimum_refuses_it_too():
+    with pytest.raises(ValueError, match="JointMDP keeps one set"):
+        JointMDP(bandit(Reserved, 3))
+
+
+def test_validation_refuses_a_set_that_changes_or_does_not_hold_the_action(tmp_path):
+    with pytest.raises(ValueError, match=r"policy 'of validation', episode 0|not one for all"):
+        DQNAgent(Machines(), PLAIN).train([Validation(ByState(), tmp_path / "a", episodes=5)])
+    config = replace(PLAIN, episodes=1)
+    smaller = BudgetBandit(BudgetInstance.generate(4, 1, horizon=6, seed=0))
+    with pytest.raises(ValueError, match="infeasible action in episode"):
+        DQNAgent(bandit(BudgetBandit), config).train([Validation(smaller, tmp_path / "b")])
+
+
+# Evaluation ----------------------------------------------------------------------------------
+
+
+class OwnPolicy:
+    def __init__(self, choose):
+        self.act = choose
+
+
+def test_evaluation_refuses_infeasible_actions_and_names_the_policy():
+    env = ByState()
+    with pytest.raises(ValueError, match=r"policy 'bad', episode 0: the action \[1, 1, 1, 0\] is"):
+        evaluate(env, {"bad": OwnPolicy(lambda s: np.array([1, 1, 1, 0]))}, seeds=range(3))
+
+    def repair_one(state):
+        return np.eye(4, dtype=np.int8)[np.argmin(state)]
+
+    results = evaluate(env, {"own": OwnPolicy(repair_one)}, seeds=range(3))
+    assert len(results) == 3  # a policy that honours the set of each state may be evaluated
+
+
+@pytest.mark.parametrize("kind", CHANGING)
+def test_evaluation_refuses_policies_of_one_set_where_it_changes(kind):
+    space = mr.BudgetTopK(4, 1)
+    network = mr.QNetwork(4, 4, (4,))
+    agent = DQNAgent(Machines(), PLAIN)
+    policies = (RandomPolicy(space, seed=0), IterativeDQNPolicy(network, space), agent)
+    for policy in policies:
+        with pytest.raises(ValueError, match=r"is not one for all states|is not feasible"):
+            evaluate(kind(), {"fixed": policy}, seeds=range(8))
+    evaluate(Machines(), {"fixed": RandomPolicy(space, seed=0)}, seeds=range(3))
+
+
+def test_myopic_looks_at_the_set_of_each_state():
+    env = bandit(Reserved)
+    policy = MyopicPolicy(env)
+    for state in ([0, 0, 0, 0], [3, 0, 0, 0], [0, 0, 0, 0], [3, 3, 0, 0]):
+        space = env.action_space_block(np.array(state))
+        rewards = env.expected_reward(np.array(state), space.enumerate())
+        action = policy.act(np.array(state))
+        assert not space.violations(action)
+        assert env.expected_reward(np.array(state), action) == pytest.approx(rewards.max())
+
+
+# Spaces and numbers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action_space", "message"),
+    [
+        (gym.spaces.MultiBinary(6), r"has 4 actions, the action space MultiBinary\(6\)"),
+        (gym.spaces.MultiBinary((2, 2)), r"has 4 actions, .* shape \(2, 2\)"),
+        (gym.spaces.Discrete(4), r"Discrete\(4\) does not hold .* declare .*MultiBinary\(4\)"),
+        (gym.spaces.MultiDiscrete([3] * 4), r"MultiDiscrete.* does not hold"),
+        (gym.spaces.Box(0, 0.5, (4,)), r"variable 0 of .* is in \[0, 1\], .* allows \[0, 0.5\]"),
+    ],
+)
+def test_action_spaces_that_do_not_fit_are_refused(action_space, message):
+    env = Machines()
+    env.action_space = action_space
+    with pytest.raises(ValueError, match=message):
+        DQNAgent(env, PLAIN)
+
+
+def test_continuous_variables_need_a_box_that_holds_them():
+    env = Machines()
+    env.action_space_block = lambda state: mr.Box(-np.ones(4), np.ones(4))
+    with pytest.raises(ValueError, match="4 continuous variables"):
+        DQNAgent(env, PLAIN)
+    env.action_space = gym.spaces.Box(-0.7, 0.7, (4,))
+    with pytest.raises(ValueError, match=r"variable 0 .* allows \[-0.7, 0.7\]"):
+        DQNAgent(env, PLAIN)
+    env.action_space_block = lambda state: mr.Box(np.full(4, -0.7), np.full(4, 0.7))
+    DQNAgent(env, replace(PLAIN, solver="auto"))  # 0.7 is a little more than float32's
+
+
+def test_other_things_than_an_environment_with_a_set_are_refused():
+    env = Machines()
+    env.action_space_block = lambda state: [0, 1]
+    with pytest.raises(ValueError, match=r"must return an action space, .* got list"):
+        DQNAgent(env, PLAIN)
+    with pytest.raises(ValueError, match="the vector environment SyncVectorEnv of 2"):
+        DQNAgent(gym.vector.SyncVectorEnv([Machines, Machines]), PLAIN)
+    env = Machines()
+    env.observation_space = gym.spaces.Dict({"x": env.observation_space})
+    with pytest.raises(ValueError, match=r"must be vectors, .*FlattenObservation"):
+        DQNAgent(env, PLAIN)
+
+
+def faulty(**faults):
+    """An environment that gives something wrong at its 10th step."""
+
+    class Faulty(Machines):
+        def step(self, action):
+            observed, reward, *rest = super().step(action)
+            if len(self.played) >= 10:
+                observed = faults.get("observation", lambda x: x)(observed)
+                reward = faults.get("reward", reward)
+            return observed, reward, *rest
+
+    return Faulty()
+
+
+def with_nan(x):
+    return np.where(np.arange(4) == 2, np.nan, x)
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        ({"reward": np.nan}, "reward of step 3 of episode 1 is nan"),
+        ({"reward": -np.inf}, "reward of step 3 of episode 1 is -inf"),
+        ({"reward": 1e39}, r"is 1e\+39; .* float32"),
+        ({"reward": np.zeros(2)}, r"reward of step 3 .* has shape \(2,\)"),
+        ({"observation": with_nan}, "after step 3 of episode 1 has the value nan at index 2"),
+        ({"observation": lambda x: x.astype(float) + 1e39}, r"has the value 1e\+39 at index 0"),
+        ({"observation": lambda x: x[:3]}, r"has shape \(3,\), the observation space \(4,\)"),
+    ],
+)
+def test_numbers_that_are_none_are_refused_at_the_step(faults, message):
+    with pytest.raises(ValueError, match=message):
+        DQNAgent(faulty(**faults), PLAIN, seed=0).train()
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        ({"reward": np.nan}, "rewards must be a finite table, row 9 has the value nan"),
+        ({"observation": with_nan}, "^states must be .*, row 10 has the value nan"),
+        ({"reward": 1e39}, r"a random step of the environment gives \[ ?inf"),
+    ],
+)
+def test_numbers_that_are_none_are_refused_in_random_play(faults, message):
+    with pytest.raises(ValueError, match=message):
+        DQNAgent(faulty(**faults), PLAYED, seed=0).train()
+
+
+def test_rewards_that_are_none_are_refused_in_evaluation():
+    space = mr.BudgetTopK(4, 2)
+    with pytest.raises(ValueError, match="policy 'r', episode 1: the reward of step 3 is nan"):
+        evaluate(faulty(reward=np.nan), {"r": RandomPolicy(space, seed=0)}, seeds=range(3))
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("expected_reward", "expected_reward of the environment gives nan for state"),
+        ("sample_next", "sample_next of the environment gives .* for state .* and action"),
+        ("informative_states", "informative_states of the environment gives"),
+    ],
+)
+def test_a_model_that_gives_no_numbers_is_refused(method, message):
+    env = bandit(BudgetBandit)
+    original = getattr(env, method)
+
+    def broken(*arguments):
+        rows = np.array(original(*arguments), dtype=np.float32)
+        rows.flat[-1] = np.nan
+        return rows
+
+    setattr(env, method, broken)
+    config = replace(PLAIN, pretrain_epochs=2, pretrain_states=20, pretrain_actions=2)
+    with pytest.raises(ValueError, match=message):
+        DQNAgent(env, config, seed=0).train()
