@@ -9,12 +9,16 @@ had the policy taken it; with :math:`\rho = \pi / \pi_b`, the doubly robust esti
 (Dudik, Langford and Li, ICML 2011): right if the propensities or the outcome model is. *Per
 trajectory*, the value is the discounted sum of rewards of an episode (Jiang and Li, ICML 2016;
 Thomas and Brunskill, ICML 2016).
+
+Nothing depends on the order of the rows: models and estimates are made in an order of their own, by
+patient and step. Only where no steps are given is a patient's trajectory in the order of its rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +31,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from milp_rl.factored_actions import IntArray
 from milp_rl.formulations.network import FloatArray
 from milp_rl.sampling import draw_each
 
@@ -56,13 +61,16 @@ class LoggedDecisions:
     target
         Probabilities of the target policy, shape (N, A).
     patients
-        Whose decision it was, shape (N,): decisions of one are resampled together, and are its
-        trajectory in the order of the rows.
+        Whose decision it was, any values that can be sorted, shape (N,): decisions of one are
+        resampled together, and are its trajectory.
+    steps
+        Number of each decision in its patient's trajectory, 0, 1, ..., shape (N,); without, a
+        patient's rows must be in the order of time (those of others may lie between them).
 
     Raises
     ------
     ValueError
-        If shapes do not fit or a value is out of range.
+        If shapes do not fit or a value is out of range; if a patient has a step twice.
     """
 
     contexts: FloatArray
@@ -71,6 +79,7 @@ class LoggedDecisions:
     propensities: FloatArray
     target: FloatArray
     patients: NDArray[Any]
+    steps: NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
         for name in ("contexts", "rewards", "propensities", "target"):
@@ -79,6 +88,7 @@ class LoggedDecisions:
                 raise ValueError(f"{name} must be finite")
             object.__setattr__(self, name, values)
         n = len(self.actions)
+        object.__setattr__(self, "patients", np.asarray(self.patients))
         for name in ("contexts", "rewards", "propensities", "target", "patients"):
             if len(getattr(self, name)) != n or not n:
                 raise ValueError(f"{name} has {len(getattr(self, name))} rows, actions {n}")
@@ -96,7 +106,38 @@ class LoggedDecisions:
         sums = self.target.sum(axis=1)
         if (self.target < -1e-9).any() or np.abs(sums - 1).max() > 1e-4:
             raise ValueError("the rows of target must be probabilities")
-        object.__setattr__(self, "patients", np.asarray(pd.factorize(self.patients)[0]))
+        if (self.codes < 0).any():
+            raise ValueError(f"patients must not be missing: row {int(self.codes.argmin())} is")
+        if self.steps is not None:
+            object.__setattr__(self, "steps", self._checked_steps())
+
+    def _checked_steps(self) -> IntArray:
+        """Return the steps as integers, or raise ``ValueError`` with the first wrong row."""
+        steps = np.asarray(self.steps, dtype=np.float64)
+        if steps.shape != (len(self),):
+            raise ValueError(f"steps has shape {steps.shape}, actions {len(self)} rows")
+        wrong = ~((steps >= 0) & (steps == np.floor(steps)) & (steps < 2**31))
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ValueError(f"steps must be 0, 1, ...: row {row} has {steps[row]:g}")
+        order = np.lexsort((steps, self.codes))
+        one, two = order[:-1], order[1:]
+        twice = (steps[one] == steps[two]) & (self.codes[one] == self.codes[two])
+        if twice.any():
+            i = int(np.argmax(twice))
+            raise ValueError(
+                f"patient {_plain(self.patients[two[i]])!r} has step {int(steps[two[i]])} twice, in"
+                f" rows {one[i]} and {two[i]}"
+            )
+        return steps.astype(np.intp)
+
+    @cached_property
+    def codes(self) -> IntArray:
+        """Position of each row's patient among the sorted ones, shape (N,)."""
+        try:
+            return np.asarray(pd.factorize(self.patients, sort=True)[0])
+        except TypeError as error:
+            raise ValueError(f"patients cannot be sorted: {error}") from error
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -109,7 +150,7 @@ class LoggedDecisions:
     @property
     def n_patients(self) -> int:
         """Number of patients."""
-        return int(self.patients.max()) + 1
+        return int(self.codes.max()) + 1
 
     def ratios(self, truncation: float | None = None) -> FloatArray:
         """Return pi / pi_b of each decision, at most ``truncation``."""
@@ -118,7 +159,7 @@ class LoggedDecisions:
 
     def by_patient(self, values: FloatArray) -> FloatArray:
         """Sum over the decisions of each patient."""
-        sums: FloatArray = np.bincount(self.patients, values, self.n_patients).astype(np.float64)
+        sums: FloatArray = np.bincount(self.codes, values, self.n_patients).astype(np.float64)
         return sums
 
     def rows(self, keep: ArrayLike) -> LoggedDecisions:
@@ -131,7 +172,42 @@ class LoggedDecisions:
             self.propensities[k],
             self.target[k],
             self.patients[k],
+            None if self.steps is None else self.steps[k],
         )
+
+    def order(self, *, trajectories: bool) -> IntArray:
+        """Return the rows by patient and step, which is the same whatever their order is.
+
+        Parameters
+        ----------
+        trajectories
+            Whether the steps of a patient must be 0, 1, ... without gaps. Without steps, a
+            patient's rows are then as they are; otherwise sorted by what is logged.
+
+        Raises
+        ------
+        ValueError
+            If a step is missing.
+        """
+        if self.steps is None and trajectories:
+            return np.argsort(self.codes, kind="stable")
+        if self.steps is None:
+            logged = (self.propensities, self.rewards, self.actions)
+            return np.lexsort((*logged, *self.contexts.T, self.codes))
+        order = np.lexsort((self.steps, self.codes))
+        if trajectories:
+            counts = np.bincount(self.codes)
+            expected = np.arange(len(self)) - np.repeat(np.cumsum(counts) - counts, counts)
+            missing = self.steps[order] != expected
+            if missing.any():
+                i = int(np.argmax(missing))
+                row = order[i]
+                raise ValueError(
+                    f"patient {_plain(self.patients[row])!r} has no step {expected[i]}: the next is"
+                    f" {self.steps[row]}, in row {row}; trajectories need steps 0, 1, ... without"
+                    " gaps"
+                )
+        return order
 
 
 @dataclass(frozen=True)
@@ -190,7 +266,8 @@ def estimate(
     Raises
     ------
     ValueError
-        If the estimator is unknown, or needs ``q``, or ``q`` has the wrong shape.
+        If the estimator is unknown, or needs ``q``, or ``q`` has the wrong shape or is not finite;
+        if it is one per trajectory and a patient lacks a step.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"unknown estimator {estimator!r}; known are {', '.join(ESTIMATORS)}")
@@ -202,9 +279,13 @@ def estimate(
     if needs_q and (q is None or q.shape != logged.target.shape):
         shape = None if q is None else q.shape
         raise ValueError(f"{estimator!r} needs q of shape {logged.target.shape}, got {shape}")
-    rho = logged.ratios(truncation)
+    if q is not None and not np.isfinite(q).all():
+        row = int(np.argmin(np.isfinite(q).all(axis=1)))
+        raise ValueError(f"q must be finite: row {row} has {q[row]}")
+    order = logged.order(trajectories=estimator not in _PER_DECISION)
     values = np.zeros(logged.target.shape) if q is None else q
-    terms, weights = ESTIMATORS[estimator](logged, rho, values, discount)
+    d = logged.rows(order)
+    terms, weights = ESTIMATORS[estimator](d, d.ratios(truncation), values[order], discount)
     numerators = np.stack([numerator for numerator, _ in terms], axis=1)
     denominators = np.stack([denominator for _, denominator in terms], axis=1)
     # Not the stream of the same seed that the data may have been drawn with.
@@ -263,11 +344,13 @@ def outcome_model(
     )
     regressor = default if model is None else model
     features = _action_features(logged, action_features)
-    q = np.empty(logged.target.shape)
-    x = np.concatenate([logged.contexts, features[logged.actions]], axis=1)
-    for train, rest in GroupKFold(folds).split(x, groups=logged.patients):
-        fitted = clone(regressor).fit(x[train], logged.rewards[train])
-        q[rest] = predict_all(fitted, logged.contexts[rest], features)
+    order = logged.order(trajectories=False)
+    d = logged.rows(order)
+    q = np.empty(d.target.shape)
+    x = np.concatenate([d.contexts, features[d.actions]], axis=1)
+    for train, rest in GroupKFold(folds).split(x, groups=d.codes):
+        fitted = clone(regressor).fit(x[train], d.rewards[train])
+        q[order[rest]] = predict_all(fitted, d.contexts[rest], features)
     return q
 
 
@@ -305,12 +388,17 @@ def propensity_model(
         half a decision.
     """
     x, a = np.asarray(contexts, dtype=np.float64), np.asarray(actions)
+    codes = pd.factorize(np.asarray(patients), sort=True)[0]
+    if len(x) != len(a) or len(codes) != len(a):
+        raise ValueError(f"got {len(x)} contexts, {len(a)} actions and {len(codes)} patients")
+    order = np.lexsort((a, *x.T, codes))  # whatever the order of the rows, the same
+    x, a, codes = x[order], a[order], codes[order]
     probabilities = np.full((len(a), int(a.max()) + 1), 0.5 / len(a))
-    for train, rest in GroupKFold(folds).split(x, groups=np.asarray(patients)):
+    for train, rest in GroupKFold(folds).split(x, groups=codes):
         logistic = LogisticRegression(C=inverse_penalty, max_iter=500)
         model = make_pipeline(StandardScaler(), logistic)
         model.fit(x[train], a[train])
-        probabilities[np.ix_(rest, model.classes_)] = model.predict_proba(x[rest])
+        probabilities[np.ix_(order[rest], model.classes_)] = model.predict_proba(x[rest])
     return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
 
 
@@ -337,6 +425,11 @@ def fitted_q(
         In [0, 1].
     iterations
         Regressions, at least 1: how many steps ahead are looked.
+
+    Raises
+    ------
+    ValueError
+        If ``iterations`` is below 1, or a patient lacks a step.
     """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
@@ -346,21 +439,27 @@ def fitted_q(
     regressor = default if model is None else model
     features = _action_features(logged, action_features)
     rng = np.random.default_rng(seed)
-    x = np.concatenate([logged.contexts, features[logged.actions]], axis=1)
-    follows = np.append(logged.patients[1:] == logged.patients[:-1], False)
-    q = np.empty(logged.target.shape)
-    for train, rest in GroupKFold(folds).split(x, groups=logged.patients):
+    order = logged.order(trajectories=True)
+    d = logged.rows(order)
+    x = np.concatenate([d.contexts, features[d.actions]], axis=1)
+    follows = np.append(d.codes[1:] == d.codes[:-1], False)
+    q = np.empty(d.target.shape)
+    for train, rest in GroupKFold(folds).split(x, groups=d.codes):
         going_on = train[follows[train]]
         fitted: Any = None
         for _ in range(iterations):
-            wanted = logged.rewards.copy()
-            if fitted is not None:
-                drawn = draw_each(logged.target[going_on + 1], rng)
-                following = [logged.contexts[going_on + 1], features[drawn]]
+            wanted = d.rewards.copy()
+            if fitted is not None and len(going_on):
+                drawn = draw_each(d.target[going_on + 1], rng)
+                following = [d.contexts[going_on + 1], features[drawn]]
                 wanted[going_on] += discount * fitted.predict(np.concatenate(following, axis=1))
             fitted = clone(regressor).fit(x[train], wanted[train])
-        q[rest] = predict_all(fitted, logged.contexts[rest], features)
+        q[order[rest]] = predict_all(fitted, d.contexts[rest], features)
     return q
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _action_features(logged: LoggedDecisions, features: ArrayLike | None) -> FloatArray:
@@ -403,16 +502,16 @@ def _trajectory_arrays(
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return rewards, products of ratios before and after each step, Q and V, (patients, steps).
 
-    Trajectories that end early are continued with nothing: no reward, no value, ratio 1.
+    The rows are by patient and step. Trajectories that end early are continued with nothing: no
+    reward, no value, ratio 1.
     """
-    order = np.argsort(d.patients, kind="stable")
-    counts = np.bincount(d.patients)
+    counts = np.bincount(d.codes)
     step = np.arange(len(d)) - np.repeat(np.cumsum(counts) - counts, counts)
     shape = (d.n_patients, int(counts.max()))
 
     def table(values: FloatArray, filler: float) -> FloatArray:
         full = np.full(shape, filler)
-        full[d.patients[order], step] = values[order]
+        full[d.codes, step] = values
         return full
 
     after = table(rho, 1.0).cumprod(axis=1)
@@ -448,6 +547,7 @@ def _stepwise(*, normalised: bool, model: bool) -> Callable[..., Terms]:
     return terms
 
 
+_PER_DECISION = ("dm", "is", "snis", "dr", "wdr")
 ESTIMATORS: dict[str, Callable[[LoggedDecisions, FloatArray, FloatArray, float], Terms]] = {
     "dm": _per_decision(weighted=False, normalised=False, model=True),
     "is": _per_decision(weighted=True, normalised=False, model=False),

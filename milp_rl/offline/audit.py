@@ -43,7 +43,8 @@ def logged_decisions(
         data.rewards(rewards),
         data.propensities,
         target,
-        data.patients,
+        data.frame["patient"].to_numpy(),
+        data.frame["week"].to_numpy(),
     )
 
 
@@ -76,7 +77,8 @@ def sensitivity(
     for bias in biases:
         rows.append(("outcome model's bias", bias, logged, q + bias, None))
     for noise in noises:
-        errors = np.exp(noise * rng.normal(size=len(logged)))
+        errors = np.empty(len(logged))  # each row's own, wherever it stands
+        errors[logged.order(trajectories=False)] = np.exp(noise * rng.normal(size=len(logged)))
         wrong = replace(logged, propensities=np.clip(logged.propensities * errors, 1e-9, 1.0))
         rows.append(("propensities' noise", noise, wrong, q, None))
     for truncation in truncations:

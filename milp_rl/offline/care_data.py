@@ -23,7 +23,7 @@ from milp_rl.envs.care_management import (
 )
 from milp_rl.factored_actions import FactoredActionSpace, IntArray
 from milp_rl.formulations.network import FloatArray
-from milp_rl.offline.tables import LoggedTable, refuse, refuse_missing_columns
+from milp_rl.offline.tables import LoggedTable, in_order, refuse, refuse_missing_columns
 from milp_rl.sampling import draw_each
 
 GROUP = "race_ethnicity"
@@ -52,7 +52,9 @@ class CareData(LoggedTable):
     Parameters
     ----------
     frame
-        See :data:`COLUMNS`. A contact may be missing (not documented); nothing else may.
+        See :data:`COLUMNS`; rows in any order. They are sorted by patient and week: arrays made
+        from the table, or given with it, have the order of :attr:`frame`. A contact may be missing
+        (not documented); nothing else may.
 
     Raises
     ------
@@ -181,9 +183,7 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     if "propensity" in known:
         values = pd.to_numeric(known["propensity"], errors="coerce")
         refuse(known, "propensity", ~((values > 0) & (values <= 1)), "is not in (0, 1]")
-    known = known.sort_values(["patient", "week"], kind="stable")
     by_patient = known.groupby("patient", sort=False)
-    refuse(known, "week", known["week"] != by_patient.cumcount(), "is not 0, 1, ... in order")
     for name in (SOCIAL_NEED, GROUP):
         refuse(known, name, known[name] != by_patient[name].transform("first"), "is not constant")
-    return known.reset_index(drop=True)
+    return in_order(known, "patient", "week")

@@ -12,7 +12,7 @@ from milp_rl.envs.sepsis import ACTIONS, FEATURES, SepsisCohort
 from milp_rl.factored_actions import IntArray
 from milp_rl.formulations.actions.base import BoolArray
 from milp_rl.formulations.network import FloatArray
-from milp_rl.offline.tables import LoggedTable, refuse, refuse_missing_columns
+from milp_rl.offline.tables import LoggedTable, in_order, refuse, refuse_missing_columns
 from milp_rl.sampling import draw_each
 
 Split = Literal["temporal", "random"]
@@ -36,7 +36,8 @@ class SepsisData(LoggedTable):
     Parameters
     ----------
     frame
-        See :data:`COLUMNS`. A stay ends with its last row.
+        See :data:`COLUMNS`; rows in any order. They are sorted by stay and step: arrays made from
+        the table, or given with it, have the order of :attr:`frame`. A stay ends with its last row.
 
     Raises
     ------
@@ -133,6 +134,7 @@ def generate_sepsis(n_stays: int = 3000, seed: int = 0) -> SepsisData:
 def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     refuse_missing_columns(frame, {k: v for k, v in COLUMNS.items() if k != "propensity"})
     known = frame[[name for name in COLUMNS if name in frame]]
+    refuse(known, "stay", known["stay"].isna(), "is missing")
     numbers = [name for name in known if name not in ("stay",)]
     for name in map(str, numbers):
         values = pd.to_numeric(known[name], errors="coerce")
@@ -142,9 +144,6 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     if "propensity" in known:
         wrong = ~((known["propensity"] > 0) & (known["propensity"] <= 1))
         refuse(known, "propensity", wrong, "is not in (0, 1]")
-    known = known.sort_values(["stay", "step"], kind="stable")
-    by_stay = known.groupby("stay", sort=False)
-    refuse(known, "step", known["step"] != by_stay.cumcount(), "is not 0, 1, ... in order")
-    first = by_stay["admission"].transform("first")
+    first = known.groupby("stay", sort=False)["admission"].transform("first")
     refuse(known, "admission", known["admission"] != first, "is not constant")
-    return known.reset_index(drop=True)
+    return in_order(known, "stay", "step")

@@ -252,7 +252,15 @@ def off_policy_value(
     """Estimate the return of a policy by weighted doubly robust evaluation, with its interval."""
     probabilities = behaviour.probabilities(test.features)
     taken = probabilities[np.arange(len(probabilities)), test.actions]
-    logged = LoggedDecisions(test.features, test.actions, test.rewards, taken, target, test.stays)
+    logged = LoggedDecisions(
+        test.features,
+        test.actions,
+        test.rewards,
+        taken,
+        target,
+        test.frame["stay"].to_numpy(),
+        test.frame["step"].to_numpy(),
+    )
     model = HistGradientBoostingRegressor(
         max_iter=40, learning_rate=0.15, min_samples_leaf=50, random_state=seed
     )

@@ -6,7 +6,7 @@ import io
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,9 @@ class LoggedTable:
     frame: pd.DataFrame
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "frame", self._checked(self.frame))
+        frame = self.frame  # rows are named by the index, if it tells them apart
+        named = frame if frame.index.is_unique else frame.reset_index(drop=True)
+        object.__setattr__(self, "frame", self._checked(named))
 
     @staticmethod
     @abstractmethod
@@ -65,12 +67,42 @@ def _read(path: str | Path) -> pd.DataFrame:
         raise ValueError(f"{file} cannot be read: {error}") from error
 
 
-def refuse(frame: pd.DataFrame, column: str, wrong: pd.Series[bool], what: str) -> None:
-    """Raise ``ValueError`` with column, row and value if anything is wrong."""
+def in_order(frame: pd.DataFrame, who: str, when: str) -> pd.DataFrame:
+    """Return the rows by ``who`` and ``when``, numbered anew.
+
+    Raises
+    ------
+    ValueError
+        If ``when`` is not 0, 1, ... without gaps for each: says where it is twice or missing.
+    """
+    known = frame.sort_values([who, when], kind="stable")
+    expected = known.groupby(who, sort=False).cumcount().to_numpy()
+    wrong = known[when].to_numpy() != expected
     if wrong.any():
-        row = wrong.index[int(np.argmax(wrong.to_numpy()))]
-        value = frame[column][row]
-        value = value.item() if isinstance(value, np.generic) else value
+        i = int(np.argmax(wrong))
+        value, name = (_plain(known[column].iloc[i]) for column in (when, who))
+        what = f"no {when} {expected[i]}"
+        if expected[i] and value == known[when].iloc[i - 1]:
+            what = f"{when} {value!r} twice, in rows {known.index[i - 1]} and {known.index[i]}"
+        raise ValueError(
+            f"column {when!r}, row {known.index[i]}: {value!r} is not 0, 1, ... in order:"
+            f" {who} {name!r} has {what}"
+        )
+    return known.reset_index(drop=True)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def refuse(frame: pd.DataFrame, column: str, wrong: pd.Series[bool], what: str) -> None:
+    """Raise ``ValueError`` with column, row and value if anything is wrong.
+
+    ``wrong`` has the rows of ``frame``, in its order; a row is named by the frame's index.
+    """
+    if wrong.any():
+        i = int(np.argmax(wrong.to_numpy()))
+        value, row = _plain(frame[column].iloc[i]), frame.index[i]
         raise ValueError(
             f"column {column!r}, row {row}: {value!r} {what} ({int(wrong.sum())} such rows)"
         )

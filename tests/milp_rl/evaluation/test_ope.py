@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 
 from milp_rl.envs.care_management import CareManagement
@@ -154,6 +155,142 @@ def test_trajectories_may_have_different_lengths():
     part = logged.rows(keep)
     found = estimate(part, "trajectory_dr", q=q[keep], discount=0.9, **QUICK)
     assert np.isfinite(found.value)
+
+
+# The order of rows ----------------------------------------------------------------------------
+
+
+def uneven(n=60):
+    """Trajectories of 1 to 5 steps, of patients with names, with and without their steps."""
+    logged, q, _ = chain(n, 5)
+    steps = np.tile(np.arange(5), n)
+    keep = steps <= np.repeat(np.arange(n) % 5, 5)
+    patients = np.array([f"p{17 * i % 101:03}" for i in range(n)]).repeat(5)
+    contexts = np.column_stack([logged.contexts, np.random.default_rng(5).random(len(logged))])
+    logged = replace(logged, contexts=contexts, patients=patients)
+    return replace(logged, steps=steps).rows(keep), logged.rows(keep), q[keep]
+
+
+def interleaved(logged, rng):
+    """An order that mixes patients but keeps the rows of each as they are."""
+    mixed = logged.patients[rng.permutation(len(logged))]
+    order = np.empty(len(logged), dtype=int)
+    for patient in np.unique(mixed):
+        order[mixed == patient] = np.flatnonzero(logged.patients == patient)
+    return order
+
+
+def orders(logged, rng):
+    everything = rng.permutation(len(logged))
+    return [everything] if logged.steps is not None else [interleaved(logged, rng)]
+
+
+@pytest.mark.parametrize("name", list(ESTIMATORS))
+def test_the_order_of_rows_plays_no_part_in_any_estimate(name):
+    rng = np.random.default_rng(0)
+    stepped, plain, q = uneven()
+    for logged in (stepped, plain):
+        whole = estimate(logged, name, q=q, discount=0.9, **QUICK)
+        for order in orders(logged, rng):
+            assert not np.array_equal(order, np.arange(len(order)))
+            moved = estimate(logged.rows(order), name, q=q[order], discount=0.9, **QUICK)
+            assert moved == whole
+    by_row = estimate(plain, name, q=q, discount=0.9, **QUICK)
+    assert by_row.value == pytest.approx(estimate(stepped, name, q=q, discount=0.9).value)
+
+
+@pytest.mark.parametrize("name", ["dm", "is", "snis", "dr", "wdr"])
+def test_estimates_per_decision_need_no_steps_for_that(name):
+    _, plain, q = uneven()
+    order = np.random.default_rng(1).permutation(len(plain))
+    moved, whole = estimate(plain.rows(order), name, q=q[order]), estimate(plain, name, q=q)
+    for field in ("value", "low", "high", "standard_error", "effective_sample_size"):
+        assert getattr(moved, field) == pytest.approx(getattr(whole, field), rel=1e-12)
+
+
+def test_the_order_of_rows_plays_no_part_in_any_model():
+    rng = np.random.default_rng(2)
+    # Early stopping holds out rows by their position.
+    model = HistGradientBoostingRegressor(
+        max_iter=20, min_samples_leaf=3, early_stopping=True, random_state=0
+    )
+    stepped, plain, _ = uneven()
+    for logged in (stepped, plain):
+        for order in orders(logged, rng):
+            moved = logged.rows(order)
+            for make in (fitted_q, outcome_model):
+                expected = make(logged, model=model)
+                np.testing.assert_array_equal(make(moved, model=model), expected[order])
+    order = rng.permutation(len(plain))
+    np.testing.assert_array_equal(
+        outcome_model(plain.rows(order), model=model), outcome_model(plain, model=model)[order]
+    )
+    whole = propensity_model(plain.contexts, plain.actions, plain.patients)
+    moved = plain.rows(order)
+    found = propensity_model(moved.contexts, moved.actions, moved.patients)
+    np.testing.assert_array_equal(found, whole[order])
+
+
+def test_fitted_q_finds_the_next_step_in_a_log_by_week():
+    logged, _, truth = chain(2000, 4)
+    steps = np.tile(np.arange(4), 2000)
+    logged = replace(logged, contexts=np.column_stack([logged.contexts, steps]))
+    for by_week in (replace(logged, steps=steps), logged):
+        order = np.argsort(steps, kind="stable")  # week 1 of all, week 2 of all, ...
+        q = fitted_q(by_week.rows(order), discount=0.9, iterations=6, model=LinearRegression())
+        np.testing.assert_array_equal(
+            q, fitted_q(logged, discount=0.9, iterations=6, model=LinearRegression())[order]
+        )
+    q = fitted_q(logged.rows(order), discount=0.9, iterations=4)
+    first = steps[order] == 0
+    assert (logged.target[order] * q).sum(axis=1)[first].mean() == pytest.approx(truth, rel=0.03)
+
+
+def test_steps_that_are_twice_or_missing_are_refused_with_patient_and_row():
+    logged, _, q = uneven()
+    order = np.random.default_rng(3).permutation(len(logged))
+    moved, q = logged.rows(order), q[order]
+    row = int(np.flatnonzero(moved.steps == 3)[0])
+    name = moved.patients[row]
+    steps = moved.steps.copy()
+    steps[row] = 2
+    other = int(np.flatnonzero((moved.patients == name) & (moved.steps == 2))[0])
+    rows = "rows {} and {}".format(*sorted((row, other)))
+    with pytest.raises(ValueError, match=f"patient '{name}' has step 2 twice, in {rows}"):
+        replace(moved, steps=steps)
+    lacking, q = moved.rows(np.arange(len(moved)) != other), np.delete(q, other, axis=0)
+    for make in (lambda: estimate(lacking, "trajectory_dr", q=q), lambda: fitted_q(lacking)):
+        with pytest.raises(ValueError, match=f"patient '{name}' has no step 2: the next is 3, in"):
+            make()
+    assert np.isfinite(estimate(lacking, "dr", q=q, **QUICK).value)  # needs no trajectory
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": np.full(10, 0.5)}, r"steps must be 0, 1, \.\.\.: row 0 has 0.5"),
+        ({"steps": -np.ones(10)}, "row 0 has -1"),
+        ({"steps": np.append(np.zeros(9), np.nan)}, "row 9 has nan"),
+        ({"steps": np.zeros(9)}, r"steps has shape \(9,\), actions 10 rows"),
+        ({"patients": [*"abcdefghi", None]}, "patients must not be missing: row 9"),
+        ({"patients": [*range(9), (1, 2)]}, "patients cannot be sorted"),
+    ],
+)
+def test_wrong_steps_and_patients_are_refused(change, message):
+    logged, _, _ = bandit(10)
+    if isinstance(change.get("patients"), list):
+        values = np.empty(10, dtype=object)
+        values[:] = change["patients"]
+        change = {"patients": values}
+    with pytest.raises(ValueError, match=message):
+        replace(logged, **change)
+
+
+def test_an_outcome_model_that_is_not_finite_is_refused():
+    logged, q, _ = bandit(10)
+    q[7, 1] = np.nan
+    with pytest.raises(ValueError, match="q must be finite: row 7 has"):
+        estimate(logged, "dr", q=q)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import milp_rl.envs  # noqa: F401  (registers the environment)
 from milp_rl.envs import ParallelEpisodes
 from milp_rl.envs.care_management import FACTORS, CareManagement, RewardWeights, care_actions
 from milp_rl.offline import CareData, FactoredActionSpace, generate_care_management
+from milp_rl.offline.audit import logged_decisions, sensitivity
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,34 @@ def test_wrong_values_are_refused_by_column_and_row(data, column, row, value, me
     frame.to_parquet(tmp_path / "wrong.parquet")
     with pytest.raises(ValueError, match=column):
         CareData.read(tmp_path / "wrong.parquet")
+
+
+def test_the_order_of_rows_plays_no_part(data):
+    shuffled = CareData(data.frame.sample(frac=1.0, random_state=0))
+    pd.testing.assert_frame_equal(shuffled.frame, data.frame)
+    np.testing.assert_array_equal(shuffled.actions, data.actions)
+    np.testing.assert_array_equal(shuffled.rewards(), data.rewards())
+    rng = np.random.default_rng(1)
+    target = rng.dirichlet(np.ones(data.space.n_actions), len(data.frame))
+    q = rng.random(target.shape)
+    logged = logged_decisions(data, target)
+    table = sensitivity(logged, q, biases=(0.1,), noises=(0.3,), truncations=(2.0,))
+    order = rng.permutation(len(logged))
+    moved = sensitivity(
+        logged.rows(order), q[order], biases=(0.1,), noises=(0.3,), truncations=(2.0,)
+    )
+    pd.testing.assert_frame_equal(moved, table, check_exact=True)
+
+
+def test_weeks_that_are_twice_or_missing_are_refused_with_patient_and_row(data):
+    frame = data.frame.sample(frac=1.0, random_state=2).reset_index(drop=True)
+    row = {k: frame.index[(frame["patient"] == 7) & (frame["week"] == k)][0] for k in (4, 5)}
+    with pytest.raises(ValueError, match=f"row {row[5]}: 5 is not .*: patient 7 has no week 4"):
+        CareData(frame.drop(index=row[4]))
+    twice = pd.concat([frame, frame.loc[[row[4]]]], ignore_index=True)
+    message = f"patient 7 has week 4 twice, in rows {row[4]} and {len(frame)}"
+    with pytest.raises(ValueError, match=message):
+        CareData(twice)
 
 
 def test_missing_columns_and_files_are_refused(data, tmp_path):

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import gymnasium as gym
@@ -19,6 +20,7 @@ from milp_rl.offline.sepsis_models import (
     fitted_q_iteration,
     greedy,
     judge,
+    off_policy_value,
     train_model,
 )
 from milp_rl.offline.sepsis_report import run_sepsis, write_sepsis_report
@@ -114,6 +116,58 @@ def test_wrong_data_are_refused_by_column_and_row(data, column, row, value, mess
         SepsisData(frame)
     data.write(tmp_path / "steps.parquet")
     pd.testing.assert_frame_equal(SepsisData.read(tmp_path / "steps.parquet").frame, data.frame)
+
+
+def test_the_order_of_rows_plays_no_part(data):
+    shuffled = data.frame.sample(frac=1.0, random_state=0)
+    read = SepsisData(shuffled)
+    pd.testing.assert_frame_equal(read.frame, data.frame)
+    for one, other in zip(read.split(), data.split(), strict=True):
+        pd.testing.assert_frame_equal(one.frame, other.frame)
+    part = generate_sepsis(60, seed=3)
+    behaviour = Behaviour.fit(part)
+    target = greedy(behaviour.probabilities)(part.features)
+    whole = off_policy_value(target, part, behaviour)
+    order = np.random.default_rng(0).permutation(len(part.frame))
+    moved = replace(part)
+    object.__setattr__(moved, "frame", part.frame.iloc[order])  # as no table can be
+    assert off_policy_value(target[order], moved, behaviour) == whole
+
+
+def broken(frame, change):
+    """A shuffled table in which a step of a stay of at least four is wrong, and that stay's."""
+    moved = frame.sample(frac=1.0, random_state=1).reset_index(drop=True)
+    stay = frame["stay"][frame["step"] == 3].iloc[2]
+    row = {k: moved.index[(moved["stay"] == stay) & (moved["step"] == k)][0] for k in range(4)}
+    return change(moved, row), stay, row
+
+
+def test_a_step_that_is_missing_is_refused_with_stay_and_row(data):
+    frame, stay, row = broken(data.frame, lambda f, row: f.drop(index=row[1]))
+    message = f"column 'step', row {row[2]}: 2 is not 0, 1, ... in order: stay {stay} has no step 1"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        SepsisData(frame)
+    frame, stay, row = broken(data.frame, lambda f, row: f.drop(index=row[0]))
+    with pytest.raises(ValueError, match=f"row {row[1]}: 1 is not .* stay {stay} has no step 0"):
+        SepsisData(frame)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_step_that_is_twice_is_refused_with_stay_and_rows(data, named):
+    frame, stay, row = broken(data.frame, lambda f, row: pd.concat([f, f.loc[[row[2]]]]))
+    second = len(frame) - 1
+    if named:
+        frame = frame.reset_index(drop=True)
+    message = f"stay {stay} has step 2 twice, in rows {row[2]} and {second}"
+    with pytest.raises(ValueError, match=message):
+        SepsisData(frame)
+
+
+def test_a_missing_stay_is_refused(data):
+    frame = data.frame.astype({"stay": float})
+    frame.loc[4, "stay"] = np.nan
+    with pytest.raises(ValueError, match="column 'stay', row 4: nan is missing"):
+        SepsisData(frame)
 
 
 def test_the_losses_are_those_of_the_formula():
