@@ -78,6 +78,48 @@ def test_estimators_per_trajectory_find_the_truth(name):
     assert found.low - 0.02 < truth < found.high + 0.02
 
 
+def by_recursion(logged, q, discount):
+    """Doubly robust values of trajectories from their last step backward (Jiang and Li, eq. 10)."""
+    rho = logged.ratios()
+    values = []
+    for patient in np.unique(logged.patients):
+        value = 0.0
+        for i in np.flatnonzero(logged.patients == patient)[::-1]:
+            error = logged.rewards[i] + discount * value - q[i, logged.actions[i]]
+            value = logged.target[i] @ q[i] + rho[i] * error
+        values.append(value)
+    return float(np.mean(values))
+
+
+def by_shares(logged, q, discount):
+    """Weighted doubly robust value (Thomas and Brunskill, eq. 9), with the shares of weights."""
+    patients, rho, horizon = np.unique(logged.patients), logged.ratios(), 5
+    weights = np.ones((len(patients), horizon + 1))  # after a trajectory's end they stay
+    total = 0.0
+    rows = {p: np.flatnonzero(logged.patients == p) for p in patients}
+    for j, p in enumerate(patients):
+        for t in range(horizon):
+            factor = rho[rows[p][t]] if t < len(rows[p]) else 1.0
+            weights[j, t + 1] = weights[j, t] * factor
+    shares = weights / weights.sum(axis=0)
+    for j, p in enumerate(patients):
+        for t, i in enumerate(rows[p]):
+            error = logged.rewards[i] - q[i, logged.actions[i]]
+            now, before = shares[j, t + 1], shares[j, t]
+            total += discount**t * (now * error + before * (logged.target[i] @ q[i]))
+    return total
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
+def test_doubly_robust_values_of_trajectories_are_those_of_the_formulas(scale):
+    logged, _, _ = uneven()
+    q = scale * np.random.default_rng(4).normal(size=logged.target.shape)  # right nowhere
+    found = estimate(logged, "trajectory_dr", q=q, discount=0.9, **QUICK).value
+    assert found == pytest.approx(by_recursion(logged, q, 0.9))
+    found = estimate(logged, "trajectory_wdr", q=q, discount=0.9, **QUICK).value
+    assert found == pytest.approx(by_shares(logged, q, 0.9))
+
+
 def test_doubly_robust_is_right_if_either_model_is_and_not_if_neither():
     logged, q, truth = bandit(40_000)
     wrong_q = np.zeros_like(q)

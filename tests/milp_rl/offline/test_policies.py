@@ -18,7 +18,15 @@ from milp_rl.offline.audit import (
     subgroup_values,
     window_grid,
 )
-from milp_rl.offline.policies import PolicyConfig, WindowNetwork, make_windows, train_policy
+from milp_rl.offline.policies import (
+    PolicyConfig,
+    WindowNetwork,
+    _cql_loss,
+    _Fit,
+    _Tensors,
+    make_windows,
+    train_policy,
+)
 
 QUICK = PolicyConfig(epochs=2, hidden=8, batch_size=512)
 
@@ -59,6 +67,73 @@ def test_missing_weeks_play_no_part():
     other = windows.clone()
     other[0, :2] = 9.0
     torch.testing.assert_close(network(windows, present), network(other, present))
+
+
+def test_attention_is_paid_to_the_weeks_that_exist():
+    torch.manual_seed(0)
+    network = WindowNetwork(3, 2, 4)
+    windows = torch.rand(3, 4, 3)
+    present = torch.tensor([[False] * 3 + [True], [False, False, True, True], [True] * 4])
+    found = network(windows, present)
+    for row in range(3):
+        here = present[row]
+        features, _ = network.lstm((windows[row] * here[:, None])[None])
+        features = features[0][here]
+        scores = torch.exp(network.attention(features)[:, 0])
+        pooled = (scores / scores.sum()) @ features
+        torch.testing.assert_close(found[row], network.head(pooled))
+
+
+def rows_of(n, n_outputs, seed=0):
+    """Random windows of patients with three weeks each, and which rows another one follows."""
+    torch.manual_seed(seed)
+    tensors = _Tensors(
+        windows=torch.rand(n, 2, 3),
+        present=torch.ones(n, 2, dtype=torch.bool),
+        actions=torch.randint(n_outputs, (n,)),
+        returns=torch.randn(n),
+        rewards=torch.randn(n),
+        groups=torch.zeros(n, dtype=torch.long),
+    )
+    return tensors, torch.arange(n) % 3 != 2
+
+
+def test_the_loss_of_cql_is_that_of_the_formula():
+    t, follows = rows_of(30, 5)
+    config = PolicyConfig(method="cql", conservatism=0.7, discount=0.9)
+    network, target = WindowNetwork(3, 5, 4), WindowNetwork(3, 5, 4)
+    rows = torch.tensor([29, *range(0, 28)])
+    found = float(_cql_loss(config, t, follows)(network, target, rows).detach())
+    with torch.no_grad():
+        q, later = (net(t.windows, t.present).double().numpy() for net in (network, target))
+    errors, penalties = [], []
+    for i in rows.tolist():
+        wanted = float(t.rewards[i])
+        if i % 3 != 2:  # not the patient's last week
+            wanted += 0.9 * later[i + 1, q[i + 1].argmax()]
+        taken = q[i, t.actions[i]]
+        errors.append((taken - wanted) ** 2)
+        penalties.append(np.log(np.exp(q[i]).sum()) - taken)
+    assert found == pytest.approx(np.mean(errors) + 0.7 * np.mean(penalties), rel=1e-5)
+
+
+def test_the_target_network_is_that_of_the_end_of_the_last_epoch():
+    t, _ = rows_of(40, 2)
+    config = PolicyConfig(epochs=3, hidden=4, batch_size=10, patience=3)
+    everyone = np.arange(40)
+    fit = _Fit(
+        config, t, everyone[:30], everyone[30:], np.random.default_rng(0), torch.device("cpu"), 0
+    )
+    equal = []
+
+    def loss(network, target, rows):
+        if torch.is_grad_enabled():
+            pairs = zip(network.parameters(), target.parameters(), strict=True)
+            equal.append(all(torch.equal(a, b) for a, b in pairs))
+        return network(t.windows[rows], t.present[rows]).square().mean()
+
+    fit.run(2, loss)
+    assert equal == [True, False, False] * 3
 
 
 def test_better_policies_than_usual_care_are_learnt():

@@ -12,7 +12,7 @@ import milp_rl as mr
 from milp_rl.envs.sepsis import ACTIONS, FEATURES, OUTCOME, Sepsis, SepsisCohort, true_value
 from milp_rl.formulations.files import write_atomically
 from milp_rl.offline.doses import allowed_doses, best_doses, dose_space, ward_doses
-from milp_rl.offline.iql import HeadsNetwork, IQLConfig, _iql_losses, train_q
+from milp_rl.offline.iql import HeadsNetwork, IQLConfig, _iql_losses, _td_losses, _tensors, train_q
 from milp_rl.offline.sepsis_data import SepsisData, generate_sepsis
 from milp_rl.offline.sepsis_models import (
     Behaviour,
@@ -195,6 +195,92 @@ def test_the_losses_are_those_of_the_formula():
     torch.testing.assert_close(found["entropy"], 0.3 * (p * p.log()).sum(dim=1).mean())
     pressure = 0.1 * (on * (predicted[:, 0] - tasks[:, 0]) ** 2).mean()
     torch.testing.assert_close(found["pressure"], pressure)
+
+
+@pytest.mark.parametrize("method", ["double_dqn", "dueling_cql"])
+def test_the_baselines_losses_are_those_of_their_formulas(method):
+    torch.manual_seed(0)
+    network, target = HeadsNetwork(41, 9, (8,)), HeadsNetwork(41, 9, (8,))
+    config, n = IQLConfig(method=method, conservatism=0.7, discount=0.9), 40
+    x, following, r = np.random.default_rng(0).normal(size=(3, n, 41))
+    a, r = np.random.default_rng(1).integers(9, size=n), r[:, 0]
+    on = (np.arange(n) % 4 != 3).astype(float)  # every fourth step is the last of a stay
+    columns = [torch.tensor(c).float() for c in (x, r, following, on, x[:, :2])]
+    batch = [columns[0], torch.tensor(a), *columns[1:]]
+    found = {k: float(v.detach()) for k, v in _td_losses(network, target, batch, config).items()}
+
+    def q(net, rows):
+        with torch.no_grad():
+            q, v, _ = (o.double().numpy() for o in net(torch.tensor(rows).float()))
+        return v[:, None] + q - q.mean(axis=1)[:, None] if method == "dueling_cql" else q
+
+    values, best = q(network, x), q(network, following).argmax(axis=1)
+    ahead = q(target, following)
+    errors, penalties = [], []
+    for i in range(n):
+        wanted = r[i] if on[i] == 0 else r[i] + 0.9 * ahead[i, best[i]]
+        errors.append((values[i, a[i]] - wanted) ** 2)
+        penalties.append(np.log(np.exp(values[i]).sum()) - values[i, a[i]])
+    assert found["q"] == pytest.approx(np.mean(errors), rel=1e-4)
+    if method == "dueling_cql":
+        assert found["conservatism"] == pytest.approx(0.7 * np.mean(penalties), rel=1e-4)
+        assert found["conservatism"] > 0  # it presses down what was not taken
+    else:
+        assert set(found) == {"q"}
+
+
+def test_conservatism_presses_down_the_actions_that_were_not_taken(data):
+    train, validation, _ = data.split()
+    taken = np.arange(len(train.frame)), train.actions
+    below = {}
+    for weight in (0.0, 5.0):
+        config = IQLConfig(
+            method="dueling_cql",
+            conservatism=weight,
+            epochs=8,
+            hidden=(32,),
+            batch_size=256,
+            learning_rate=3e-3,
+        )
+        q = train_q(train, validation, config).q_values(train.features)
+        below[weight] = (q[taken] - q.mean(axis=1)).mean()
+    assert below[5.0] > below[0.0] + 0.5
+
+
+def test_next_steps_are_those_of_the_same_stay():
+    data = generate_sepsis(40, seed=1)
+    mean, scale = np.zeros(41), np.ones(41)
+    x, _, rewards, following, on, tasks = (
+        t.numpy() for t in _tensors(data, mean, scale, torch.device("cpu"))
+    )
+    stay, step = data.frame["stay"].to_numpy(), data.frame["step"].to_numpy()
+    rows = {(stay[i], step[i]): i for i in range(len(stay))}
+    for i in range(len(stay)):
+        after = rows.get((stay[i], step[i] + 1))
+        assert on[i] == (after is not None)
+        if after is not None:
+            np.testing.assert_array_equal(following[i], x[after])
+            wanted = data.frame.loc[after, ["mean_blood_pressure", "lactate"]].to_numpy(float)
+            np.testing.assert_allclose(tasks[i], wanted, rtol=1e-5)
+    np.testing.assert_allclose(rewards, data.rewards)
+
+
+@pytest.mark.parametrize("method", ["double_dqn", "dueling_cql"])
+def test_the_target_network_follows_at_its_rate(data, tmp_path, method):
+    train, validation, _ = data.split()
+    size = len(train.frame)  # one batch an epoch
+    path = tmp_path / "q.pt"
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        target = HeadsNetwork(41, 9, (8,)).state_dict()
+    for epochs in (1, 2, 3):
+        config = IQLConfig(method=method, epochs=epochs, hidden=(8,), batch_size=size, tau=0.25)
+        path.unlink(missing_ok=True)
+        train_q(train, validation, config, seed=3, checkpoint=path)
+        stored = torch.load(path, weights_only=True)
+        for name, weights in stored["network"].items():
+            target[name] = 0.75 * target[name] + 0.25 * weights
+            torch.testing.assert_close(stored["target"][name], target[name])
 
 
 @pytest.mark.parametrize("method", ["iql", "double_dqn", "dueling_cql"])
