@@ -189,7 +189,7 @@ def write_sepsis_report(folder: str | Path) -> Path:
         )
     ]
     if "true value" in results:
-        sections += [_verdict(results), _overestimation(mean, charts)]
+        sections += [_verdict(results), _coverage(results), _overestimation(mean, charts)]
     sections += [
         Section(
             "Clinical response",
@@ -230,6 +230,22 @@ def _verdict(results: pd.DataFrame) -> Section:
     return Section("IQL, multi-task, seed by seed", table=table)
 
 
+def _coverage(results: pd.DataFrame) -> Section:
+    """Say how often the estimates of all models can be relied on."""
+    models = results[results["model"] != CLINICIANS]
+    truth = models["true value"]
+    inside = models.assign(held=(models["low"] <= truth) & (truth <= models["high"]))
+    table = inside.groupby("model")["held"].agg(held="sum", of="count").reset_index()
+    share = models["effective sample size"].mean()
+    text = (
+        f"The 95% intervals hold the true value in {int(inside['held'].sum())} of {len(models)}"
+        f" cases. The effective sample is {share:.1%} of the stays of the test data on average:"
+        " where it is a few stays, a bootstrap knows too little of the weights' tails, and the"
+        " intervals are too narrow."
+    )
+    return Section("What the WDR intervals hold", text, table.set_index("model"))
+
+
 def _overestimation(mean: pd.DataFrame, charts: dict[str, Figure]) -> Section:
     rows = mean.dropna(subset=["predicted return"])
     figure, (axes,) = plain_axes(6.4, 3.6)
@@ -241,7 +257,10 @@ def _overestimation(mean: pd.DataFrame, charts: dict[str, Figure]) -> Section:
     axes.plot(ends, ends, color="#9d9d9d", ls="--", lw=1)
     axes.set(xlabel="realised return", ylabel="predicted return (best Q at admission)")
     charts["overestimation"] = figure
-    text = "On the dashed line they agree."
+    text = (
+        "On the dashed line they agree. The networks are those of the smallest validation loss;"
+        " what the same methods predict when they are trained on is not shown."
+    )
     return Section("Over-estimation", text, charts=("overestimation.png",))
 
 

@@ -417,6 +417,9 @@ def test_a_run_is_resumed_and_reported(tmp_path):
     page = write_sepsis_report(tmp_path).read_text()
     for heading in ("Models", "Over-estimation", "Clinical response", "Calibration"):
         assert heading in page
+    models = results[results["model"] != "clinicians"]
+    held = (models["low"] <= models["true value"]) & (models["true value"] <= models["high"])
+    assert f"hold the true value in {held.sum()} of {len(models)} cases" in page
     with pytest.raises(ValueError, match="has no results"):
         write_sepsis_report(tmp_path / "nothing")
 
