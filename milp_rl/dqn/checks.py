@@ -25,10 +25,11 @@ def checked_env(env: gym.Env[Any, Any], config: DQNConfig, user: str) -> tuple[F
     ValueError
         If the environment does not fit a learner called ``user``, or its configuration.
     """
-    if isinstance(env, gym.vector.VectorEnv):
+    several: Any = env
+    if isinstance(several, gym.vector.VectorEnv):
         raise ValueError(
-            f"{user} plays one environment, got the vector environment {type(env).__name__} of"
-            f" {env.num_envs}; give one of them"
+            f"{user} plays one environment, got the vector environment {type(several).__name__} of"
+            f" {several.num_envs}; give one of them"
         )
     shape = env.observation_space.shape
     if shape is None or len(shape) != 1:

@@ -135,7 +135,7 @@ class Validation(Callback):
             results = evaluate(self._env, {"of validation": policy}, seeds=seeds)
             return float(results["reward"].mean())
         episodes, env = self._parallel, self._parallel.env
-        episodes.check_actions = agent.space != episodes.action_space.block
+        episodes.check_actions = agent.space != episodes.space
         states, _ = episodes.reset(seed=self.seed)
         rewards = []
         for _ in range(env.horizon):

@@ -34,6 +34,18 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         Whether every action is checked to be feasible, which is most of the time of a step where
         the check is a packing or routing problem. Switch it off for actions that were checked
         before, such as those of an exact argmax.
+
+    Attributes
+    ----------
+    space
+        The feasible set of every episode.
+
+    Raises
+    ------
+    TypeError
+        If the environment's model is not known.
+    ValueError
+        If ``num_envs`` is below 1.
     """
 
     metadata = {  # noqa: RUF012  (Gymnasium's own declaration)
@@ -58,7 +70,8 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         self.single_action_space = env.action_space
         declared = env.action_space
         assert isinstance(declared, FeasibleActions)
-        self.action_space = FeasibleActionRows(declared.block, num_envs)
+        self.space = declared.block
+        self.action_space = FeasibleActionRows(self.space, num_envs)
         self._feasible: FixedSet | None = None
         self._rngs: list[np.random.Generator] = []
         self._state = np.zeros((num_envs, env.state_dim), dtype=np.float32)
@@ -129,7 +142,7 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
             raise ValueError(f"actions must have shape {self.action_space.shape}, got {a.shape}")
         if self.check_actions:
             for i, row in enumerate(a):
-                if violations := self.action_space.block.violations(row):
+                if violations := self.space.violations(row):
                     raise ValueError(f"infeasible action in episode {i}: {'; '.join(violations)}")
         self._state, rewards = env.transition(self._state, a, self._luck[:, self._steps])
         self._steps += 1
@@ -152,6 +165,5 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
     def _check_set(self) -> None:
         """Refuse a feasible set that is not that of all states."""
         if self._feasible is None:
-            block = self.action_space.block
-            self._feasible = FixedSet(self.env, self._state[0], "ParallelEpisodes", block)
+            self._feasible = FixedSet(self.env, self._state[0], "ParallelEpisodes", self.space)
         self._feasible.check_all(self._state)
