@@ -12,6 +12,27 @@ from milp_rl.formulations.linear_model import LinearModel
 _pool_lock = threading.Lock()
 
 
+class _SilentCore(highspy.Highs.__mro__[1]):  # type: ignore[misc]  # HiGHS without its Python half
+    def __init__(self) -> None:
+        super().__init__()
+        self.setOptionValue("output_flag", False)
+
+
+class _SilentHighs(highspy.Highs, _SilentCore):  # type: ignore[misc]
+    """HiGHS whose output is off before ``Highs.__init__`` goes on to what prints the licence.
+
+    HiGHS 1.16 writes it to standard output when its callbacks are set, at the end of
+    ``Highs.__init__``. By its place in the order of bases, :class:`_SilentCore` comes before that.
+    """
+
+
+def silent_highs() -> highspy.Highs:
+    """Return a single-threaded HiGHS instance that writes nothing, otherwise as HiGHS has it."""
+    highs = _SilentHighs()
+    highs.setOptionValue("threads", 1)
+    return highs
+
+
 def new_highs() -> highspy.Highs:
     """Return a silent, single-threaded HiGHS instance, set up so that its optima can be relied on.
 
@@ -22,9 +43,7 @@ def new_highs() -> highspy.Highs:
     argmax notices and solves again (:mod:`milp_rl.solvers.milp`); ``tests/solvers/test_highs.py``
     keeps one of each kind. The models of the argmax are small and lose nothing by it.
     """
-    highs = highspy.Highs()
-    highs.setOptionValue("output_flag", False)
-    highs.setOptionValue("threads", 1)
+    highs = silent_highs()
     highs.setOptionValue("presolve", "off")
     highs.setOptionValue("mip_pool_soft_limit", 1)
     highs.setOptionValue("mip_heuristic_run_feasibility_jump", False)  # costs more than it finds

@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from milp_rl.factored_actions import IntArray
-from milp_rl.formulations.highs_model import pass_model, run
+from milp_rl.formulations.highs_model import pass_model, run, silent_highs
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.network import FloatArray
 
@@ -291,14 +291,6 @@ def allocate_greedily(
     return _result(p, best, bound, started, 0, optional=optional)
 
 
-def _new_highs() -> highspy.Highs:
-    """Return HiGHS with presolve, which these models without networks need."""
-    highs = highspy.Highs()
-    highs.setOptionValue("output_flag", False)
-    highs.setOptionValue("threads", 1)
-    return highs
-
-
 def _prices(p: _Problem) -> FloatArray:
     """Return optimal prices of the linear relaxation, by column generation."""
     n, rows = len(p.q), len(p.most)
@@ -312,7 +304,7 @@ def _prices(p: _Problem) -> FloatArray:
     known[everyone, p.q.argmax(axis=1)] = True
     light = np.where(np.isfinite(p.q), np.abs(p.use).sum(axis=0), np.inf)
     known[everyone, light.argmin(axis=1)] = True
-    highs = _new_highs()
+    highs = silent_highs()  # with presolve, which these models without networks need
     prices = np.zeros(rows)
     for _ in range(_ROUNDS):
         patients, actions = np.nonzero(known)
@@ -335,7 +327,7 @@ def _solve(
     p: _Problem, patients: IntArray, actions: IntArray, gap: float, time_limit: float | None
 ) -> tuple[IntArray | None, float]:
     """Solve the program over some choices; return the actions, if any, and a bound."""
-    highs = _new_highs()
+    highs = silent_highs()
     highs.setOptionValue("mip_rel_gap", 0.5 * gap)
     if time_limit is not None:
         highs.setOptionValue("time_limit", float(time_limit))
@@ -401,7 +393,7 @@ def _why_not(p: _Problem) -> str:
     """Say which limits cannot be kept, from the relaxation with broken limits."""
     patients, actions = np.nonzero(np.isfinite(p.q))
     model = p.model(patients, actions, integer=False, slack=1e6)
-    highs = _new_highs()
+    highs = silent_highs()
     pass_model(highs, model)
     run(highs)
     broken = np.array(highs.getSolution().col_value)[len(patients) :]
