@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 
 from milp_rl import commands
-from milp_rl.terminal import bar, console, fail
+from milp_rl.terminal import Command, bar, console, echo, fail
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Exact argmax for RL.")
 for _command in (commands.argmax, commands.info, commands.export, commands.compare):
-    app.command()(_command)
+    app.command(cls=Command)(_command)
 experiment = typer.Typer(no_args_is_help=True, help="Run experiments and report on them.")
 app.add_typer(experiment, name="experiment")
 tuning = typer.Typer(no_args_is_help=True, help="Search for good parameters.")
@@ -43,7 +43,7 @@ def main_options(
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING)
 
 
-@experiment.command()
+@experiment.command(cls=Command)
 def run(
     config: Annotated[Path, typer.Argument(help="TOML file, see configs/.", dir_okay=False)],
     output: Annotated[
@@ -78,11 +78,11 @@ def run(
     except (ValueError, ImportError, OSError, RuntimeError) as error:
         fail(error)
     shown = results[["domain", "J", "B", "seed", "method", "reward_mean", "reward_se"]]
-    typer.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     console.print(f"wrote {folder / 'results.csv'}, results.parquet and curves.csv")
 
 
-@experiment.command()
+@experiment.command(cls=Command)
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Output folders of runs.")],
     output: Annotated[
@@ -96,10 +96,10 @@ def report(
         path = write_report(folders, folders[0] / "report" if output is None else output)
     except (ValueError, OSError) as error:
         fail(error)
-    typer.echo(str(path))
+    echo(str(path))
 
 
-@tuning.command()
+@tuning.command(cls=Command)
 def graphq(
     output: Annotated[
         Path, typer.Option(help="Folder for the study, which is resumed if it is there.")
@@ -130,12 +130,12 @@ def graphq(
             )
     except (ValueError, OSError) as error:
         fail(error)
-    typer.echo((output / BEST).read_text().rstrip())
+    echo((output / BEST).read_text().rstrip())
     n_pruned = sum(trial.state.name == "PRUNED" for trial in study.trials)
     console.print(f"{len(study.trials)} trials, {n_pruned} pruned; everything is in {output}")
 
 
-@care.command("report")
+@care.command("report", cls=Command)
 def care_report(
     folder: Annotated[Path, typer.Argument(help="Folder for the report.", file_okay=False)],
     data: Annotated[
@@ -166,10 +166,10 @@ def care_report(
             )
     except (ValueError, OSError) as error:
         fail(error)
-    typer.echo(str(path))
+    echo(str(path))
 
 
-@sepsis.command("run")
+@sepsis.command("run", cls=Command)
 def sepsis_run(
     folder: Annotated[Path, typer.Argument(help="Folder for the results.", file_okay=False)],
     data: Annotated[
@@ -196,10 +196,10 @@ def sepsis_run(
             )
     except (ValueError, OSError) as error:
         fail(error)
-    typer.echo(results.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    echo(results.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
 
 
-@sepsis.command("report")
+@sepsis.command("report", cls=Command)
 def sepsis_report(
     folder: Annotated[Path, typer.Argument(help="Folder of `milp-rl sepsis run`.")],
 ) -> None:
@@ -210,7 +210,7 @@ def sepsis_report(
         path = write_sepsis_report(folder)
     except (ValueError, OSError) as error:
         fail(error)
-    typer.echo(str(path))
+    echo(str(path))
 
 
 def main() -> None:

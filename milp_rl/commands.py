@@ -15,7 +15,7 @@ from rich.table import Table
 
 from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.solvers.names import SolverName
-from milp_rl.terminal import bar, console, fail
+from milp_rl.terminal import bar, console, echo, fail
 
 _NOT_PROVEN, _INFEASIBLE = 3, 4
 
@@ -79,14 +79,14 @@ def argmax(
         fail(error)
     for number, result in enumerate(results):
         if as_json:
-            typer.echo(json.dumps({"state": number, **_plain(result)}))
+            echo(json.dumps({"state": number, **_plain(result)}))
             continue
         chosen = "none"
         if result.action is not None and solving.space.binary:
             chosen = " ".join(map(str, result.chosen)) or "nothing"
         elif result.action is not None:
             chosen = " ".join(f"{x:.6g}" for x in result.action)
-        typer.echo(
+        echo(
             f"state {number}: {result.status}, value {result.value:.9g}, bound {result.bound:.9g},"
             f" {1e3 * result.seconds:.1f} ms ({result.solver}); action: {chosen}"
         )
@@ -138,18 +138,18 @@ def info(
         fail(error)
     parameters = sum(layer.weight.size + layer.bias.size for layer in ir.layers)
     hidden = sum(len(layer.bias) for layer in ir.hidden)
-    typer.echo(
+    echo(
         f"{network}: {ir.n_inputs} inputs, {ir.n_outputs} outputs, {hidden} hidden neurons,"
         f" {parameters} parameters"
     )
     for key, value in sorted(metadata.items()):
-        typer.echo(f"{key}: {value}")
-    _print(table)
+        echo(f"{key}: {value}")
+    echo(table)
     if rows:
         bounded = Table("bounds", "unstable neurons", "of", "output between", "ms a state")
         for row in rows:
             bounded.add_row(*row)
-        _print(bounded)
+        echo(bounded)
 
 
 def export(
@@ -194,7 +194,7 @@ def export(
                 one_sided=not two_sided,
             )
             model = compact.model
-            typer.echo(
+            echo(
                 f"{path}: {model.n_columns} variables, {int(model.integer.sum())} of them integer,"
                 f" {model.n_rows} constraints"
             )
@@ -263,7 +263,7 @@ def compare(
         page = write_comparison(rows, output, time_limit=time_limit)
     except (ValueError, OSError, ImportError) as error:
         fail(error)
-    typer.echo((output / "summary.csv").read_text().rstrip())
+    echo((output / "summary.csv").read_text().rstrip())
     console.print(f"wrote {page}, report.md, results.csv and summary.csv")
 
 
@@ -329,9 +329,3 @@ def _plain(result: Any) -> dict[str, Any]:
 def _import(modules: Sequence[str] | None) -> None:
     for module in modules or ():
         importlib.import_module(module)
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    Console().print(table)

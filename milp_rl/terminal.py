@@ -1,8 +1,8 @@
-"""What the commands show in a terminal: progress bars, and errors in one line."""
+"""What the commands show in a terminal: their output, progress bars, and errors in one line."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 import typer
 from rich.console import Console
@@ -14,8 +14,31 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
+from typer.core import TyperCommand
+
+from milp_rl.solvers.output import keep_stdout
 
 console = Console(stderr=True)
+_output: TextIO | None = None  # standard output, once a command runs
+
+
+class Command(TyperCommand):
+    """A command whose output can be piped: only :func:`echo` writes to standard output."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, its arguments read."""
+        global _output
+        _output = _output or keep_stdout()
+        return super().invoke(ctx)
+
+
+def echo(text: str | Table) -> None:
+    """Write a line, or a table, to standard output."""
+    if isinstance(text, Table):
+        Console(file=_output).print(text)
+    else:
+        typer.echo(text, file=_output)
 
 
 def bar() -> Progress:

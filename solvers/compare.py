@@ -32,6 +32,7 @@ from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.solvers.backends import new_backend
 from milp_rl.solvers.base import SolveOptions, SolverUnavailableError
 from milp_rl.solvers.batch import Argmax
+from milp_rl.solvers.output import keep_stdout
 
 NETWORK, SPACE, STATES = "q.onnx", "space.json", "states.csv"
 ROWS = "rows"
@@ -371,6 +372,7 @@ def _failed(status: str, message: str, seconds: float = math.nan) -> dict[str, A
 
 def _work() -> None:
     """Solve what standard input asks for; write a line a state."""
+    output = keep_stdout()
     request = json.loads(sys.stdin.read())
     memory = int(request["memory_limit"] * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -398,8 +400,8 @@ def _work() -> None:
             row = _failed("unavailable", str(error))
         except (ValueError, RuntimeError) as error:
             row = _failed("error", str(error), time.perf_counter() - begin)
-        sys.stdout.write(json.dumps(row) + "\n")
-        sys.stdout.flush()
+        output.write(json.dumps(row) + "\n")
+        output.flush()
 
 
 if __name__ == "__main__":

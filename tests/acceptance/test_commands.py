@@ -1,6 +1,7 @@
 """The commands about single networks, as a user runs them."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -209,6 +210,60 @@ def test_a_block_of_ones_own_is_imported_first(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert all(sum(json.loads(line)["action"]) % 2 for line in run.stdout.splitlines())
+
+
+LOUD = """
+import ctypes, os
+import milp_rl.solvers.highs as highs
+
+libc, silent = ctypes.CDLL(None), highs.run
+
+def run(*arguments):
+    print("loud python")
+    libc.printf(b"loud library\\n")
+    os.write(1, b"loud descriptor\\n")
+    return silent(*arguments)
+
+highs.run = run
+run(highs.new_highs())
+"""
+
+
+def test_a_solver_that_prints_does_not_reach_standard_output(files, tmp_path):
+    folder, _, _, states = files
+    (tmp_path / "loud.py").write_text(LOUD)
+
+    def output(*arguments):
+        run = subprocess.run(
+            [COMMAND, *arguments, "--import", "loud"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+        assert "loud" not in run.stdout
+        return run
+
+    problem = ("q.onnx", "--space", "space.json", "--state", "states.csv")
+    answers = output("argmax", *problem, "--json", "--solver", "highs")
+    assert [json.loads(line)["status"] for line in answers.stdout.splitlines()] == ["optimal"] * 3
+    for word in ("python", "library", "descriptor"):
+        assert f"loud {word}" in answers.stderr
+    assert "unstable neurons" in output("info", "q.onnx", "--space", "space.json").stdout
+    exported = output("export", *problem, "--output", str(tmp_path / "model.lp")).stdout
+    assert [line.split(":")[0] for line in exported.splitlines()] == [
+        str(tmp_path / f"model-{number}.lp") for number in range(len(states))
+    ]
+    output("compare", ".", "--output", str(tmp_path / "out"), "--solver", "highs")
+    rows = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert set(rows["status"]) == {"optimal"}
+
+
+def test_help_goes_to_standard_output(tmp_path):
+    run = milp_rl("argmax", "--help", cwd=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "--json" in run.stdout
 
 
 def test_an_interrupt_leaves_no_process_behind(tmp_path):
