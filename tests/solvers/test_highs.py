@@ -1,4 +1,7 @@
-"""Models on which HiGHS, left to its defaults, reports a worse action as optimal."""
+"""Models on which HiGHS, left to its defaults, reports a worse action as optimal.
+
+Whatever HiGHS says, the library's answers have to be right, with every version.
+"""
 
 import json
 from pathlib import Path
@@ -13,7 +16,7 @@ from omlt.neuralnet import ReluPartitionFormulation
 from milp_rl.formulations.actions import ActionSpace, BudgetTopK
 from milp_rl.formulations.bounds import BoundPropagator
 from milp_rl.formulations.compact import compact_model
-from milp_rl.formulations.highs_model import new_highs, pass_model, run
+from milp_rl.formulations.highs_model import new_highs, pass_model, run, silent_highs
 from milp_rl.formulations.linear_model import compile_pyomo
 from milp_rl.formulations.network import Network
 from milp_rl.formulations.relu import omlt_definition
@@ -25,6 +28,9 @@ from milp_rl.solvers.model import solve_model
 DATA = Path(__file__).parent / "data"
 CASE = json.loads((DATA / "highs_presolve.json").read_text())
 CUTS = json.loads((DATA / "highs_cuts.json").read_text())
+ROOT_CUT = json.loads((DATA / "highs_root_cut.json").read_text())
+VERSION = tuple(map(int, silent_highs().version().split(".")))
+NEWEST_KNOWN = (1, 16, 0)
 
 
 @pytest.fixture
@@ -80,17 +86,21 @@ def wrong_seeds(model, optimum, **options):
     return wrong
 
 
-@pytest.fixture
-def trained():
-    """A network, state and space met in training, and the model of its argmax."""
-    network = Network.from_arrays(CUTS["weights"], CUTS["biases"])
-    space = ActionSpace.from_dict(CUTS["space"])
-    at_state = network.at_state(CUTS["state"])
-    bounds = BoundPropagator(network, space.n_actions, space.linear_max).at([CUTS["state"]])
+def met_in_training(case):
+    """A network, its space, and the model of its argmax at a state."""
+    network = Network.from_arrays(case["weights"], case["biases"])
+    space = ActionSpace.from_dict(case["space"])
+    at_state = network.at_state(case["state"])
+    bounds = BoundPropagator(network, space.n_actions, space.linear_max).at([case["state"]])
     model = compact_model(
         at_state, bounds.lower, bounds.upper, space.linear_model, one_sided=True
     ).model
     return network, space, model
+
+
+@pytest.fixture
+def trained():
+    return met_in_training(CUTS)
 
 
 @pytest.mark.parametrize("formulation", ["bigm", "partition"])
@@ -112,24 +122,36 @@ def test_our_options_find_the_optimum_with_every_seed(problem, trained):
     assert wrong_seeds(trained[2], CUTS["maximum"]) == 0
 
 
-def test_highs_still_needs_these_options(problem, trained):
-    """When this fails, HiGHS has been mended and `new_highs` may leave it to its defaults."""
+def root_cut_maximum():
+    network, space, _ = met_in_training(ROOT_CUT)
+    return network.at_state(ROOT_CUT["state"]).forward(space.enumerate())[:, 0].max()
+
+
+def test_what_highs_loses_without_these_options(problem, trained):
+    """What docs/reliability.md says of each version; `new_highs` can give back what is mended."""
     m, actions, minimum = problem
-    defaults = {"mip_pool_soft_limit": 10_000}
-    presolve = wrong_seeds(compile_pyomo(m, actions)[0], -minimum, presolve="choose", **defaults)
-    cuts = wrong_seeds(trained[2], CUTS["maximum"], **defaults)
-    assert highspy.Highs().version() != "1.15.1" or (presolve > 0 and cuts > 0)
+    presolve = wrong_seeds(
+        compile_pyomo(m, actions)[0], -minimum, presolve="choose", mip_pool_soft_limit=10_000
+    )
+    cuts = wrong_seeds(trained[2], CUTS["maximum"], mip_pool_soft_limit=10_000)
+    root_cut = wrong_seeds(met_in_training(ROOT_CUT)[2], root_cut_maximum())
+    if VERSION > NEWEST_KNOWN:
+        pytest.skip(
+            f"HiGHS {VERSION} is new: of ten seeds, {presolve} are wrong with presolve, {cuts} with"
+            f" cuts, {root_cut} with our options; say so here and in docs/reliability.md"
+        )
+    assert (presolve > 0) == (VERSION < (1, 16))
+    assert (cuts > 0) == ((1, 11) <= VERSION < (1, 16))
+    assert root_cut > 0  # in all versions, which is why the argmax has to notice
 
 
-def test_an_optimum_that_a_cut_at_the_root_removes_is_found_on_another_path(caplog, monkeypatch):
-    """No setting of HiGHS avoids this one; its claim is noticed, and another seed tried."""
+def test_the_argmax_finds_an_optimum_that_a_cut_at_the_root_removes(monkeypatch):
+    """Whatever the unit of the objective, which decides the path that HiGHS takes."""
     monkeypatch.setattr(MilpArgmax, "_first_action", lambda self, problem, state, start: start)
-    case = json.loads((DATA / "highs_root_cut.json").read_text())
-    network = Network.from_arrays(case["weights"], case["biases"])
-    space = ActionSpace.from_dict(case["space"])
-    state = np.array(case["state"])
-    result = MilpArgmax(network, space, HighsSolver()).solve_one(state, SolveOptions())
-    best = network.at_state(state).forward(space.enumerate())[:, 0].max()
-    assert result.status == "optimal"
-    assert result.value == pytest.approx(best, abs=1e-6)
-    assert "gave a wrong answer" in caplog.text
+    network, space, _ = met_in_training(ROOT_CUT)
+    for units in (0.2, 1.0, 10.0, 100.0):
+        monkeypatch.setattr("milp_rl.solvers.milp._UNITS_PER_SPREAD", units)
+        solver = MilpArgmax(network, space, HighsSolver())
+        result = solver.solve_one(np.array(ROOT_CUT["state"]), SolveOptions())
+        assert result.status == "optimal"
+        assert result.value == pytest.approx(root_cut_maximum(), abs=1e-6)
