@@ -36,12 +36,14 @@ def silent_highs() -> highspy.Highs:
 def new_highs() -> highspy.Highs:
     """Return a silent, single-threaded HiGHS instance, set up so that its optima can be relied on.
 
-    HiGHS 1.12 to 1.15.1 report a worse solution as optimal for some models of ReLU networks, up to
+    HiGHS 1.10 to 1.15.1 report a worse solution as optimal for some models of ReLU networks, up to
     one in 300 of those of a trained Q-network: with OMLT's partition formulation because presolve
     aggregates variables, with ours, presolve off, because a cut removes the optimum. Without
     presolve and with (next to) no cut pool that is down to about one in ten thousand, which the
-    argmax notices and solves again (:mod:`milp_rl.solvers.milp`); ``tests/solvers/test_highs.py``
-    keeps one of each kind. The models of the argmax are small and lose nothing by it.
+    argmax notices and solves again (:mod:`milp_rl.solvers.milp`). HiGHS 1.16.0 is
+    right on the kept models of the first two kinds; on that of the third it is wrong with these
+    options, and right with its own (docs/reliability.md; ``tests/solvers/test_highs.py``). The
+    models of the argmax are small and lose nothing by these options.
     """
     highs = silent_highs()
     highs.setOptionValue("presolve", "off")

@@ -142,7 +142,7 @@ def test_what_highs_loses_without_these_options(problem, trained):
         )
     assert (presolve > 0) == (VERSION < (1, 16))
     assert (cuts > 0) == ((1, 11) <= VERSION < (1, 16))
-    assert root_cut > 0  # in all versions, which is why the argmax has to notice
+    assert root_cut > 0  # in all of them, which is why the argmax has to notice
 
 
 def test_the_argmax_finds_an_optimum_that_a_cut_at_the_root_removes(monkeypatch):
