@@ -101,7 +101,7 @@ def compile_pyomo(
     writer = WriterFactory("compile_standard_form")
     try:
         info = writer.write(block, mixed_form=True, set_sense=pyo.maximize)
-    except PyomoException as error:  # nonlinear terms, other components
+    except (PyomoException, ValueError) as error:  # nonlinear terms, other components
         raise ValueError(f"the model is not a mixed-integer linear model: {error}") from error
     if len(info.objectives) > 1:
         names = ", ".join(objective.name for objective in info.objectives)

@@ -100,7 +100,7 @@ class Routing(ActionSpace):
         if not self.graph.is_directed():
             edges += [(v, u) for u, v in edges]
         self._arcs = sorted(edges)
-        ends = np.array(self._arcs, dtype=int).reshape(-1, 2)
+        ends = np.array(self._arcs, dtype=np.int32).reshape(-1, 2)  # as csgraph takes it
         matrix = sparse.csr_array(
             (np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(self._labels),) * 2
         )

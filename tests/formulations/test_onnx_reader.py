@@ -534,7 +534,7 @@ class TestFiles:
 
     def test_weights_shorter_than_their_shape(self, good):
         good.graph.initializer[0].raw_data = b"abc"
-        with pytest.raises(NetworkError, match="not a valid ONNX model"):
+        with pytest.raises(NetworkError, match=r"not a valid ONNX model|cannot be read"):
             read_onnx(good)
 
     def test_external_weights(self, good, tmp_path):
