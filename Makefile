@@ -1,18 +1,21 @@
-# Everything runs in .venv, which is made when first needed and renewed when pyproject.toml changes.
+# Everything runs in .venv, which is made when first needed, of the versions in constraints.txt, and
+# renewed when these or pyproject.toml change.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+EXTRAS := dask,docs,gurobi,scip,test
 
-.PHONY: install demo docs test test-fast lint types format bench clean
+.PHONY: install demo docs test test-fast test-versions lint types format bench lock clean
+.PHONY: .venv-lowest .venv-newest
 
 install: $(READY)
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable ".[dask,docs,gurobi,scip,test]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		--build-constraint constraints.txt --editable ".[$(EXTRAS),lint]"
 	touch $(READY)
 
 demo: $(READY)
@@ -28,6 +31,32 @@ test: $(READY)
 
 test-fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+# With the lowest versions that pyproject.toml allows, then with the newest.
+test-versions: .venv-lowest .venv-newest
+	for venv in $^; do \
+		OMP_NUM_THREADS=1 $$venv/bin/python -m pytest -n 2; echo "exit status $$?" > $$venv/outcome; \
+	done
+	for venv in $^; do echo "$$venv: $$(cat $$venv/outcome)"; done
+	! grep -v "exit status 0" $(^:=/outcome)
+
+.venv-lowest:
+	$(PYTHON) -m venv --clear $@
+	$(PYTHON) tools/lowest_versions.py $(EXTRAS) > $@/constraints.txt
+	$@/bin/python -m pip install --quiet --constraint $@/constraints.txt --editable ".[$(EXTRAS)]"
+
+.venv-newest:
+	$(PYTHON) -m venv --clear $@
+	$@/bin/python -m pip install --quiet --upgrade pip setuptools
+	$@/bin/python -m pip install --quiet --editable ".[$(EXTRAS),lint]"
+
+# Takes the newest versions for `make install` from now on, once `make test-versions` passed with them.
+lock:
+	test "$$(cat .venv-newest/outcome)" = "exit status 0"
+	{ echo "# The versions that make install takes; written by make lock."; \
+		.venv-newest/bin/python -m pip freeze --all --exclude milp-rl | sed "s/+cpu$$//"; \
+	} > constraints.txt.new
+	mv constraints.txt.new constraints.txt
 
 lint: $(READY) types
 	$(BIN)/ruff check .
@@ -49,4 +78,4 @@ bench: $(READY)
 	done
 
 clean:
-	rm -rf $(VENV) build demo site *.egg-info
+	rm -rf $(VENV) .venv-lowest .venv-newest build demo site *.egg-info
