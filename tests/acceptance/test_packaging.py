@@ -10,6 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 MODULES = (
@@ -96,6 +98,35 @@ def test_imports_are_clean(module, tmp_path):
 def test_formulations_do_without_torch(module, tmp_path):
     code = f"import sys, {module}; print('torch' in sys.modules, 'gymnasium' in sys.modules)"
     assert run(sys.executable, "-c", code, cwd=tmp_path).split() == ["False", "False"]
+
+
+def requirements(*left_out):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    named = [one for extra in extras if extra not in left_out for one in extras[extra]]
+    return [Requirement(one) for one in (*project["dependencies"], *named)]
+
+
+def pins(text):
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in (x.split("==") for x in lines)}
+
+
+def test_what_is_installed_from_the_lock_is_allowed():
+    locked = pins((ROOT / "constraints.txt").read_text())
+    for requirement in requirements("ray"):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)])
+    assert locked["torch"] == "2.13.0"
+    assert not [name for name in locked if name.startswith(("nvidia-", "cuda-"))]
+
+
+def test_the_lowest_versions_are_allowed():
+    extras = "dask,docs,gurobi,scip,test"
+    lowest = pins(run(sys.executable, "tools/lowest_versions.py", extras, cwd=ROOT))
+    wanted = requirements("ray", "lint")
+    assert lowest.keys() == {canonicalize_name(one.name) for one in wanted}
+    for requirement in wanted:
+        assert requirement.specifier.contains(lowest[canonicalize_name(requirement.name)])
 
 
 def test_every_extra_is_in_the_documentation():
