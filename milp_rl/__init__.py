@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from milp_rl.formulations.relu import add_network
     from milp_rl.qnetwork import QNetwork, export_onnx
     from milp_rl.solvers.base import CertificationError, SolverUnavailableError
-    from milp_rl.solvers.result import ArgmaxResult
     from milp_rl.solvers.model import solve_model
+    from milp_rl.solvers.result import ArgmaxResult
 
 _HOMES = {
     "ActionSpace": "formulations.actions.base",

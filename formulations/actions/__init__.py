@@ -6,6 +6,7 @@ from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.capacity import Capacity
 from milp_rl.formulations.actions.factored import FactoredValidity
 from milp_rl.formulations.actions.intersection import Intersection
+from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.actions.product import Product
 from milp_rl.formulations.actions.routing import Routing, london_underground
 from milp_rl.formulations.actions.scheduling import Scheduling
@@ -17,6 +18,7 @@ __all__ = [
     "Capacity",
     "FactoredValidity",
     "Intersection",
+    "Pins",
     "Product",
     "Routing",
     "Scheduling",

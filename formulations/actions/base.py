@@ -24,13 +24,13 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
+from milp_rl.formulations.actions.pins import BoolArray, Pins
 from milp_rl.formulations.files import write_atomically
 from milp_rl.formulations.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.linear_oracle import LinearOracle
 from milp_rl.formulations.network import FloatArray
 
 ActionArray = NDArray[np.int8 | np.float64]
-BoolArray = NDArray[np.bool_]
 
 _REMEMBERED = 100_000
 _REBUILT = ("_oracle", "_extensions_of", "known_actions")
@@ -196,39 +196,31 @@ class ActionSpace(ABC):
         block.milp_rl_space = (self, list(actions))
         return list(actions)
 
-    def linear_max(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def linear_max(self, coefficients: ArrayLike, pins: Pins | None = None) -> FloatArray:
         """Bound ``max coefficients @ action`` over the space from above, batched.
-
-        The default solves the linear relaxation of the block with HiGHS.
 
         Parameters
         ----------
         coefficients
             Shape (batch, n_actions).
-        fixed_one, fixed_zero
-            Boolean masks of binary actions held at one or zero, shape (n_actions,) or
-            (batch, n_actions).
+        pins
+            Binary actions held at one or zero.
 
         Returns
         -------
         numpy.ndarray
             Shape (batch,); never below the true maximum, equal to it if :attr:`exact`;
-            ``-inf`` where the fixings are found to leave no feasible action.
-        """
-        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
-        return self._oracle.maxima(c, one, zero)
+            ``-inf`` where the pins are found to leave no feasible action.
 
-    def maximizers(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+        Raises
+        ------
+        ValueError
+            If a shape is wrong.
+        """
+        c, held = self._checked(coefficients, pins)
+        return self._linear_max(c, held)
+
+    def maximizers(self, coefficients: ArrayLike, pins: Pins | None = None) -> FloatArray:
         """Return a point behind each value of :meth:`linear_max`, fractional in a relaxation.
 
         Branch and bound takes them for directions in which to tighten a bound and for candidates,
@@ -236,17 +228,24 @@ class ActionSpace(ABC):
 
         Parameters
         ----------
-        coefficients, fixed_one, fixed_zero
+        coefficients, pins
             As for :meth:`linear_max`.
 
         Returns
         -------
         numpy.ndarray
-            Shape (batch, n_actions), within the bounds; anything where the fixings leave no
-            action.
+            Shape (batch, n_actions), within the bounds; anything where the pins leave no action.
         """
-        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
-        return self._oracle.maximizers(c, one, zero)
+        c, held = self._checked(coefficients, pins)
+        return self._maximizers(c, held)
+
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Bound the maxima of checked objectives; here by the linear relaxation of the block."""
+        return self._oracle.maxima(c, pins.one, pins.zero)
+
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Return points behind :meth:`_linear_max`."""
+        return self._oracle.maximizers(c, pins.one, pins.zero)
 
     def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
         """Draw random feasible actions.
@@ -506,25 +505,14 @@ class ActionSpace(ABC):
 
         return lru_cache(_REMEMBERED)(find)
 
-    def _check_linear(
-        self, coefficients: ArrayLike, fixed_one: ArrayLike | None, fixed_zero: ArrayLike | None
-    ) -> tuple[FloatArray, BoolArray | None, BoolArray | None]:
-        """Check the arguments of ``linear_max``; masks come back as (batch, n) or ``None``."""
+    def _checked(self, coefficients: ArrayLike, pins: Pins | None) -> tuple[FloatArray, Pins]:
+        """Check the arguments of ``linear_max``; pins come back of its shape."""
         c = np.asarray(coefficients, dtype=np.float64)
         if c.ndim != 2 or c.shape[1] != self.n_actions:
             raise ValueError(
                 f"coefficients must have shape (batch, {self.n_actions}), got {c.shape}"
             )
-
-        def mask(values: ArrayLike | None, name: str) -> BoolArray | None:
-            if values is None:
-                return None
-            m = np.asarray(values, dtype=bool)
-            if m.shape not in ((self.n_actions,), c.shape):
-                raise ValueError(f"{name} must have shape ({self.n_actions},) or {c.shape}")
-            return np.broadcast_to(m, c.shape) if m.any() else None
-
-        return c, mask(fixed_one, "fixed_one"), mask(fixed_zero, "fixed_zero")
+        return c, (pins or Pins()).checked(c.shape)
 
     def require_binary(self, use: str) -> None:
         """Raise ``ValueError`` if a variable is continuous, as actions then cannot be ``use``."""

@@ -13,6 +13,7 @@ from scipy.linalg import block_diag
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.network import FloatArray, check_vector
 
 _TOLERANCE = 1e-6
@@ -194,41 +195,29 @@ class Box(ActionSpace):
             )
         return found
 
-    def linear_max(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Maximise under the bounds and each constraint alone; return the smallest."""
-        c, lower, upper = self._held(coefficients, fixed_one, fixed_zero)
+        lower, upper = self._held(c, pins)
         found = box_maxima(c, lower, upper, self.matrix, self.right)[0]
         found[(lower > upper).any(axis=1)] = -np.inf
         return found
 
-    def _held(
-        self, coefficients: ArrayLike, fixed_one: ArrayLike | None, fixed_zero: ArrayLike | None
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Check the arguments of ``linear_max``; return bounds with what is held, (batch, n)."""
-        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+    def _held(self, c: FloatArray, pins: Pins) -> tuple[FloatArray, FloatArray]:
+        """Return the bounds with what is held, (batch, n)."""
+        one, zero = pins.one, pins.zero
         lower = np.broadcast_to(self._lower, c.shape)
         upper = np.broadcast_to(self._upper, c.shape)
         if one is not None:
             lower = np.where(one, 1.0, lower)
         if zero is not None:
             upper = np.where(zero, 0.0, upper)
-        return c, lower, upper
+        return lower, upper
 
-    def maximizers(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Return the points behind :meth:`linear_max` where that is exact, else by relaxation."""
         if not self.exact:
-            return super().maximizers(coefficients, fixed_one, fixed_zero)
-        c, lower, upper = self._held(coefficients, fixed_one, fixed_zero)
+            return super()._maximizers(c, pins)
+        lower, upper = self._held(c, pins)
         return box_maxima(c, lower, upper, self.matrix, self.right)[1]
 
     def project(self, points: ArrayLike) -> FloatArray:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.actions.knapsack import fractional_knapsack, knapsack_fractions
+from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.network import FloatArray, check_vector
 
 _TOLERANCE = 1e-9
@@ -132,14 +133,9 @@ class BudgetTopK(ActionSpace):
                 )
         return found
 
-    def linear_max(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Sum the k best coefficients; with costs, at most the fractional knapsack."""
-        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+        one, zero = pins.one, pins.zero
         if one is None and zero is None:
             if self.k == 0:
                 bound = np.zeros(len(c))
@@ -178,14 +174,9 @@ class BudgetTopK(ActionSpace):
             bound[(one & zero).any(axis=1)] = -np.inf
         return np.asarray(bound)
 
-    def maximizers(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Take the best k, or the items of the fractional knapsack where that bound is smaller."""
-        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+        one, zero = pins.one, pins.zero
         rank = c if one is None else np.where(one, np.inf, c)
         if zero is not None:
             rank = np.where(zero, -np.inf, rank)

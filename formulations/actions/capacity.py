@@ -11,7 +11,7 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.class_counts import ClassCounts
 from milp_rl.formulations.actions.packing import (
@@ -21,6 +21,7 @@ from milp_rl.formulations.actions.packing import (
     maximal_counts,
     undominated_patterns,
 )
+from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.network import FloatArray, check_vector
 
 _MAX_PATTERNS = 500
@@ -225,36 +226,17 @@ class Capacity(ActionSpace):
             assigned[w].sort()
         return assigned
 
-    def linear_max(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Maximise over the maximal numbers of arms of each cost, or bound by relaxations."""
-        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
         if self._class_counts is not None:
-            return self._class_counts.maxima(c, one, zero)
-        return self._relaxation.linear_max(c, one, self._with_never(zero, c))
+            return self._class_counts.maxima(c, pins.one, pins.zero)
+        return self._relaxation._linear_max(c, pins.and_zero(self._class_of < 0, c.shape))
 
-    def maximizers(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Return an action that attains ``linear_max``, or that of the relaxation."""
-        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
         if self._class_counts is not None:
-            return self._class_counts.maximizers(c, one, zero)
-        return self._relaxation.maximizers(c, one, self._with_never(zero, c))
-
-    def _with_never(self, zero: BoolArray | None, c: FloatArray) -> BoolArray | None:
-        """Add the arms that no worker can take to those held at zero."""
-        never = self._class_of < 0
-        if not never.any():
-            return zero
-        return np.broadcast_to(never, c.shape) if zero is None else zero | never
+            return self._class_counts.maximizers(c, pins.one, pins.zero)
+        return self._relaxation._maximizers(c, pins.and_zero(self._class_of < 0, c.shape))
 
     def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
         """Draw random feasible actions: arms in random order, each to a random worker with room.

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.actions.assignment import assignable
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.network import FloatArray
 
 Combination = tuple[str, ...]
@@ -266,23 +267,13 @@ class FactoredValidity(ActionSpace):
                 found.append(f"{self._level_name(j)} is used {used} times, at most {cap} allowed")
         return found
 
-    def linear_max(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Take each decision-maker's best combination, within one cap at a time."""
-        return self._best_choices(self._worth(coefficients, fixed_one, fixed_zero))[0]
+        return self._best_choices(self._worth(c, pins))[0]
 
-    def maximizers(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Return the combinations behind ``linear_max``."""
-        choice = self._best_choices(self._worth(coefficients, fixed_one, fixed_zero))[1]
+        choice = self._best_choices(self._worth(c, pins))[1]
         return self._rows[choice].reshape(len(choice), self.n_actions).astype(np.float64)
 
     def _best_choices(self, worth: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
@@ -309,11 +300,9 @@ class FactoredValidity(ActionSpace):
             chosen[smaller] = np.where(taken, choice, other)[smaller]
         return bound, chosen
 
-    def _worth(
-        self, coefficients: ArrayLike, fixed_one: ArrayLike | None, fixed_zero: ArrayLike | None
-    ) -> FloatArray:
+    def _worth(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Value every choice of every decision-maker, shape (batch, decision-makers, choices)."""
-        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
+        one, zero = pins.one, pins.zero
         shape = (len(c), self.n_decision_makers, int(self._starts[-1]))
         worth = c.reshape(shape) @ self._rows.T.astype(float)
         if one is not None:

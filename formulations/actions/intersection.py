@@ -11,6 +11,7 @@ import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.network import FloatArray
 
 _TRIES = 20
@@ -89,46 +90,27 @@ class Intersection(ActionSpace):
         """Collect the members' violations."""
         return [text for member in self.members for text in member.violations(action)]
 
-    def linear_max(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Return the smallest of the members' bounds."""
-        c, one, zero = self._with_forced(coefficients, fixed_one, fixed_zero)
-        bounds = [member.linear_max(c, one, zero) for member in self.members]
+        held = self._with_forced(c, pins)
+        bounds = [member.linear_max(c, held) for member in self.members]
         return np.asarray(np.min(bounds, axis=0))
 
-    def maximizers(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Return the point of the member whose bound is smallest."""
-        c, one, zero = self._with_forced(coefficients, fixed_one, fixed_zero)
-        tightest = np.argmin([m.linear_max(c, one, zero) for m in self.members], axis=0)
+        held = self._with_forced(c, pins)
+        tightest = np.argmin([m.linear_max(c, held) for m in self.members], axis=0)
         x = np.empty_like(c)
         for i, member in enumerate(self.members):
             own = tightest == i
             if own.any():
-                x[own] = member.maximizers(
-                    c[own], None if one is None else one[own], None if zero is None else zero[own]
-                )
+                x[own] = member.maximizers(c[own], held[own])
         return x
 
-    def _with_forced(
-        self, coefficients: ArrayLike, fixed_one: ArrayLike | None, fixed_zero: ArrayLike | None
-    ) -> tuple[FloatArray, BoolArray | None, BoolArray | None]:
-        """Check the arguments and hold what one member forces."""
-        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
-        forced_one, forced_zero = self._forced
-        if forced_one.any():
-            one = np.broadcast_to(forced_one, c.shape) if one is None else one | forced_one
-        if forced_zero.any():
-            zero = np.broadcast_to(forced_zero, c.shape) if zero is None else zero | forced_zero
-        return c, one, zero
+    def _with_forced(self, c: FloatArray, pins: Pins) -> Pins:
+        """Hold what one member forces."""
+        one, zero = self._forced
+        return pins.and_one(one, c.shape).and_zero(zero, c.shape)
 
     @cached_property
     def _forced(self) -> tuple[BoolArray, BoolArray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.network import FloatArray
 
 
@@ -94,40 +95,15 @@ class Product(ActionSpace):
             found += [f"member {i}: {text}" for text in member.violations(a[part])]
         return found
 
-    def linear_max(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Add up the members' maxima."""
-        rows = self._by_member(ActionSpace.linear_max, coefficients, fixed_one, fixed_zero)
-        return np.asarray(np.sum(rows, axis=0))
+        parts = [member.linear_max(c[:, part], pins[:, part]) for member, part in self.parts()]
+        return np.asarray(np.sum(parts, axis=0))
 
-    def maximizers(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Join the members' maximisers."""
-        rows = self._by_member(ActionSpace.maximizers, coefficients, fixed_one, fixed_zero)
-        return np.concatenate(rows, axis=1)
-
-    def _by_member(
-        self,
-        method: Callable[..., FloatArray],
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None,
-        fixed_zero: ArrayLike | None,
-    ) -> list[FloatArray]:
-        c, *masks = self._check_linear(coefficients, fixed_one, fixed_zero)
-        return [
-            getattr(member, method.__name__)(
-                c[:, part], *(None if mask is None else mask[:, part] for mask in masks)
-            )
-            for member, part in zip(self.members, self._parts, strict=True)
-        ]
+        parts = [member.maximizers(c[:, part], pins[:, part]) for member, part in self.parts()]
+        return np.concatenate(parts, axis=1)
 
     def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
         """Draw each part from its member."""

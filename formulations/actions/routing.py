@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import shortest_path
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.closed_walk import insert_cheapest, shortest_closed_walk
+from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.network import FloatArray
 
 _EXACT_IN_SAMPLES = 10
@@ -236,32 +237,20 @@ class Routing(ActionSpace):
             self._distance, self._depot, chosen[chosen != self._depot].tolist(), limit
         )
 
-    def linear_max(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Sum the best nodes that can be visited with those held at one."""
-        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
-        return self._cover.linear_max(c, one, self._excluded(c, one, zero))
+        return self._cover._linear_max(c, self._with_excluded(c, pins))
 
-    def maximizers(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Return the best nodes that can be visited with those held at one."""
-        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
-        return self._cover.maximizers(c, one, self._excluded(c, one, zero))
+        return self._cover._maximizers(c, self._with_excluded(c, pins))
 
-    def _excluded(self, c: FloatArray, one: BoolArray | None, zero: BoolArray | None) -> BoolArray:
-        """Mark what is held at zero or cannot be visited with what is held at one."""
+    def _with_excluded(self, c: FloatArray, pins: Pins) -> Pins:
+        """Hold at zero what cannot be visited with what is held at one."""
         excluded = np.broadcast_to(self._round_trip > self.max_length, c.shape)
-        if one is not None:
-            excluded = excluded | (one @ self._apart)
-        return excluded if zero is None else excluded | zero
+        if pins.one is not None:
+            excluded = excluded | (pins.one @ self._apart)
+        return pins.and_zero(excluded, c.shape)
 
     @cached_property
     def _round_trip(self) -> FloatArray:

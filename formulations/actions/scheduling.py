@@ -19,6 +19,7 @@ from milp_rl.formulations.actions.class_counts import (
     maximal_counts_of_rows,
     polymatroid_maxima,
 )
+from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.network import FloatArray
 
 _MAX_LISTED_SLOTS = 10
@@ -200,40 +201,24 @@ class Scheduling(ActionSpace):
                 plan += [(int(j), int(free[t].pop()), t) for _ in range(amount)]
         return sorted(plan)
 
-    def linear_max(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Maximise over the maximal numbers of arms of each kind, or bound by relaxations."""
-        return self._maximum(coefficients, fixed_one, fixed_zero)[0]
+        return self._maximum(c, pins)[0]
 
-    def maximizers(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None = None,
-        fixed_zero: ArrayLike | None = None,
-    ) -> FloatArray:
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Return an action that attains ``linear_max``, or that of the relaxation."""
-        return self._maximum(coefficients, fixed_one, fixed_zero, points=True)[1]
+        return self._maximum(c, pins, points=True)[1]
 
     def _maximum(
-        self,
-        coefficients: ArrayLike,
-        fixed_one: ArrayLike | None,
-        fixed_zero: ArrayLike | None,
-        points: bool = False,
+        self, c: FloatArray, pins: Pins, points: bool = False
     ) -> tuple[FloatArray, FloatArray]:
         """Return the maxima and, if asked for, points behind them."""
-        c, one, zero = self._check_linear(coefficients, fixed_one, fixed_zero)
-        never = self._class_of < 0
-        if never.any():
-            zero = np.broadcast_to(never, c.shape) if zero is None else zero | never
+        pins = pins.and_zero(self._class_of < 0, c.shape)
+        one, zero = pins.one, pins.zero
         rows, limits = self._hall
         if rows is None or limits is None:
-            bound = self._relaxation.linear_max(c, one, zero)
-            return bound, self._relaxation.maximizers(c, one, zero) if points else c
+            bound = self._relaxation._linear_max(c, pins)
+            return bound, self._relaxation._maximizers(c, pins) if points else c
         # The best arms within the budget are the maximum wherever they can be served.
         best = self._best_within_budget(c, one, zero)
         bound = np.where(best, c, 0.0).sum(axis=1)
@@ -243,10 +228,7 @@ class Scheduling(ActionSpace):
         if one is not None:
             hard |= (one & ~best).any(axis=1)
         if hard.any():
-            c = c[hard]
-            one = None if one is None else one[hard]
-            zero = None if zero is None else zero[hard]
-            bound[hard], x[hard] = self._constrained_max(c, one, zero, points)
+            bound[hard], x[hard] = self._constrained_max(c[hard], pins[hard], points)
         return bound, x
 
     def _best_within_budget(
@@ -263,8 +245,9 @@ class Scheduling(ActionSpace):
         return best
 
     def _constrained_max(
-        self, c: FloatArray, one: BoolArray | None, zero: BoolArray | None, points: bool
+        self, c: FloatArray, pins: Pins, points: bool
     ) -> tuple[FloatArray, FloatArray]:
+        one, zero = pins.one, pins.zero
         if self._class_counts is not None:
             bound = self._class_counts.maxima(c, one, zero)
             return bound, self._class_counts.maximizers(c, one, zero) if points else c
@@ -276,7 +259,7 @@ class Scheduling(ActionSpace):
             counted = np.column_stack([counted, np.ones(self.n_actions, dtype=bool)])
             limits = np.append(limits, self.budget * self.needs[0])
         bound, x = polymatroid_maxima(c, self.needs, counted.T, limits, one, zero)
-        return np.minimum(bound, self._relaxation.linear_max(c, one, zero)), x
+        return np.minimum(bound, self._relaxation._linear_max(c, pins)), x
 
     def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
         """Add arms in random order while they fit; without ``maximal``, keep a random number."""

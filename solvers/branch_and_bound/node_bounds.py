@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from milp_rl.formulations.actions.base import ActionSpace, BoolArray
+from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.formulations.relaxation import ACTION, Lines, Relaxation, polyak_steps, slope_gradients
@@ -76,7 +77,7 @@ class NodeBounds:
                 for part in relaxation.backward(relaxation.rows(depth), state, own, beta[live])
             )
             constant += relaxation.bias(depth, state)[..., 0]
-            bound = constant + self.space.linear_max(rows, nodes.one[live], nodes.zero[live])
+            bound = constant + self.space.linear_max(rows, nodes.pins[live])
             better = bound < found.bound[live]
             at = live[better]
             found.bound[at], found.constant[at] = bound[better], constant[better]
@@ -88,7 +89,7 @@ class NodeBounds:
             if not above.all():
                 live, better, own = live[above], better[above], own.at(above)
                 bound, rows, p = bound[above], rows[above], p[above]
-            x = self.space.maximizers(rows, nodes.one[live], nodes.zero[live])
+            x = self.space.maximizers(rows, nodes.pins[live])
             found.x[live[better]] = x[better]
             z, h = relaxation.forward(x, nodes.state[live], p, own)
             fresh = np.isnan(nodes.x[live, :1])
@@ -133,11 +134,8 @@ class NodeBounds:
                 constant += relaxation.margins(self._sizes[state, before], size, np.abs(p))
             else:
                 both, constant = rows[ACTION], relaxation.rounding(size)
-            one, zero = (
-                np.repeat(nodes.one[node], 2, axis=0),
-                np.repeat(nodes.zero[node], 2, axis=0),
-            )
-            reach = self.space.linear_max(both.reshape(2 * len(node), -1), one, zero)
+            pins = nodes.pins[np.repeat(node, 2)]
+            reach = self.space.linear_max(both.reshape(2 * len(node), -1), pins)
             reach = reach.reshape(-1, 2)
             empty[node[np.isneginf(reach).any(axis=1)]] = True
             reach = reach + constant
@@ -184,7 +182,7 @@ class NodeBounds:
         taken = maximum.x[node, action] > 0.5
         zero[each[taken], action[taken]] = True
         one[each[~taken], action[~taken]] = True
-        other = self.space.linear_max(maximum.coefficients[node], one, zero)
+        other = self.space.linear_max(maximum.coefficients[node], Pins(one, zero))
         other = maximum.constant[node] + other
         held = other <= targets[node]
         nodes.one[node[held & taken], action[held & taken]] = True

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.actions.base import BoolArray
+from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.network import FloatArray
 
@@ -79,6 +80,11 @@ class Nodes:
 
     def __len__(self) -> int:
         return len(self.state)
+
+    @property
+    def pins(self) -> Pins:
+        """The actions held at one and at zero."""
+        return Pins(self.one, self.zero)
 
     def __getitem__(self, rows: IntArray | BoolArray) -> Self:
         """Return copies of some rows."""

@@ -40,15 +40,15 @@ class TooLoose(AtMostTwo):
 
 
 class TooLow(AtMostTwo):
-    def linear_max(self, coefficients, fixed_one=None, fixed_zero=None):
-        return super().linear_max(coefficients, fixed_one, fixed_zero) - 0.1
+    def linear_max(self, coefficients, pins=None):
+        return super().linear_max(coefficients, pins) - 0.1
 
 
 class NotExact(AtMostTwo):
     exact = True
 
-    def linear_max(self, coefficients, fixed_one=None, fixed_zero=None):
-        c, _, _ = self._check_linear(coefficients, fixed_one, fixed_zero)
+    def linear_max(self, coefficients, pins=None):
+        c, _ = self._checked(coefficients, pins)
         return np.maximum(c, 0).sum(axis=1)
 
 

@@ -123,8 +123,8 @@ def test_a_linear_network_and_no_states():
 
 def test_an_oracle_of_your_own_that_is_no_upper_bound_is_caught(random_network):
     class Mistaken(BudgetTopK):
-        def linear_max(self, coefficients, fixed_one=None, fixed_zero=None):
-            return super().linear_max(coefficients, fixed_one, fixed_zero) - 5.0
+        def linear_max(self, coefficients, pins=None):
+            return super().linear_max(coefficients, pins) - 5.0
 
     rng = np.random.default_rng(0)
     network = random_network(rng, 8, (6, 6))
@@ -134,7 +134,7 @@ def test_an_oracle_of_your_own_that_is_no_upper_bound_is_caught(random_network):
 
 def test_an_oracle_that_calls_a_set_empty_is_caught(random_network):
     class Empty(BudgetTopK):
-        def linear_max(self, coefficients, fixed_one=None, fixed_zero=None):
+        def linear_max(self, coefficients, pins=None):
             return np.full(len(coefficients), -np.inf)
 
     network = random_network(np.random.default_rng(0), 8, (6, 6))

@@ -119,14 +119,14 @@ def test_an_oracle_of_your_own_that_is_no_upper_bound_is_caught(problem):
     network, _, state = problem
 
     class Mistaken(BudgetTopK):
-        def linear_max(self, coefficients, fixed_one=None, fixed_zero=None):
-            return super().linear_max(coefficients, fixed_one, fixed_zero) * 0.2
+        def linear_max(self, coefficients, pins=None):
+            return super().linear_max(coefficients, pins) * 0.2
 
     with pytest.raises(ContradictionError, match="is `linear_max` of Mistaken an upper bound"):
         MilpArgmax(network, Mistaken(6, 3), HighsSolver()).solve_one(state, EXACT)
 
     class Empty(BudgetTopK):
-        def linear_max(self, coefficients, fixed_one=None, fixed_zero=None):
+        def linear_max(self, coefficients, pins=None):
             return np.full(len(coefficients), -np.inf)
 
     with pytest.raises(ContradictionError, match="Empty says that the set is empty"):

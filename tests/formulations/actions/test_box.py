@@ -9,6 +9,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 import milp_rl as mr
 from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.actions.pins import Pins
 
 
 def true_maxima(space: mr.Box, coefficients):
@@ -54,7 +55,7 @@ def test_binary_variables_and_fixings(seed):
     coefficients = rng.standard_normal((20, 4))
     assert (space.linear_max(coefficients) >= true_maxima(space, coefficients) - 1e-9).all()
     one, zero = np.array([0, 1, 0, 0]), np.array([0, 0, 0, 1])
-    fixed = space.linear_max(coefficients, one, zero)
+    fixed = space.linear_max(coefficients, Pins(one, zero))
     within = mr.Box(
         [space.lower[0], 1, space.lower[2], 0],
         [space.upper[0], 1, space.upper[2], 0],

@@ -42,8 +42,8 @@ class Unwritten(Pairs):
 
 
 class Low(Pairs):
-    def linear_max(self, coefficients, fixed_one=None, fixed_zero=None):
-        return 0.1 * super().linear_max(coefficients, fixed_one, fixed_zero)
+    def linear_max(self, coefficients, pins=None):
+        return 0.1 * super().linear_max(coefficients, pins)
 
 
 class Careless(Pairs):
