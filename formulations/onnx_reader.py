@@ -11,24 +11,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import checker, external_data_helper, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnx import helper
 
-from milp_rl.formulations.network import FloatArray, Layer, Network, NetworkError
+from milp_rl.formulations.network import Activation, FloatArray, Layer, Network, NetworkError
+from milp_rl.formulations.onnx_constants import Constants, evaluated_constants, label
+from milp_rl.formulations.onnx_file import budget, load_model
 
 _NO_OPS = ("Identity", "Cast", "Flatten", "Reshape")
 _OPS = ("Gemm", "MatMul", "Add", "Relu", *_NO_OPS)
-_CONSTANT_OPS = ("Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _SUPPORTED = f"supported are {', '.join(_OPS)} in one chain, with constant weights"
-
-Constants = dict[str, NDArray[Any]]
 
 
 def read_onnx(source: str | Path | bytes | onnx.ModelProto) -> Network:
@@ -51,8 +49,8 @@ def read_onnx(source: str | Path | bytes | onnx.ModelProto) -> Network:
         If there is no such file.
     NetworkError
         If the file is not a valid ONNX model, a weight is NaN or infinite, the graph has several
-        inputs or outputs, or it has anything but such a chain: the message names the operator
-        and the node.
+        inputs or outputs, it has anything but such a chain, or what it asks for takes far more
+        memory than the file: the message names the operator and the node.
     """
     model = load_model(source)
     graph = model.graph
@@ -66,12 +64,13 @@ def read_onnx(source: str | Path | bytes | onnx.ModelProto) -> Network:
             raise NetworkError(
                 f"the network must have one input and one output, its {what}: {names}"
             )
-    constants = _constants(model)
-    chain = _chain(graph, constants, inputs[0].name)
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx") and opset.version < 7:
             raise NetworkError(f"the model has opset {opset.version}; convert it to 7 or later")
-    return _Walk(_shape(inputs[0]), constants).network(chain)
+    most = budget(model)
+    constants = evaluated_constants(graph, most)
+    chain = _chain(graph, constants, inputs[0].name)
+    return _Walk(_shape(inputs[0]), constants, most).network(chain)
 
 
 def read_metadata(source: str | Path | bytes | onnx.ModelProto) -> dict[str, str]:
@@ -79,90 +78,32 @@ def read_metadata(source: str | Path | bytes | onnx.ModelProto) -> dict[str, str
     return {entry.key: entry.value for entry in load_model(source).metadata_props}
 
 
-def load_model(source: str | Path | bytes | onnx.ModelProto) -> onnx.ModelProto:
-    """Load a model with its weights and check it; sources and errors as in `read_onnx`."""
-    folder: Path | None = None
-    if isinstance(source, onnx.ModelProto):
-        model, name = source, "the ONNX model"
-    elif isinstance(source, str | Path | bytes):
-        if isinstance(source, bytes):
-            data, name = source, "the ONNX model"
-        else:
-            path = Path(source)
-            if path.is_dir():
-                raise NetworkError(f"{path} is a folder, not an ONNX file")
-            data, name, folder = path.read_bytes(), str(path), path.parent
-        if not data:
-            raise NetworkError(f"{name} is empty")
-        try:
-            model = onnx.load_model_from_string(data)
-        except Exception as error:  # the parser's own error type is not public
-            raise NetworkError(f"{name} is not an ONNX model, or is truncated: {error}") from error
-    else:
-        raise TypeError(f"expected a path, bytes or an ONNX model, got {type(source).__name__}")
-    try:
-        if any(external_data_helper.uses_external_data(t) for t in model.graph.initializer):
-            if folder is None:
-                raise NetworkError("its weights are in another file; give the path instead")
-            onnx.load_external_data_for_model(model, str(folder))
-        checker.check_model(model)
-    except Exception as error:  # ValidationError, or ValueError where external data is cut short
-        raise NetworkError(f"{name} is not a valid ONNX model: {error}") from error
-    return model
-
-
-def _label(graph: onnx.GraphProto, node: onnx.NodeProto) -> str:
-    if node.name:
-        return f"{node.op_type} node {node.name!r}"
-    return f"{node.op_type} node without a name at position {list(graph.node).index(node)}"
-
-
-def _constants(model: onnx.ModelProto) -> Constants:
-    """Return initializers, constant nodes, and what rearranges or casts them."""
-    graph = model.graph
-    try:
-        constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    except Exception as error:
-        raise NetworkError(f"an initializer cannot be read: {error}") from error
-    for node in graph.node:
-        foldable = node.op_type in _CONSTANT_OPS and all(i in constants for i in node.input)
-        if node.domain or not (node.op_type == "Constant" or foldable):
-            continue
-        outputs = [onnx.ValueInfoProto(name=node.output[0])]
-        given = [onnx.ValueInfoProto(name=i) for i in node.input]
-        alone = helper.make_model(
-            helper.make_graph([node], "constant", given, outputs), opset_imports=model.opset_import
-        )
-        try:
-            values = ReferenceEvaluator(alone).run(None, {i: constants[i] for i in node.input})
-        except Exception as error:
-            raise NetworkError(f"{_label(graph, node)} cannot be evaluated: {error}") from error
-        constants[node.output[0]] = np.asarray(values[0])
-    return constants
-
-
 def _chain(
     graph: onnx.GraphProto, constants: Constants, start: str
 ) -> list[tuple[str, onnx.NodeProto]]:
     """Return the nodes from the input to the output; nodes that lead elsewhere are left out."""
-    producers = {output: node for node in graph.node for output in node.output}
+    producers = {
+        output: (i, node) for i, node in enumerate(graph.node) for output in node.output if output
+    }
     chain: list[tuple[str, onnx.NodeProto]] = []
     name = graph.output[0].name
     while name != start:
         if name in constants or name not in producers:
             raise NetworkError(f"the output does not depend on the input but on {name!r}")
-        node = producers[name]
-        label = _label(graph, node)
+        position, node = producers[name]
+        where = label(position, node)
         if node.domain not in ("", "ai.onnx") or node.op_type not in _OPS:
             domain = f" of {node.domain}" if node.domain else ""
-            raise NetworkError(f"{label}{domain} is not supported; {_SUPPORTED}")
+            raise NetworkError(f"{where}{domain} is not supported; {_SUPPORTED}")
         data = [i for i in node.input if i and i not in constants]
         if len(data) != 1:
             raise NetworkError(
-                f"{label} has {len(data)} inputs that are not constant ({', '.join(data)});"
+                f"{where} has {len(data)} inputs that are not constant ({', '.join(data)});"
                 f" branches, residual connections and computed weights are not supported"
             )
-        chain.append((label, node))
+        chain.append((where, node))
+        if len(chain) > len(producers):
+            raise NetworkError(f"the nodes form a cycle, {where} in it")
         name = data[0]
     return chain[::-1]
 
@@ -175,6 +116,22 @@ def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
     return [d.dim_value if d.dim_value > 0 else None for d in dims] or [1]
 
 
+@dataclass
+class _Dense:
+    """A layer while it is collected, and the node that began it."""
+
+    weight: FloatArray
+    bias: FloatArray
+    activation: Activation
+    where: str
+
+    def layer(self) -> Layer:
+        try:
+            return Layer(self.weight, self.bias, self.activation)
+        except NetworkError as error:
+            raise NetworkError(f"{self.where}: {error}") from error
+
+
 class _Walk:
     """Follows the data through the chain, collecting layers.
 
@@ -182,11 +139,14 @@ class _Walk:
     ``W @ x``, on the first axis of a column of shape (features, 1).
     """
 
-    def __init__(self, shape: list[int | None], constants: Constants) -> None:
+    def __init__(self, shape: list[int | None], constants: Constants, most: int) -> None:
         self.shape = shape
         self.constants = constants
-        self.layers: list[Layer] = []
+        self.layers: list[_Dense] = []
         self.column = False
+        self._most = most
+        self._bytes = 0
+        self._where = "the graph's input"
 
     def network(self, chain: Sequence[tuple[str, onnx.NodeProto]]) -> Network:
         """Walk the chain and return its network."""
@@ -201,18 +161,49 @@ class _Walk:
             "Flatten": self._flatten,
             "Reshape": self._reshape,
         }
-        for i, (label, node) in enumerate(chain):
-            final = last is not None and i > last and node.op_type in ("Flatten", "Reshape")
-            if node.op_type == "Identity" or final:
+        for i, (where, node) in enumerate(chain):
+            final = last is not None and i > last
+            if node.op_type == "Identity" or (final and node.op_type == "Flatten"):
                 continue
+            self._where = where
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            step = self._reshape_outputs if final and node.op_type == "Reshape" else None
             try:
                 with np.errstate(over="ignore", invalid="ignore"):  # Layer refuses the result
-                    steps[node.op_type](*node.input, **attributes)
-            except NetworkError as error:
-                raise NetworkError(f"{label}: {error}") from error
+                    (step or steps[node.op_type])(*node.input, **attributes)
+            except (NetworkError, TypeError, OverflowError) as error:
+                raise NetworkError(f"{where}: {error}") from error
         self._start()
-        return Network(tuple(self.layers))
+        self._check_merged()
+        return Network(tuple(dense.layer() for dense in self.layers))
+
+    def _append(self, weight: FloatArray) -> None:
+        bias = np.zeros(weight.shape[0])
+        self.layers.append(_Dense(weight, bias, "linear", self._where))
+
+    def _identity(self, width: int) -> None:
+        self._reserve(width * width)
+        self._append(np.eye(width))
+
+    def _reserve(self, entries: int) -> None:
+        """Count entries of float64 arrays; raise ``NetworkError`` beyond what a file may take."""
+        self._bytes += 8 * entries
+        if self._bytes > self._most:
+            raise NetworkError(
+                f"the network takes {self._bytes:,} bytes, but a file of this size at most"
+                f" {self._most:,}"
+            )
+
+    def _check_merged(self) -> None:
+        """Reserve what merging linear layers, and an identity after a last ReLU, take."""
+        width = self.layers[0].weight.shape[1]  # inputs of the layer being merged
+        for dense, after in pairwise([*self.layers, None]):
+            assert dense is not None
+            self._reserve(dense.weight.shape[0] * width)
+            if dense.activation == "relu":
+                width = dense.weight.shape[0]
+                if after is None:
+                    self._reserve(width * width)
 
     def _gemm(
         self,
@@ -229,8 +220,7 @@ class _Walk:
         weight = alpha * self._floats(b)
         self._dense(weight if transB else weight.T, axis=-1)
         if c:
-            bias = beta * self._per_feature(self._floats(c))
-            self.layers[-1] = replace(self.layers[-1], bias=bias)
+            self.layers[-1].bias = beta * self._per_feature(self._floats(c))
 
     def _matmul(self, a: str, b: str) -> None:
         if b in self.constants:
@@ -255,21 +245,20 @@ class _Walk:
                 f"takes {weight.shape[1]} inputs, but the data has shape {self._shown()}"
             )
         self.shape[axis] = weight.shape[0]
-        self.layers.append(Layer(weight, np.zeros(weight.shape[0]), "linear"))
+        self._append(weight)
 
     def _add(self, a: str, b: str) -> None:
         constant = self._floats(a if a in self.constants else b)
         self._start()
         bias = self._per_feature(constant)
         if self.layers[-1].activation == "relu":
-            self.layers.append(Layer(np.eye(len(bias)), bias, "linear"))
-        else:
-            self.layers[-1] = replace(self.layers[-1], bias=self.layers[-1].bias + bias)
+            self._identity(len(bias))
+        self.layers[-1].bias = self.layers[-1].bias + bias
         self.shape[:0] = [1] * (constant.ndim - len(self.shape))
 
     def _relu(self, _: str) -> None:
         self._start()
-        self.layers[-1] = replace(self.layers[-1], activation="relu")
+        self.layers[-1].activation = "relu"
 
     def _cast(self, _: str, to: int, **_others: Any) -> None:
         if to not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
@@ -282,9 +271,7 @@ class _Walk:
         self._rearrange([_product(self.shape[:axis]), _product(self.shape[axis:])])
 
     def _reshape(self, _: str, target: str, allowzero: int = 0) -> None:
-        if target not in self.constants:
-            raise NetworkError("the new shape must be constant")
-        dims: list[int | None] = [int(d) for d in self.constants[target]] or [1]
+        dims = self._target(target, allowzero)
         if not allowzero:
             old = [*self.shape, *[0] * len(dims)]
             dims = [old[i] if d == 0 else d for i, d in enumerate(dims)]
@@ -296,6 +283,26 @@ class _Walk:
             size = math.prod(filter(None, self.shape)) // math.prod(filter(None, rest))
             dims[at] = size if same else None
         self._rearrange(dims)
+
+    def _target(self, name: str, allowzero: int) -> list[int | None]:
+        """Return the new shape as it is given; no data may be left without entries."""
+        if name not in self.constants:
+            raise NetworkError("the new shape must be constant")
+        dims: list[int | None] = [int(d) for d in self.constants[name].reshape(-1)]
+        if allowzero and 0 in dims:
+            raise NetworkError(f"turns the data into shape {_shown(dims)}, which has no entries")
+        if any(d is not None and d < -1 for d in dims) or dims.count(-1) > 1:
+            raise NetworkError(f"{_shown(dims)} is no shape")
+        return dims or [1]
+
+    def _reshape_outputs(self, _: str, target: str, allowzero: int = 0) -> None:
+        dims = self._target(target, allowzero)
+        width = self.shape[0 if self.column else -1]
+        if width and -1 not in dims and 0 not in dims and (_product(dims) or 0) % width:
+            raise NetworkError(
+                f"turns outputs of shape {self._shown()} into {_shown(dims)}, which does not hold"
+                " those of whole samples"
+            )
 
     def _rearrange(self, dims: list[int | None]) -> None:
         """Give the data a new shape that leaves the features of a sample together."""
@@ -321,12 +328,18 @@ class _Walk:
             width = self.shape[-1]
             if width is None:
                 raise NetworkError("the graph's input needs a last dimension of fixed size")
-            self.layers.append(Layer(np.eye(width), np.zeros(width), "linear"))
+            self._identity(width)
 
     def _floats(self, name: str) -> FloatArray:
         values = self.constants[name]
         if values.dtype not in (np.float32, np.float64):
             raise NetworkError(f"{name!r} is of type {values.dtype}, not float32 or float64")
+        if not values.size:
+            raise NetworkError(f"{name!r} has no entries, its shape is {values.shape}")
+        if not np.isfinite(values).all():
+            number = int((~np.isfinite(values)).sum())
+            raise NetworkError(f"{number} entries of {name!r} are not finite")
+        self._reserve(values.size)
         return values.astype(np.float64)
 
     def _per_feature(self, values: FloatArray) -> FloatArray:

@@ -110,7 +110,8 @@ def info(
     """Show a network's layers and, with a space, how many neurons its bounds leave unstable."""
     from milp_rl.formulations.actions.base import ActionSpace
     from milp_rl.formulations.network import Network
-    from milp_rl.formulations.onnx_reader import load_model, read_metadata
+    from milp_rl.formulations.onnx_file import load_model
+    from milp_rl.formulations.onnx_reader import read_metadata
     from milp_rl.solvers.compare import read_states
 
     try:

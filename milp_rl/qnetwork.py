@@ -27,7 +27,8 @@ from torch import nn
 from milp_rl.conversion import to_network
 from milp_rl.formulations.files import write_atomically
 from milp_rl.formulations.network import FloatArray, NetworkError
-from milp_rl.formulations.onnx_reader import load_model, read_metadata, read_onnx
+from milp_rl.formulations.onnx_file import load_model
+from milp_rl.formulations.onnx_reader import read_metadata, read_onnx
 
 __all__ = ["QNetwork", "export_onnx", "to_network"]
 
