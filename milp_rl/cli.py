@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from milp_rl import commands
-from milp_rl.terminal import Command, bar, console, echo, fail
+from milp_rl.terminal import FAILURES, Command, bar, console, echo, fail
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Exact argmax for RL.")
 for _command in (commands.argmax, commands.info, commands.export, commands.compare):
@@ -75,7 +75,7 @@ def run(
                 address=address,
                 progress=lambda done, total: shown_bar.update(task, completed=done, total=total),
             )
-    except (ValueError, ImportError, OSError, RuntimeError) as error:
+    except FAILURES as error:
         fail(error)
     shown = results[["domain", "J", "B", "seed", "method", "reward_mean", "reward_se"]]
     echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
@@ -94,7 +94,7 @@ def report(
 
     try:
         path = write_report(folders, folders[0] / "report" if output is None else output)
-    except (ValueError, OSError) as error:
+    except FAILURES as error:
         fail(error)
     echo(str(path))
 
@@ -128,7 +128,7 @@ def graphq(
                 seed=seed,
                 progress=lambda done, total: shown_bar.update(task, completed=done),
             )
-    except (ValueError, OSError) as error:
+    except FAILURES as error:
         fail(error)
     echo((output / BEST).read_text().rstrip())
     n_pruned = sum(trial.state.name == "PRUNED" for trial in study.trials)
@@ -164,7 +164,7 @@ def care_report(
                 grids=grids,
                 progress=status.update,
             )
-    except (ValueError, OSError) as error:
+    except FAILURES as error:
         fail(error)
     echo(str(path))
 
@@ -194,7 +194,7 @@ def sepsis_run(
                 epochs=epochs,
                 progress=status.update,
             )
-    except (ValueError, OSError) as error:
+    except FAILURES as error:
         fail(error)
     echo(results.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
 
@@ -208,7 +208,7 @@ def sepsis_report(
 
     try:
         path = write_sepsis_report(folder)
-    except (ValueError, OSError) as error:
+    except FAILURES as error:
         fail(error)
     echo(str(path))
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.solvers.names import SolverName
-from milp_rl.terminal import bar, console, echo, fail
+from milp_rl.terminal import FAILURES, bar, console, echo, fail
 
 _NOT_PROVEN, _INFEASIBLE = 3, 4
 
@@ -29,6 +29,13 @@ SpaceFile = Annotated[
 ]
 StateFile = Annotated[
     Path, typer.Option(help="CSV file, a state a row.", exists=True, dir_okay=False)
+]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header",
+        help="Whether the first row of states holds names; default: if that is unmistakable.",
+    ),
 ]
 Imports = Annotated[
     list[str] | None,
@@ -50,6 +57,7 @@ def argmax(
     gap: Annotated[float, typer.Option(help="Relative gap to stop at.", min=0.0)] = 0.0,
     time_limit: Annotated[float | None, typer.Option(help="Seconds a state.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a state.")] = False,
+    header: Header = None,
     imports: Imports = None,
 ) -> None:
     """Find the feasible action of highest value in each state, with proof.
@@ -59,7 +67,6 @@ def argmax(
     """
     from milp_rl.argmax_solver import ArgmaxSolver
     from milp_rl.formulations.actions.base import ActionSpace
-    from milp_rl.solvers.base import CertificationError, SolverUnavailableError
     from milp_rl.solvers.compare import read_states
 
     try:
@@ -74,8 +81,8 @@ def argmax(
             gap=gap,
             time_limit=time_limit,
         )
-        results = solving.solve_batch(read_states(state))
-    except (ValueError, OSError, ImportError, SolverUnavailableError, CertificationError) as error:
+        results = solving.solve_batch(read_states(state, header=header))
+    except FAILURES as error:
         fail(error)
     for number, result in enumerate(results):
         if as_json:
@@ -105,6 +112,7 @@ def info(
     state: Annotated[
         Path | None, typer.Option(help="CSV file, a state a row; default: zeros.", exists=True)
     ] = None,
+    header: Header = None,
     imports: Imports = None,
 ) -> None:
     """Show a network's layers and, with a space, how many neurons its bounds leave unstable."""
@@ -133,9 +141,9 @@ def info(
                     f"the network takes {ir.n_inputs} inputs, but the space has"
                     f" {known.n_actions} actions"
                 )
-            states = np.zeros((1, width)) if state is None else read_states(state)
+            states = np.zeros((1, width)) if state is None else read_states(state, header=header)
             rows = _strengths(ir, known, states)
-    except (ValueError, OSError, ImportError) as error:
+    except FAILURES as error:
         fail(error)
     parameters = sum(layer.weight.size + layer.bias.size for layer in ir.layers)
     hidden = sum(len(layer.bias) for layer in ir.hidden)
@@ -165,6 +173,7 @@ def export(
     two_sided: Annotated[
         bool, typer.Option("--two-sided", help="Keep what maximisation makes redundant.")
     ] = False,
+    header: Header = None,
     imports: Imports = None,
 ) -> None:
     """Write the mixed-integer program of each state, for other solvers."""
@@ -178,7 +187,7 @@ def export(
         ir, known, states = (
             Network.from_onnx(network),
             ActionSpace.from_json(space),
-            read_states(state),
+            read_states(state, header=header),
         )
         output.parent.mkdir(parents=True, exist_ok=True)
         for number, row in enumerate(states):
@@ -199,7 +208,7 @@ def export(
                 f"{path}: {model.n_columns} variables, {int(model.integer.sum())} of them integer,"
                 f" {model.n_rows} constraints"
             )
-    except (ValueError, OSError, ImportError) as error:
+    except FAILURES as error:
         fail(error)
 
 
@@ -230,6 +239,7 @@ def compare(
     models: Annotated[
         bool, typer.Option("--models", help="Write an MPS file of every state and formulation too.")
     ] = False,
+    header: Header = None,
     imports: Imports = None,
 ) -> None:
     """Compare solvers, formulations and bounds on every state of a folder of instances."""
@@ -240,7 +250,7 @@ def compare(
     free = ("highs", "branch_and_bound", "enumeration", "auto")
     try:
         _import(imports)
-        instances = find_instances(folder)
+        instances = find_instances(folder, header=header)
         to_try = ways(
             solver or free,
             formulation or ("bigm", "partition"),
@@ -262,7 +272,7 @@ def compare(
                 progress=lambda done, total: shown.update(task, completed=done, total=total),
             )
         page = write_comparison(rows, output, time_limit=time_limit)
-    except (ValueError, OSError, ImportError) as error:
+    except FAILURES as error:
         fail(error)
     echo((output / "summary.csv").read_text().rstrip())
     console.print(f"wrote {page}, report.md, results.csv and summary.csv")
@@ -279,7 +289,8 @@ def _write_models(instances: Sequence[Any], to_try: Sequence[Any], folder: Path)
     for instance in instances:
         network = Network.from_onnx(instance.folder / NETWORK)
         space = ActionSpace.from_json(instance.folder / SPACE)
-        for number, state in enumerate(read_states(instance.folder / STATES)):
+        states = read_states(instance.folder / STATES, header=instance.header)
+        for number, state in enumerate(states):
             for formulation, bounds in sorted(kinds):
                 path = folder / f"{instance.name}-{number}-{formulation}-{bounds}.mps"
                 export_model(network, space, state, path, formulation=formulation, bounds=bounds)
@@ -329,4 +340,9 @@ def _plain(result: Any) -> dict[str, Any]:
 
 def _import(modules: Sequence[str] | None) -> None:
     for module in modules or ():
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever the module does
+            raise ImportError(
+                f"--import {module} fails: {type(error).__name__}: {error}"
+            ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NoReturn, TextIO
 
 import typer
@@ -20,6 +21,11 @@ from typer.core import TyperCommand
 from milp_rl.solvers.output import keep_stdout
 
 console = Console(stderr=True)
+log = logging.getLogger(__name__)
+
+FAILURES = (ValueError, OSError, ImportError, RuntimeError, MemoryError, OverflowError)
+"""What may go wrong with files, settings and limits; anything else is a bug, with a traceback."""
+
 _output: TextIO | None = None  # standard output, once a command runs
 
 
@@ -56,6 +62,13 @@ def bar() -> Progress:
 
 
 def fail(error: Exception) -> NoReturn:
-    """Print an error and leave with status 1."""
-    console.print(f"error: {error}", style="red", markup=False, highlight=False)
+    """Print an error in a line and leave with status 1; with ``--verbose``, where it came from."""
+    log.info("an error", exc_info=error)
+    text = str(error) or type(error).__name__
+    if isinstance(error, MemoryError):
+        text = f"out of memory: {text}"
+    if isinstance(error, RecursionError):
+        text = f"something is nested too deeply: {text}"
+    line = " ".join(f"error: {text}".split())
+    console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(1) from error

@@ -23,6 +23,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.processes import safe_path
 from milp_rl.solvers.protocol import Argmax, Starts
 from milp_rl.solvers.result import ArgmaxResult
 
@@ -124,18 +125,19 @@ class BatchSolver:
             self._pickled = pickle.dumps(self.backend)
         task = joblib.delayed(_solve_group)
         try:
-            parts = joblib.Parallel(n_jobs=workers)(
-                task(
-                    self._owner,
-                    self._version,
-                    self._pickled,
-                    self.backend.network,
-                    np.ascontiguousarray(states[group]),
-                    options,
-                    starts[group],
+            with safe_path():
+                parts = joblib.Parallel(n_jobs=workers)(
+                    task(
+                        self._owner,
+                        self._version,
+                        self._pickled,
+                        self.backend.network,
+                        np.ascontiguousarray(states[group]),
+                        options,
+                        starts[group],
+                    )
+                    for group in groups
                 )
-                for group in groups
-            )
         except TerminatedWorkerError as error:  # out of memory, or killed by hand
             logger.warning("a worker process died (%s); solving in this one", error)
             solve = self.backend.solve

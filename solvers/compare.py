@@ -9,6 +9,8 @@ solved is written at once, so that a comparison that is stopped goes on where it
 from __future__ import annotations
 
 import csv
+import glob
+import hashlib
 import importlib
 import itertools
 import json
@@ -27,18 +29,22 @@ from typing import Any
 import numpy as np
 
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
 from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.onnx_file import external_files
 from milp_rl.solvers.backends import new_backend
 from milp_rl.solvers.base import SolveOptions, SolverUnavailableError
 from milp_rl.solvers.batch import Argmax
 from milp_rl.solvers.output import keep_stdout
 
 NETWORK, SPACE, STATES = "q.onnx", "space.json", "states.csv"
-ROWS = "rows"
+ROWS, SETTINGS = "rows", "settings.json"
 MILP_SOLVERS = ("highs", "gurobi", "scip")
 SOLVERS = (*MILP_SOLVERS, "branch_and_bound", "enumeration", "auto")
 
+_MISSING = ("na", "n/a", "nan", "null", "none", "nil", "inf", "infinity", "true", "false")
+_DOUBT = "; say whether the first row is a header (--header or --no-header)"
+_MOST = 1e6  # seconds, GiB
 _GRACE = 60.0  # seconds beyond the time limit before a process is taken for stuck
 
 
@@ -71,6 +77,14 @@ class Instance:
     name: str
     folder: Path
     n_states: int
+    header: bool | None = None
+
+    def digest(self) -> str:
+        """Hash what is solved: the network, the space and the states."""
+        total = hashlib.sha256(str(self.header).encode())
+        for name in (NETWORK, *external_files(self.folder / NETWORK), SPACE, STATES):
+            total.update(hashlib.sha256((self.folder / name).read_bytes()).digest())
+        return total.hexdigest()
 
 
 def ways(solvers: Sequence[str], formulations: Sequence[str], bounds: Sequence[str]) -> list[Way]:
@@ -99,8 +113,15 @@ def ways(solvers: Sequence[str], formulations: Sequence[str], bounds: Sequence[s
     return found
 
 
-def find_instances(folder: str | Path) -> list[Instance]:
+def find_instances(folder: str | Path, *, header: bool | None = None) -> list[Instance]:
     """Find the instances in a folder: itself, or its subfolders, in the order of their names.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    header
+        Of the files of states, see :func:`read_states`.
 
     Raises
     ------
@@ -118,33 +139,79 @@ def find_instances(folder: str | Path) -> list[Instance]:
         for name in (SPACE, STATES):
             if not (place / name).exists():
                 raise ValueError(f"the instance {place} has no {name}")
-        found.append(Instance(place.name, place, len(read_states(place / STATES))))
+        states = read_states(place / STATES, header=header)
+        found.append(Instance(place.resolve().name, place, len(states), header))
     return found
 
 
-def read_states(path: str | Path) -> FloatArray:
-    """Read states, a row each, from a CSV file with or without a line of names.
+def read_states(path: str | Path, *, header: bool | None = None) -> FloatArray:
+    """Read states, a row each, from a CSV file.
+
+    Parameters
+    ----------
+    path
+        The file, in UTF-8.
+    header
+        Whether the first row holds names. Without, it does if every entry of it starts with a
+        letter and cannot be a mistyped or missing number.
 
     Raises
     ------
     ValueError
-        If there are no rows, they differ in length or an entry is not a finite number.
+        If there are no states, they differ in length, an entry is not a finite number, or it is
+        not clear what the first row is; with the line and column.
     """
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        lines = [row for row in csv.reader(file) if row]
-    if lines and not all(_is_number(entry) for entry in lines[0]):
+    lines = _csv_rows(path)
+    if header is None and lines:
+        header = _has_names(path, lines)
+    if header:
         lines = lines[1:]
     if not lines:
         raise ValueError(f"{path} has no states")
-    for number, row in enumerate(lines, start=1):
-        if len(row) != len(lines[0]):
-            raise ValueError(f"{path}: state {number} has {len(row)} values, not {len(lines[0])}")
+    width = len(lines[0][1])
+    for line, row in lines:
+        if len(row) != width:
+            raise ValueError(
+                f"{path}, line {line}: a state of {len(row)} values, the first has {width}"
+            )
         for column, entry in enumerate(row, start=1):
             if not (_is_number(entry) and math.isfinite(float(entry))):
+                doubt = "" if line > lines[0][0] or header is not None else _DOUBT
                 raise ValueError(
-                    f"{path}: state {number}, value {column} is {entry!r}, not a number"
+                    f"{path}, line {line}, column {column}: {entry!r} is not a finite number{doubt}"
                 )
-    return np.array(lines, dtype=np.float64)
+    return np.array([[float(entry) for entry in row] for _, row in lines])
+
+
+def _csv_rows(path: str | Path) -> list[tuple[int, list[str]]]:
+    """Return the rows that are not empty, each with the line it ends on."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            return [(reader.line_num, row) for row in reader if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
+
+
+def _has_names(path: str | Path, lines: list[tuple[int, list[str]]]) -> bool:
+    """Whether the first row holds names; raise ``ValueError`` if that is not clear."""
+    first = lines[0][1]
+    if all(map(_is_name, first)):
+        return True
+    counted = len(first) > 1 and first == [str(i) for i in range(len(first))]
+    if counted and not all(entry.strip("- ").isdigit() for _, row in lines for entry in row):
+        raise ValueError(
+            f"{path}, line {lines[0][0]}: {','.join(first)} may be the numbers of the columns or a"
+            f" state{_DOUBT}"
+        )
+    return False
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text is a name: no number, not even a mistyped one, and not what is missing."""
+    word = text.strip().lower()
+    mistyped = word.translate(str.maketrans("oil", "011"))
+    return word[:1].isalpha() and word not in _MISSING and not _is_number(mistyped)
 
 
 def _is_number(text: str) -> bool:
@@ -152,7 +219,7 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return text.isascii() and "_" not in text
 
 
 def compare(
@@ -199,17 +266,49 @@ def compare(
     Raises
     ------
     ValueError
-        If rows in ``output`` were made with other limits.
+        If rows in ``output`` were made with other limits, or of other instances of these names.
+    RuntimeError
+        If another comparison is writing to ``output``.
     """
     for name, value in (("time_limit", time_limit), ("memory_limit", memory_limit)):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+        if not 0 < value < _MOST:
+            raise ValueError(f"{name} must be positive and at most {_MOST:g}, got {value}")
+    if not 0 <= gap < math.inf:
+        raise ValueError(f"gap must be a nonnegative number, got {gap}")
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
-    folder = Path(output, ROWS)
-    folder.mkdir(parents=True, exist_ok=True)
+    names = [instance.name for instance in instances]
+    if len(set(names)) < len(names):
+        raise ValueError(f"instances need different names, got {', '.join(names)}")
     settings = {"gap": gap, "time_limit": time_limit, "memory_limit": memory_limit}
-    _check_settings(Path(output, "settings.json"), settings)
+    with locked(output):
+        return _run(
+            instances, list(dict.fromkeys(to_try)), Path(output), settings, jobs, imports, progress
+        )
+
+
+def _run(
+    instances: Sequence[Instance],
+    to_try: Sequence[Way],
+    output: Path,
+    settings: dict[str, float],
+    jobs: int,
+    imports: Sequence[str],
+    progress: Callable[[int, int], None] | None,
+) -> list[dict[str, Any]]:
+    folder = output / ROWS
+    folder.mkdir(exist_ok=True)
+    about = [(output / SETTINGS, settings, "*")]
+    about += [
+        (folder / f"{i.name}.json", {"instance": i.digest()}, glob.escape(i.name))
+        for i in instances
+    ]
+    for path, wanted, names in about:
+        if not path.exists() and any(folder.glob(f"{names}--*.jsonl")):
+            raise ValueError(f"{folder} has rows, but no {path} says of what; give another folder")
+        check_settings(path, wanted)
+    for path, wanted, _ in about:
+        write_json(path, wanted)
     tasks = [_Task(i, way, folder, settings, tuple(imports)) for i in instances for way in to_try]
     total = sum(task.instance.n_states for task in tasks)
     lock, done = threading.Lock(), sum(len(task.rows()) for task in tasks)
@@ -237,16 +336,6 @@ def compare(
     return [row for task in tasks for row in task.rows()]
 
 
-def _check_settings(path: Path, settings: dict[str, float]) -> None:
-    if path.exists():
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known != settings:
-            raise ValueError(
-                f"{path.parent} was made with {known}, not {settings}; give another output folder"
-            )
-    write_atomically(path, (json.dumps(settings) + "\n").encode())
-
-
 class _Task:
     """An instance and a way, and the file of its rows."""
 
@@ -268,7 +357,10 @@ class _Task:
         if not self._path.exists():
             return []
         lines = self._path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        try:
+            return [json.loads(line) for line in lines]
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self._path} is damaged ({error}); delete it") from error
 
     def run(self, count: Callable[[], None]) -> None:
         """Solve what is left, in as many processes as it takes."""
@@ -301,12 +393,15 @@ class _Task:
         """Yield rows from state ``first`` until the process ends; the last may say how it did."""
         request = {
             "folder": str(self.instance.folder),
+            "header": self.instance.header,
             "way": asdict(self.way),
             "first": first,
             "imports": self.imports,
+            "path": [entry for entry in sys.path if entry],
             **self.settings,
         }
-        command = [sys.executable, "-m", "milp_rl.solvers.compare"]
+        # Safe path: nothing is imported from the current folder.
+        command = [sys.executable, "-P", "-m", "milp_rl.solvers.compare"]
         process = self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -374,13 +469,16 @@ def _work() -> None:
     """Solve what standard input asks for; write a line a state."""
     output = keep_stdout()
     request = json.loads(sys.stdin.read())
-    memory = int(request["memory_limit"] * 2**30)
+    memory, most = int(request["memory_limit"] * 2**30), resource.getrlimit(resource.RLIMIT_AS)[1]
+    memory = memory if most == resource.RLIM_INFINITY else min(memory, most)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    if request["imports"]:  # found where the caller finds them, after everything else
+        sys.path += [entry for entry in request["path"] if entry not in sys.path]
     for module in request["imports"]:
         importlib.import_module(module)
     folder = Path(request["folder"])
     space = ActionSpace.from_json(folder / SPACE)
-    states = read_states(folder / STATES)
+    states = read_states(folder / STATES, header=request["header"])
     choice = {key: value for key, value in request["way"].items() if value is not None}
     options = SolveOptions(request["gap"], time_limit=request["time_limit"])
     backend: Argmax | None = None

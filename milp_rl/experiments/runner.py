@@ -27,8 +27,9 @@ from milp_rl.envs.restless_bandit import RestlessBandit
 from milp_rl.evaluation import JointMDP, evaluate
 from milp_rl.experiments.config import Cell, ExperimentConfig
 from milp_rl.experiments.methods import ALGORITHMS, BASELINES, DRAWN, environment
-from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.files import locked, write_atomically
 from milp_rl.qnetwork import QNetwork
+from milp_rl.solvers.processes import safe_path
 from milp_rl.watching import watched
 
 Backend = Literal["loky", "dask", "ray"]
@@ -84,19 +85,21 @@ def run_experiment(
         If a finished cell was run with other settings, or an argument is wrong.
     ImportError
         If the backend is not installed.
+    RuntimeError
+        If another run is writing to ``output``.
     """
     if jobs != -1 and jobs < 1:
         raise ValueError(f"jobs must be at least 1, or -1, got {jobs}")
     folder = Path(output)
     cells = config.cells()
-    waiting = [cell for cell in cells if _finished(folder, cell) is None]
-    log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
-    folder.mkdir(parents=True, exist_ok=True)
-    with _watched(folder, cells, progress), _cluster(backend, address, jobs):
-        joblib.Parallel(n_jobs=jobs, batch_size=1)(
-            joblib.delayed(run_cell)(cell, str(folder.resolve())) for cell in waiting
-        )
-    return _collect(folder, cells)
+    with locked(folder):
+        waiting = [cell for cell in cells if _finished(folder, cell) is None]
+        log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
+        with safe_path(), _watched(folder, cells, progress), _cluster(backend, address, jobs):
+            joblib.Parallel(n_jobs=jobs, batch_size=1)(
+                joblib.delayed(run_cell)(cell, str(folder.resolve())) for cell in waiting
+            )
+        return _collect(folder, cells)
 
 
 def run_cell(cell: Cell, output: str | Path) -> dict[str, Any]:

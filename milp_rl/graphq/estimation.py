@@ -21,6 +21,7 @@ from sklearn.linear_model import ElasticNet, ElasticNetCV, Lasso, LassoCV
 from milp_rl.formulations.actions.base import BoolArray
 from milp_rl.formulations.network import FloatArray
 from milp_rl.graphq.graph import DependencyGraph, Edge, Interaction
+from milp_rl.solvers.processes import safe_path
 from milp_rl.transitions import Transitions
 
 Estimation = Literal["lasso", "elastic_net"]
@@ -102,7 +103,8 @@ def estimate_graph(
         options = (method, n_bootstraps, threshold, smallest_effect)
         return _regress(features, target, allowed, sure, rng, *options)
 
-    rows = joblib.Parallel(n_jobs=jobs)(joblib.delayed(estimate)(k) for k in range(m))
+    with safe_path():
+        rows = joblib.Parallel(n_jobs=jobs)(joblib.delayed(estimate)(k) for k in range(m))
     table = np.array(rows)
     influences = table[:, n : n + m].copy()
     np.fill_diagonal(influences, 0.0)

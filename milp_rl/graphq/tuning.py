@@ -21,9 +21,10 @@ from threadpoolctl import threadpool_limits
 
 from milp_rl.dqn import Callback, DQNAgent, Validation
 from milp_rl.envs.known_model import KnownModelEnv
-from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.files import locked, write_atomically
 from milp_rl.graphq.agent import GraphDQN, GraphDQNConfig
 from milp_rl.reporting import save_figure
+from milp_rl.solvers.processes import safe_path
 from milp_rl.watching import watched
 
 STUDY, BEST = "study.db", "best.toml"
@@ -108,39 +109,41 @@ def tune(
     ------
     ValueError
         If a number is out of range, or the folder has a study of something else.
+    RuntimeError
+        If another search is writing to the folder.
     """
     if n_trials < 1 or (jobs != -1 and jobs < 1):
         raise ValueError(f"n_trials and jobs must be at least 1, got {n_trials} and {jobs}")
     out = Path(folder)
-    out.mkdir(parents=True, exist_ok=True)
-    settings = GraphDQNConfig() if base is None else base
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _study(out, seed)
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):  # of a search that was killed
-        study.tell(trial.number, state=TrialState.FAIL)
-    about = {
-        "base": {**asdict(settings), "hidden": list(settings.hidden)},
-        "environment": repr(env.action_space_block()),
-        "seed": seed,
-    }
-    if not study.user_attrs:
-        study.set_user_attr("about", about)
-    elif study.user_attrs["about"] != about:
-        raise ValueError(
-            f"{out / STUDY} is a study of another environment, other parameters or another seed;"
-            " delete it or give another folder"
-        )
-    workers = min(joblib.cpu_count() if jobs == -1 else jobs, n_trials)
-    options = (env, out, n_trials, settings, validate_every, validation_episodes, seed)
+    with locked(out):
+        settings = GraphDQNConfig() if base is None else base
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = _study(out, seed)
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):  # of a search that was killed
+            study.tell(trial.number, state=TrialState.FAIL)
+        about = {
+            "base": {**asdict(settings), "hidden": list(settings.hidden)},
+            "environment": repr(env.action_space_block()),
+            "seed": seed,
+        }
+        if not study.user_attrs:
+            study.set_user_attr("about", about)
+        elif study.user_attrs["about"] != about:
+            raise ValueError(
+                f"{out / STUDY} is a study of another environment, other parameters or another"
+                " seed; delete it or give another folder"
+            )
+        workers = min(joblib.cpu_count() if jobs == -1 else jobs, n_trials)
+        options = (env, out, n_trials, settings, validate_every, validation_episodes, seed)
 
-    def report() -> None:
-        if progress is not None:
-            progress(len(study.get_trials(deepcopy=False, states=_DONE)), n_trials)
+        def report() -> None:
+            if progress is not None:
+                progress(len(study.get_trials(deepcopy=False, states=_DONE)), n_trials)
 
-    with watched(report):
-        joblib.Parallel(n_jobs=workers)(joblib.delayed(_work)(*options) for _ in range(workers))
-    _report(study, settings, out)
-    return study
+        with watched(report), safe_path():
+            joblib.Parallel(n_jobs=workers)(joblib.delayed(_work)(*options) for _ in range(workers))
+        _report(study, settings, out)
+        return study
 
 
 def _study(folder: Path, seed: int) -> optuna.Study:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from milp_rl.envs.care_management import FACTORS, CareManagement, care_actions
 from milp_rl.evaluation.ope import Estimator, compare, estimate, outcome_model, propensity_model
-from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
 from milp_rl.formulations.network import FloatArray
 from milp_rl.offline import care_charts as charts
 from milp_rl.offline.allocation import Limit, allocate, allocate_greedily, parity_limits
@@ -59,7 +59,8 @@ def write_care_report(
     Parameters
     ----------
     folder
-        For ``report.html``, ``report.md``, a CSV file a table and a PNG file a chart.
+        For ``report.html``, ``report.md``, a CSV file a table and a PNG file a chart; of one
+        data set and one choice of seed and epochs.
     data
         Weeks of one's own; without, simulated ones, which are written too.
     n_patients, n_weeks, seed
@@ -75,10 +76,40 @@ def write_care_report(
     -------
     pathlib.Path
         The HTML file.
+
+    Raises
+    ------
+    ValueError
+        If the data cannot be used, or the folder has the report of other data or settings.
+    RuntimeError
+        If another run is writing to the folder.
     """
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    settings = {
+        "data": "simulated" if data is None else data.digest(),
+        "patients": n_patients if data is None else None,
+        "weeks": n_weeks if data is None else None,
+        "seed": seed,
+        "epochs": epochs,
+    }
+    with locked(folder):
+        check_settings(Path(folder, "settings.json"), settings)
+        write_json(Path(folder, "settings.json"), settings)
+        return _write(Path(folder), data, n_patients, n_weeks, seed, epochs, grids, progress)
+
+
+def _write(
+    out: Path,
+    data: CareData | None,
+    n_patients: int,
+    n_weeks: int,
+    seed: int,
+    epochs: int,
+    grids: bool,
+    progress: Callable[[str], None] | None,
+) -> Path:
     say = progress or log.info
-    out = Path(folder)
-    out.mkdir(parents=True, exist_ok=True)
     simulated = data is None
     say("data")
     if data is None:

@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from milp_rl.envs.sepsis import ACTIONS, true_value
-from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
 from milp_rl.offline.care_charts import plain_axes, values_chart
 from milp_rl.offline.sepsis_data import SepsisData, generate_sepsis
 from milp_rl.offline.sepsis_models import (
@@ -31,6 +31,7 @@ from milp_rl.reporting import Section, save_figure, to_html, to_markdown
 
 CLINICIANS, RANDOM_SPLIT = "clinicians", "IQL, random split"
 _TABLES = ("models", "response", "actions", "calibration")
+_SETTINGS = "settings.json"
 _ROLLOUTS = 4000
 _DISCOUNT = 0.99
 
@@ -51,7 +52,8 @@ def run_sepsis(
     Parameters
     ----------
     folder
-        For ``seed-N/*.csv``; seeds whose tables are there are not run again.
+        For ``seed-N/*.csv``; seeds whose tables are there are not run again. All seeds in it are
+        of the same data and settings.
     data
         Steps of one's own; without, simulated ones, drawn anew for each seed.
     seeds
@@ -67,22 +69,44 @@ def run_sepsis(
     -------
     pandas.DataFrame
         A row a seed and model, also written as ``results.csv``.
+
+    Raises
+    ------
+    ValueError
+        If there are no seeds, or one in the folder was run on other data or with other settings.
+    RuntimeError
+        If another run is writing to the folder.
     """
+    if not len(seeds) or epochs < 1 or n_stays < 1:
+        raise ValueError(
+            f"seeds, epochs and stays must be at least 1, got {len(seeds)}, {epochs} and {n_stays}"
+        )
     say = progress or log.info
     out = Path(folder)
-    parts = []
-    for seed in seeds:
-        place = out / f"seed-{seed}"
-        if not all((place / f"{name}.csv").exists() for name in _TABLES):
-            place.mkdir(parents=True, exist_ok=True)
-            tables = _run_seed(data, seed, n_stays, epochs, say)
-            for name in _TABLES:
-                text = tables[name].to_csv(index=False)
-                write_atomically(place / f"{name}.csv", text.encode())
-        parts.append(pd.read_csv(place / "models.csv").assign(seed=seed))
-    results = pd.concat(parts, ignore_index=True)
-    write_atomically(out / "results.csv", results.to_csv(index=False).encode())
-    return results
+    settings = {
+        "data": "simulated" if data is None else data.digest(),
+        "stays": n_stays if data is None else None,
+        "epochs": epochs,
+    }
+    with locked(out):
+        for path in sorted(out.glob(f"seed-*/{_SETTINGS}")):
+            check_settings(path, settings)
+        parts = []
+        for seed in seeds:
+            place = out / f"seed-{seed}"
+            # The settings are written last: where they are missing, tables are not all of one run.
+            files = [_SETTINGS, *(f"{name}.csv" for name in _TABLES)]
+            if not all((place / name).exists() for name in files):
+                place.mkdir(parents=True, exist_ok=True)
+                tables = _run_seed(data, seed, n_stays, epochs, say)
+                for name in _TABLES:
+                    text = tables[name].to_csv(index=False)
+                    write_atomically(place / f"{name}.csv", text.encode())
+                write_json(place / _SETTINGS, settings)
+            parts.append(pd.read_csv(place / "models.csv").assign(seed=seed))
+        results = pd.concat(parts, ignore_index=True)
+        write_atomically(out / "results.csv", results.to_csv(index=False).encode())
+        return results
 
 
 def _run_seed(
@@ -165,8 +189,9 @@ def write_sepsis_report(folder: str | Path) -> Path:
     results = pd.read_csv(out / "results.csv")
     order = [CLINICIANS, *MODELS, *REGRESSIONS, RANDOM_SPLIT]
     mean = results.groupby("model").mean(numeric_only=True).loc[order].drop(columns="seed")
+    seeds = [f"seed-{seed}" for seed in results["seed"].unique()]
     read = {
-        name: pd.concat([pd.read_csv(path) for path in sorted(out.glob(f"seed-*/{name}.csv"))])
+        name: pd.concat([pd.read_csv(out / seed / f"{name}.csv") for seed in seeds])
         for name in ("response", "actions", "calibration")
     }
     charts = {

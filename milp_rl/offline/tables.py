@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -46,6 +47,12 @@ class LoggedTable:
             If the file cannot be read or is not such a table.
         """
         return cls(_read(path))
+
+    def digest(self) -> str:
+        """Hash the table, to tell whether another one is the same."""
+        rows = pd.util.hash_pandas_object(self.frame, index=False).to_numpy()
+        names = "\n".join(map(str, self.frame.columns))
+        return hashlib.sha256(names.encode() + rows.tobytes()).hexdigest()
 
     def write(self, path: str | Path) -> None:
         """Write a parquet or CSV file, by its ending, whole or not at all."""

@@ -88,7 +88,7 @@ def test_exit_codes_tell_what_happened(files, tmp_path):
     (tmp_path / "words.csv").write_text("1,2\n3,many\n")
     for wrong, message in (
         (("--space", "text.json"), "is not a JSON file"),
-        (("--space", folder / "space.json", "--state", "words.csv"), "value 2 is 'many'"),
+        (("--space", folder / "space.json", "--state", "words.csv"), "line 2, column 2: 'many'"),
         (("--space", "space.json"), "but the space alone has"),
     ):
         run = milp_rl(*arguments, *wrong, cwd=tmp_path)
@@ -167,7 +167,7 @@ def test_a_comparison_has_rows_for_all_and_goes_on_where_it_was(tmp_path):
     assert len(pd.read_csv(tmp_path / "out" / "results.csv")) == 36
     other = milp_rl(*arguments, "--gap", "0.1", cwd=tmp_path)
     assert other.returncode == 1
-    assert "give another output folder" in " ".join(other.stderr.split())
+    assert "gap was 0.0, now 0.1" in " ".join(other.stderr.split())
 
 
 def test_limits_and_failures_become_rows(tmp_path):

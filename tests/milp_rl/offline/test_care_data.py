@@ -7,7 +7,13 @@ from gymnasium.utils.env_checker import check_env
 import milp_rl.envs  # noqa: F401  (registers the environment)
 from milp_rl.envs import ParallelEpisodes
 from milp_rl.envs.care_management import FACTORS, CareManagement, RewardWeights, care_actions
-from milp_rl.offline import CareData, FactoredActionSpace, generate_care_management
+from milp_rl.formulations.files import locked
+from milp_rl.offline import (
+    CareData,
+    FactoredActionSpace,
+    care_report,
+    generate_care_management,
+)
 from milp_rl.offline.audit import logged_decisions, sensitivity
 
 
@@ -174,3 +180,16 @@ def test_patients_can_be_picked(data):
     assert len(some.frame) == 40
     assert set(some.frame["patient"]) == {3, 5}
     assert list(FACTORS) == ["modality", "provider", "goal", "urgency"]
+
+
+def test_a_folder_holds_the_report_of_one_data_set(data, tmp_path, monkeypatch):
+    """The report itself is replaced by a file."""
+    monkeypatch.setattr(care_report, "_write", lambda out, *_: out / "report.html")
+    care_report.write_care_report(tmp_path, n_patients=300, epochs=2)
+    care_report.write_care_report(tmp_path, n_patients=300, epochs=2, grids=False)
+    with pytest.raises(ValueError, match="patients was 300, now 400; epochs was 2, now 3"):
+        care_report.write_care_report(tmp_path, n_patients=400, epochs=3)
+    with pytest.raises(ValueError, match="data was simulated, now"):
+        care_report.write_care_report(tmp_path, data=data, epochs=2)
+    with locked(tmp_path), pytest.raises(RuntimeError, match="in use"):
+        care_report.write_care_report(tmp_path, n_patients=300, epochs=2)

@@ -10,7 +10,8 @@ from gymnasium.utils.env_checker import check_env
 
 import milp_rl as mr
 from milp_rl.envs.sepsis import ACTIONS, FEATURES, OUTCOME, Sepsis, SepsisCohort, true_value
-from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.files import locked, write_atomically
+from milp_rl.offline import sepsis_report
 from milp_rl.offline.doses import allowed_doses, best_doses, dose_space, ward_doses
 from milp_rl.offline.iql import HeadsNetwork, IQLConfig, _iql_losses, _td_losses, _tensors, train_q
 from milp_rl.offline.sepsis_data import SepsisData, generate_sepsis
@@ -422,6 +423,44 @@ def test_a_run_is_resumed_and_reported(tmp_path):
     assert f"hold the true value in {held.sum()} of {len(models)} cases" in page
     with pytest.raises(ValueError, match="has no results"):
         write_sepsis_report(tmp_path / "nothing")
+
+
+def test_seeds_of_other_data_or_settings_are_not_gone_on_with(tmp_path, monkeypatch):
+    """The seeds themselves are replaced by tables that say what they were run with."""
+    run = []
+
+    def run_seed(data, seed, n_stays, epochs, say):
+        run.append(seed)
+        row = pd.DataFrame([{"stays": n_stays, "epochs": epochs}])
+        return dict.fromkeys(("models", "response", "actions", "calibration"), row)
+
+    monkeypatch.setattr(sepsis_report, "_run_seed", run_seed)
+    run_sepsis(tmp_path, seeds=(0,), n_stays=50, epochs=2)
+    results = run_sepsis(tmp_path, seeds=(0, 1), n_stays=50, epochs=2)
+    assert run == [0, 1]
+    assert results["epochs"].tolist() == [2, 2]
+    with pytest.raises(
+        ValueError, match=r"seed-0 was made with other settings \(epochs was 2, now 3"
+    ):
+        run_sepsis(tmp_path, seeds=(0,), n_stays=50, epochs=3)
+    with pytest.raises(ValueError, match="stays was 50, now 60"):
+        run_sepsis(tmp_path, seeds=(7,), n_stays=60, epochs=2)  # the table would mix them
+    own = generate_sepsis(20, seed=0)
+    with pytest.raises(ValueError, match="data was simulated, now"):
+        run_sepsis(tmp_path, data=own, seeds=(0,), epochs=2)
+    run_sepsis(tmp_path / "own", data=own, seeds=(0,), epochs=2)
+    run_sepsis(tmp_path / "own", data=SepsisData(own.frame.copy()), seeds=(0,), epochs=2)
+    assert run == [0, 1, 0]
+    other = SepsisData(own.frame.assign(**{FEATURES[0]: own.frame[FEATURES[0]] + 1e-6}))
+    with pytest.raises(ValueError, match="data was"):
+        run_sepsis(tmp_path / "own", data=other, seeds=(0,), epochs=2)
+    (tmp_path / "seed-1" / "settings.json").unlink()  # as if it had been killed while writing
+    run_sepsis(tmp_path, seeds=(0, 1), n_stays=50, epochs=2)
+    assert run == [0, 1, 0, 1]
+    with locked(tmp_path), pytest.raises(RuntimeError, match="in use"):
+        run_sepsis(tmp_path, seeds=(0,), n_stays=50, epochs=2)
+    with pytest.raises(ValueError, match="at least 1"):
+        run_sepsis(tmp_path, seeds=())
 
 
 def test_wrong_parameters_are_refused():
