@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 
 from milp_rl.formulations.files import write_atomically
 from milp_rl.reporting import Section, new_figure, save_figure, to_html, to_markdown
-from milp_rl.solvers.base import tolerance
 
 SHIFT = 0.01
 """Shift of the geometric mean of times, in seconds."""
@@ -66,11 +65,9 @@ def summary_table(rows: pd.DataFrame, time_limit: float) -> pd.DataFrame:
 
 
 def _below_another(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Whether another way found a better action, within the gap that this way claims."""
+    """Whether another way found an action above what this way has proven."""
     best = rows.groupby(_KEY)["value"].transform("max")
-    claimed = rows["bound"].where(rows["gap"] > 0, rows["value"])
-    allowed = best.abs().map(tolerance)
-    return best - claimed > 2 * allowed
+    return best - rows["bound"] > 2 * rows["tolerance"]
 
 
 def profile_chart(rows: pd.DataFrame) -> Figure:

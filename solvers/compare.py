@@ -34,8 +34,9 @@ from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.formulations.onnx_file import external_files
 from milp_rl.solvers.backends import new_backend
 from milp_rl.solvers.base import SolveOptions, SolverUnavailableError
-from milp_rl.solvers.batch import Argmax
+from milp_rl.solvers.milp import MilpOptions
 from milp_rl.solvers.output import keep_stdout
+from milp_rl.solvers.protocol import Argmax
 
 NETWORK, SPACE, STATES = "q.onnx", "space.json", "states.csv"
 ROWS, SETTINGS = "rows", "settings.json"
@@ -459,6 +460,7 @@ def _failed(status: str, message: str, seconds: float = math.nan) -> dict[str, A
         "value": math.nan,
         "bound": math.nan,
         "gap": math.inf,
+        "tolerance": math.nan,
         "nodes": 0,
         "seconds": seconds,
         "message": message,
@@ -480,17 +482,27 @@ def _work() -> None:
     space = ActionSpace.from_json(folder / SPACE)
     states = read_states(folder / STATES, header=request["header"])
     choice = {key: value for key, value in request["way"].items() if value is not None}
+    name, written = choice.pop("solver"), MilpOptions(**choice)
     options = SolveOptions(request["gap"], time_limit=request["time_limit"])
     backend: Argmax | None = None
     for state in states[request["first"] :]:
         begin = time.perf_counter()
         try:
             if backend is None:
-                backend = new_backend(_network(folder, space, len(state)), space, **choice)
-            result = backend.solve(state, options)
+                backend = new_backend(_network(folder, space, len(state)), space, name, written)
+            result = backend.solve_one(state, options)
             row = {
                 key: getattr(result, key)
-                for key in ("status", "value", "bound", "gap", "nodes", "seconds", "message")
+                for key in (
+                    "status",
+                    "value",
+                    "bound",
+                    "gap",
+                    "tolerance",
+                    "nodes",
+                    "seconds",
+                    "message",
+                )
             }
         except MemoryError:
             row = _failed("memory", f"more than {request['memory_limit']} GiB")
