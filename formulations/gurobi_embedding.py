@@ -109,8 +109,21 @@ def add_to_gurobi(
     return found[0] if len(found) == 1 else found
 
 
+def _variables(entry: Any) -> list[Any]:
+    """Return the variables of an input."""
+    if hasattr(entry, "LB"):
+        return [entry]
+    return [entry.getVar(k) for k in range(entry.size())] if hasattr(entry, "getConstant") else []
+
+
 def _range(i: int, entry: Any) -> tuple[float, float]:
     """Return the range of a variable, a linear expression or a number."""
+    for variable in _variables(entry):
+        if variable.VType in ("S", "N"):
+            raise ValueError(
+                f"input {i}: the variable {variable.VarName} is semi-continuous, 0 or between its"
+                " bounds; a network's rows take an interval: use a binary for whether it is 0"
+            )
     if hasattr(entry, "LB"):
         low, high = float(entry.LB), float(entry.UB)
     elif hasattr(entry, "getConstant"):

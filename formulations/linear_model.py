@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import NDArray
-from pyomo.common.errors import PyomoException
+from pyomo.common.errors import InfeasibleConstraintException, PyomoException
 from pyomo.core.base.var import VarData
 from pyomo.opt import WriterFactory
+from pyomo.repn.util import InvalidValueError
 from scipy import sparse
 
+from milp_rl.formulations.model_checks import check_domain, check_numbers
 from milp_rl.formulations.network import FloatArray
+
+
+class InfeasibleRowError(ValueError):
+    """A constraint without free variables that does not hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,20 +101,29 @@ def compile_pyomo(
     Raises
     ------
     ValueError
-        If there is more than one active objective, or something is not linear.
+        If there is more than one active objective, something is not linear, a number is not
+        finite, or a variable's domain has gaps; it names the component.
+    InfeasibleRowError
+        If a constraint is left without variables, all being fixed, and does not hold.
     """
+    model, variables, _ = compile_with_rows(block, columns)
+    return model, variables
+
+
+def compile_with_rows(
+    block: Any, columns: list[VarData] | None = None
+) -> tuple[LinearModel, list[VarData], list[Any]]:
+    """Compile as :func:`compile_pyomo` does, and return the Pyomo constraint of each row."""
     first = list(columns or [])
-    writer = WriterFactory("compile_standard_form")
-    try:
-        info = writer.write(block, mixed_form=True, set_sense=pyo.maximize)
-    except (PyomoException, ValueError) as error:  # nonlinear terms, other components
-        raise ValueError(f"the model is not a mixed-integer linear model: {error}") from error
+    info = _standard_form(block)
     if len(info.objectives) > 1:
         names = ", ".join(objective.name for objective in info.objectives)
         raise ValueError(
             f"the model has several active objectives ({names}); deactivate all but one"
         )
 
+    for var in (*first, *info.columns):
+        check_domain(var)
     position = {id(var): i for i, var in enumerate(first)}
     variables = list(first)
     for var in info.columns:
@@ -146,4 +161,30 @@ def compile_pyomo(
             lower[i] = upper[i] = pyo.value(var)
     integer = np.array([v.is_integer() for v in variables], dtype=bool)
     model = LinearModel(objective, offset, matrix, row_lower, row_upper, lower, upper, integer)
-    return model, variables
+    return model, variables, [row.constraint for row in info.rows]
+
+
+def _standard_form(block: Any) -> Any:
+    """Return Pyomo's standard form, in which every number is finite."""
+    writer = WriterFactory("compile_standard_form")
+    try:
+        info = writer.write(block, mixed_form=True, set_sense=pyo.maximize)
+    except InfeasibleConstraintException as error:
+        check_numbers(block)
+        raise InfeasibleRowError(str(error)) from error
+    except (PyomoException, ValueError) as error:  # nonlinear terms, other components
+        check_numbers(block)
+        raise ValueError(f"the model is not a mixed-integer linear model: {error}") from error
+    if not _finite(info.rhs):
+        check_numbers(block)  # an infinite side may mean none
+    if not all(map(_finite, (info.A.data, info.c.data, info.c_offset))):
+        check_numbers(block)
+        raise ValueError("a coefficient of the model is not finite")
+    return info
+
+
+def _finite(numbers: Any) -> bool:
+    try:
+        return bool(np.isfinite(np.asarray(numbers, dtype=float)).all())
+    except InvalidValueError:  # Pyomo's own mark
+        return False

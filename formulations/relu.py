@@ -31,6 +31,8 @@ from omlt.neuralnet.layers.partition_based import (
 )
 from pyomo.common.log import LoggingIntercept
 from pyomo.contrib.fbbt.fbbt import compute_bounds_on_expr
+from pyomo.core.expr.visitor import identify_variables
+from pyomo.repn import generate_standard_repn
 
 from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.bounds import (
@@ -42,6 +44,7 @@ from milp_rl.formulations.bounds import (
 from milp_rl.formulations.compact import check_formulation
 from milp_rl.formulations.gurobi_embedding import add_to_gurobi, is_gurobi_model
 from milp_rl.formulations.linear_model import LinearModel, compile_pyomo
+from milp_rl.formulations.model_checks import check_domain
 from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.network import FloatArray, Layer, Network
 
@@ -62,6 +65,10 @@ class EmbeddedNetwork:
         The bounds used.
     one_sided
         Whether outputs are only right where the model maximises them.
+    lower, upper
+        Range of each input when the network was added, shape (n_inputs,); a number's is itself.
+    space
+        The space in which the bounds hold, if one was given.
     """
 
     network: Network
@@ -69,6 +76,22 @@ class EmbeddedNetwork:
     outputs: list[Any]
     bounds: Bounds
     one_sided: bool
+    lower: FloatArray
+    upper: FloatArray
+    space: ActionSpace | None = None
+
+    def changes(self) -> list[str]:
+        """Say which inputs are no longer within what the network's rows were written for."""
+        _, lower, upper = _ranges(self.inputs, fixed=True)
+        margin = 1e-9 * (1.0 + np.abs(self.lower) + np.abs(self.upper))
+        found = []
+        for i in np.flatnonzero((lower < self.lower - margin) | (upper > self.upper + margin)):
+            now, then = (
+                f"{low:.9g}" if low == high else f"between {low:.9g} and {high:.9g}"
+                for low, high in ((lower[i], upper[i]), (self.lower[i], self.upper[i]))
+            )
+            found.append(f"input {i} ({self.inputs[i]}) is {now} and was {then}")
+        return found
 
 
 def add_network(
@@ -139,13 +162,13 @@ def add_network(
     check_formulation(formulation, partitions)
     if one_sided and network.n_outputs != 1:
         raise ValueError("one_sided needs a network with one output")
-    variable, low, high = _ranges(entries)
+    variable, lower, upper = _ranges(entries)
     if space is not None and not variable[: space.n_actions].all():
         raise ValueError("with a space, the first inputs must be its action variables")
     if not variable.any():
         raise ValueError("all inputs are numbers; evaluate network.forward(inputs) instead")
-    inner = _with_constants(network, variable, low)
-    low, high = low[variable], high[variable]
+    inner = _with_constants(network, variable, lower)
+    low, high = lower[variable], upper[variable]
     propagator = BoundPropagator(
         inner,
         len(low),
@@ -171,7 +194,9 @@ def add_network(
     for i, output in enumerate(outputs):
         output.setlb(float(known.output_lower[0, i]))
         output.setub(float(known.output_upper[0, i]))
-    block.milp_rl_network = EmbeddedNetwork(network, entries, outputs, known, one_sided)
+    block.milp_rl_network = EmbeddedNetwork(
+        network, entries, outputs, known, one_sided, lower, upper, space
+    )
     return outputs[0] if len(outputs) == 1 else outputs
 
 
@@ -227,8 +252,14 @@ class _Writers:
                 layer_block._z_lower_bound_zhat_relu[i].deactivate()
 
 
-def _ranges(entries: list[Any]) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
-    """Split inputs into variables and numbers, with the range of each."""
+def _ranges(
+    entries: list[Any], fixed: bool = False
+) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
+    """Split inputs into variables and numbers, with the range of each.
+
+    A fixed variable keeps its bounds for a range, so that it can be freed again; with ``fixed``,
+    its range is its value.
+    """
     variable = np.zeros(len(entries), dtype=bool)
     low, high = np.zeros(len(entries)), np.zeros(len(entries))
     for i, entry in enumerate(entries):
@@ -239,20 +270,40 @@ def _ranges(entries: list[Any]) -> tuple[NDArray[np.bool_], FloatArray, FloatArr
             low[i] = high[i] = number
             continue
         variable[i] = True
-        range_ = entry.bounds if entry.is_variable_type() else compute_bounds_on_expr(entry)
-        if range_[0] is None or range_[1] is None or not all(map(math.isfinite, range_)):
-            raise ValueError(
-                f"input {i} ({entry}) has bounds {tuple(range_)}; give it finite bounds, which the"
-                " big-M constants are derived from"
-            )
-        low[i], high[i] = range_
-        if entry.is_variable_type() and entry.fixed:
-            number = pyo.value(entry)
-            if not low[i] - 1e-9 <= number <= high[i] + 1e-9:
-                raise ValueError(
-                    f"input {i} ({entry}) is fixed to {number}, outside its bounds {tuple(range_)}"
-                )
+        if entry.is_variable_type() and entry.fixed and fixed:
+            low[i] = high[i] = pyo.value(entry)
+            continue
+        low[i], high[i] = _range(i, entry)
     return variable, low, high
+
+
+def _range(i: int, entry: Any) -> tuple[float, float]:
+    """Return the finite range of a variable or a linear expression."""
+    for part in identify_variables(entry, include_fixed=True):
+        check_domain(part)
+        if part.fixed and (part.value is None or not math.isfinite(part.value)):
+            raise ValueError(
+                f"input {i} ({entry}): the variable {part.name} is fixed to {part.value}"
+            )
+    if entry.is_variable_type():
+        range_ = entry.bounds
+    else:
+        terms = generate_standard_repn(entry, compute_values=True)
+        if not np.isfinite([terms.constant, *terms.linear_coefs]).all():
+            raise ValueError(f"input {i} ({entry}) has a number that is not finite")
+        range_ = compute_bounds_on_expr(entry)
+    if range_[0] is None or range_[1] is None or not all(map(math.isfinite, range_)):
+        raise ValueError(
+            f"input {i} ({entry}) has bounds {tuple(range_)}; give it finite bounds, which the"
+            " big-M constants are derived from"
+        )
+    if entry.is_variable_type() and entry.fixed:
+        number = entry.value
+        if not range_[0] - 1e-9 <= number <= range_[1] + 1e-9:
+            raise ValueError(
+                f"input {i} ({entry}) is fixed to {number}, outside its bounds {tuple(range_)}"
+            )
+    return float(range_[0]), float(range_[1])
 
 
 def _with_constants(network: Network, variable: NDArray[np.bool_], values: FloatArray) -> Network:

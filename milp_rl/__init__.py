@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from milp_rl.formulations.actions.box import Box
     from milp_rl.formulations.actions.budget import BudgetTopK
     from milp_rl.formulations.actions.capacity import Capacity
+    from milp_rl.formulations.actions.contradictions import ContradictionError
     from milp_rl.formulations.actions.factored import FactoredValidity
     from milp_rl.formulations.actions.intersection import Intersection
     from milp_rl.formulations.actions.product import Product
@@ -41,6 +42,7 @@ _HOMES = {
     "BudgetTopK": "formulations.actions.budget",
     "Capacity": "formulations.actions.capacity",
     "CertificationError": "solvers.base",
+    "ContradictionError": "formulations.actions.contradictions",
     "DQNAgent": "dqn",
     "DQNConfig": "dqn",
     "FactoredValidity": "formulations.actions.factored",
@@ -70,6 +72,7 @@ __all__ = [
     "BudgetTopK",
     "Capacity",
     "CertificationError",
+    "ContradictionError",
     "DQNAgent",
     "DQNConfig",
     "FactoredValidity",

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.network import FloatArray
-from milp_rl.solvers.result import Status, relative_gap  # noqa: F401
+from milp_rl.solvers.result import Status
 
 if TYPE_CHECKING:
     from milp_rl.solvers.certify import ArgmaxProblem
 
+
+TOLERANCE = 1e-6
+"""Values that differ by at most this part of the spread of the objective count as equal."""
 
 SHARES = (0.5, 0.1, 0.01, 0.001)
 """Of the way to another action at which continuous ones are tried."""
@@ -67,15 +70,6 @@ class SolveOptions:
         if limit is not None and not (isinstance(limit, int) and limit >= 1):
             raise ValueError(f"node_limit must be an integer of at least 1 or None, got {limit!r}")
 
-    def closed(self, value: float, bound: float) -> bool:
-        """Whether ``bound - value`` is within the requested gap (or the tolerance)."""
-        return bound - value <= max(self.gap * abs(value), self.absolute_gap, tolerance(value))
-
-
-def tolerance(value: float) -> float:
-    """Return the absolute difference below which two values count as equal."""
-    return 1e-6 * max(1.0, abs(value))
-
 
 @dataclass(frozen=True, eq=False)
 class MilpSolution:
@@ -84,7 +78,8 @@ class MilpSolution:
     Parameters
     ----------
     status
-        ``"optimal"`` means within the requested gap.
+        ``"optimal"`` means within the requested gap, ``"unbounded"`` that the linear relaxation
+        is, or that the solver cannot tell whether it is that or infeasible.
     x
         Column values of the best solution found, or ``None``.
     bound

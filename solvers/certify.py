@@ -30,6 +30,7 @@ from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.solvers.base import (
     SHARES,
+    TOLERANCE,
     SolveOptions,
     neighbour_values,
     neighbourhood,
@@ -38,9 +39,6 @@ from milp_rl.solvers.base import (
 
 if TYPE_CHECKING:
     from milp_rl.solvers.incumbents import Incumbents
-
-TOLERANCE = 1e-6
-"""Values that differ by at most this part of their spread over the feasible set count as equal."""
 
 _RESOLUTION = 4.0  # times the rounding, values closer than that cannot be told apart
 _ASCENTS = 4  # of the best points known, for continuous actions,

@@ -125,6 +125,8 @@ class GurobiSolver:
         nodes = int(loaded.NodeCount)
         if code == grb.INFEASIBLE:
             return MilpSolution("infeasible", None, -math.inf, nodes, message)
+        if code == grb.UNBOUNDED:
+            return MilpSolution("unbounded", None, math.inf, nodes, message)
         stopped = (grb.TIME_LIMIT, grb.NODE_LIMIT, grb.INTERRUPTED, grb.SUBOPTIMAL)
         if code != grb.OPTIMAL and code not in stopped:
             return MilpSolution("error", None, math.inf, nodes, message)

@@ -99,6 +99,8 @@ class HighsSolver:
             status = "optimal"
         elif code == _S.kInfeasible:
             return MilpSolution("infeasible", None, -math.inf, nodes, message)
+        elif code in (_S.kUnbounded, _S.kUnboundedOrInfeasible):
+            return MilpSolution("unbounded", None, math.inf, nodes, message)
         elif code in _STOPPED:
             status = "no_solution" if x is None else "feasible"
         else:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pyomo.environ as pyo
 
-from milp_rl.formulations.linear_model import LinearModel, compile_pyomo
-from milp_rl.formulations.network import FloatArray
-from milp_rl.solvers.base import (
-    CertificationError,
-    MilpSolution,
-    MilpSolver,
-    SolveOptions,
-    Status,
-    relative_gap,
-    tolerance,
+from milp_rl.formulations.linear_model import (
+    InfeasibleRowError,
+    LinearModel,
+    compile_with_rows,
 )
+from milp_rl.formulations.network import FloatArray
+from milp_rl.solvers.base import MilpSolver, SolveOptions
+from milp_rl.solvers.embedded import Embedded
 from milp_rl.solvers.gurobi import GurobiSolver
 from milp_rl.solvers.highs import HighsSolver
+from milp_rl.solvers.result import Status
+from milp_rl.solvers.rows import HARDLY, RowCheck, check_rows
 from milp_rl.solvers.scip import ScipSolver
+from milp_rl.solvers.whole import Faults, WholeSearch
 
 
 def milp_solver(name: str) -> MilpSolver:
@@ -48,9 +49,9 @@ class ModelResult:
     bound
         Proven bound on the optimal value.
     gap
-        ``|bound - value| / |value|``.
+        ``|bound - value| / |value|``, as it is.
     status
-        As in :class:`~milp_rl.solvers.base.ArgmaxResult`.
+        As in :class:`~milp_rl.solvers.result.ArgmaxResult`, or ``"unbounded"``.
     seconds
         Wall-clock time.
     solver
@@ -82,9 +83,13 @@ def solve_model(
 ) -> ModelResult:
     """Solve a mixed-integer linear Pyomo model and load the solution into its variables.
 
-    Every network that ``add_network`` wrote is evaluated at the solution's inputs, and every
-    action space that ``add_to`` wrote checks its action; where they disagree with the solver, the
-    model is solved again at the tightest tolerances with the integers fixed to whole numbers.
+    What is loaded has whole integers and meets every bound and row of the model itself
+    (:mod:`milp_rl.solvers.rows` says how closely); every network that ``add_network`` wrote is
+    evaluated at its inputs, and every action space that ``add_to`` wrote checks its action. A point
+    that fails is repaired (its integers held and a linear program solved, tighter tolerances, the
+    integer that cheats branched on, :mod:`milp_rl.solvers.whole`) or refused. ``"optimal"`` means
+    that bound and value differ by at most the asked gap, or by 1e-6 of the most that one variable
+    decides on: no constant in the objective plays a part.
 
     Parameters
     ----------
@@ -98,10 +103,14 @@ def solve_model(
     Raises
     ------
     ValueError
-        If the model is not mixed-integer linear or has no single objective.
+        If the model is not mixed-integer linear or has no single objective, a number in it is not
+        finite, a domain has gaps, or what ``add_network`` folded in has changed since; it names
+        the component.
     CertificationError
-        If the solution still contradicts a network or a space; the variables are left as they
-        were.
+        If no point can be found that holds, naming the row and by how much; the variables are left
+        as they were.
+    ContradictionError
+        If every row holds, and a space's own check says otherwise.
     SolverUnavailableError
         If the solver is missing or its licence is too small.
     """
@@ -111,88 +120,79 @@ def solve_model(
     if len(objectives) != 1:
         raise ValueError(f"the model needs one active objective, it has {len(objectives)}")
     sign = 1.0 if objectives[0].sense == pyo.maximize else -1.0
+    embedded = Embedded.of(model)
+    embedded.require_unchanged()
     columns = [
         v for v in model.component_data_objects(pyo.Var, active=True, sort=True) if not v.fixed
     ]
-    compiled, variables = compile_pyomo(model, columns)
     backend = milp_solver(solver)
-    solution = backend.solve(compiled, options)
-    if solution.x is not None:
-        before = [v.value for v in variables]
-        _load(variables, compiled, solution.x)
-        if _complaints(model):
-            solution = _polished(backend, compiled, options)
-            if solution.x is not None:
-                _load(variables, compiled, solution.x)
-            complaints = _complaints(model) if solution.x is not None else [solution.message]
-            if complaints:
-                for variable, value in zip(variables, before, strict=True):
-                    variable.set_value(value, skip_validation=True)
-                raise CertificationError(f"{solver} gave a wrong answer: {'; '.join(complaints)}")
-    seconds = time.perf_counter() - begin
-    if solution.x is None:
+
+    def without_solution(status: Status, bound: float, nodes: int, message: str) -> ModelResult:
+        seconds = time.perf_counter() - begin
         return ModelResult(
-            math.nan,
-            sign * solution.bound,
-            math.inf,
-            solution.status,
-            seconds,
-            solver,
-            solution.nodes,
-            solution.message,
+            math.nan, sign * bound, math.inf, status, seconds, solver, nodes, message
         )
-    value = sign * float(pyo.value(objectives[0]))
-    bound = max(solution.bound, value)
+
+    try:
+        compiled, variables, constraints = compile_with_rows(model, columns)
+    except InfeasibleRowError as error:
+        return without_solution("infeasible", -math.inf, 0, str(error))
+
+    def check(x: FloatArray) -> Faults:
+        _load(variables, x)
+        return _faults(check_rows(compiled, x), compiled, constraints, embedded)
+
+    before = [v.value for v in variables]
+    search = WholeSearch(compiled, backend, options, check)
+    try:
+        status = search.solve()
+        if status == "unbounded":
+            status = _feasibility(compiled, backend, options, check)
+    finally:
+        for variable, old in zip(variables, before, strict=True):
+            variable.set_value(old, skip_validation=True)
+    if search.x is None or status not in ("optimal", "feasible"):
+        bound = {"infeasible": -math.inf, "unbounded": math.inf}.get(status, search.bound)
+        return without_solution(status, bound + search.level, search.nodes, search.message)
+    _load(variables, search.x)
+    value = float(pyo.value(objectives[0]))
+    short = search.bound - search.value
     return ModelResult(
-        sign * value,
-        sign * bound,
-        relative_gap(value, bound),
-        "optimal" if options.closed(value, bound) else "feasible",
-        seconds,
+        value,
+        value + sign * short,
+        short / abs(value) if value else math.inf if short else 0.0,
+        status,
+        time.perf_counter() - begin,
         solver,
-        solution.nodes,
-        solution.message,
+        search.nodes,
+        search.message,
     )
 
 
-def _polished(backend: MilpSolver, compiled: LinearModel, options: SolveOptions) -> MilpSolution:
-    """Solve at the tightest tolerances, then again with the integers fixed."""
-    solution = backend.solve(compiled, options, tight=True)
-    if solution.x is None:
-        return solution
-    whole = np.rint(solution.x)
-    fixed = replace(
-        compiled,
-        column_lower=np.where(compiled.integer, whole, compiled.column_lower),
-        column_upper=np.where(compiled.integer, whole, compiled.column_upper),
-    )
-    polished = backend.solve(fixed, options, tight=True)
-    return replace(solution, x=polished.x, nodes=solution.nodes + polished.nodes)
+def _feasibility(
+    compiled: LinearModel,
+    backend: MilpSolver,
+    options: SolveOptions,
+    check: Callable[[FloatArray], Faults],
+) -> Status:
+    """Tell whether a model whose relaxation is unbounded is so itself: whether it has a point."""
+    nothing = np.zeros(compiled.n_columns)
+    search = WholeSearch(replace(compiled, objective=nothing), backend, options, check)
+    status = search.solve()
+    return "unbounded" if status == "optimal" else status
 
 
-def _load(variables: list[Any], compiled: LinearModel, x: FloatArray) -> None:
-    values = np.where(compiled.integer, np.rint(x), x) + 0.0  # no negative zeros
-    for variable, value in zip(variables, values, strict=True):
-        variable.set_value(float(value), skip_validation=True)
+def _load(variables: list[Any], x: FloatArray) -> None:
+    for variable, value in zip(variables, x.tolist(), strict=True):
+        variable.set_value(value, skip_validation=True)
 
 
-def _complaints(model: Any) -> list[str]:
-    """Compare the loaded solution with every embedded network and space."""
-    found = []
-    for block in model.block_data_objects(active=True):
-        embedded = getattr(block, "milp_rl_network", None)
-        if embedded is not None:
-            inputs = np.array([pyo.value(entry) for entry in embedded.inputs])
-            true = embedded.network.forward(inputs)
-            claimed = np.array([pyo.value(output) for output in embedded.outputs])
-            excess = claimed - true if embedded.one_sided else np.abs(claimed - true)
-            for i in np.flatnonzero(excess > 10 * np.array([tolerance(t) for t in true])):
-                found.append(
-                    f"output {i} of the network on {block.name} is {claimed[i]!r}, the forward"
-                    f" pass gives {true[i]!r}"
-                )
-        space, actions = getattr(block, "milp_rl_space", (None, ()))
-        if space is not None:
-            action = np.array([pyo.value(a) for a in actions])
-            found.extend(f"{block.name}: {text}" for text in space.violations(action))
-    return found
+def _faults(
+    rows: RowCheck, compiled: LinearModel, constraints: list[Any], embedded: Embedded
+) -> Faults:
+    """Say what contradicts the loaded point: the model's rows, its networks, its spaces."""
+    found = rows.texts(compiled, constraints)
+    complaints = embedded.complaints()
+    if complaints and not found:
+        found = rows.texts(compiled, constraints, HARDLY)
+    return Faults([*found, *complaints], inherent=bool(complaints) and not found)

@@ -115,6 +115,8 @@ class ScipSolver:
         code, nodes = loaded.getStatus(), int(loaded.getNTotalNodes())
         if code == "infeasible":
             return MilpSolution("infeasible", None, -math.inf, nodes, code)
+        if code in ("unbounded", "inforunbd"):
+            return MilpSolution("unbounded", None, math.inf, nodes, code)
         bound = float(loaded.getDualbound())
         bound = math.inf if bound >= loaded.infinity() else bound
         if code != "optimal" and code not in _STOPPED:

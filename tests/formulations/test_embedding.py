@@ -183,3 +183,16 @@ class TestGurobi:
             mr.add_network(model, network, [1.0])
         with pytest.raises(ValueError, match="no space"):
             mr.add_network(model, network, [1.0, 2.0], space=mr.BudgetTopK(2, 1))
+
+    def test_numbers_that_are_not_finite_and_domains_with_gaps_are_named(
+        self, gurobipy, model, random_network
+    ):
+        network = random_network(np.random.default_rng(0), 2, (3,))
+        x = model.addVar(lb=0, ub=1)
+        gap = model.addVar(lb=1, ub=2, vtype=gurobipy.GRB.SEMICONT, name="dose")
+        with pytest.raises(ValueError, match="dose is semi-continuous"):
+            mr.add_network(model, network, [x, gap])
+        with pytest.raises(ValueError, match=r"input 1 has bounds \(nan, nan\)"):
+            mr.add_network(model, network, [x, float("nan")])
+        with pytest.raises(ValueError, match="input 1 has bounds"):
+            mr.add_network(model, network, [x, float("inf") * x])

@@ -92,9 +92,10 @@ def met_in_training(case):
     space = ActionSpace.from_dict(case["space"])
     at_state = network.at_state(case["state"])
     bounds = BoundPropagator(network, space.n_actions, space.linear_max).at([case["state"]])
-    model = compact_model(
-        at_state, bounds.lower, bounds.upper, space.linear_model, one_sided=True
-    ).model
+    # Widened as bounds were then: the path that HiGHS takes depends on their last digits.
+    lower = [low - 1e-9 * (1 + np.abs(low)) for low in bounds.lower]
+    upper = [high + 1e-9 * (1 + np.abs(high)) for high in bounds.upper]
+    model = compact_model(at_state, lower, upper, space.linear_model, one_sided=True).model
     return network, space, model
 
 
