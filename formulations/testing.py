@@ -75,6 +75,9 @@ def check_action_space(
     everything = all_actions(space.n_actions)
     feasible = np.array([not space.violations(a) for a in everything])
     _check_model(space, everything, feasible)
+    _expect(
+        np.array_equal(space.feasible(everything), feasible), "feasible and violations disagree"
+    )
     reference = everything[feasible]
     _check_down_closed(space, reference)
     _check_linear_max(space, reference, rng)

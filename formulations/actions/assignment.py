@@ -39,10 +39,11 @@ def _by_flow(allowed: NDArray[np.bool_], kinds: NDArray[np.int8], limits: Sequen
     for k, kind in enumerate(kinds):
         if kind.any():
             graph.add_edge(("kind", k), "sink", capacity=int(limits[int(np.argmax(kind))]))
-    for i, row in enumerate(allowed):
-        graph.add_edge("source", i, capacity=1)
+    groups, people = np.unique(allowed, axis=0, return_counts=True)
+    for i, (row, number) in enumerate(zip(groups, people.tolist(), strict=True)):
+        graph.add_edge("source", i, capacity=number)
         for k in np.flatnonzero(row).tolist():
-            graph.add_edge(i, ("kind", k), capacity=1)
+            graph.add_edge(i, ("kind", k), capacity=number)
     return bool(nx.maximum_flow_value(graph, "source", "sink") == len(allowed))
 
 

@@ -25,7 +25,7 @@ import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.actions.pins import BoolArray, Pins
-from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.files import read_json, write_json
 from milp_rl.formulations.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.linear_oracle import LinearOracle
 from milp_rl.formulations.network import FloatArray
@@ -37,10 +37,22 @@ _REBUILT = ("_oracle", "_extensions_of", "known_actions")
 _KNOWN = 256
 _KNOWN_AT_LEAST = 8
 _KNOWN_SECONDS = 0.05
+_DEEPEST = 50
+_MOST_PARTIAL = 2_000_000
+_MOST_ENTRIES = 2**28
+_CHUNK = 2**15
 
 
 class ActionSpace(ABC):
     """A feasible set over ``n_actions`` action variables, binary unless it says otherwise."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let what repeats a block's check in another form not outlive the check."""
+        super().__init_subclass__(**options)
+        if "violations" in vars(cls):
+            for name in ("feasible", "_open"):
+                if name not in vars(cls):
+                    setattr(cls, name, getattr(ActionSpace, name))
 
     @property
     @abstractmethod
@@ -135,9 +147,12 @@ class ActionSpace(ABC):
             )
         kind = kinds[data["type"]]
         parameters = {key: value for key, value in data.items() if key != "type"}
+        _check_depth(parameters)
         try:
             return kind._from_parameters(parameters)
-        except (TypeError, KeyError) as error:
+        except KeyError as error:
+            raise ValueError(f"wrong parameters for {data['type']}: no {error}") from error
+        except (TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
             raise ValueError(f"wrong parameters for {data['type']}: {error}") from error
 
     @classmethod
@@ -146,8 +161,7 @@ class ActionSpace(ABC):
 
     def to_json(self, path: str | Path) -> None:
         """Write :meth:`to_dict` as JSON; the file appears whole or not at all."""
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
-        write_atomically(path, text.encode())
+        write_json(path, self.to_dict())
 
     @staticmethod
     def from_json(path: str | Path) -> ActionSpace:
@@ -158,11 +172,11 @@ class ActionSpace(ABC):
         ValueError
             If the file is not JSON or not an action space.
         """
+        data = read_json(path)
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a JSON file: {error}") from error
-        return ActionSpace.from_dict(data)
+            return ActionSpace.from_dict(data)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def add_to(self, block: Any, actions: Sequence[Any] | None = None) -> list[Any]:
         """Add the space to a Pyomo block.
@@ -379,6 +393,47 @@ class ActionSpace(ABC):
             If there are more than ``limit``, or a variable is continuous.
         """
         self.require_binary("listed")
+        rows = None
+        if self.down_closed or type(self)._open is not ActionSpace._open:
+            rows = self._grown(limit)
+        if rows is None:
+            rows = self._built(limit)
+        self._check_limit(len(rows), limit)
+        return rows
+
+    def _grown(self, limit: int) -> ActionArray | None:
+        """List by deciding variable by variable for all partial actions at once.
+
+        Returns ``None`` if too many partial actions may or may not be completed. In the order of
+        :meth:`_built`.
+        """
+        n = self.n_actions
+        most = max(limit, min(_MOST_PARTIAL, _MOST_ENTRIES // n))
+        rows = np.zeros((1, n), dtype=np.int8)
+        if self.down_closed and not self.feasible(rows)[0]:
+            return rows[:0]
+        for i in range(n):
+            chosen = rows.copy()
+            chosen[:, i] = 1
+            both = np.concatenate([rows, chosen])
+            parts = np.array_split(both, len(both) // _CHUNK + 1)
+            rows = np.concatenate([part[self._open(part, i + 1)] for part in parts])
+            if self.down_closed:  # what is kept is feasible
+                self._check_limit(len(rows), limit)
+            if len(rows) > most:
+                return None
+        if not self.down_closed and len(rows):
+            parts = np.array_split(rows, len(rows) // _CHUNK + 1)
+            rows = np.concatenate([part[self.feasible(part)] for part in parts])
+        sizes = rows.sum(axis=1)
+        width = int(sizes.max(initial=0))
+        places = np.argsort(-rows, axis=1, kind="stable")[:, :width]
+        places[np.arange(width) >= sizes[:, None]] = -1
+        ordered: ActionArray = rows[np.lexsort(places.T[::-1])] if width else rows
+        return ordered
+
+    def _built(self, limit: int) -> ActionArray:
+        """List by adding to partial actions what keeps them completable, one after another."""
         found: list[ActionArray] = []
 
         def visit(action: ActionArray, last: int) -> None:
@@ -393,6 +448,33 @@ class ActionSpace(ABC):
 
         visit(np.zeros(self.n_actions, dtype=np.int8), -1)
         return np.array(found, dtype=np.int8).reshape(len(found), self.n_actions)
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Check many actions at once.
+
+        Parameters
+        ----------
+        actions
+            Shape (batch, n_actions), zeros and ones where variables are binary.
+
+        Returns
+        -------
+        numpy.ndarray
+            Where :meth:`violations` finds none, shape (batch,).
+        """
+        return np.array([not self.violations(action) for action in actions], dtype=bool)
+
+    def _open(self, actions: ActionArray, decided: int) -> BoolArray:
+        """Tell which partial actions may be completed by their variables from ``decided`` on.
+
+        False only where no completion is feasible. Those variables are zero now; what is asked for
+        with one variable less decided has been found open, then with a zero in its place.
+        """
+        found = np.ones(len(actions), dtype=bool)
+        if self.down_closed:
+            new = actions[:, decided - 1] == 1
+            found[new] = self.feasible(actions[new])
+        return found
 
     def count(self, limit: int = 100_000) -> int:
         """Count the feasible actions; raises ``ValueError`` beyond ``limit`` if it must list."""
@@ -528,6 +610,34 @@ class ActionSpace(ABC):
             raise ValueError(
                 f"the space has more than {limit} feasible actions; raise `limit` to list them"
             )
+
+
+def within(
+    actions: ActionArray, matrix: FloatArray, right: FloatArray, tolerance: ArrayLike
+) -> tuple[BoolArray, BoolArray]:
+    """Check ``matrix @ action <= right + tolerance`` for many actions.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Whether all rows hold, and whether rounding leaves that in doubt, shapes (batch,).
+    """
+    x = np.asarray(actions, dtype=np.float64)
+    excess = x @ matrix.T - right - tolerance
+    rounding = 4 * (x.shape[1] + 2) * np.finfo(np.float64).eps
+    unclear = np.abs(excess) <= rounding * (np.abs(x) @ np.abs(matrix).T + np.abs(right))
+    return (excess <= 0).all(axis=1), unclear.any(axis=1)
+
+
+def _check_depth(parameters: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for members of members of members, without end."""
+    level: list[Any] = [parameters]
+    for _ in range(_DEEPEST):
+        members = [data["members"] for data in level if isinstance(data.get("members"), list)]
+        level = [data for own in members for data in own if isinstance(data, Mapping)]
+        if not level:
+            return
+    raise ValueError(f"members are nested more than {_DEEPEST} deep")
 
 
 def _subclasses(kind: type[ActionSpace]) -> Iterable[type[ActionSpace]]:

@@ -12,11 +12,13 @@ from numpy.typing import ArrayLike
 from scipy.linalg import block_diag
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray, within
 from milp_rl.formulations.actions.pins import Pins
-from milp_rl.formulations.network import FloatArray, check_vector
+from milp_rl.formulations.checks import LARGEST, check_integers, check_numbers, shown
+from milp_rl.formulations.network import FloatArray
 
 _TOLERANCE = 1e-6
+_LOOSE = 1e-5
 _DYKSTRA_ROUNDS = 20
 
 
@@ -57,7 +59,7 @@ class Box(ActionSpace):
         right: ArrayLike | None = None,
         binary: Sequence[int] = (),
     ) -> None:
-        self._lower, self._upper = check_vector(lower, "lower"), check_vector(upper, "upper")
+        self._lower, self._upper = check_numbers(lower, "lower"), check_numbers(upper, "upper")
         n = len(self._lower)
         if not n or self._upper.shape != (n,):
             raise ValueError(
@@ -72,15 +74,17 @@ class Box(ActionSpace):
             )
         if (matrix is None) != (right is None):
             raise ValueError("matrix and right go together: give both or neither")
-        self.right = check_vector([] if right is None else right, "right")
-        self.matrix = np.asarray(np.zeros((0, n)) if matrix is None else matrix, dtype=np.float64)
-        if self.matrix.shape != (len(self.right), n) or not np.isfinite(self.matrix).all():
+        self.right = check_numbers([] if right is None else right, "right")
+        self.matrix = check_numbers(np.zeros((0, n)) if matrix is None else matrix, "matrix", 2)
+        if self.matrix.shape != (len(self.right), n):
             raise ValueError(
                 f"matrix must be finite, of shape ({len(self.right)}, {n}), got {self.matrix.shape}"
             )
-        chosen = np.asarray(binary, dtype=int)
-        if chosen.ndim != 1 or ((chosen < 0) | (chosen >= n)).any():
-            raise ValueError(f"binary must be indices between 0 and {n - 1}, got {binary}")
+        chosen = np.array(check_integers(binary, "binary", -LARGEST), dtype=np.intp)
+        if len(set(chosen.tolist())) < len(chosen) or ((chosen < 0) | (chosen >= n)).any():
+            raise ValueError(
+                f"binary must be distinct indices between 0 and {n - 1}, got {shown(binary)}"
+            )
         self._continuous = np.ones(n, dtype=bool)
         self._continuous[chosen] = False
         outside = chosen[(self._lower[chosen] < 0) | (self._upper[chosen] > 1)]
@@ -194,6 +198,30 @@ class Box(ActionSpace):
                 f"constraint {i}: {self.matrix[i] @ x:g} exceeds {self.right[i]:g} by {excess[i]:g}"
             )
         return found
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Check bounds and constraints of many actions."""
+        slack = [_TOLERANCE * np.maximum(1.0, np.abs(r)) for r in (self._lower, self._upper)]
+        x = np.asarray(actions, dtype=np.float64)
+        found, unclear = within(
+            x, self.matrix, self.right, _TOLERANCE * np.maximum(1.0, np.abs(self.right))
+        )
+        tight = np.minimum(*slack)  # beyond it, and for what is no number, the check decides
+        unclear |= ~((x >= self._lower - tight / 2) & (x <= self._upper + tight / 2)).all(axis=1)
+        for i in np.flatnonzero(unclear):
+            found[i] = not self.violations(actions[i])
+        return found
+
+    def _open(self, actions: ActionArray, decided: int) -> BoolArray:
+        """Tell by what is decided, and the least that the rest can add to each constraint."""
+        x = np.asarray(actions, dtype=np.float64)[:, :decided]
+        low, high = self._lower[:decided], self._upper[:decided]
+        found = ((x >= low - _LOOSE) & (x <= high + _LOOSE)).all(axis=1)
+        rest = self.matrix[:, decided:]
+        least = np.where(rest > 0, rest * self._lower[decided:], rest * self._upper[decided:])
+        room = self.right - least.sum(axis=1)
+        loose = _LOOSE * (1.0 + np.abs(self.matrix).sum(axis=1) + np.abs(self.right))
+        return np.asarray(found & (x @ self.matrix[:, :decided].T <= room + loose).all(axis=1))
 
     def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Maximise under the bounds and each constraint alone; return the smallest."""

@@ -11,10 +11,19 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray, within
 from milp_rl.formulations.actions.knapsack import fractional_knapsack, knapsack_fractions
 from milp_rl.formulations.actions.pins import Pins
-from milp_rl.formulations.network import FloatArray, check_vector
+from milp_rl.formulations.checks import (
+    LARGEST,
+    MOST_VARIABLES,
+    check_flag,
+    check_integer,
+    check_number,
+    check_numbers,
+    shown,
+)
+from milp_rl.formulations.network import FloatArray
 
 _TOLERANCE = 1e-9
 
@@ -55,23 +64,25 @@ class BudgetTopK(ActionSpace):
         costs: ArrayLike | None = None,
         budget: float | None = None,
     ) -> None:
-        if n_actions < 1:
-            raise ValueError(f"n_actions must be at least 1, got {n_actions}")
+        n_actions = check_integer(n_actions, "n_actions", 1, MOST_VARIABLES)
+        k = check_integer(k, "k", -LARGEST)
         if not 0 <= k <= n_actions:
             raise ValueError(f"k must be between 0 and n_actions = {n_actions}, got {k}")
         if (costs is None) != (budget is None):
             raise ValueError("costs and budget go together: give both or neither")
-        self._n_actions = int(n_actions)
-        self.k = int(k)
-        self.exactly = bool(exactly)
+        self._n_actions = n_actions
+        self.k = k
+        self.exactly = check_flag(exactly, "exactly")
         self.costs: FloatArray | None = None
         self.budget: float | None = None
         if costs is not None and budget is not None:
-            self.costs = check_vector(costs, "costs")
-            self.budget = float(budget)
+            self.costs = check_numbers(costs, "costs")
+            self.budget = check_number(budget, "budget")
             if self.costs.shape != (n_actions,) or (self.costs < 0).any():
-                raise ValueError(f"costs must be {n_actions} nonnegative numbers, got {costs}")
-            if not (math.isfinite(self.budget) and self.budget >= 0):
+                raise ValueError(
+                    f"costs must be {n_actions} nonnegative numbers, got {shown(costs)}"
+                )
+            if self.budget < 0:
                 raise ValueError(f"budget must be a nonnegative number, got {budget}")
             cheapest = float(np.sort(self.costs)[:k].sum())
             if exactly and cheapest > self.budget + _TOLERANCE:
@@ -131,6 +142,28 @@ class BudgetTopK(ActionSpace):
                 found.append(
                     f"cost {cost:g} exceeds the budget {self.budget:g} by {cost - self.budget:g}"
                 )
+        return found
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Check cardinality and cost of many actions."""
+        chosen = actions.sum(axis=1)
+        found: BoolArray = chosen == self.k if self.exactly else chosen <= self.k
+        return self._affordable(actions, found)
+
+    def _open(self, actions: ActionArray, decided: int) -> BoolArray:
+        """Tell by counting and cost, which later variables only add to."""
+        chosen = actions.sum(axis=1)
+        found = chosen <= self.k
+        if self.exactly:
+            found &= chosen + (self.n_actions - decided) >= self.k
+        return self._affordable(actions, found)
+
+    def _affordable(self, actions: ActionArray, found: BoolArray) -> BoolArray:
+        if self.costs is not None and self.budget is not None:
+            holds, unclear = within(actions, self.costs[None], np.array([self.budget]), _TOLERANCE)
+            for i in np.flatnonzero(found & unclear):
+                holds[i] = float(self.costs @ actions[i]) <= self.budget + _TOLERANCE
+            found &= holds
         return found
 
     def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
@@ -243,23 +276,31 @@ class BudgetTopK(ActionSpace):
         """Count the feasible actions, in closed form without costs."""
         if self.costs is not None:
             return super().count(limit)
-        smallest = self.k if self.exactly else 0
-        return sum(math.comb(self.n_actions, size) for size in range(smallest, self.k + 1))
+        return self._count(math.inf)
+
+    def _count(self, most: float) -> int:
+        """Add up binomial coefficients, until the sum is above ``most``."""
+        largest = min(self.k, self.n_actions - self.k) if self.exactly else self.k
+        total, sets = 0, 1
+        for size in range(largest + 1):
+            if size:
+                sets = sets * (self.n_actions - size + 1) // size
+            total = sets if self.exactly else total + sets
+            if total > most:
+                break
+        return total
 
     def enumerate(self, limit: int = 100_000) -> ActionArray:
         """List every feasible action, smallest sets first."""
-        if self.costs is None:
-            self._check_limit(self.count(), limit)
-        smallest = self.k if self.exactly else 0
-        rows: list[ActionArray] = []
-        for size in range(smallest, self.k + 1):
-            for chosen in itertools.combinations(range(self.n_actions), size):
-                indices = list(chosen)
-                if self.costs is not None and self.budget is not None:
-                    if self.costs[indices].sum() > self.budget + _TOLERANCE:
-                        continue
-                    self._check_limit(len(rows) + 1, limit)
-                row = np.zeros(self.n_actions, dtype=np.int8)
-                row[indices] = 1
-                rows.append(row)
-        return np.array(rows, dtype=np.int8).reshape(len(rows), self.n_actions)
+        if self.costs is not None:
+            rows = super().enumerate(limit)
+            ordered: ActionArray = rows[np.argsort(rows.sum(axis=1), kind="stable")]
+            return ordered
+        self._check_limit(self._count(limit), limit)
+        found = []
+        for size in range(self.k if self.exactly else 0, self.k + 1):
+            chosen = np.array(list(itertools.combinations(range(self.n_actions), size)), dtype=int)
+            rows = np.zeros((len(chosen), self.n_actions), dtype=np.int8)
+            np.put_along_axis(rows, chosen.reshape(len(chosen), size), 1, axis=1)
+            found.append(rows)
+        return np.concatenate(found)

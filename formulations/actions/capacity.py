@@ -11,7 +11,7 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.class_counts import ClassCounts
 from milp_rl.formulations.actions.packing import (
@@ -22,7 +22,8 @@ from milp_rl.formulations.actions.packing import (
     undominated_patterns,
 )
 from milp_rl.formulations.actions.pins import Pins
-from milp_rl.formulations.network import FloatArray, check_vector
+from milp_rl.formulations.checks import check_numbers
+from milp_rl.formulations.network import FloatArray
 
 _MAX_PATTERNS = 500
 _SAMPLE_TRIES = 1000
@@ -61,6 +62,10 @@ class Capacity(ActionSpace):
     def __init__(self, costs: ArrayLike, capacities: ArrayLike) -> None:
         self.costs = _check_nonnegative(costs, "costs", "arm")
         self.capacities = _check_nonnegative(capacities, "capacities", "worker")
+        # No more workers than there are arms take one: those of the largest capacities will do.
+        largest = np.argsort(-self.capacities, kind="stable")[: len(self.costs)]
+        self._workers = np.sort(largest)
+        self._rooms = self.capacities[self._workers]
         fits = self.costs <= self.capacities.max() + TOLERANCE
         values, class_of = np.unique(-self.costs[fits], return_inverse=True)
         self._class_costs = (-values).tolist()
@@ -139,7 +144,7 @@ class Capacity(ActionSpace):
         costs, sizes = self._class_costs, self._class_sizes
         pairs = [
             (k, w)
-            for w, capacity in enumerate(self.capacities)
+            for w, capacity in enumerate(self._rooms)
             for k, cost in enumerate(costs)
             if cost <= capacity + TOLERANCE
         ]
@@ -149,7 +154,7 @@ class Capacity(ActionSpace):
         block.capacity = pyo.ConstraintList()
         load = [
             pyo.quicksum(costs[k] * block.assigned[k, v] for k, v in pairs if v == w)
-            for w in range(len(self.capacities))
+            for w in range(len(self._rooms))
         ]
         for w, most in enumerate(self._packer.loads):
             if any(v == w for _, v in pairs):
@@ -173,6 +178,16 @@ class Capacity(ActionSpace):
             found.append(self._explain(counts))
         return found
 
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Pack the numbers of arms of each cost, each once."""
+        possible = self._class_of >= 0
+        found = ~(actions[:, ~possible] == 1).any(axis=1)
+        one_hot = self._class_of[possible, None] == np.arange(len(self._class_costs))
+        counts = actions[:, possible].astype(np.intp) @ one_hot.astype(np.intp)
+        different, which = np.unique(counts, axis=0, return_inverse=True)
+        packs = [self._packer.pack(tuple(row)) is not None for row in different.tolist()]
+        return found & np.array(packs, dtype=bool)[which.reshape(-1)]
+
     def _explain(self, counts: Counts) -> str:
         total = sum(c * n for c, n in zip(self._class_costs, counts, strict=True))
         room = float(self.capacities.sum())
@@ -188,7 +203,7 @@ class Capacity(ActionSpace):
             f"{n} of cost {c:g}" for c, n in zip(self._class_costs, counts, strict=True) if n
         )
         return (
-            f"{text} of capacities {', '.join(f'{c:g}' for c in sorted(self.capacities))}:"
+            f"{text} of capacities {', '.join(f'{c:g}' for c in sorted(self._rooms))}:"
             f" no assignment takes {parts}"
         )
 
@@ -218,9 +233,8 @@ class Capacity(ActionSpace):
             np.flatnonzero((a == 1) & (self._class_of == k)).tolist()
             for k in range(len(self._class_costs))
         ]
-        assigned: dict[int, list[int]] = {}
-        for w, pattern in enumerate(packed):
-            assigned[w] = []
+        assigned: dict[int, list[int]] = {w: [] for w in range(len(self.capacities))}
+        for w, pattern in zip(self._workers.tolist(), packed, strict=True):
             for arms, number in zip(waiting, pattern, strict=True):
                 assigned[w] += [arms.pop() for _ in range(number)]
             assigned[w].sort()
@@ -247,7 +261,7 @@ class Capacity(ActionSpace):
         """
         rows = np.arange(n)
         actions = np.zeros((n, self.n_actions), dtype=np.int8)
-        rooms = np.tile(self.capacities + TOLERANCE, (n, 1))
+        rooms = np.tile(self._rooms + TOLERANCE, (n, 1))
         order = rng.permuted(np.tile(np.arange(self.n_actions), (n, 1)), axis=1)
         for arms in order.T:
             fits = rooms >= self.costs[arms, None]
@@ -291,12 +305,12 @@ class Capacity(ActionSpace):
 
     @cached_property
     def _packer(self) -> Packer:
-        return Packer(self._class_costs, self._class_sizes, self.capacities.tolist())
+        return Packer(self._class_costs, self._class_sizes, self._rooms.tolist())
 
     @cached_property
     def _worker_groups(self) -> tuple[list[float], list[int]]:
         """The different capacities and the number of workers of each."""
-        values, numbers = np.unique(self.capacities, return_counts=True)
+        values, numbers = np.unique(self._rooms, return_counts=True)
         return values.tolist(), numbers.tolist()
 
     @cached_property
@@ -315,7 +329,7 @@ class Capacity(ActionSpace):
     def _class_counts(self) -> ClassCounts | None:
         """The exact linear oracle, if the maximal counts can be listed."""
         most = [min(s, m) for s, m in zip(self._class_sizes, self._packer.most, strict=True)]
-        vectors = maximal_counts(self._class_costs, most, self.capacities.tolist())
+        vectors = maximal_counts(self._class_costs, most, self._rooms.tolist())
         return None if vectors is None else ClassCounts(self._class_of, vectors)
 
     @cached_property
@@ -331,7 +345,7 @@ class Capacity(ActionSpace):
 
 
 def _check_nonnegative(values: ArrayLike, name: str, of: str) -> FloatArray:
-    vector = check_vector(values, name)
+    vector = check_numbers(values, name)
     if not len(vector):
         raise ValueError(f"{name} is empty: at least one {of} is needed")
     bad = np.flatnonzero(vector < 0)

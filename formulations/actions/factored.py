@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,9 +15,21 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.formulations.actions.assignment import assignable
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.actions.pins import Pins
+from milp_rl.formulations.checks import (
+    check_flag,
+    check_integer,
+    check_list,
+    check_mapping,
+    check_texts,
+    shown,
+)
 from milp_rl.formulations.network import FloatArray
 
 Combination = tuple[str, ...]
+
+_MOST_COMBINATIONS = 1_000_000
+_MOST_CHOICES = 100_000_000
+_MOST_PARTIAL = 1_000_000
 
 
 class FactoredValidity(ActionSpace):
@@ -64,30 +77,38 @@ class FactoredValidity(ActionSpace):
         caps: Mapping[str, Mapping[str, int]] | None = None,
         optional: bool = False,
     ) -> None:
-        self.factors = {str(name): [str(v) for v in levels] for name, levels in factors.items()}
+        self.factors = {
+            str(name): check_texts(levels, f"the levels of {name!r}")
+            for name, levels in check_mapping(factors, "factors").items()
+        }
         if not self.factors:
             raise ValueError("at least one factor is needed")
         for name, levels in self.factors.items():
             if not levels or len(set(levels)) < len(levels):
                 raise ValueError(f"the levels of {name!r} must be distinct, at least one: {levels}")
-        if int(n_decision_makers) != n_decision_makers or n_decision_makers < 1:
-            raise ValueError(
-                f"n_decision_makers must be an integer of at least 1, got {n_decision_makers!r}"
-            )
         if allowed is not None and forbidden is not None:
             raise ValueError("give allowed or forbidden combinations, not both")
-        self.n_decision_makers = int(n_decision_makers)
-        self.optional = bool(optional)
+        self.n_decision_makers = check_integer(n_decision_makers, "n_decision_makers", 1)
+        self.optional = check_flag(optional, "optional")
         self._sizes = [len(levels) for levels in self.factors.values()]
+        if len(self._sizes) > 32 or math.prod(self._sizes) > _MOST_COMBINATIONS:
+            raise ValueError(
+                f"the factors have more than {_MOST_COMBINATIONS:,} combinations of levels"
+            )
         self._starts = np.concatenate([[0], np.cumsum(self._sizes)])
         self.valid: BoolArray = np.ones(self._sizes, dtype=bool)
         if allowed is not None:
             self.valid = self._table(allowed, "allowed")
         elif forbidden is not None:
             self.valid = ~self._table(forbidden, "forbidden")
-        self.caps = self._checked_caps(caps or {})
+        self.caps = self._checked_caps({} if caps is None else check_mapping(caps, "caps"))
 
         choices = np.argwhere(self.valid)
+        if self.n_decision_makers * max(len(choices), sum(self._sizes)) > _MOST_CHOICES:
+            raise ValueError(
+                f"{self.n_decision_makers:,} decision-makers of {len(choices):,} combinations are"
+                f" more than can be had: at most {_MOST_CHOICES:,} choices in all"
+            )
         self._rows = np.zeros((len(choices), self._starts[-1]), dtype=np.int8)
         for f, start in enumerate(self._starts[:-1]):
             self._rows[np.arange(len(choices)), start + choices[:, f]] = 1
@@ -108,14 +129,16 @@ class FactoredValidity(ActionSpace):
                 raise ValueError(f"{name} must have shape {tuple(self._sizes)}, got {given.shape}")
             return given.copy()
         table = np.zeros(self._sizes, dtype=bool)
-        for combination in combinations:
+        for combination in check_list(combinations, name):
             table[self._levels(combination)] = True
         return table
 
     def _levels(self, combination: Sequence[str]) -> tuple[int, ...]:
-        if isinstance(combination, str) or len(combination) != len(self.factors):
+        fits = isinstance(combination, Sequence | np.ndarray) and not isinstance(combination, str)
+        if not fits or len(combination) != len(self.factors):
             raise ValueError(
-                f"a combination has one level for each of {list(self.factors)}, got {combination!r}"
+                f"a combination has one level for each of {list(self.factors)}, got"
+                f" {shown(combination)}"
             )
         found = []
         for (factor, levels), level in zip(self.factors.items(), combination, strict=True):
@@ -129,14 +152,13 @@ class FactoredValidity(ActionSpace):
         for factor, limits in caps.items():
             if factor not in self.factors:
                 raise ValueError(f"caps: no factor {factor!r}; there are {list(self.factors)}")
-            for level, cap in limits.items():
+            for level, cap in check_mapping(limits, f"the caps of {factor!r}").items():
                 if level not in self.factors[factor]:
                     raise ValueError(
                         f"caps: {factor!r} has no level {level!r}; it has {self.factors[factor]}"
                     )
-                if int(cap) != cap or cap < 0:
-                    raise ValueError(f"the cap on {level!r} must be a nonnegative integer: {cap!r}")
-                checked.setdefault(factor, {})[level] = int(cap)
+                cap = check_integer(cap, f"the cap on {level!r}")
+                checked.setdefault(factor, {})[level] = cap
         return checked
 
     @property
@@ -267,6 +289,34 @@ class FactoredValidity(ActionSpace):
                 found.append(f"{self._level_name(j)} is used {used} times, at most {cap} allowed")
         return found
 
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Check the combinations and the caps of many actions."""
+        rows = actions.reshape(len(actions) * self.n_decision_makers, -1)
+        single = np.ones(len(rows), dtype=bool)
+        levels = []
+        for start, end in zip(self._starts[:-1], self._starts[1:], strict=True):
+            single &= rows[:, start:end].sum(axis=1) == 1
+            levels.append(rows[:, start:end].argmax(axis=1))
+        single &= self.valid[tuple(levels)]
+        if self.optional:
+            single |= ~rows.any(axis=1)
+        found = single.reshape(len(actions), self.n_decision_makers).all(axis=1)
+        return self._within_caps(actions, found)
+
+    def _open(self, actions: ActionArray, decided: int) -> BoolArray:
+        """Tell whether the decision-maker being decided has a choice left, and by the caps."""
+        width = int(self._starts[-1])
+        person, columns = divmod(decided - 1, width)
+        given = actions[:, person * width : person * width + columns + 1].astype(np.float32)
+        choices = np.unique(self._rows[:, : columns + 1], axis=0).astype(np.float32)
+        different = given @ (1 - choices.T) + (1 - given) @ choices.T
+        return self._within_caps(actions, (different == 0).any(axis=1))
+
+    def _within_caps(self, actions: ActionArray, found: BoolArray) -> BoolArray:
+        for j, cap in self._capped:
+            found &= actions[:, j :: int(self._starts[-1])].sum(axis=1) <= cap
+        return found
+
     def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Take each decision-maker's best combination, within one cap at a time."""
         return self._best_choices(self._worth(c, pins))[0]
@@ -382,23 +432,21 @@ class FactoredValidity(ActionSpace):
         """List every feasible action, decision-maker by decision-maker."""
         if not self._capped:
             self._check_limit(self.count(), limit)
-        found = []
         columns = [j for j, _ in self._capped]
-        caps = np.array([cap for _, cap in self._capped], dtype=int)
-        profile = self._rows[:, columns].astype(int)
-
-        def visit(prefix: list[int], left: NDArray[np.int_]) -> None:
-            if len(prefix) == self.n_decision_makers:
-                found.append(self._rows[prefix].reshape(-1))
-                self._check_limit(len(found), limit)
-                return
-            for choice in range(len(self._rows)):
-                rest = left - profile[choice]
-                if (rest >= 0).all():
-                    visit([*prefix, choice], rest)
-
-        visit([], caps)
-        return np.array(found, dtype=np.int8).reshape(len(found), self.n_actions)
+        profile = self._rows[:, columns].astype(np.intp)
+        left = np.array([[cap for _, cap in self._capped]], dtype=np.intp)
+        chosen = np.zeros((1, 0), dtype=np.intp)
+        for _ in range(self.n_decision_makers):
+            rest = left[:, None] - profile
+            before, choice = np.nonzero((rest >= 0).all(axis=2))
+            if len(before) > max(limit, _MOST_PARTIAL):
+                raise ValueError(
+                    f"it cannot be listed: more than {_MOST_PARTIAL:,} partial actions are tried"
+                )
+            left = rest[before, choice]
+            chosen = np.column_stack([chosen[before], choice])
+        self._check_limit(len(chosen), limit)
+        return self._rows[chosen].reshape(len(chosen), self.n_actions)
 
     @cached_property
     def _capped(self) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.actions.pins import Pins
+from milp_rl.formulations.checks import check_list, shown
 from milp_rl.formulations.network import FloatArray
 
 _TRIES = 20
@@ -34,6 +35,8 @@ class Intersection(ActionSpace):
     def __init__(self, members: Iterable[ActionSpace]) -> None:
         flat: list[ActionSpace] = []
         for member in members:
+            if not isinstance(member, ActionSpace):
+                raise ValueError(f"members must be action spaces, got {shown(member)}")
             flat.extend(member.members if isinstance(member, Intersection) else [member])
         if not flat:
             raise ValueError("an intersection needs at least one space")
@@ -77,7 +80,8 @@ class Intersection(ActionSpace):
 
     @classmethod
     def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
-        members = [ActionSpace.from_dict(member) for member in parameters["members"]]
+        given = check_list(parameters["members"], "members")
+        members = [ActionSpace.from_dict(member) for member in given]
         return cls(**{**parameters, "members": members})
 
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
@@ -89,6 +93,13 @@ class Intersection(ActionSpace):
     def violations(self, action: ArrayLike) -> list[str]:
         """Collect the members' violations."""
         return [text for member in self.members for text in member.violations(action)]
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Check many actions, by one member after another."""
+        found = np.ones(len(actions), dtype=bool)
+        for member in self.members:
+            found[found] = member.feasible(actions[found])
+        return found
 
     def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Return the smallest of the members' bounds."""
@@ -148,18 +159,12 @@ class Intersection(ActionSpace):
                     return action
         return super()._sample_one(rng, maximal)
 
-    def enumerate(self, limit: int = 100_000) -> ActionArray:
-        """List the actions of the first member that lists, kept where feasible for all."""
+    def _open(self, actions: ActionArray, decided: int) -> BoolArray:
+        """Tell what is open for every member."""
+        found = np.ones(len(actions), dtype=bool)
         for member in self.members:
-            try:
-                candidates = member.enumerate(limit)
-            except ValueError:
-                continue
-            others = [other for other in self.members if other is not member]
-            keep = [not any(other.violations(a) for other in others) for a in candidates]
-            kept: ActionArray = candidates[np.array(keep, dtype=bool)]
-            return kept
-        return super().enumerate(limit)
+            found[found] = member._open(actions[found], decided)
+        return found
 
     def __repr__(self) -> str:
         return " & ".join(repr(member) for member in self.members)

@@ -116,7 +116,8 @@ class Packer:
         self.capacities = [float(capacity) for capacity in capacities]
         # Small workers first: they leave the fewest choices.
         self._order = sorted(range(len(capacities)), key=self.capacities.__getitem__)
-        self.loads = [largest_load(self.costs, counts, c) for c in self.capacities]
+        load = {c: largest_load(self.costs, counts, c) for c in set(self.capacities)}
+        self.loads = [load[c] for c in self.capacities]
         # Upper bounds on what the workers from each position on can hold: total cost, and number
         # of arms that cost at least as much as each class.
         self._load_left = [0.0]
@@ -124,8 +125,10 @@ class Packer:
         for w in reversed(self._order):
             room = self.capacities[w] + TOLERANCE
             most = [int(room / cost) if cost > 0 else sum(counts) for cost in self.costs]
-            self._load_left.insert(0, self._load_left[0] + self.loads[w] + TOLERANCE)
-            self._most_left.insert(0, tuple(map(operator.add, self._most_left[0], most)))
+            self._load_left.append(self._load_left[-1] + self.loads[w] + TOLERANCE)
+            self._most_left.append(tuple(map(operator.add, self._most_left[-1], most)))
+        self._load_left.reverse()
+        self._most_left.reverse()
 
     @property
     def most(self) -> Counts:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.actions.pins import Pins
+from milp_rl.formulations.checks import check_list, shown
 from milp_rl.formulations.network import FloatArray
 
 
@@ -31,6 +32,8 @@ class Product(ActionSpace):
     def __init__(self, members: Iterable[ActionSpace]) -> None:
         flat: list[ActionSpace] = []
         for member in members:
+            if not isinstance(member, ActionSpace):
+                raise ValueError(f"members must be action spaces, got {shown(member)}")
             flat.extend(member.members if isinstance(member, Product) else [member])
         if not flat:
             raise ValueError("a product needs at least one space")
@@ -78,7 +81,8 @@ class Product(ActionSpace):
 
     @classmethod
     def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
-        members = [ActionSpace.from_dict(member) for member in parameters["members"]]
+        given = check_list(parameters["members"], "members")
+        members = [ActionSpace.from_dict(member) for member in given]
         return cls(**{**parameters, "members": members})
 
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
@@ -94,6 +98,20 @@ class Product(ActionSpace):
         for i, (member, part) in enumerate(zip(self.members, self._parts, strict=True)):
             found += [f"member {i}: {text}" for text in member.violations(a[part])]
         return found
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Check many actions, part by part."""
+        found = np.ones(len(actions), dtype=bool)
+        for member, part in zip(self.members, self._parts, strict=True):
+            found[found] = member.feasible(actions[found][:, part])
+        return found
+
+    def _open(self, actions: ActionArray, decided: int) -> BoolArray:
+        """Tell whether the part that is being decided is open."""
+        for member, part in zip(self.members, self._parts, strict=True):
+            if part.start < decided <= part.stop:
+                return member._open(actions[:, part], decided - part.start)
+        return np.ones(len(actions), dtype=bool)
 
     def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Add up the members' maxima."""

@@ -20,9 +20,11 @@ from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArra
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.closed_walk import insert_cheapest, shortest_closed_walk
 from milp_rl.formulations.actions.pins import Pins
+from milp_rl.formulations.checks import check_flag, check_integer, check_list, shown
 from milp_rl.formulations.network import FloatArray
 
 _EXACT_IN_SAMPLES = 10
+_MOST_NODES = 10_000  # the distances of all pairs are kept
 
 
 class Routing(ActionSpace):
@@ -72,13 +74,11 @@ class Routing(ActionSpace):
     ) -> None:
         if depot not in graph:
             raise ValueError(f"the depot {depot!r} is not a node of the graph")
-        if int(max_length) != max_length or max_length < 0:
-            raise ValueError(f"max_length must be a nonnegative integer, got {max_length!r}")
-        if budget is not None and (int(budget) != budget or budget < 0):
-            raise ValueError(f"budget must be a nonnegative integer or None, got {budget!r}")
+        if len(graph) > _MOST_NODES:
+            raise ValueError(f"the graph has {len(graph)} nodes, at most {_MOST_NODES} can be had")
         self.depot = depot
-        self.max_length = int(max_length)
-        self.budget = None if budget is None else int(budget)
+        self.max_length = check_integer(max_length, "max_length")
+        self.budget = None if budget is None else check_integer(budget, "budget")
         self.nodes: list[Any] = list(graph.nodes if nodes is None else nodes)
         missing = [node for node in self.nodes if node not in graph]
         if missing:
@@ -133,12 +133,18 @@ class Routing(ActionSpace):
     @classmethod
     def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
         rest = dict(parameters)
-        graph: Any = nx.DiGraph() if rest.pop("directed") else nx.Graph()
-        graph.add_nodes_from(map(_label, rest.pop("labels")))
-        graph.add_edges_from((_label(u), _label(v)) for u, v in rest.pop("edges"))
-        return cls(
-            graph, _label(rest.pop("depot")), nodes=[_label(n) for n in rest.pop("nodes")], **rest
-        )
+        graph: Any = nx.DiGraph() if check_flag(rest.pop("directed"), "directed") else nx.Graph()
+        labels = [_label(label) for label in check_list(rest.pop("labels"), "labels")]
+        graph.add_nodes_from(labels)
+        if len(graph) < len(labels):
+            raise ValueError("labels must be distinct")
+        for edge in check_list(rest.pop("edges"), "edges"):
+            ends = [_label(label) for label in check_list(edge, "an edge")]
+            if len(ends) != 2 or not all(end in graph for end in ends):
+                raise ValueError(f"an edge joins two of the labels, got {shown(edge)}")
+            graph.add_edge(*ends)
+        nodes = [_label(label) for label in check_list(rest.pop("nodes"), "nodes")]
+        return cls(graph, _label(rest.pop("depot")), nodes=nodes, **rest)
 
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
         """Write the walk as counted moves and a flow; see the class."""
@@ -228,6 +234,18 @@ class Routing(ActionSpace):
                 f"no closed walk of at most {self.max_length} edges from {self.depot!r} visits"
                 f" {chosen}"
             )
+        return found
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Rule out what is too far, alone or in pairs, and look for a walk through the rest."""
+        chosen = actions == 1
+        found = ~chosen[:, self._round_trip > self.max_length].any(axis=1)
+        if self.budget is not None:
+            found &= chosen.sum(axis=1) <= self.budget
+        x = chosen.astype(np.float64)
+        found &= ~(((x @ self._apart) > 0) & chosen).any(axis=1)
+        for i in np.flatnonzero(found):
+            found[i] = self._shortest(actions[i], self.max_length) is not None
         return found
 
     def _shortest(self, action: ActionArray, limit: int | None) -> list[int] | None:
@@ -369,5 +387,8 @@ def _is_label(node: Any) -> bool:
 
 
 def _label(data: Any) -> Any:
-    """Undo JSON's turning tuples into lists."""
-    return tuple(map(_label, data)) if isinstance(data, list) else data
+    """Undo JSON's turning tuples into lists; raise ``ValueError`` for what is no label."""
+    label = tuple(map(_label, data)) if isinstance(data, list) else data
+    if not _is_label(label):
+        raise ValueError(f"node labels are strings, integers or tuples, got {shown(data)}")
+    return label

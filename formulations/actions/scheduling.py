@@ -20,9 +20,11 @@ from milp_rl.formulations.actions.class_counts import (
     polymatroid_maxima,
 )
 from milp_rl.formulations.actions.pins import Pins
+from milp_rl.formulations.checks import check_binary, check_integer, check_integers
 from milp_rl.formulations.network import FloatArray
 
 _MAX_LISTED_SLOTS = 10
+_LARGEST_NEED = 10**9
 
 
 class Scheduling(ActionSpace):
@@ -66,24 +68,21 @@ class Scheduling(ActionSpace):
         needs: int | ArrayLike = 2,
         budget: int | None = None,
     ) -> None:
-        self.worker_slots = _boolean(worker_slots, "worker_slots")
-        self.arm_slots = _boolean(arm_slots, "arm_slots")
+        self.worker_slots = _slots(worker_slots, "worker_slots")
+        self.arm_slots = _slots(arm_slots, "arm_slots")
         if self.worker_slots.shape[1] != self.arm_slots.shape[1]:
             raise ValueError(
                 f"worker_slots has {self.worker_slots.shape[1]} slots, arm_slots has"
                 f" {self.arm_slots.shape[1]}"
             )
-        given = np.asarray(needs)
-        if given.ndim > 1 or (given.ndim == 1 and given.shape != (self.n_actions,)):
-            raise ValueError(f"needs must be one integer or {self.n_actions}, got {needs!r}")
-        if not np.all(np.isfinite(given.astype(float))) or np.any(given != np.floor(given)):
-            raise ValueError(f"needs must be integers, got {needs!r}")
-        if np.any(given < 1):
-            raise ValueError(f"needs must be at least 1, got {given.min()}")
-        self.needs: NDArray[np.int64] = np.broadcast_to(given, self.n_actions).astype(np.int64)
-        if budget is not None and (int(budget) != budget or budget < 0):
-            raise ValueError(f"budget must be a nonnegative integer or None, got {budget!r}")
-        self.budget = None if budget is None else int(budget)
+        if np.ndim(needs) == 0:
+            given = [check_integer(needs, "needs", 1, _LARGEST_NEED)] * self.n_actions
+        else:
+            given = check_integers(needs, "needs", 1, _LARGEST_NEED)
+        if len(given) != self.n_actions:
+            raise ValueError(f"needs must be one integer or {self.n_actions}, got {len(given)}")
+        self.needs: NDArray[np.int64] = np.array(given, dtype=np.int64)
+        self.budget = None if budget is None else check_integer(budget, "budget")
 
         self._workers = self.worker_slots.sum(axis=0)
         reachable = (self.arm_slots * self._workers).sum(axis=1)
@@ -163,6 +162,16 @@ class Scheduling(ActionSpace):
                 f" {have}: {need - have} short"
             )
         return found
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Check budget and service of many actions, by their numbers of arms of each kind."""
+        found = ~(actions[:, self._class_of < 0] == 1).any(axis=1)
+        if self.budget is not None:
+            found &= actions.sum(axis=1) <= self.budget
+        counts = (actions @ self._indicator).astype(np.intp)
+        different, which = np.unique(counts, axis=0, return_inverse=True)
+        served = np.array([self._served(row) for row in different], dtype=bool)
+        return found & served[which.reshape(-1)]
 
     def _graph(self, chosen: NDArray[np.intp]) -> Any:
         """Build the flow network: source -> arms (need) -> their slots -> sink (workers)."""
@@ -361,10 +370,8 @@ class Scheduling(ActionSpace):
         )
 
 
-def _boolean(values: ArrayLike, name: str) -> BoolArray:
-    array = np.asarray(values)
-    if array.ndim != 2 or 0 in array.shape:
+def _slots(values: ArrayLike, name: str) -> BoolArray:
+    array = check_binary(values, name, 2)
+    if 0 in array.shape:
         raise ValueError(f"{name} must have shape (rows, slots), none zero, got {array.shape}")
-    if array.dtype != bool and not np.isin(array, (0, 1)).all():
-        raise ValueError(f"{name} must be boolean or 0 and 1")
-    return array.astype(bool)
+    return array

@@ -178,8 +178,8 @@ def test_an_infeasible_action_has_no_assignment():
         ([1], [-1], r"capacities\[0\] is -1"),
         ([1, np.nan], [1], "finite"),
         ([1], [np.inf], "finite"),
-        ([[1, 2]], [1], "one dimension"),
-        (3, [1], "one dimension"),
+        ([[1, 2]], [1], "1 dimension"),
+        (3, [1], "1 dimension"),
     ],
 )
 def test_wrong_parameters(costs, capacities, message):

@@ -167,10 +167,10 @@ def test_limited_resources_are_shared_out_exactly(seed):
         ({"allowed": np.ones((3, 2), dtype=bool)}, r"allowed must have shape \(2, 3\)"),
         ({"allowed": []}, "no combination is valid"),
         ({"allowed": [], "forbidden": []}, "not both"),
-        ({"n_decision_makers": 0}, "n_decision_makers must be an integer of at least 1, got 0"),
+        ({"n_decision_makers": 0}, "n_decision_makers must be at least 1, got 0"),
         ({"caps": {"when": {}}}, "no factor 'when'"),
         ({"caps": {"how": {"fax": 1}}}, "'how' has no level 'fax'"),
-        ({"caps": {"how": {"call": -1}}}, "the cap on 'call' must be a nonnegative integer"),
+        ({"caps": {"how": {"call": -1}}}, "the cap on 'call' must be at least 0"),
         ({"caps": {"how": {"call": 0, "visit": 0}}}, "no feasible action: the caps"),
     ],
 )

@@ -167,9 +167,9 @@ def test_violations_say_what_is_wrong():
     ("arguments", "message"),
     [
         ({"depot": 9}, "the depot 9 is not a node"),
-        ({"max_length": -1}, "max_length must be a nonnegative integer, got -1"),
-        ({"max_length": 2.5}, "max_length must be a nonnegative integer, got 2.5"),
-        ({"budget": -2}, "budget must be a nonnegative integer or None, got -2"),
+        ({"max_length": -1}, "max_length must be at least 0, got -1"),
+        ({"max_length": 2.5}, "max_length must be an integer, got 2.5"),
+        ({"budget": -2}, "budget must be at least 0, got -2"),
         ({"nodes": [0, 7]}, "7 is not a node of the graph"),
         ({"nodes": [0, 0]}, "nodes must be distinct"),
         ({"graph": nx.Graph([(0, 1.5)])}, "labels are strings, integers or tuples, got 1.5"),

@@ -150,13 +150,13 @@ def test_an_infeasible_action_has_no_schedule():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"worker_slots": [1, 0]}, "worker_slots must have shape"),
+        ({"worker_slots": [1, 0]}, "worker_slots must have 2 dimensions"),
         ({"worker_slots": [[1, 0, 1]]}, "worker_slots has 3 slots, arm_slots has 2"),
         ({"arm_slots": [[0.5, 1]]}, "arm_slots must be boolean or 0 and 1"),
         ({"needs": 0}, "needs must be at least 1, got 0"),
         ({"needs": [1, 2, 3]}, "needs must be one integer or 2"),
-        ({"needs": 1.5}, "needs must be integers"),
-        ({"budget": -1}, "budget must be a nonnegative integer or None, got -1"),
+        ({"needs": 1.5}, "needs must be an integer"),
+        ({"budget": -1}, "budget must be at least 0, got -1"),
     ],
 )
 def test_wrong_parameters_are_named(arguments, message):
