@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -121,8 +122,20 @@ class ArgmaxSolver:
         )
         self._batch = BatchSolver(backend)
 
+    def __copy__(self) -> ArgmaxSolver:
+        """Return an independent copy: what one of the two is updated to is not the other's."""
+        return copy.deepcopy(self)
+
     def update(self, network: Any) -> None:
-        """Replace the network by one of the same input width, keeping the space loaded."""
+        """Replace the network by one of the same input width, keeping the space loaded.
+
+        Raises
+        ------
+        ValueError
+            If the width differs.
+        RuntimeError
+            If another thread is solving with this solver.
+        """
         ir = self._oriented(network)
         if ir.n_inputs != self.space.n_actions + self.state_dim:
             raise ValueError(
@@ -159,7 +172,7 @@ class ArgmaxSolver:
         """
         first = None if start is None else self.space.check_action(start)
         options = self._limited(gap, time_limit)
-        return self._turned(self._batch.backend.solve_one(self._checked(state), options, first))
+        return self._turned(self._batch.solve_one(self._checked(state), options, first))
 
     __call__ = solve
 

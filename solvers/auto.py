@@ -152,7 +152,12 @@ class AutoArgmax(Argmax):
                     why = (
                         f"branch and bound left a gap of {tried.gap:.2g} after {tried.nodes} nodes"
                     )
-                    results[i] = _explained([_merged(better, tried, options)], why)[0]
+                    merged = _merged(better, tried, options)
+                    if merged.status == "feasible" and _unlimited(options):
+                        # Beyond its tolerances a MILP solver proves nothing: the search goes on.
+                        again = search.solve(states[i : i + 1], options, [merged.action])[0]
+                        merged = _merged(again, merged, options)
+                    results[i] = _explained([merged], why)[0]
         return results
 
     def _count(self) -> None:
@@ -218,6 +223,10 @@ def _left(tried: ArgmaxResult, options: SolveOptions, n: int) -> SolveOptions | 
     return replace(options, time_limit=options.time_limit - tried.seconds)
 
 
+def _unlimited(options: SolveOptions) -> bool:
+    return options.time_limit is None and options.node_limit is None
+
+
 def _explained(results: Sequence[ArgmaxResult], why: str) -> list[ArgmaxResult]:
     return [replace(r, message=f"{r.message}; chosen because {why}") for r in results]
 
@@ -234,6 +243,8 @@ def is_small(space: ActionSpace) -> bool:
     if 2**space.n_actions <= LARGEST_LISTED:
         return True
     try:
+        if space.counts_quickly:
+            return space.count(LARGEST_LISTED) <= LARGEST_LISTED
         drawn = space.sample(np.random.default_rng(0), _DRAWS, maximal=True)
         if len(np.unique(drawn, axis=0)) == _DRAWS:
             return False

@@ -9,18 +9,21 @@ here.
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
 import pickle
+import threading
 import time
+import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import parent_process
 
 import joblib
 import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from milp_rl.formulations.actions.base import ActionArray
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.processes import safe_path
@@ -30,8 +33,7 @@ from milp_rl.solvers.result import ArgmaxResult
 _GROUP = 32
 _SECONDS_WORTH_PROCESSES = 2.0
 logger = logging.getLogger(__name__)
-_numbers = itertools.count()
-_known: dict[tuple[int, int], tuple[int, Argmax]] = {}  # in a worker: backends by owner
+_known: dict[str, tuple[str, Argmax]] = {}  # in a worker: network's version and backend by owner
 
 
 class BatchSolver:
@@ -45,14 +47,49 @@ class BatchSolver:
 
     def __init__(self, backend: Argmax) -> None:
         self.backend = backend
-        self._owner = (os.getpid(), next(_numbers))
-        self._version = 0
+        self._owner = uuid.uuid4().hex
         self._pickled: bytes | None = None
+        self._guard = threading.Lock()
+        self._solving = 0
+
+    def __getstate__(self) -> dict[str, Argmax]:
+        return {"backend": self.backend}
+
+    def __setstate__(self, state: dict[str, Argmax]) -> None:
+        BatchSolver.__init__(self, state["backend"])
 
     def update(self, network: Network) -> None:
-        """Replace the backend's network."""
-        self.backend.update(network)
-        self._version += 1
+        """Replace the backend's network.
+
+        Raises
+        ------
+        RuntimeError
+            If another thread is solving, which would see both networks.
+        """
+        with self._guard:
+            if self._solving:
+                raise RuntimeError(
+                    "update() while another thread solves with this solver: wait for it, or give"
+                    " each thread a copy of its own (copy.deepcopy)"
+                )
+            self.backend.update(network)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        with self._guard:
+            self._solving += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._solving -= 1
+
+    def solve_one(
+        self, state: FloatArray, options: SolveOptions, start: ActionArray | None
+    ) -> ArgmaxResult:
+        """Solve for one state, shape (state_dim,)."""
+        with self._in_use():
+            return self.backend.solve_one(state, options, start)
 
     def solve(
         self,
@@ -77,9 +114,10 @@ class BatchSolver:
         """
         if workers is None:
             workers = 1 if parent_process() is not None else joblib.cpu_count()
-        if self.backend.parallel == "threads":
-            return self._in_threads(states, options, starts, min(workers, len(states)))
-        return self._in_groups(states, options, starts, workers)
+        with self._in_use():
+            if self.backend.parallel == "threads":
+                return self._in_threads(states, options, starts, min(workers, len(states)))
+            return self._in_groups(states, options, starts, workers)
 
     def _in_threads(
         self, states: FloatArray, options: SolveOptions, starts: Starts, workers: int
@@ -129,7 +167,7 @@ class BatchSolver:
                 parts = joblib.Parallel(n_jobs=workers)(
                     task(
                         self._owner,
-                        self._version,
+                        self.backend.version,
                         self._pickled,
                         self.backend.network,
                         np.ascontiguousarray(states[group]),
@@ -146,8 +184,8 @@ class BatchSolver:
 
 
 def _solve_group(
-    owner: tuple[int, int],
-    version: int,
+    owner: str,
+    version: str,
     pickled: bytes,
     network: Network,
     states: FloatArray,
@@ -155,7 +193,7 @@ def _solve_group(
     starts: Starts,
 ) -> list[ArgmaxResult]:
     """Solve a group in a worker process, which keeps the last backend it was given."""
-    known, backend = _known.get(owner, (-1, None))
+    known, backend = _known.get(owner, ("", None))
     if backend is None:
         _known.clear()
         backend = pickle.loads(pickled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class Argmax(ABC):
     def update(self, network: Network) -> None:
         """Replace the network; what is known of the space is kept."""
         self.network = network
+        self.version = uuid.uuid4().hex  # of the network, also where the solver is copied to
         # Without hidden layers the state goes into the same sum.
         self._offset = float(network.output.bias[0]) if network.hidden else 0.0
         last = Layer(network.output.weight, network.output.bias - self._offset, "linear")

@@ -39,6 +39,7 @@ _KNOWN_AT_LEAST = 8
 _KNOWN_SECONDS = 0.05
 _DEEPEST = 50
 _MOST_PARTIAL = 2_000_000
+_PARTIAL_PER_ACTION = 8  # listed, partial actions on the way
 _MOST_ENTRIES = 2**28
 _CHUNK = 2**15
 
@@ -408,7 +409,7 @@ class ActionSpace(ABC):
         :meth:`_built`.
         """
         n = self.n_actions
-        most = max(limit, min(_MOST_PARTIAL, _MOST_ENTRIES // n))
+        most = max(limit, min(_PARTIAL_PER_ACTION * limit, _MOST_PARTIAL, _MOST_ENTRIES // n))
         rows = np.zeros((1, n), dtype=np.int8)
         if self.down_closed and not self.feasible(rows)[0]:
             return rows[:0]
@@ -482,8 +483,11 @@ class ActionSpace(ABC):
 
     @property
     def counts_quickly(self) -> bool:
-        """Whether :meth:`count` takes no listing, as with a closed form."""
-        return False
+        """Whether :meth:`count` takes next to no time: by a closed form, or in array operations."""
+        own = type(self)
+        return self.down_closed and (
+            own._open is not ActionSpace._open or own.feasible is not ActionSpace.feasible
+        )
 
     def check_action(self, action: ArrayLike) -> ActionArray:
         """Return a copy of ``action`` in the space's :attr:`dtype`.

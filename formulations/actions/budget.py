@@ -269,8 +269,8 @@ class BudgetTopK(ActionSpace):
 
     @property
     def counts_quickly(self) -> bool:
-        """True without costs."""
-        return self.costs is None
+        """True, without costs by a closed form."""
+        return self.costs is None or super().counts_quickly
 
     def count(self, limit: int = 100_000) -> int:
         """Count the feasible actions, in closed form without costs."""

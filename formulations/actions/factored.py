@@ -422,6 +422,11 @@ class FactoredValidity(ActionSpace):
             options, chosen[i] = narrowed, choice
         return self._rows[chosen].reshape(-1)
 
+    @property
+    def counts_quickly(self) -> bool:
+        """True without caps, by a closed form."""
+        return not self._capped
+
     def count(self, limit: int = 100_000) -> int:
         """Count the feasible actions, in closed form without caps."""
         if self._capped:

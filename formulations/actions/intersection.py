@@ -159,6 +159,11 @@ class Intersection(ActionSpace):
                     return action
         return super()._sample_one(rng, maximal)
 
+    @property
+    def counts_quickly(self) -> bool:
+        """True if every member does, and actions may be left out one by one."""
+        return self.down_closed and all(member.counts_quickly for member in self.members)
+
     def _open(self, actions: ActionArray, decided: int) -> BoolArray:
         """Tell what is open for every member."""
         found = np.ones(len(actions), dtype=bool)
