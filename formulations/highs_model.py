@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import highspy
 import numpy as np
@@ -24,6 +25,21 @@ class _SilentHighs(highspy.Highs, _SilentCore):  # type: ignore[misc]
     HiGHS 1.16 writes it to standard output when its callbacks are set, at the end of
     ``Highs.__init__``. By its place in the order of bases, :class:`_SilentCore` comes before that.
     """
+
+    stopping = False
+
+    def stop_where_asked(self) -> None:
+        """Look for :attr:`stopping`, which another thread sets, while HiGHS solves."""
+        self.cbMipInterrupt += self._look
+        self.cbSimplexInterrupt += self._look
+
+    def _look(self, event: Any) -> None:
+        if self.stopping:
+            event.interrupt()
+
+    def stop(self) -> None:
+        """Make the solve that is going on end soon."""
+        self.stopping = True
 
 
 def silent_highs() -> highspy.Highs:

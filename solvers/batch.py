@@ -15,8 +15,8 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import parent_process
 
 import joblib
@@ -24,6 +24,7 @@ import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from milp_rl.formulations.actions.base import ActionArray
+from milp_rl.formulations.interruption import in_threads
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.processes import safe_path
@@ -131,8 +132,7 @@ class BatchSolver:
             own = slice(k, None, workers)
             return copies[k].solve(states[own], options, starts[own])
 
-        with ThreadPoolExecutor(workers) as pool:
-            shares = list(pool.map(share, range(workers)))
+        shares = in_threads([partial(share, k) for k in range(workers)])
         return [shares[i % workers][i // workers] for i in range(len(states))]
 
     def _in_groups(

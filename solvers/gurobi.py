@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from milp_rl.formulations.interruption import interruptible
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.network import FloatArray
 from milp_rl.solvers.base import MilpSolution, SolveOptions, SolverUnavailableError, Status
@@ -110,7 +111,9 @@ class GurobiSolver:
                 loaded.addMConstr(model.matrix[rows], x, sense, right[rows])
         if start is not None:
             x.Start = np.where(np.isfinite(start), start, grb.UNDEFINED)
-        loaded.optimize()
+        interruptible(loaded.optimize, loaded.terminate)
+        if loaded.Status == grb.INTERRUPTED:  # Gurobi takes Ctrl-C for itself
+            raise KeyboardInterrupt
         return self._read(loaded, x)
 
     def _read(self, loaded: Any, x: Any) -> MilpSolution:

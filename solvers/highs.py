@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 
 import highspy
 import numpy as np
 
 from milp_rl.formulations.highs_model import new_highs, pass_model, run
+from milp_rl.formulations.interruption import interruptible
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.network import FloatArray
 from milp_rl.solvers.base import MilpSolution, SolveOptions, Status
@@ -35,7 +37,7 @@ class HighsSolver:
     name = "highs"
 
     def __init__(self) -> None:
-        self._highs = new_highs()
+        self._highs = _stoppable()
         self._lock = threading.Lock()  # one loaded model at a time
 
     def __reduce__(self) -> tuple[type[HighsSolver], tuple[()]]:
@@ -81,7 +83,13 @@ class HighsSolver:
         pass_model(highs, model)
         if start is not None and np.isfinite(start).all():  # to complete one takes it long
             highs.setSolution(len(start), np.arange(len(start), dtype=np.int32), start)
-        return self._read(model, run(highs))
+        highs.stopping = False
+        try:
+            status = interruptible(lambda: run(highs), highs.stop)
+        except BaseException:  # it may go on with this one for a while
+            self._highs = _stoppable()
+            raise
+        return self._read(model, status)
 
     def _read(self, model: LinearModel, code: highspy.HighsModelStatus) -> MilpSolution:
         highs = self._highs
@@ -106,3 +114,9 @@ class HighsSolver:
         else:
             return MilpSolution("error", None, math.inf, nodes, message)
         return MilpSolution(status, x, bound, nodes, message)
+
+
+def _stoppable() -> Any:
+    highs = new_highs()
+    highs.stop_where_asked()
+    return highs

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from milp_rl.formulations.interruption import interruptible
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.network import FloatArray
 from milp_rl.solvers.base import MilpSolution, SolveOptions, SolverUnavailableError, Status
@@ -58,6 +59,7 @@ class ScipSolver:
                 "limits/gap": options.gap,
                 "limits/absgap": options.absolute_gap,
                 "parallel/maxnthreads": options.threads,
+                "misc/catchctrlc": False,
                 "presolving/maxrounds": 0,
                 "randomization/randomseedshift": seed,
             }
@@ -73,7 +75,8 @@ class ScipSolver:
                 for variable, value in zip(x, start.tolist(), strict=True):
                     loaded.setSolVal(solution, variable, value)
                 loaded.addSol(solution)
-            loaded.optimize()
+            solve = getattr(loaded, "optimizeNogil", loaded.optimize)  # older ones hold the lock
+            interruptible(solve, loaded.interruptSolve)
             return self._read(loaded, x)
 
     def _load(self, model: LinearModel) -> tuple[Any, list[Any]]:

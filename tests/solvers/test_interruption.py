@@ -1,0 +1,51 @@
+"""Signals end solves within two seconds, and the solver can be used afterwards."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import os, signal, threading, time
+import numpy as np, torch
+import milp_rl as mr
+q = mr.QNetwork(10, 40, hidden=(64, 64), generator=torch.Generator().manual_seed(1))
+solver = mr.ArgmaxSolver(q, mr.BudgetTopK(40, 10), solver="{solver}", time_limit=60)
+state = np.full(10, 0.5)
+threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.{signal})).start()
+begin = time.perf_counter()
+try:
+    if {batch}:
+        solver.solve_batch(np.tile(state, (6, 1)), workers=2)
+    else:
+        solver.solve(state)
+except KeyboardInterrupt:
+    seconds = time.perf_counter() - begin - 1.5
+    result = solver.solve(state, time_limit=0.5)
+    print("again", result.status, seconds)
+"""
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("solver", ["highs", "gurobi", "scip", "branch_and_bound"])
+def test_ctrl_c_stops_the_solver_which_can_be_used_again(solver, batch):
+    script = SCRIPT.format(solver=solver, batch=batch, signal="SIGINT")
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    again, status, seconds = done.stdout.splitlines()[-1].split()
+    assert (again, status) == ("again", "feasible")
+    assert float(seconds) < 2.5  # two, and what a busy machine adds
+
+
+@pytest.mark.parametrize("solver", ["highs", "gurobi", "scip"])
+def test_a_process_that_is_told_to_end_does(solver):
+    script = SCRIPT.format(solver=solver, batch=True, signal="SIGTERM")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGTERM
