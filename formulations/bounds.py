@@ -36,6 +36,9 @@ from milp_rl.formulations.relaxation import ACTION, IntArray, Lines, Relaxation
 LinearMax = Callable[[FloatArray], FloatArray]
 """Bound ``max C @ x`` over a set from above: (batch, n) -> (batch,)."""
 
+_MOST_RANGES = 1000  # variables whose own ranges are asked from the oracle, if they are known
+_ENTRIES = 4_000_000  # of the coefficients that are made at a time
+
 
 class InfeasibleSetError(ValueError):
     """A set of actions found to be empty."""
@@ -95,6 +98,10 @@ class BoundPropagator:
         Number of leading inputs that are actions.
     linear_max
         Oracle of the set over the actions, e.g. ``space.linear_max`` or :func:`box_maximum`.
+    box
+        Lower and upper bounds of the action variables, shape (n_actions,) each. Without them, or
+        of up to 1,000 variables, the oracle is asked for the range of each: that is closer, but
+        takes two of its maxima a variable.
     strength
         ``"interval"``, ``"linear"`` or ``"lp"``.
     model
@@ -107,6 +114,7 @@ class BoundPropagator:
         n_actions: int,
         linear_max: LinearMax,
         *,
+        box: tuple[FloatArray, FloatArray] | None = None,
         strength: Strength = "linear",
         model: LinearModel | None = None,
     ) -> None:
@@ -121,9 +129,9 @@ class BoundPropagator:
         self.strength = strength
         self._linear_max = linear_max
         self._model = model
-        unit = np.eye(n_actions)
-        box = self._reach(np.concatenate([unit, -unit]))
-        self._box_upper, self._box_lower = box[:n_actions], -box[n_actions:]
+        if box is None or n_actions <= _MOST_RANGES:
+            box = self._ranges()
+        self._box_lower, self._box_upper = box
         self._largest = np.maximum(np.abs(self._box_lower), np.abs(self._box_upper))
         self.update(network)
 
@@ -151,8 +159,28 @@ class BoundPropagator:
         width = self.network.n_inputs - self.n_actions
         if s.ndim != 2 or s.shape[1] != width:
             raise ValueError(f"states must have shape (batch, {width}), got {s.shape}")
+        widest = max(len(layer.bias) for layer in self.network.layers)
+        size = max(_ENTRIES // (2 * widest * self.n_actions), 1)
+        if len(s) <= size:
+            return self._at(s)
+        return _joined([self._at(s[i : i + size]) for i in range(0, len(s), size)])
+
+    def _at(self, s: FloatArray) -> Bounds:
         bounds = self._propagate(s, None)
         return self._propagate(s, bounds) if self.strength == "lp" else bounds
+
+    def _ranges(self) -> tuple[FloatArray, FloatArray]:
+        """Ask the oracle for the range of each variable, some variables at a time."""
+        n = self.n_actions
+        size = max(_ENTRIES // (2 * n), 1)
+        low, high = np.empty(n), np.empty(n)
+        for i in range(0, n, size):
+            own = np.arange(i, min(i + size, n))
+            unit = np.zeros((len(own), n))
+            unit[np.arange(len(own)), own] = 1.0
+            reach = self._reach(np.concatenate([unit, -unit]))
+            low[own], high[own] = -reach[len(own) :], reach[: len(own)]
+        return low, high
 
     def _propagate(self, s: FloatArray, known: Bounds | None) -> Bounds:
         """Bound layer after layer; ``known`` bounds are tightened by linear programming."""
@@ -269,6 +297,17 @@ def box_maximum(lower: FloatArray, upper: FloatArray) -> LinearMax:
         return np.asarray(np.maximum(c, 0.0) @ upper + np.minimum(c, 0.0) @ lower)
 
     return linear_max
+
+
+def _joined(parts: list[Bounds]) -> Bounds:
+    """Put the bounds of several batches of states one after the other."""
+    return Bounds(
+        tuple(np.concatenate(own) for own in zip(*(part.lower for part in parts), strict=True)),
+        tuple(np.concatenate(own) for own in zip(*(part.upper for part in parts), strict=True)),
+        np.concatenate([part.output_lower for part in parts]),
+        np.concatenate([part.output_upper for part in parts]),
+        np.concatenate([part.rounding for part in parts]),
+    )
 
 
 def _nonempty(maxima: FloatArray) -> FloatArray:

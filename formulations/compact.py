@@ -162,10 +162,11 @@ def compact_model(
     writer = _Writer(
         n_actions, base.column_lower[:n_actions], base.column_upper[:n_actions], capacity
     )
-    weight = np.eye(n_actions, capacity)
+    weight: FloatArray | None = None  # of the layer's inputs; the first layer's are the actions
     bias = np.zeros(n_actions)
     for depth, layer in enumerate(network.hidden):
-        pre_weight, pre_bias = layer.weight @ weight, layer.weight @ bias + layer.bias
+        pre_weight = _composed(layer.weight, weight, capacity)
+        pre_bias = layer.weight @ bias + layer.bias
         on = lows[depth] >= 0
         weight, bias = np.where(on[:, None], pre_weight, 0.0), np.where(on, pre_bias, 0.0)
         pick = np.flatnonzero(unstable[depth])
@@ -191,9 +192,18 @@ def compact_model(
             partitions if formulation == "partition" else 0,
         )
         writer.neurons.append((pick, y, q))
-    output_weight = network.output.weight @ weight
+    output_weight = _composed(network.output.weight, weight, capacity)
     output_bias = network.output.weight @ bias + network.output.bias
     return _assemble(writer, base, network, output_weight, output_bias)
+
+
+def _composed(outer: FloatArray, inner: FloatArray | None, capacity: int) -> FloatArray:
+    """Return the rows of a layer over the slots, given those of its inputs."""
+    if inner is not None:
+        return np.asarray(outer @ inner)
+    rows = np.zeros((len(outer), capacity))
+    rows[:, : outer.shape[1]] = outer
+    return rows
 
 
 def check_formulation(formulation: str, partitions: int) -> None:

@@ -75,7 +75,12 @@ def add_to_gurobi(
         np.zeros(n, dtype=bool),
     )
     propagator = BoundPropagator(
-        network, n, box_maximum(low, high), strength=bounds, model=base if bounds == "lp" else None
+        network,
+        n,
+        box_maximum(low, high),
+        box=(low, high),
+        strength=bounds,
+        model=base if bounds == "lp" else None,
     )
     known = propagator.at(np.zeros((1, 0)))
     compact = compact_model(

@@ -173,6 +173,7 @@ def add_network(
         inner,
         len(low),
         _oracle(space, low, high),
+        box=(low, high),
         strength=bounds,
         model=_set_model(space, low, high) if bounds == "lp" else None,
     )

@@ -309,6 +309,7 @@ def _strengths(network: Any, space: Any, states: Any) -> list[tuple[str, ...]]:
             network,
             space.n_actions,
             space.linear_max,
+            box=(space.lower, space.upper),
             strength=strength,
             model=space.linear_model,
         )

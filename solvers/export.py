@@ -70,7 +70,12 @@ def export_model(
         )
     base = space.linear_model
     propagator = BoundPropagator(
-        network, space.n_actions, space.linear_max, strength=bounds, model=base
+        network,
+        space.n_actions,
+        space.linear_max,
+        box=(space.lower, space.upper),
+        strength=bounds,
+        model=base,
     )
     known = propagator.at(s[None])
     compact = compact_model(

@@ -138,6 +138,7 @@ class MilpArgmax(Argmax):
                 self._centred,
                 self.space.n_actions,
                 self.space.linear_max,
+                box=(self.space.lower, self.space.upper),
                 strength=self.options.bounds,
                 model=self._base,
             )

@@ -33,6 +33,7 @@ from milp_rl.formulations.network import FloatArray
 ActionArray = NDArray[np.int8 | np.float64]
 
 _REMEMBERED = 100_000
+_REMEMBERED_BYTES = 200_000_000
 _REBUILT = ("_oracle", "_extensions_of", "known_actions")
 _KNOWN = 256
 _KNOWN_AT_LEAST = 8
@@ -589,7 +590,8 @@ class ActionSpace(ABC):
             action = np.frombuffer(key, dtype=np.int8)
             return self.extensions(action), not self.violations(action)
 
-        return lru_cache(_REMEMBERED)(find)
+        # An action takes a byte an entry; its additions take eight.
+        return lru_cache(min(_REMEMBERED, _REMEMBERED_BYTES // (9 * self.n_actions)))(find)
 
     def _checked(self, coefficients: ArrayLike, pins: Pins | None) -> tuple[FloatArray, Pins]:
         """Check the arguments of ``linear_max``; pins come back of its shape."""

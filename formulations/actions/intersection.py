@@ -16,6 +16,7 @@ from milp_rl.formulations.checks import check_list, shown
 from milp_rl.formulations.network import FloatArray
 
 _TRIES = 20
+_MOST_ASKED = 1000  # variables of which the members' oracles are asked for the ranges
 
 
 class Intersection(ActionSpace):
@@ -125,10 +126,22 @@ class Intersection(ActionSpace):
 
     @cached_property
     def _forced(self) -> tuple[BoolArray, BoolArray]:
+        if self.n_actions > _MOST_ASKED:
+            return self._surely_forced()
         unit = np.eye(self.n_actions)
         highest = np.min([member.linear_max(unit) for member in self.members], axis=0)
         lowest = -np.min([member.linear_max(-unit) for member in self.members], axis=0)
         return (lowest > 0.5) & ~self.continuous, (highest < 0.5) & ~self.continuous
+
+    def _surely_forced(self) -> tuple[BoolArray, BoolArray]:
+        """Return what bounds fix, and actions that a down-closed member never allows."""
+        one, zero = self.lower > 0.5, self.upper < 0.5
+        for member in self._binary_members:
+            if member.down_closed:
+                allowed = np.zeros(self.n_actions, dtype=bool)
+                allowed[member.extensions(np.zeros(self.n_actions, dtype=np.int8))] = True
+                zero = zero | ~allowed
+        return one & ~self.continuous, zero & ~self.continuous
 
     def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
         """Return the additions that every member allows, checked jointly where needed."""

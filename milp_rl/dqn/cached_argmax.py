@@ -66,7 +66,10 @@ class ExactChooser:
         if self._propagator is None:
             space = self._solver.space
             self._propagator = BoundPropagator(
-                to_network(network), space.n_actions, space.linear_max
+                to_network(network),
+                space.n_actions,
+                space.linear_max,
+                box=(space.lower, space.upper),
             )
         return self._propagator.at(states).output_upper[:, 0]
 

@@ -67,7 +67,10 @@ class BranchAndBoundArgmax(Argmax):
         try:
             if self._propagator is None:
                 self._propagator = BoundPropagator(
-                    self._centred, self.space.n_actions, self.space.linear_max
+                    self._centred,
+                    self.space.n_actions,
+                    self.space.linear_max,
+                    box=(self.space.lower, self.space.upper),
                 )
             bounds = self._propagator.at(states)
         except InfeasibleSetError as error:

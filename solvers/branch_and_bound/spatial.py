@@ -112,7 +112,10 @@ class SpatialArgmax(Argmax):
         """Replace the network; what is known of the space is kept."""
         super().update(network)
         self._propagator = BoundPropagator(
-            self._centred, self.space.n_actions, self.space.linear_max
+            self._centred,
+            self.space.n_actions,
+            self.space.linear_max,
+            box=(self.space.lower, self.space.upper),
         )
 
     def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
