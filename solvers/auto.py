@@ -11,6 +11,8 @@ to the MILP. The bound of a result is the best that any way has proven.
 from __future__ import annotations
 
 import itertools
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,14 +20,17 @@ import numpy as np
 
 from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.network import FloatArray, Network
-from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.base import SolveOptions, late
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
 from milp_rl.solvers.result import ArgmaxResult, relative_gap
 
 LARGEST_LISTED = 30_000
+_LEAST_SECONDS = 1e-3
+_LIST_BYTES = 300_000_000
 _DRAWS = 500
+_DRAWN_AT_ONCE = 25
 _SECONDS_PER_PRODUCT = 5e-11
 _SECONDS_PER_NODE = 2e-4  # without its products
 _SECONDS_TO_START = 1e-3  # and so many nodes take next to no time:
@@ -91,10 +96,11 @@ class AutoArgmax(Argmax):
     ) -> list[ArgmaxResult]:
         """Solve for several states; see :meth:`.Argmax.solve`."""
         firsts: Starts = starts if starts is not None else [None] * len(states)
+        begin = time.perf_counter()
         self._solves += 1
         quick = self.space.counts_quickly or 2**self.space.n_actions <= _COUNTED_AT_ONCE
         if quick or len(states) > 1 or self._solves >= _SOLVES_BEFORE_COUNTING:
-            self._count()
+            self._count(options.deadline(begin))
         if self._search is None:
             why = "the space has continuous variables and is not one Box of them"
             return _explained(self._milp.solve(states, options, firsts), why)
@@ -102,11 +108,11 @@ class AutoArgmax(Argmax):
             why = f"so few actions are evaluated in about {self._seconds_to_list() * 1e3:.1g} ms"
             return _explained(self._listed.solve(states, options, firsts), why)
         if not self._counted:
-            return self._counted_if_hard(states, options, firsts)
-        return self._tried(states, options, firsts)
+            return self._counted_if_hard(states, options, firsts, begin)
+        return self._tried(states, options, firsts, begin)
 
     def _counted_if_hard(
-        self, states: FloatArray, options: SolveOptions, starts: Starts
+        self, states: FloatArray, options: SolveOptions, starts: Starts, begin: float
     ) -> list[ArgmaxResult]:
         """Try the search for as long as counting the set may take; count it for what is left."""
         assert self._search is not None
@@ -115,17 +121,19 @@ class AutoArgmax(Argmax):
         if options.node_limit is not None and options.node_limit <= limit:
             return self._search.solve(states, options, starts)
         tried = self._search.solve(states, replace(options, node_limit=limit), starts)
+        spent = (time.perf_counter() - begin) / len(states)
         for i, result in enumerate(tried):
             if result.status in ("feasible", "no_solution"):
-                self._count()
-                left = _left(result, options, len(states))
+                left = _left(spent, options, len(states))
                 if left is not None:
-                    again = self._tried(states[i : i + 1], left, [result.action])[0]
+                    began = time.perf_counter()
+                    self._count(left.deadline(began))
+                    again = self._tried(states[i : i + 1], left, [result.action], began)[0]
                     tried[i] = _merged(again, result, options)
         return tried
 
     def _tried(
-        self, states: FloatArray, options: SolveOptions, starts: Starts
+        self, states: FloatArray, options: SolveOptions, starts: Starts, begin: float
     ) -> list[ArgmaxResult]:
         """Try the search for as long as what comes after it takes, and go on with that."""
         search, after, limit = self._search, self._milp, self._nodes
@@ -134,19 +142,20 @@ class AutoArgmax(Argmax):
             after = self._listed
             limit = int(self._seconds_to_list() / self._seconds_per_node())
         if options.node_limit is not None and options.node_limit <= limit:
-            return search.solve(states, options, starts)
-        limited = replace(options, node_limit=limit)
+            return search.solve(states, _remaining(options, begin), starts)
+        limited = replace(_remaining(options, begin), node_limit=limit)
         first = _TRIED_FIRST if len(states) > 2 * _TRIED_FIRST else len(states)
         results = search.solve(states[:first], limited, starts[:first]) if limit else []
         hopeless = first < len(states) and not any(r.status == "optimal" for r in results)
         if not hopeless and first < len(states):
             results += search.solve(states[first:], limited, starts[first:])
+        spent = (time.perf_counter() - begin) / max(len(results), 1)
         for i in range(len(states)):
             if i >= len(results):
                 why = f"branch and bound did not solve {first} other states in {limit} nodes"
                 results += _explained(after.solve(states[i : i + 1], options, [starts[i]]), why)
             elif results[i].status in ("feasible", "no_solution"):
-                tried, left = results[i], _left(results[i], options, len(states))
+                tried, left = results[i], _left(spent, options, len(states))
                 if left is not None:
                     better = after.solve(states[i : i + 1], left, [tried.action])[0]
                     why = (
@@ -160,14 +169,16 @@ class AutoArgmax(Argmax):
                     results[i] = _explained([merged], why)[0]
         return results
 
-    def _count(self) -> None:
+    def _count(self, deadline: float) -> None:
         """Count the set, which can take seconds, and list it if it is small."""
-        if not self._counted:
-            self._counted = True
-            if is_small(self.space):
-                self._listed = EnumerationArgmax(
-                    self.network, self.space, self.incumbents, limit=LARGEST_LISTED
-                )
+        if self._counted:
+            return
+        small = is_small(self.space, deadline)
+        self._counted = small is not None
+        if small:
+            self._listed = EnumerationArgmax(
+                self.network, self.space, self.incumbents, limit=LARGEST_LISTED
+            )
 
     def _next_to_no_time(self) -> float:
         return _SECONDS_TO_START + _FIRST_NODES * self._seconds_per_node()
@@ -214,13 +225,27 @@ def _merged(better: ArgmaxResult, tried: ArgmaxResult, options: SolveOptions) ->
     )
 
 
-def _left(tried: ArgmaxResult, options: SolveOptions, n: int) -> SolveOptions | None:
-    """Return the options with the time that is left to one of n states, ``None`` if none is."""
+def _left(spent: float, options: SolveOptions, n: int) -> SolveOptions | None:
+    """Return the options with the time that is left to one of n states, ``None`` if none is.
+
+    Parameters
+    ----------
+    spent
+        Seconds on each of them so far.
+    """
     if options.time_limit is None:
         return options
-    if tried.seconds * n >= options.time_limit:
+    if spent * n >= options.time_limit:
         return None
-    return replace(options, time_limit=options.time_limit - tried.seconds)
+    return replace(options, time_limit=options.time_limit - spent)
+
+
+def _remaining(options: SolveOptions, begin: float) -> SolveOptions:
+    """Return the options with what is left of the time limit since ``begin``."""
+    if options.time_limit is None:
+        return options
+    left = options.deadline(begin) - time.perf_counter()
+    return replace(options, time_limit=max(left, _LEAST_SECONDS))
 
 
 def _unlimited(options: SolveOptions) -> bool:
@@ -231,23 +256,35 @@ def _explained(results: Sequence[ArgmaxResult], why: str) -> list[ArgmaxResult]:
     return [replace(r, message=f"{r.message}; chosen because {why}") for r in results]
 
 
-def is_small(space: ActionSpace) -> bool:
+def is_small(space: ActionSpace, deadline: float = math.inf) -> bool | None:
     """Whether the space has at most 30,000 feasible actions, as far as can be told quickly.
 
     If none of 500 random maximal actions is drawn twice, there are almost certainly more (with
     30,000 equally likely ones the chance of that is 2%, with fewer it is less), and nothing is
-    listed.
+    listed. Nor is it where the list would take more than 300 MB. ``None`` if the deadline passes
+    first.
     """
+    limit = min(LARGEST_LISTED, _LIST_BYTES // space.n_actions)
     if not space.binary:
         return False
     if 2**space.n_actions <= LARGEST_LISTED:
         return True
     try:
-        if space.counts_quickly:
-            return space.count(LARGEST_LISTED) <= LARGEST_LISTED
-        drawn = space.sample(np.random.default_rng(0), _DRAWS, maximal=True)
-        if len(np.unique(drawn, axis=0)) == _DRAWS:
-            return False
-        return space.count(LARGEST_LISTED) <= LARGEST_LISTED
+        if not space.counts_quickly and not (again := _draws_again(space, deadline)):
+            return again
+        return space.count(limit) <= limit
     except ValueError:  # more than can be counted, or none at all
         return False
+
+
+def _draws_again(space: ActionSpace, deadline: float) -> bool | None:
+    """Whether random maximal actions repeat; ``None`` if the deadline passes first."""
+    rng, seen = np.random.default_rng(0), set[bytes]()
+    while len(seen) < _DRAWS:
+        for action in space.sample(rng, _DRAWN_AT_ONCE, maximal=True):
+            if (key := action.tobytes()) in seen:
+                return True
+            seen.add(key)
+        if late(deadline):
+            return None
+    return False

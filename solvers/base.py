@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +25,9 @@ TOLERANCE = 1e-6
 
 SHARES = (0.5, 0.1, 0.01, 0.001)
 """Of the way to another action at which continuous ones are tried."""
+
+_MOST_SWAPS = 100_000  # of which all are looked at; of more, as many that a fixed seed picks
+_ENTRIES = 4_000_000  # of a layer that are computed at a time
 
 
 class CertificationError(RuntimeError):
@@ -69,6 +74,15 @@ class SolveOptions:
         limit = self.node_limit
         if limit is not None and not (isinstance(limit, int) and limit >= 1):
             raise ValueError(f"node_limit must be an integer of at least 1 or None, got {limit!r}")
+
+    def deadline(self, begin: float) -> float:
+        """Return when a solve that began then is to end, infinite without a time limit."""
+        return math.inf if self.time_limit is None else begin + self.time_limit
+
+
+def late(deadline: float) -> bool:
+    """Whether a deadline has passed."""
+    return time.perf_counter() >= deadline
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,16 +171,60 @@ def neighbourhood(action: ActionArray, rows: NDArray[np.intp]) -> ActionArray:
     return found
 
 
-def neighbour_values(problem: ArgmaxProblem, action: ActionArray) -> FloatArray:
-    """Value all actions one flip or one swap away, in the order of :func:`neighbourhood`."""
+def neighbours_above(
+    problem: ArgmaxProblem, action: ActionArray, limit: float, deadline: float = math.inf
+) -> tuple[NDArray[np.intp], FloatArray]:
+    """Find the actions one flip or one swap away whose value is above a limit.
+
+    Of more than 100,000 swaps, a part of that size is looked at, always the same.
+
+    Parameters
+    ----------
+    problem
+        What is solved.
+    action
+        Binary vector.
+    limit
+        Values up to this are left out.
+    deadline
+        When to look no further.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Their rows, as :func:`neighbourhood` counts them, ascending; and their values.
+    """
     first, *rest = problem.network.layers
     columns = first.weight.T  # what each action adds to the first layer
-    here = columns[action == 1].sum(axis=0) + first.bias
-    ones, zeros = columns[action == 1], columns[action == 0]
-    flips = here + np.where(action[:, None] == 1, -columns, columns)
-    swaps = (here - ones)[:, None] + zeros
-    y = np.concatenate([flips, swaps.reshape(-1, len(here))])
-    for layer in rest:
-        y = np.maximum(y, 0.0, out=y) @ layer.weight.T
-        y += layer.bias
-    return np.asarray(y[:, 0])
+    chosen = np.flatnonzero(action)
+    zeros = np.flatnonzero(action == 0)
+    here = columns[chosen].sum(axis=0) + first.bias
+    widest = max(len(layer.bias) for layer in problem.network.layers)
+    found, values = [], []
+    for rows in _neighbour_rows(len(action), len(chosen), len(zeros), _ENTRIES // widest):
+        if rows[0] < len(action):
+            y = here + np.where(action[rows, None] == 1, -columns[rows], columns[rows])
+        else:
+            one, zero = np.divmod(rows - len(action), len(zeros))
+            y = (here - columns[chosen[one]]) + columns[zeros[zero]]
+        for layer in rest:
+            y = np.maximum(y, 0.0, out=y) @ layer.weight.T
+            y += layer.bias
+        above = y[:, 0] > limit
+        found.append(rows[above])
+        values.append(y[above, 0])
+        if late(deadline):
+            break
+    return np.concatenate(found), np.concatenate(values)
+
+
+def _neighbour_rows(n: int, n_ones: int, n_zeros: int, most: int) -> Iterator[NDArray[np.intp]]:
+    """Yield the rows of all flips and of the swaps that are looked at, some at a time."""
+    most, number = max(most, 1), n_ones * n_zeros
+    if number <= _MOST_SWAPS:
+        swaps = np.arange(number)
+    else:
+        swaps = np.unique(np.random.default_rng(0).integers(number, size=_MOST_SWAPS))
+    for part in (np.arange(n), n + swaps):
+        for i in range(0, len(part), most):
+            yield part[i : i + most]

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.actions.contradictions import (
@@ -32,8 +32,8 @@ from milp_rl.solvers.base import (
     SHARES,
     TOLERANCE,
     SolveOptions,
-    neighbour_values,
     neighbourhood,
+    neighbours_above,
     on_the_way,
 )
 
@@ -44,6 +44,7 @@ _RESOLUTION = 4.0  # times the rounding, values closer than that cannot be told 
 _ASCENTS = 4  # of the best points known, for continuous actions,
 _ASCENT_STEPS = 3
 _LEEWAY = 10.0
+_LARGEST_CANDIDATES = 50_000_000  # entries of the neighbours above a bound that are looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +181,7 @@ def _candidates(problem: ArgmaxProblem, action: ActionArray, limit: float) -> Ac
     """Return actions above the limit that may be feasible."""
     sample = problem.sample
     if problem.space.binary:
-        others = neighbourhood(action, np.flatnonzero(neighbour_values(problem, action) > limit))
+        others = _few_neighbours(action, *neighbours_above(problem, action, limit))
     else:
         others = _ascended(problem, action)
         others = others[problem.network.forward(others)[:, 0] > limit]
@@ -188,6 +189,16 @@ def _candidates(problem: ArgmaxProblem, action: ActionArray, limit: float) -> Ac
     if sample is not None and len(sample):
         others = np.concatenate([others, sample[problem.sample_values > limit]])
     return others
+
+
+def _few_neighbours(action: ActionArray, rows: NDArray[np.intp], values: FloatArray) -> ActionArray:
+    """Return the flips and the swaps of the highest values, as many as a bounded memory holds."""
+    most = max(_LARGEST_CANDIDATES // (2 * len(action)), 1)
+    kept = []
+    for own in (rows < len(action), rows >= len(action)):
+        best = np.argsort(-values[own], kind="stable")[:most]
+        kept.append(np.sort(rows[own][best]))
+    return neighbourhood(action, np.concatenate(kept))
 
 
 def _clearly_above(problem: ArgmaxProblem, points: FloatArray, limit: float) -> BoolArray:

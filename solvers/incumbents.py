@@ -5,17 +5,19 @@ Where variables are continuous, the best of a random sample, moved towards the o
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.actions.contradictions import refusal
-from milp_rl.formulations.actions.sequential import SequentialBuilder, valued_by
+from milp_rl.formulations.actions.sequential import SequentialBuilder
 from milp_rl.formulations.network import FloatArray, Network
-from milp_rl.solvers.base import neighbour_values, neighbourhood, on_the_way
+from milp_rl.solvers.base import late, neighbourhood, neighbours_above, on_the_way
 
 if TYPE_CHECKING:
     from milp_rl.solvers.certify import ArgmaxProblem
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 IntArray = NDArray[np.intp]
 
 _REMEMBERED = 100_000
+_REMEMBERED_BYTES = 200_000_000
+_ENTRIES = 4_000_000  # of a layer that are computed at a time
 _COMPLETED = 16  # answers for which auxiliary variables of the model are looked for
 
 
@@ -39,8 +43,9 @@ class Incumbents:
         self.space = space
         self.sample = space.known_actions
         self._greedy = SequentialBuilder(space) if space.binary else None
-        self._feasible = lru_cache(_REMEMBERED)(self._check)
-        self._refusal = lru_cache(_REMEMBERED)(self._examine)
+        most = min(_REMEMBERED, _REMEMBERED_BYTES // (self.sample.itemsize * space.n_actions))
+        self._feasible = lru_cache(most)(self._check)
+        self._refusal = lru_cache(most)(self._examine)
         self._examined = 0
 
     def __reduce__(self) -> tuple[type[Incumbents], tuple[ActionSpace]]:
@@ -68,29 +73,51 @@ class Incumbents:
         action = np.frombuffer(key, dtype=self.space.dtype)
         return refusal(self.space, action, complete=self._examined <= _COMPLETED)
 
-    def build(self, network: Network, states: FloatArray) -> ActionArray:
+    def build(
+        self, network: Network, states: FloatArray, deadline: float = math.inf
+    ) -> ActionArray:
         """Build an action for each state greedily; none if building gets stuck.
 
-        With continuous variables, take the best of the sample.
+        With continuous variables, or where the deadline passes, take the best of the sample.
         """
         if self._greedy is None:
-            n, sample = len(states), self.sample
-            if not len(sample):
-                return sample
-            rows = np.repeat(np.arange(n), len(sample))
-            inputs = np.concatenate([np.tile(sample, (n, 1)), states[rows]], axis=1)
-            return np.asarray(sample[network.forward(inputs).reshape(n, -1).argmax(axis=1)])
-
-        def values(rows: IntArray, actions: ActionArray) -> FloatArray:
-            return network.forward(np.concatenate([actions, states[rows]], axis=1))[:, 0]
-
+            return self._best_known(network, states)
         try:
-            return self._greedy.build(valued_by(values), len(states))
+            return self._greedy.build(_Additions(network, states, deadline).expand, len(states))
+        except _LateError:
+            return self._best_known(network, states)
         except RuntimeError:
             return np.zeros((0, self.space.n_actions), dtype=np.int8)
 
-    def climb(self, problem: ArgmaxProblem, action: ActionArray) -> tuple[ActionArray, float]:
+    def _best_known(self, network: Network, states: FloatArray) -> ActionArray:
+        """Return the best of the sample for each state, none if it is empty."""
+        sample = self.sample
+        if not len(sample):
+            return sample
+        best: list[int] = []
+        size = max(_ENTRIES // (len(sample) * network.n_inputs), 1)
+        for i in range(0, len(states), size):
+            own = states[i : i + size]
+            each = np.repeat(own, len(sample), axis=0)
+            inputs = np.concatenate([np.tile(sample, (len(own), 1)), each], axis=1)
+            best += network.forward(inputs).reshape(len(own), -1).argmax(axis=1).tolist()
+        return np.asarray(sample[best])
+
+    def climb(
+        self, problem: ArgmaxProblem, action: ActionArray, deadline: float = math.inf
+    ) -> tuple[ActionArray, float]:
         """Improve a feasible action until no flip and no swap (or no move) does.
+
+        Where there are more than 100,000 swaps, a fixed part of them is tried.
+
+        Parameters
+        ----------
+        problem
+            What is solved.
+        action
+            Feasible.
+        deadline
+            When to stop.
 
         Returns
         -------
@@ -98,16 +125,64 @@ class Incumbents:
             The action and its value.
         """
         best, value = action, problem.value(action)
-        while True:
+        while not late(deadline):
+            limit = value + 2.0 * problem.rounding
             if self._greedy is None:
                 points = on_the_way(self.space, best, self.sample)
                 values = problem.network.forward(points)[:, 0]
+                better = np.flatnonzero(values > limit)
+                ranked = better[np.argsort(-values[better], kind="stable")]
+                others = iter(points[ranked])
             else:
-                values = neighbour_values(problem, best)
-            better = np.flatnonzero(values > value + 2.0 * problem.rounding)
-            ranked = better[np.argsort(-values[better], kind="stable")]
-            others = neighbourhood(best, ranked) if self._greedy is not None else points[ranked]
+                better, values = neighbours_above(problem, best, limit, deadline)
+                ranked = better[np.argsort(-values, kind="stable")]
+                others = self._each_neighbour(best, ranked, deadline)
             found = next((other for other in others if self.feasible(other)), None)
             if found is None:
-                return best, value
+                break
             best, value = found, problem.value(found)
+        return best, value
+
+    def _each_neighbour(
+        self, action: ActionArray, rows: IntArray, deadline: float
+    ) -> Iterator[ActionArray]:
+        size = max(_ENTRIES // len(action), 1)
+        for i in range(0, len(rows), size):
+            if late(deadline):
+                return
+            yield from neighbourhood(action, rows[i : i + size])
+
+
+class _LateError(Exception):
+    """The time limit ended the building of actions."""
+
+
+class _Additions:
+    """Values actions and all their additions, by what each adds to the first layer."""
+
+    def __init__(self, network: Network, states: FloatArray, deadline: float) -> None:
+        first, *self._rest = network.layers
+        n = network.n_inputs - states.shape[1]
+        self._columns = np.ascontiguousarray(first.weight[:, :n].T)
+        self._bias = first.bias + states @ first.weight[:, n:].T
+        self._deadline = deadline
+        self._most = max(_ENTRIES // max(len(layer.bias) for layer in network.layers), 1)
+
+    def expand(
+        self, rows: IntArray, actions: ActionArray, allowed: BoolArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Value partial actions and their additions, for a :class:`.SequentialBuilder`."""
+        before = actions.astype(np.float64) @ self._columns + self._bias[rows]
+        children = np.full(actions.shape, -np.inf)
+        of, additions = np.nonzero(allowed)
+        for i in range(0, len(of), self._most):
+            if late(self._deadline):
+                raise _LateError
+            own, added = of[i : i + self._most], additions[i : i + self._most]
+            children[own, added] = self._values(before[own] + self._columns[added])
+        return self._values(before), children
+
+    def _values(self, y: FloatArray) -> FloatArray:
+        for layer in self._rest:
+            y = np.maximum(y, 0.0) @ layer.weight.T + layer.bias
+        return np.asarray(y[:, 0])

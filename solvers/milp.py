@@ -32,6 +32,7 @@ from milp_rl.solvers.base import (
     MilpSolution,
     MilpSolver,
     SolveOptions,
+    late,
 )
 from milp_rl.solvers.certify import ArgmaxProblem, called_empty, certify, check_bounds
 from milp_rl.solvers.incumbents import Incumbents
@@ -162,12 +163,17 @@ class MilpArgmax(Argmax):
             return without_action(self._problem(state), "infeasible", begin, str(error))
         problem = self._problem(state, float(bounds.rounding[0]))
         check_bounds(problem, bounds)
-        first = self._first_action(problem, state, start)
+        deadline = options.deadline(begin)
+        first = self._first_action(problem, state, start, deadline)
         highest, unstable = float(bounds.output_upper[0, 0]), int(bounds.unstable[0])
         if first is not None and highest <= problem.target(problem.value(first), options):
             seconds = time.perf_counter() - begin
             message = "proven by the bounds of the network alone"
             return Answer(problem, first, highest, seconds, 0, unstable, message)
+        if late(deadline):
+            seconds, message = time.perf_counter() - begin, "stopped at the limit before the model"
+            status: Status = "no_solution"
+            return Answer(problem, first, highest, seconds, 0, unstable, message, status)
         compact = compact_model(
             problem.network,
             bounds.lower,
@@ -192,15 +198,19 @@ class MilpArgmax(Argmax):
         )
 
     def _first_action(
-        self, problem: ArgmaxProblem, state: FloatArray, start: ActionArray | None
+        self,
+        problem: ArgmaxProblem,
+        state: FloatArray,
+        start: ActionArray | None,
+        deadline: float,
     ) -> ActionArray | None:
         """Return the best that greedy building and one-swap search find, also from the start."""
-        candidates = list(self.incumbents.build(self._centred, state[None]))
+        candidates = list(self.incumbents.build(self._centred, state[None], deadline))
         if start is not None:
             candidates.append(start)
         if not candidates:
             return None
-        climbed = [self.incumbents.climb(problem, action) for action in candidates]
+        climbed = [self.incumbents.climb(problem, action, deadline) for action in candidates]
         return max(climbed, key=lambda pair: pair[1])[0]
 
 
@@ -238,7 +248,7 @@ class _Run:
         self.bound = math.inf
         self.action: ActionArray | None = None
         self.value = -math.inf
-        self.deadline = None if options.time_limit is None else begin + options.time_limit
+        self.deadline = options.deadline(begin)
         if start is not None:
             self._offer(start)
         values = problem.sample_values
@@ -314,7 +324,7 @@ class _Run:
 
     def _attempt(self, model: LinearModel, *, tight: bool, seed: int = 0) -> MilpSolution:
         options = replace(self.options, absolute_gap=self.options.absolute_gap / self.unit)
-        if self.deadline is not None:
+        if math.isfinite(self.deadline):
             left = max(self.deadline - time.perf_counter(), 1e-3)
             options = replace(options, time_limit=left)
         start = None if self.action is None else self.compact.complete(self.action)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from milp_rl.formulations.interruption import interruptible
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.network import FloatArray
-from milp_rl.solvers.base import MilpSolution, SolveOptions, SolverUnavailableError, Status
+from milp_rl.solvers.base import MilpSolution, SolveOptions, SolverUnavailableError, Status, late
 
 _STOPPED = ("timelimit", "nodelimit", "totalnodelimit", "gaplimit", "userinterrupt", "memlimit")
 
@@ -53,8 +54,12 @@ class ScipSolver:
         seed: int = 0,
     ) -> MilpSolution:
         """Maximise ``model``; see :class:`milp_rl.solvers.base.MilpSolver`."""
+        deadline = options.deadline(time.perf_counter())
         with self._lock:
-            loaded, x = self._load(model)
+            try:
+                loaded, x = self._load(model, deadline)
+            except TimeoutError:
+                return MilpSolution("no_solution", None, math.inf, message="timelimit")
             parameters: dict[str, Any] = {
                 "limits/gap": options.gap,
                 "limits/absgap": options.absolute_gap,
@@ -64,7 +69,7 @@ class ScipSolver:
                 "randomization/randomseedshift": seed,
             }
             if options.time_limit is not None:
-                parameters["limits/time"] = options.time_limit
+                parameters["limits/time"] = max(deadline - time.perf_counter(), 0.0)
             if options.node_limit is not None:
                 parameters["limits/nodes"] = options.node_limit
             if tight:
@@ -79,7 +84,8 @@ class ScipSolver:
             interruptible(solve, loaded.interruptSolve)
             return self._read(loaded, x)
 
-    def _load(self, model: LinearModel) -> tuple[Any, list[Any]]:
+    def _load(self, model: LinearModel, deadline: float) -> tuple[Any, list[Any]]:
+        """Write a model, which may take long; ``TimeoutError`` if the deadline passes."""
         loaded = self._scip.Model()
         loaded.hideOutput()
 
@@ -94,6 +100,8 @@ class ScipSolver:
         ]
         matrix = model.matrix
         for i in range(model.n_rows):
+            if late(deadline):
+                raise TimeoutError
             own = slice(matrix.indptr[i], matrix.indptr[i + 1])
             terms = self._scip.quicksum(
                 float(value) * x[column]

@@ -8,6 +8,8 @@ steps towards the incumbent.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from milp_rl.formulations.actions.base import ActionSpace, BoolArray
@@ -15,11 +17,14 @@ from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.network import FloatArray, Network
 from milp_rl.formulations.relaxation import ACTION, Lines, Relaxation, polyak_steps, slope_gradients
+from milp_rl.solvers.base import late
 from milp_rl.solvers.branch_and_bound.nodes import IntArray, Maximum, Nodes
 
 _LARGEST_MULTIPLIER = 100.0  # in units of a neuron's coefficient: larger ones add rounding only
 _STEPS = 3
 _MANY = 0.3  # part of the free actions held for which it is worth to start over
+_ENTRIES = 4_000_000  # of the coefficients that are made at a time
+_PROBED_ENTRIES = 8_000_000  # of the coefficients for all probes of a node
 _AVERAGE = 0.2  # weight of the newest maximiser in the running average
 
 
@@ -36,12 +41,20 @@ class NodeBounds:
         Shape (states, state_dim).
     bounds
         Of the neurons at these states; every node is within them.
+    deadline
+        When to improve bounds no further; they are valid all the same.
     """
 
     def __init__(
-        self, network: Network, space: ActionSpace, states: FloatArray, bounds: Bounds
+        self,
+        network: Network,
+        space: ActionSpace,
+        states: FloatArray,
+        bounds: Bounds,
+        deadline: float = math.inf,
     ) -> None:
         self.space = space
+        self._deadline = deadline
         self._relaxation = Relaxation(network, space.n_actions).folded(states)
         self.layers = self._relaxation.layers
         reach = np.maximum(np.abs(space.lower), np.abs(space.upper))
@@ -84,7 +97,7 @@ class NodeBounds:
             found.coefficients[at], found.p[at] = rows[better], p[better]
             nodes.alpha[at], nodes.beta[at] = alpha[at], beta[at]
             above = bound > targets[live]
-            if not above.any():
+            if not above.any() or (step and late(self._deadline)):
                 break
             if not above.all():
                 live, better, own = live[above], better[above], own.at(above)
@@ -116,36 +129,46 @@ class NodeBounds:
         numpy.ndarray
             Which nodes are found to have no action.
         """
-        relaxation, empty = self._relaxation, np.zeros(len(nodes), dtype=bool)
+        empty = np.zeros(len(nodes), dtype=bool)
+        size = max(_ENTRIES // (2 * self.space.n_actions), 1)
         for depth, layer in enumerate(self.layers):
             low, high, split = nodes.low[:, layer], nodes.high[:, layer], nodes.split[:, layer]
             node, row = np.nonzero((low < 0) & (high > 0) & (split == 0))
-            if not len(node):
-                continue
-            state = nodes.state[node]
-            rows = relaxation.row_of_both_signs(depth, row)
-            size = self._sizes[state, layer.start + row][:, None]
-            if depth:
-                before = slice(0, layer.start)
-                lines = Lines.over(
-                    nodes.low[:, before], nodes.high[:, before], nodes.split[:, before]
-                ).at(node)
-                both, constant, p = relaxation.backward(rows, state, lines)
-                constant += relaxation.margins(self._sizes[state, before], size, np.abs(p))
-            else:
-                both, constant = rows[ACTION], relaxation.rounding(size)
-            pins = nodes.pins[np.repeat(node, 2)]
-            reach = self.space.linear_max(both.reshape(2 * len(node), -1), pins)
-            reach = reach.reshape(-1, 2)
-            empty[node[np.isneginf(reach).any(axis=1)]] = True
-            reach = reach + constant
-            bias = relaxation.bias(depth, state)
-            bias = bias[row] if bias.ndim == 1 else bias[np.arange(len(node)), row]
-            high[node, row] = np.minimum(high[node, row], reach[:, 0] + bias)
-            low[node, row] = np.maximum(low[node, row], bias - reach[:, 1])
+            for i in range(0, len(node), size):
+                if late(self._deadline):
+                    break
+                part = slice(i, i + size)
+                self._tighten_rows(nodes, depth, node[part], row[part], empty)
         off, on = nodes.split < 0, nodes.split > 0
         contradiction = (nodes.low > nodes.high) | (on & (nodes.high < 0)) | (off & (nodes.low > 0))
         return np.asarray(empty | contradiction.any(axis=1))
+
+    def _tighten_rows(
+        self, nodes: Nodes, depth: int, node: IntArray, row: IntArray, empty: BoolArray
+    ) -> None:
+        """Tighten neurons ``row`` of a layer in nodes ``node``; mark the empty nodes."""
+        relaxation, layer = self._relaxation, self.layers[depth]
+        low, high, state = nodes.low[:, layer], nodes.high[:, layer], nodes.state[node]
+        rows = relaxation.row_of_both_signs(depth, row)
+        size = self._sizes[state, layer.start + row][:, None]
+        if depth:
+            before = slice(0, layer.start)
+            lines = Lines.over(
+                nodes.low[:, before], nodes.high[:, before], nodes.split[:, before]
+            ).at(node)
+            both, constant, p = relaxation.backward(rows, state, lines)
+            constant += relaxation.margins(self._sizes[state, before], size, np.abs(p))
+        else:
+            both, constant = rows[ACTION], relaxation.rounding(size)
+        pins = nodes.pins[np.repeat(node, 2)]
+        reach = self.space.linear_max(both.reshape(2 * len(node), -1), pins)
+        reach = reach.reshape(-1, 2)
+        empty[node[np.isneginf(reach).any(axis=1)]] = True
+        reach = reach + constant
+        bias = relaxation.bias(depth, state)
+        bias = bias[row] if bias.ndim == 1 else bias[np.arange(len(node)), row]
+        high[node, row] = np.minimum(high[node, row], reach[:, 0] + bias)
+        low[node, row] = np.maximum(low[node, row], bias - reach[:, 1])
 
     def probe(
         self, nodes: Nodes, maximum: Maximum, targets: FloatArray, due: BoolArray
@@ -153,7 +176,8 @@ class NodeBounds:
         """Hold the actions without which a node is bounded by its target, in place.
 
         Every free action is turned the other way than in the maximiser, and the oracle asked for
-        the maximum that is left.
+        the maximum that is left; where there are very many of them, those of the largest
+        coefficients.
 
         Parameters
         ----------
@@ -173,10 +197,27 @@ class NodeBounds:
             free actions could be held.
         """
         free = ~(nodes.one | nodes.zero) & due[:, None]
-        node, action = np.nonzero(free)
-        excluded, many = np.full(len(nodes), -np.inf), np.zeros(len(nodes), dtype=bool)
-        if not len(node):
-            return excluded, many
+        excluded, number = np.full(len(nodes), -np.inf), np.zeros(len(nodes), dtype=int)
+        node, action = _probed(free, maximum.coefficients)
+        size = max(_ENTRIES // free.shape[1], 1)
+        for i in range(0, len(node), size):
+            if late(self._deadline):
+                break
+            own, turned = node[i : i + size], action[i : i + size]
+            held, other = self._hold(nodes, maximum, targets, own, turned)
+            np.maximum.at(excluded, own[held], other[held])
+            number += np.bincount(own[held], minlength=len(nodes))
+        return excluded, number >= np.maximum(_MANY * free.sum(axis=1), 1)
+
+    def _hold(
+        self,
+        nodes: Nodes,
+        maximum: Maximum,
+        targets: FloatArray,
+        node: IntArray,
+        action: IntArray,
+    ) -> tuple[BoolArray, FloatArray]:
+        """Hold one action of a node each if it must be; return whether, and the other bound."""
         each = np.arange(len(node))
         one, zero = nodes.one[node], nodes.zero[node]
         taken = maximum.x[node, action] > 0.5
@@ -184,13 +225,10 @@ class NodeBounds:
         one[each[~taken], action[~taken]] = True
         other = self.space.linear_max(maximum.coefficients[node], Pins(one, zero))
         other = maximum.constant[node] + other
-        held = other <= targets[node]
+        held = np.asarray(other <= targets[node])
         nodes.one[node[held & taken], action[held & taken]] = True
         nodes.zero[node[held & ~taken], action[held & ~taken]] = True
-        np.maximum.at(excluded, node[held], other[held])
-        number = np.bincount(node[held], minlength=len(nodes))
-        many = number >= np.maximum(_MANY * free.sum(axis=1), 1)
-        return excluded, many
+        return held, other
 
     def influence(self, nodes: Nodes, doubt: FloatArray) -> FloatArray:
         """Return how much each action moves the neurons in doubt, in units of the value.
@@ -211,6 +249,18 @@ class NodeBounds:
             own = np.where(undecided[:, layer], doubt[:, layer] / width[:, layer], 0.0)
             moved = (own + moved * slope[:, layer]) @ self._influences[d]
         return moved
+
+
+def _probed(free: BoolArray, coefficients: FloatArray) -> tuple[IntArray, IntArray]:
+    """Return the free actions to probe, and their nodes."""
+    most = max(_PROBED_ENTRIES // free.shape[1], 1)
+    if free.shape[1] > most:
+        size = np.where(free, np.abs(coefficients), -1.0)
+        largest = np.argpartition(-size, most - 1, axis=1)[:, :most]
+        among = np.zeros_like(free)
+        np.put_along_axis(among, largest, True, axis=1)
+        free = free & among
+    return np.nonzero(free)
 
 
 def _step(

@@ -15,13 +15,12 @@ once every action is fixed.
 
 from __future__ import annotations
 
-import math
 import time
 
 from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.bounds import BoundPropagator, InfeasibleSetError
 from milp_rl.formulations.network import FloatArray, Network
-from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.base import SolveOptions, late
 from milp_rl.solvers.branch_and_bound.nodes import Nodes
 from milp_rl.solvers.branch_and_bound.tree import Search, Tree
 from milp_rl.solvers.certify import called_empty, check_bounds
@@ -88,11 +87,20 @@ class BranchAndBoundArgmax(Argmax):
         ]
         for i, search in enumerate(searches):
             check_bounds(search.problem, bounds.at(i))
-        tree = Tree(self._centred, self.space, states, searches, options, self.incumbents, bounds)
+        deadline = options.deadline(begin)
+        tree = Tree(
+            self._centred,
+            self.space,
+            states,
+            searches,
+            options,
+            self.incumbents,
+            bounds,
+            deadline,
+        )
         tree.find_incumbents(starts)
         tree.expand_roots(Nodes.roots(bounds, self.space.n_actions))
-        deadline = begin + (options.time_limit or math.inf)
-        while time.perf_counter() < deadline and tree.branch():
+        while not late(deadline) and tree.branch():
             pass
         seconds = (time.perf_counter() - begin) / len(states)
         return [self._answer(search, options, seconds) for search in searches]

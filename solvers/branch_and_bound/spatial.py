@@ -37,7 +37,7 @@ from milp_rl.formulations.relaxation import (
     polyak_steps,
     slope_gradients,
 )
-from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.base import SolveOptions, late
 from milp_rl.solvers.certify import ArgmaxProblem, check_bounds
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
@@ -133,8 +133,8 @@ class SpatialArgmax(Argmax):
         for i, start in enumerate(starts):
             if start is not None:
                 search.offer(start[None].astype(float), np.array([i]))
-        deadline = begin + (options.time_limit or math.inf)
-        while time.perf_counter() < deadline and search.halve():
+        deadline = options.deadline(begin)
+        while not late(deadline) and search.halve():
             pass
         seconds = (time.perf_counter() - begin) / len(states)
         return [self._answer(search, i, options, seconds) for i in range(len(states))]

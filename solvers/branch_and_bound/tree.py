@@ -17,7 +17,7 @@ import numpy as np
 from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
 from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.network import FloatArray, Network
-from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.base import SolveOptions, late
 from milp_rl.solvers.branch_and_bound.branching import (
     NEURON_PREFERENCE,
     Branching,
@@ -31,6 +31,8 @@ from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
 
 _NODES_PER_ROUND = 64
+_ACTIONS_PER_ROUND = 131_072  # of the nodes of a round together
+_POOL_BYTES = 2**28  # of open nodes, above which the search dives
 _PASSES = 3  # of tightening and probing, in one node
 _PROBE_AGAIN = 0.7  # once the excess is less than this part of what it was at the last probing
 
@@ -87,6 +89,8 @@ class Tree:
         What is known of the space.
     bounds
         Of the neurons at the states.
+    deadline
+        When to end; what is being done is then finished at the least expense.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Tree:
         options: SolveOptions,
         incumbents: Incumbents,
         bounds: Bounds,
+        deadline: float = math.inf,
     ) -> None:
         self.network = network
         self.space = space
@@ -105,15 +110,21 @@ class Tree:
         self.searches = searches
         self.options = options
         self.incumbents = incumbents
-        self.bounds = NodeBounds(network, space, states, bounds)
+        self.deadline = deadline
+        self.bounds = NodeBounds(network, space, states, bounds, deadline)
         self.targets = np.full(len(states), -np.inf)
         self._ages = itertools.count(0, -1)  # of equal bounds the newest first: the search dives
         self._pool: Nodes | None = None
         self._unused: list[int] = []
+        n, neurons = space.n_actions, sum(low.shape[1] for low in bounds.lower)
+        self._nodes_per_round = max(min(_NODES_PER_ROUND, _ACTIONS_PER_ROUND // n), 2)
+        self._most_rows = max(_POOL_BYTES // (6 * n + 37 * neurons), 4 * _NODES_PER_ROUND)
+        self._rounds = 0
 
     def find_incumbents(self, starts: Sequence[ActionArray | None]) -> None:
         """Give every search its start, and an action built greedily or, failing that, drawn."""
-        built, sample = self.incumbents.build(self.network, self.states), self.incumbents.sample
+        built = self.incumbents.build(self.network, self.states, self.deadline)
+        sample = self.incumbents.sample
         if not len(built) and len(sample):
             built = np.repeat(sample[:1], len(self.states), axis=0)
         self._offer(np.arange(len(built)), built)
@@ -129,7 +140,7 @@ class Tree:
         better = np.flatnonzero(values > [self.searches[i].value for i in states])
         for i, action in zip(states[better], actions[better], strict=True):
             search = self.searches[i]
-            best, value = self.incumbents.climb(search.problem, action)
+            best, value = self.incumbents.climb(search.problem, action, self.deadline)
             if value > search.value:
                 search.action, search.value = best.copy(), value
                 self.targets[i] = search.problem.target(value, self.options)
@@ -161,10 +172,22 @@ class Tree:
         return True
 
     def _most_promising(self) -> list[tuple[int, Branching]]:
-        """Take open nodes off the searches, the highest bounds first."""
+        """Take open nodes off the searches, the highest bounds first.
+
+        When the pool is full, the newest: then the search dives, which takes little more memory.
+        """
         going = [(i, s) for i, s in enumerate(self.searches) if s.open and not self._done(i)]
-        each = max(_NODES_PER_ROUND // max(len(going), 1), 2)
+        if self._nodes_per_round < _NODES_PER_ROUND:  # many actions: the searches take turns
+            most = max(self._nodes_per_round // 2, 1)
+            first = self._rounds * most % max(len(going), 1)
+            going = (going[first:] + going[:first])[:most]
+        self._rounds += 1
+        each = max(self._nodes_per_round // max(len(going), 1), 2)
         taken: list[tuple[int, Branching]] = []
+        if self._pool is not None and len(self._pool) - len(self._unused) >= self._most_rows:
+            for i, _ in going:
+                taken += self._newest(i, each)
+            return taken
         for i, search in going:
             for _ in range(each):
                 if not search.open or -search.open[0][0] <= self.targets[i]:
@@ -172,6 +195,22 @@ class Tree:
                 _, _, row, branching = heapq.heappop(search.open)
                 taken.append((row, branching))
         return taken
+
+    def _newest(self, i: int, n: int) -> list[tuple[int, Branching]]:
+        """Take the newest open nodes off a search, and those that need not be searched."""
+        search, target = self.searches[i], self.targets[i]
+        left = []
+        for entry in search.open:
+            if -entry[0] > target:
+                left.append(entry)
+            else:
+                search.pruned = max(search.pruned, -entry[0])
+                self._unused.append(entry[2])
+        newest = heapq.nsmallest(n, left, key=lambda entry: entry[1])
+        rows = {row for _, _, row, _ in newest}
+        search.open = [entry for entry in left if entry[2] not in rows]
+        heapq.heapify(search.open)
+        return [(row, branching) for _, _, row, branching in newest]
 
     def _done(self, i: int) -> bool:
         """Whether a search is at its node limit, or its best open bound at the target."""
@@ -208,7 +247,7 @@ class Tree:
             Whether the neurons' bounds are tight already, as the roots' are.
         """
         for again in range(_PASSES):
-            if not len(nodes):
+            if not len(nodes) or ((again or not fresh) and late(self.deadline)):
                 break
             empty = np.zeros(len(nodes), dtype=bool)
             if again or not fresh:
@@ -285,7 +324,8 @@ class Tree:
         missing = len(nodes) - len(self._unused)
         if missing > 0:
             size = 0 if self._pool is None else len(self._pool)
-            grown = max(2 * size, size + missing, 4 * _NODES_PER_ROUND)
+            least = max(size + missing, 4 * _NODES_PER_ROUND)
+            grown = max(min(2 * size, self._most_rows), least)
             self._pool = (nodes if self._pool is None else self._pool).resized(grown)
             self._unused.extend(range(size, grown))
         assert self._pool is not None
