@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from milp_rl.formulations import bounds as bounds_module
 from milp_rl.formulations.actions import BudgetTopK
 from milp_rl.formulations.bounds import BoundPropagator, InfeasibleSetError, box_maximum
 from milp_rl.formulations.network import Network
@@ -124,3 +125,47 @@ def test_wrong_arguments_are_named(random_network):
         BoundPropagator(network, 3, space.linear_max).at(np.zeros((1, 3)))
     with pytest.raises(InfeasibleSetError, match="no feasible action"):
         BoundPropagator(network, 3, lambda c: np.full(len(c), -np.inf))
+
+
+def test_bounds_in_parts_are_the_same(random_network, monkeypatch):
+    rng = np.random.default_rng(8)
+    network, space = random_network(rng, 12, (7, 6)), BudgetTopK(9, 3)
+    states = rng.normal(size=(5, 3))
+    whole = BoundPropagator(network, 9, space.linear_max).at(states)
+    monkeypatch.setattr(bounds_module, "_ENTRIES", 40)  # two variables, or one state, at a time
+    parts = BoundPropagator(network, 9, space.linear_max).at(states)
+    pairs = [(whole.output_lower, parts.output_lower), (whole.output_upper, parts.output_upper)]
+    pairs += [*zip(whole.lower, parts.lower, strict=True)]
+    pairs += [*zip(whole.upper, parts.upper, strict=True), (whole.rounding, parts.rounding)]
+    for a, b in pairs:
+        assert b == pytest.approx(a, rel=1e-12)
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_the_ranges_of_many_variables_are_those_they_are_given(
+    strength, random_network, monkeypatch
+):
+    monkeypatch.setattr(bounds_module, "_MOST_RANGES", 0)
+    rng = np.random.default_rng(9)
+    network, space = random_network(rng, 9, (7, 6)), BudgetTopK(9, 3)
+    asked = []
+
+    def linear_max(c):
+        asked.append(len(c))
+        return space.linear_max(c)
+
+    propagator = BoundPropagator(
+        network,
+        9,
+        linear_max,
+        box=(space.lower, space.upper),
+        strength=strength,
+        model=space.linear_model,
+    )
+    assert sum(asked) <= 14  # both signs of the first layer's rows
+    bounds = propagator.at(np.zeros((1, 0)))
+    true = pre_activations(network, space.enumerate().astype(float))
+    lows, highs = [*bounds.lower, bounds.output_lower], [*bounds.upper, bounds.output_upper]
+    for low, high, values in zip(lows, highs, true, strict=True):
+        assert (values >= low[0]).all()
+        assert (values <= high[0]).all()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from milp_rl.formulations.actions import budget
 from milp_rl.formulations.actions.budget import BudgetTopK
 
 COSTS = [0.1, 0.2, 0.3, 1.0, 2.5, 0.0, 0.7]
@@ -80,3 +81,21 @@ def test_violations_name_the_excess():
     count, cost = space.violations([1, 1, 1, 0])
     assert "3 actions" in count
     assert "by 1" in cost
+
+
+@pytest.mark.parametrize("exactly", [False, True])
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_the_best_of_many_actions_are_found_without_sorting_all(k, exactly, monkeypatch):
+    rng = np.random.default_rng(k)
+    space = BudgetTopK(30, k, exactly=exactly)
+    c = rng.standard_normal((40, 30))
+    one, zero = rng.random(c.shape) < 0.03, rng.random(c.shape) < 0.3
+    one &= ~zero
+    found = [space.linear_max(c, one, zero), space.maximizers(c, one, zero)]
+    monkeypatch.setattr(budget, "_PARTITIONED", 1000)
+    monkeypatch.setattr(budget, "_MOST_SORTED", 0)
+    again = [space.linear_max(c, one, zero), space.maximizers(c, one, zero)]
+    left = np.isfinite(found[0])
+    assert np.array_equal(left, np.isfinite(again[0]))
+    assert again[0][left] == pytest.approx(found[0][left], rel=1e-12, abs=1e-12)
+    assert np.array_equal(found[1][left], again[1][left])

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from milp_rl.formulations.actions import intersection
 from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.intersection import Intersection
@@ -74,3 +75,17 @@ def test_wrong_files(tmp_path):
         ActionSpace.from_dict({"type": "Intersection"})
     with pytest.raises(ValueError, match="wrong parameters for BudgetTopK"):
         ActionSpace.from_dict({**BudgetTopK(3, 1).to_dict(), "no_such_parameter": 1})
+
+
+def test_what_one_member_forces_is_found_without_asking_for_every_variable(
+    check_space, monkeypatch
+):
+    space = BudgetTopK(6, 6, costs=COSTS, budget=4) & BudgetTopK(6, 3)
+    asked = space._forced
+    monkeypatch.setattr(intersection, "_MOST_ASKED", 0)
+    again = BudgetTopK(6, 6, costs=COSTS, budget=4) & BudgetTopK(6, 3)
+    for own, other in zip(asked, again._forced, strict=True):
+        assert (other >= own).all()
+    assert np.flatnonzero(again._forced[1]).tolist() == [4, 5]  # they cost more than the budget
+    check_space(again)
+    check_space(BudgetTopK(6, 3, exactly=True) & BudgetTopK(6, 6, costs=COSTS, budget=8))
