@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -200,31 +199,33 @@ def neighbours_above(
     zeros = np.flatnonzero(action == 0)
     here = columns[chosen].sum(axis=0) + first.bias
     widest = max(len(layer.bias) for layer in problem.network.layers)
+    rows = _neighbour_rows(len(action), len(chosen), len(zeros))
+    size = max(_ENTRIES // widest, 1)
     found, values = [], []
-    for rows in _neighbour_rows(len(action), len(chosen), len(zeros), _ENTRIES // widest):
-        if rows[0] < len(action):
-            y = here + np.where(action[rows, None] == 1, -columns[rows], columns[rows])
-        else:
-            one, zero = np.divmod(rows - len(action), len(zeros))
-            y = (here - columns[chosen[one]]) + columns[zeros[zero]]
+    for i in range(0, len(rows), size):
+        own = rows[i : i + size]
+        flips, swaps = own[own < len(action)], own[own >= len(action)] - len(action)
+        y = np.empty((len(own), len(here)))
+        y[: len(flips)] = columns[flips] * np.where(action[flips], -1.0, 1.0)[:, None]
+        if len(swaps):
+            one, zero = np.divmod(swaps, len(zeros))
+            y[len(flips) :] = columns[zeros[zero]] - columns[chosen[one]]
+        y += here
         for layer in rest:
             y = np.maximum(y, 0.0, out=y) @ layer.weight.T
             y += layer.bias
         above = y[:, 0] > limit
-        found.append(rows[above])
+        found.append(own[above])
         values.append(y[above, 0])
         if late(deadline):
             break
     return np.concatenate(found), np.concatenate(values)
 
 
-def _neighbour_rows(n: int, n_ones: int, n_zeros: int, most: int) -> Iterator[NDArray[np.intp]]:
-    """Yield the rows of all flips and of the swaps that are looked at, some at a time."""
-    most, number = max(most, 1), n_ones * n_zeros
+def _neighbour_rows(n: int, n_ones: int, n_zeros: int) -> NDArray[np.intp]:
+    """Return the rows of all flips and of the swaps that are looked at, ascending."""
+    number = n_ones * n_zeros
     if number <= _MOST_SWAPS:
-        swaps = np.arange(number)
-    else:
-        swaps = np.unique(np.random.default_rng(0).integers(number, size=_MOST_SWAPS))
-    for part in (np.arange(n), n + swaps):
-        for i in range(0, len(part), most):
-            yield part[i : i + most]
+        return np.arange(n + number)
+    swaps = np.unique(np.random.default_rng(0).integers(number, size=_MOST_SWAPS))
+    return np.concatenate([np.arange(n), n + swaps])

@@ -194,6 +194,8 @@ def _candidates(problem: ArgmaxProblem, action: ActionArray, limit: float) -> Ac
 def _few_neighbours(action: ActionArray, rows: NDArray[np.intp], values: FloatArray) -> ActionArray:
     """Return the flips and the swaps of the highest values, as many as a bounded memory holds."""
     most = max(_LARGEST_CANDIDATES // (2 * len(action)), 1)
+    if len(rows) <= most:
+        return neighbourhood(action, rows)
     kept = []
     for own in (rows < len(action), rows >= len(action)):
         best = np.argsort(-values[own], kind="stable")[:most]

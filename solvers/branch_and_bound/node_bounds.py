@@ -260,7 +260,8 @@ def _probed(free: BoolArray, coefficients: FloatArray) -> tuple[IntArray, IntArr
         among = np.zeros_like(free)
         np.put_along_axis(among, largest, True, axis=1)
         free = free & among
-    return np.nonzero(free)
+    node, action = np.nonzero(free)
+    return node, action
 
 
 def _step(
