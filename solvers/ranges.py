@@ -1,0 +1,65 @@
+"""Continuous actions as a MILP solver is given them: between 0 and 1, whatever their units.
+
+A solver leaves out what changes the objective by less than its tolerance a unit of a column, which
+over a range of 1e7 can be most of Q.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
+
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.linear_model import LinearModel
+from milp_rl.formulations.network import FloatArray, Layer, Network
+
+
+class Ranges:
+    """Continuous actions in units of their ranges.
+
+    An action is ``lower + width * x`` of the model's columns.
+
+    Parameters
+    ----------
+    space
+        The feasible set.
+    """
+
+    def __init__(self, space: ActionSpace) -> None:
+        moved = space.continuous & (space.upper > space.lower)
+        self._n = space.n_actions
+        self.lower = np.where(moved, space.lower, 0.0)
+        self.width = np.where(moved, space.upper - space.lower, 1.0)
+
+    def network(self, network: Network) -> Network:
+        """Return a network of actions as one of columns."""
+        first = network.layers[0]
+        bias = first.bias + first.weight @ self.lower
+        own = Layer(first.weight * self.width, bias, first.activation)
+        return Network((own, *network.layers[1:]))
+
+    def model(self, model: LinearModel) -> LinearModel:
+        """Return the compiled space with its actions in these units."""
+        rest = model.n_columns - self._n
+        lower = np.concatenate([self.lower, np.zeros(rest)])
+        width = np.concatenate([self.width, np.ones(rest)])
+        moved = model.matrix @ lower
+        return replace(
+            model,
+            matrix=sparse.csr_array(model.matrix * width),
+            row_lower=model.row_lower - moved,
+            row_upper=model.row_upper - moved,
+            column_lower=(model.column_lower - lower) / width,
+            column_upper=(model.column_upper - lower) / width,
+        )
+
+    def columns(self, action: ArrayLike) -> FloatArray:
+        """Return what the columns are at an action."""
+        return np.asarray((np.asarray(action, dtype=np.float64) - self.lower) / self.width)
+
+    def action(self, x: FloatArray) -> FloatArray:
+        """Return the action of the columns' values."""
+        return self.lower + self.width * x[: self._n]
