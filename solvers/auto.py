@@ -138,6 +138,7 @@ class AutoArgmax(Argmax):
         """Try the search for as long as what comes after it takes, and go on with that."""
         search, after, limit = self._search, self._milp, self._nodes
         assert search is not None
+        waited = time.perf_counter() - begin  # for counting
         if self._listed is not None:
             after = self._listed
             limit = int(self._seconds_to_list() / self._seconds_per_node())
@@ -149,13 +150,14 @@ class AutoArgmax(Argmax):
         hopeless = first < len(states) and not any(r.status == "optimal" for r in results)
         if not hopeless and first < len(states):
             results += search.solve(states[first:], limited, starts[first:])
-        spent = (time.perf_counter() - begin) / max(len(results), 1)
         for i in range(len(states)):
+            together = first if i < first else len(states) - first
             if i >= len(results):
                 why = f"branch and bound did not solve {first} other states in {limit} nodes"
                 results += _explained(after.solve(states[i : i + 1], options, [starts[i]]), why)
             elif results[i].status in ("feasible", "no_solution"):
-                tried, left = results[i], _left(spent, options, len(states))
+                tried = results[i]
+                left = _left(tried.seconds + waited / together, options, together)
                 if left is not None:
                     better = after.solve(states[i : i + 1], left, [tried.action])[0]
                     why = (

@@ -37,6 +37,7 @@ from milp_rl.solvers.base import (
 from milp_rl.solvers.certify import ArgmaxProblem, called_empty, certify, check_bounds
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.protocol import Answer, Argmax, Starts, without_action
+from milp_rl.solvers.ranges import Ranges
 from milp_rl.solvers.result import Status
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,8 @@ class MilpArgmax(Argmax):
         self.solver = solver
         self.name = solver.name
         self.options = options or MilpOptions()
-        self._base = space.linear_model
+        self._ranges = Ranges(space)
+        self._base = self._ranges.model(space.linear_model)
         self._propagator: BoundPropagator | None = None
         super().__init__(network, space, incumbents)
 
@@ -141,7 +143,7 @@ class MilpArgmax(Argmax):
                 self.space.linear_max,
                 box=(self.space.lower, self.space.upper),
                 strength=self.options.bounds,
-                model=self._base,
+                model=self.space.linear_model,
             )
         return self._propagator.at(state[None])
 
@@ -175,7 +177,7 @@ class MilpArgmax(Argmax):
             status: Status = "no_solution"
             return Answer(problem, first, highest, seconds, 0, unstable, message, status)
         compact = compact_model(
-            problem.network,
+            self._ranges.network(problem.network),
             bounds.lower,
             bounds.upper,
             self._base,
@@ -184,7 +186,17 @@ class MilpArgmax(Argmax):
             one_sided=self.options.one_sided,
         )
         reach = float((bounds.output_upper - bounds.output_lower)[0, 0])
-        run = _Run(problem, compact, reach, self.solver, options, first, self.incumbents, begin)
+        run = _Run(
+            problem,
+            compact,
+            self._ranges,
+            reach,
+            self.solver,
+            options,
+            first,
+            self.incumbents,
+            begin,
+        )
         status = run.solve()
         return Answer(
             problem,
@@ -231,6 +243,7 @@ class _Run:
         self,
         problem: ArgmaxProblem,
         compact: CompactModel,
+        ranges: Ranges,
         reach: float,
         solver: MilpSolver,
         options: SolveOptions,
@@ -241,6 +254,7 @@ class _Run:
         self.problem = problem
         self.incumbents = incumbents
         self.compact = compact
+        self.ranges = ranges
         self.solver = solver
         self.options = options
         self.nodes = 0
@@ -327,7 +341,9 @@ class _Run:
         if math.isfinite(self.deadline):
             left = max(self.deadline - time.perf_counter(), 1e-3)
             options = replace(options, time_limit=left)
-        start = None if self.action is None else self.compact.complete(self.action)
+        start = None
+        if self.action is not None:
+            start = self.compact.complete(self.ranges.columns(self.action))
         solution = self.solver.solve(model, options, start=start, tight=tight, seed=seed)
         bound = (solution.bound - model.offset) * self.unit + self.constant
         solution = replace(solution, bound=bound)
@@ -365,7 +381,7 @@ class _Run:
 
     def _rounded(self, x: FloatArray) -> ActionArray:
         space = self.problem.space
-        action = x[: space.n_actions]
+        action = self.ranges.action(x)
         if space.binary:
             return np.rint(action).astype(np.int8)
         return np.clip(

@@ -137,3 +137,33 @@ def test_a_box_with_an_equality_is_never_bounded_too_low(seed):
     assert ours.status == "optimal"
     assert ours.bound >= other.value - slack
     assert abs(ours.value - other.value) <= slack
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("solver", ["auto", "highs", "gurobi", "scip"])
+@pytest.mark.parametrize(("size", "centre"), [(1e-4, 1.0), (1e7, 0.0), (1e9, 1e9)])
+def test_the_unit_of_continuous_actions_does_not_matter(solver, size, centre, random_network):
+    """One action in four changes Q a thousand times less than the others."""
+    if solver == "scip":
+        pytest.importorskip("pyscipopt")
+    rng = np.random.default_rng(0)
+    row, network = rng.normal(size=(1, 5)), random_network(rng, 5, (6, 5))
+    first = network.layers[0].weight * [1.0, 1e-2, 1.0, 1e-3, 1.0]
+    low, high = np.array([-1.0, -1, -1, -1, 0]), np.ones(5)
+    plain = Network((Layer(first, network.layers[0].bias), *network.layers[1:]))
+    scale, shift = np.array([size] * 4 + [1.0]), np.array([centre] * 4 + [0.0])
+    bias = network.layers[0].bias - first @ (shift / scale)
+    scaled = Network((Layer(first / scale, bias), *network.layers[1:]))
+    box = mr.Box(low, high, matrix=row, right=[0.1], binary=[4])
+    moved = mr.Box(
+        low * scale + shift,
+        high * scale + shift,
+        matrix=row * size / scale,
+        right=row @ (shift * size / scale) + 0.1 * size,
+        binary=[4],
+    )
+    assert not moved.violations(moved.anchor)
+    best = mr.argmax(plain, [], box, solver="gurobi")
+    result = mr.argmax(scaled, [], moved, solver=solver)
+    assert result.status == "optimal"
+    assert result.value == pytest.approx(best.value, abs=4 * best.tolerance)

@@ -1,0 +1,27 @@
+"""The solver that picks: limits of time, and what it may spend on the choice."""
+
+from dataclasses import replace
+
+import numpy as np
+
+import milp_rl as mr
+from milp_rl.solvers import auto
+from milp_rl.solvers.backends import new_backend
+from milp_rl.solvers.base import SolveOptions
+
+
+def test_the_states_that_a_batch_tries_first_keep_their_own_time(monkeypatch, random_network):
+    """The first four of twelve took half of the limit together."""
+    monkeypatch.setattr(auto, "LARGEST_LISTED", 100)
+    rng = np.random.default_rng(0)
+    space = mr.BudgetTopK(n_actions=14, k=7)
+    backend = new_backend(random_network(rng, 16, (14, 14)), space)
+    monkeypatch.setattr(backend, "_nodes", 1)
+    solve = backend._search.solve
+
+    def timed(states, options, starts=None):
+        return [replace(r, seconds=10.0 / len(states)) for r in solve(states, options, starts)]
+
+    monkeypatch.setattr(backend._search, "solve", timed)
+    results = backend.solve(rng.normal(size=(12, 2)), SolveOptions(time_limit=20.0))
+    assert [r.status for r in results] == ["optimal"] * 12
