@@ -1,7 +1,8 @@
 """Continuous actions as a MILP solver is given them: between 0 and 1, whatever their units.
 
 A solver leaves out what changes the objective by less than its tolerance a unit of a column, which
-over a range of 1e7 can be most of Q.
+over a range of 1e7 can be most of Q, and meets a row within the same tolerance, however small its
+coefficients are.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Ranges:
 
     def __init__(self, space: ActionSpace) -> None:
         moved = space.continuous & (space.upper > space.lower)
-        self._n = space.n_actions
+        self._n, self._moved = space.n_actions, bool(moved.any())
         self.lower = np.where(moved, space.lower, 0.0)
         self.width = np.where(moved, space.upper - space.lower, 1.0)
 
@@ -42,16 +43,20 @@ class Ranges:
         return Network((own, *network.layers[1:]))
 
     def model(self, model: LinearModel) -> LinearModel:
-        """Return the compiled space with its actions in these units."""
+        """Return the compiled space in these units, no row with coefficients below one alone."""
+        if not self._moved:
+            return model
         rest = model.n_columns - self._n
         lower = np.concatenate([self.lower, np.zeros(rest)])
         width = np.concatenate([self.width, np.ones(rest)])
-        moved = model.matrix @ lower
+        matrix, constant = sparse.csr_array(model.matrix * width), model.matrix @ lower
+        largest = abs(matrix).max(axis=1).toarray().ravel()
+        unit = np.where(largest > 0, np.minimum(largest, 1.0), 1.0)
         return replace(
             model,
-            matrix=sparse.csr_array(model.matrix * width),
-            row_lower=model.row_lower - moved,
-            row_upper=model.row_upper - moved,
+            matrix=sparse.csr_array(matrix / unit[:, None]),
+            row_lower=(model.row_lower - constant) / unit,
+            row_upper=(model.row_upper - constant) / unit,
             column_lower=(model.column_lower - lower) / width,
             column_upper=(model.column_upper - lower) / width,
         )

@@ -167,3 +167,21 @@ def test_the_unit_of_continuous_actions_does_not_matter(solver, size, centre, ra
     result = mr.argmax(scaled, [], moved, solver=solver)
     assert result.status == "optimal"
     assert result.value == pytest.approx(best.value, abs=4 * best.tolerance)
+
+
+@pytest.mark.parametrize("solver", ["highs", "gurobi", "scip"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_unit_of_a_row_does_not_matter(solver, seed, random_network):
+    """With coefficients of 1e-6 a solver's tolerance leaves the row out."""
+    if solver == "scip":
+        pytest.importorskip("pyscipopt")
+    rng = np.random.default_rng(seed)
+    network, row = random_network(rng, 4, (8, 6)), rng.normal(size=(1, 4))
+    boxes = [
+        mr.Box([0] * 4, [1] * 4, matrix=f * np.vstack([row, -row]), right=f * np.array([1, -1]) * v)
+        for f, v in ((1.0, row.sum() * 0.3), (1e-6, row.sum() * 0.3))
+    ]
+    best = mr.argmax(network, [], boxes[0], solver=solver)
+    result = mr.argmax(network, [], boxes[1], solver=solver)
+    assert result.status == "optimal"
+    assert result.value == pytest.approx(best.value, abs=4 * best.tolerance)
