@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.base import ActionArray, ActionSpace
 from milp_rl.formulations.actions.contradictions import (
     ContradictionError,
     refusal,
-    row_excess,
+    row_distance,
     shown,
 )
 from milp_rl.formulations.bounds import Bounds
@@ -158,7 +158,7 @@ def certify(
         return [f"the action is not feasible: {text}"]
     value = problem.value(action)
     limit = bound + problem.tolerance(value) + problem.rounding
-    if math.isnan(bound) or value > limit:
+    if math.isnan(bound) or value > limit + leeway(problem, action[None])[0]:
         return [
             f"the action's value {_with_offset(problem, value)} exceeds the claimed bound"
             f" {_with_offset(problem, bound)}"
@@ -185,7 +185,8 @@ def _candidates(problem: ArgmaxProblem, action: ActionArray, limit: float) -> Ac
     else:
         others = _ascended(problem, action)
         others = others[problem.network.forward(others)[:, 0] > limit]
-        return others[_clearly_above(problem, others, limit)]
+        values = problem.network.forward(others)[:, 0]
+        return others[values > limit + leeway(problem, others)]
     if sample is not None and len(sample):
         others = np.concatenate([others, sample[problem.sample_values > limit]])
     return others
@@ -203,18 +204,17 @@ def _few_neighbours(action: ActionArray, rows: NDArray[np.intp], values: FloatAr
     return neighbourhood(action, np.concatenate(kept))
 
 
-def _clearly_above(problem: ArgmaxProblem, points: FloatArray, limit: float) -> BoolArray:
-    """Mark the points whose value is not due to what they are beyond a constraint.
+def leeway(problem: ArgmaxProblem, points: ActionArray) -> FloatArray:
+    """Bound what points may gain by being beyond a constraint.
 
     Continuous actions count as feasible up to 1e-6 beyond; the bound is on those that are not.
     """
     space = problem.space
-    if not len(points) or space.linear_model.n_columns > space.n_actions:
-        return np.ones(len(points), dtype=bool)
-    beyond = np.maximum(row_excess(space, points), 0.0)
+    if space.binary or not len(points) or space.linear_model.n_columns > space.n_actions:
+        return np.zeros(len(points))
+    beyond = np.maximum(row_distance(space, points), 0.0)
     steepest = np.abs(gradients(problem.network, points)).sum(axis=1)
-    values = problem.network.forward(points)[:, 0]
-    return np.asarray(values > limit + _LEEWAY * beyond * steepest)
+    return np.asarray(_LEEWAY * beyond * steepest)
 
 
 def _ascended(problem: ArgmaxProblem, action: ActionArray) -> ActionArray:

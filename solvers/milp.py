@@ -34,7 +34,7 @@ from milp_rl.solvers.base import (
     SolveOptions,
     late,
 )
-from milp_rl.solvers.certify import ArgmaxProblem, called_empty, certify, check_bounds
+from milp_rl.solvers.certify import ArgmaxProblem, called_empty, certify, check_bounds, leeway
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.protocol import Answer, Argmax, Starts, without_action
 from milp_rl.solvers.ranges import Ranges
@@ -364,7 +364,7 @@ class _Run:
         action = self._rounded(solution.x)
         bound = max(solution.bound, self.value) if cut else solution.bound
         wrong = certify(self.problem, action, bound, self.incumbents)
-        if not wrong and self.value > bound + self.problem.tolerance(self.value):
+        if not wrong and self._value_above(bound):
             wrong = [
                 f"an action of value {self.value + self.problem.offset!r} exceeds the claimed bound"
                 f" {bound + self.problem.offset!r}"
@@ -372,6 +372,13 @@ class _Run:
         if not wrong:
             self._offer(action)
         return wrong
+
+    def _value_above(self, bound: float) -> bool:
+        """Whether the best action known contradicts a bound."""
+        if self.action is None:
+            return False
+        limit = bound + self.problem.tolerance(self.value)
+        return bool(self.value > limit + leeway(self.problem, self.action[None])[0])
 
     def _unproven(self, solution: MilpSolution) -> bool:
         """Whether the solver calls its solution optimal, but the action's value is below it."""

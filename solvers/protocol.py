@@ -120,6 +120,10 @@ class Argmax(ABC):
                 raise ValueError(f"the start is not feasible: {'; '.join(found)}")
         if not len(states):
             return []
+        if not self.space.binary:  # up to 1e-6 outside the bounds they count as feasible
+            firsts = [
+                s if s is None else s.clip(self.space.lower, self.space.upper) for s in firsts
+            ]
         return [self._result(a, options) for a in self._solve(states, options, firsts)]
 
     def solve_one(

@@ -155,13 +155,23 @@ def row_excess(space: ActionSpace, actions: ActionArray) -> FloatArray:
         rows are met.
     """
     model = space.linear_model
+    sides = np.where(np.isfinite(model.row_upper), model.row_upper, model.row_lower)
+    return _excess(space, actions, np.abs(sides))
+
+
+def row_distance(space: ActionSpace, actions: ActionArray) -> FloatArray:
+    """Return how far actions must at least be moved to meet each row alone; as row_excess."""
+    return _excess(space, actions, np.zeros(space.linear_model.n_rows))
+
+
+def _excess(space: ActionSpace, actions: ActionArray, sides: FloatArray) -> FloatArray:
+    """Return the largest excess over a row, in units of its largest coefficient or side."""
+    model = space.linear_model
     if not model.n_rows:
         return np.full(len(actions), -np.inf)
-    x = np.asarray(actions, dtype=np.float64).T
-    sums = model.matrix @ x
+    sums = model.matrix @ np.asarray(actions, dtype=np.float64).T
     excess = np.maximum(sums - model.row_upper[:, None], model.row_lower[:, None] - sums)
-    sides = np.where(np.isfinite(model.row_upper), model.row_upper, model.row_lower)
-    scale = np.maximum(np.abs(sides), abs(model.matrix).max(axis=1).toarray().ravel())
+    scale = np.maximum(sides, abs(model.matrix).max(axis=1).toarray().ravel())
     scale[scale == 0] = 1.0
     return np.asarray((excess / scale[:, None]).max(axis=0))
 

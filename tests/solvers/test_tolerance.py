@@ -185,3 +185,25 @@ def test_the_unit_of_a_row_does_not_matter(solver, seed, random_network):
     result = mr.argmax(network, [], boxes[1], solver=solver)
     assert result.status == "optimal"
     assert result.value == pytest.approx(best.value, abs=4 * best.tolerance)
+
+
+@pytest.mark.parametrize("solver", ["auto", "branch_and_bound", "highs", "gurobi", "scip"])
+@pytest.mark.parametrize(
+    ("high", "rows"), [(1.0, {}), (50.0, {"matrix": np.ones((1, 4)), "right": [100.0]})]
+)
+def test_a_start_beyond_the_set_within_its_tolerance_is_no_wrong_answer(
+    solver, high, rows, random_network
+):
+    """What counts as feasible may be worth more than the bound over the set itself."""
+    if solver == "scip":
+        pytest.importorskip("pyscipopt")
+    first = np.abs(random_network(np.random.default_rng(0), 4, (8,)).layers[0].weight)
+    first += np.arange(4)[::-1]
+    network = Network.from_arrays([first, np.ones((1, 8))], [-first.sum(axis=1), [0.0]])
+    box = mr.Box([0] * 4, [high] * 4, **rows)
+    start = np.full(4, 1 + 9e-7) if not rows else np.array([50, 50 + 4e-5, 4e-5, 0])
+    assert not box.violations(start)
+    best = mr.argmax(network, [], box, solver="branch_and_bound")
+    result = mr.argmax(network, [], box, solver=solver, start=start)
+    assert result.status == "optimal"
+    assert result.value == pytest.approx(best.value, rel=2e-6)
