@@ -50,8 +50,8 @@ class Nodes:
     alpha: NDArray[np.float32]
     beta: FloatArray
     x: NDArray[np.float32]
-    z: NDArray[np.float32]
-    h: NDArray[np.float32]
+    z: FloatArray
+    h: FloatArray
     bound: FloatArray
     probed: FloatArray
 
@@ -72,8 +72,8 @@ class Nodes:
             (high > -low).astype(np.float32),
             np.zeros((n, neurons)),
             np.full((n, n_actions), np.nan, dtype=np.float32),
-            np.zeros((n, neurons), dtype=np.float32),
-            np.zeros((n, neurons), dtype=np.float32),
+            np.zeros((n, neurons)),
+            np.zeros((n, neurons)),
             bounds.output_upper[:, 0].copy(),
             np.full(n, np.inf),
         )

@@ -4,7 +4,7 @@ import pytest
 
 from milp_rl.formulations.actions import BudgetTopK, Capacity, Routing, Scheduling
 from milp_rl.formulations.actions.contradictions import ContradictionError
-from milp_rl.formulations.network import Network
+from milp_rl.formulations.network import Layer, Network
 from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
@@ -153,3 +153,26 @@ def test_large_sets_are_solved_as_a_milp_solver_does(budget, random_network):
     for state, result in zip(states, results, strict=True):
         assert result.status == "optimal"
         assert result.value == pytest.approx(milp.solve_one(state, EXACT).value, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("error:overflow")
+@pytest.mark.parametrize("exponent", [-48, 48])
+def test_the_search_takes_as_many_nodes_whatever_the_scale(exponent, random_network):
+    """Single precision holds 1e38 at most, and nothing below 1e-45."""
+    rng = np.random.default_rng(1)
+    network, state = random_network(rng, 18, (12, 12, 12, 12)), rng.normal(size=2)
+    factor = 2.0 ** round(exponent * np.log2(10))
+    first = network.layers[0]
+    scaled = (
+        Layer(first.weight * factor, first.bias * factor),
+        *(
+            Layer(layer.weight, layer.bias * factor, layer.activation)
+            for layer in network.layers[1:]
+        ),
+    )
+    space = BudgetTopK(16, 5)
+    plain = BranchAndBoundArgmax(network, space).solve_one(state, EXACT)
+    result = BranchAndBoundArgmax(Network(scaled), space).solve_one(state, EXACT)
+    assert result.status == "optimal"
+    assert result.chosen == plain.chosen
+    assert 1 < result.nodes <= 1.2 * plain.nodes
