@@ -3,8 +3,9 @@
 A solver's word is not taken for it. :func:`certify` accepts an action only if it is feasible by
 the space's own check and by the constraints it writes, values it by the network's forward pass, and
 looks for a contradiction: a feasible action, be it the returned one, any neighbour one flip or one
-swap away, or one of a fixed random sample of the space (for continuous actions: also points on the
-way to these, and where ascent along the gradient leads), whose value exceeds the claimed bound.
+swap away (of more than 100,000 swaps, a fixed part), or one of a fixed random sample of the space
+(for continuous actions: also points on the way to these, and where ascent along the gradient
+leads), whose value exceeds the claimed bound.
 :func:`check_bounds` looks in the same way for a feasible action that leaves the neuron bounds which
 the model was built with.
 """
