@@ -26,12 +26,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.formulations.compact import compact_model
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.linear_oracle import LinearOracle
 from milp_rl.formulations.names import Strength
-from milp_rl.formulations.network import FloatArray, Layer, Network
-from milp_rl.formulations.relaxation import ACTION, IntArray, Lines, Relaxation
+from milp_rl.formulations.network import Layer, Network
+from milp_rl.formulations.relaxation import ACTION, Lines, Relaxation
 
 LinearMax = Callable[[FloatArray], FloatArray]
 """Bound ``max C @ x`` over a set from above: (batch, n) -> (batch,)."""

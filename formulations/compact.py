@@ -29,14 +29,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import sparse
 
+from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.names import Formulation
-from milp_rl.formulations.network import FloatArray, Network
-
-IntArray = NDArray[np.intp]
+from milp_rl.formulations.network import Network
 
 
 @dataclass(frozen=True, eq=False)

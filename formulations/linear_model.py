@@ -19,8 +19,8 @@ from pyomo.opt import WriterFactory
 from pyomo.repn.util import InvalidValueError
 from scipy import sparse
 
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.model_checks import check_domain, check_numbers
-from milp_rl.formulations.network import FloatArray
 
 
 class InfeasibleRowError(ValueError):

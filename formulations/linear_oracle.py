@@ -10,9 +10,9 @@ import highspy
 import numpy as np
 from numpy.typing import NDArray
 
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.highs_model import new_highs, pass_model, run
 from milp_rl.formulations.linear_model import LinearModel
-from milp_rl.formulations.network import FloatArray
 
 
 class LinearOracle:

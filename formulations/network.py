@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from milp_rl.formulations.arrays import FloatArray, check_vector
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 Activation = Literal["relu", "linear"]
-FloatArray = NDArray[np.float64]
 
 _LARGEST_RATIO = 1e8
 
@@ -280,28 +281,6 @@ def warn_if_badly_scaled(network: Network) -> None:
             ScalingWarning,
             stacklevel=3,
         )
-
-
-def check_vector(values: ArrayLike, name: str) -> FloatArray:
-    """Return ``values`` as a one-dimensional finite float64 array, or raise ``ValueError``."""
-    vector = np.asarray(values, dtype=np.float64)
-    if vector.ndim != 1:
-        raise ValueError(f"{name} must have one dimension, got shape {vector.shape}")
-    bad = np.flatnonzero(~np.isfinite(vector))
-    if len(bad):
-        raise ValueError(f"{name}[{bad[0]}] is {vector[bad[0]]}; every entry must be finite")
-    return vector
-
-
-def check_states(states: ArrayLike, width: int) -> FloatArray:
-    """Return ``states`` as a finite float64 array of shape (n, width), or raise ``ValueError``."""
-    s = np.asarray(states, dtype=np.float64)
-    if s.ndim != 2 or s.shape[1] != width:
-        raise ValueError(f"states must have shape (n, {width}), got {s.shape}")
-    if not np.isfinite(s).all():
-        row, i = np.argwhere(~np.isfinite(s))[0]
-        raise ValueError(f"state[{i}] is {s[row, i]}, but states must be finite")
-    return s
 
 
 def _normalize(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:

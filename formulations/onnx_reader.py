@@ -20,7 +20,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from milp_rl.formulations.network import Activation, FloatArray, Layer, Network, NetworkError
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.network import Activation, Layer, Network, NetworkError
 from milp_rl.formulations.onnx_constants import Constants, evaluated_constants, label
 from milp_rl.formulations.onnx_file import budget, load_model
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray
 
 _SMALLEST_ERROR = 1e-9  # far above the rounding of a chord
 

@@ -38,10 +38,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.network import FloatArray, Network
-
-IntArray = NDArray[np.intp]
-BoolArray = NDArray[np.bool_]
+from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
+from milp_rl.formulations.network import Network
 
 ACTION = -1
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps)

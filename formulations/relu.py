@@ -35,6 +35,7 @@ from pyomo.core.expr.visitor import identify_variables
 from pyomo.repn import generate_standard_repn
 
 from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.bounds import (
     BoundPropagator,
     Bounds,
@@ -46,7 +47,7 @@ from milp_rl.formulations.gurobi_embedding import add_to_gurobi, is_gurobi_model
 from milp_rl.formulations.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.model_checks import check_domain
 from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.formulations.network import FloatArray, Layer, Network
+from milp_rl.formulations.network import Layer, Network
 
 
 @dataclass(eq=False)

@@ -12,13 +12,9 @@ from numpy.typing import ArrayLike
 
 from milp_rl.conversion import to_network
 from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.arrays import FloatArray, check_vector
 from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.formulations.network import (
-    FloatArray,
-    Network,
-    check_vector,
-    warn_if_badly_scaled,
-)
+from milp_rl.formulations.network import Network, warn_if_badly_scaled
 from milp_rl.solvers.backends import new_backend
 from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.batch import BatchSolver

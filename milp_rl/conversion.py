@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from milp_rl.formulations.network import FloatArray, Layer, Network, NetworkError
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.network import Layer, Network, NetworkError
 
 if TYPE_CHECKING:
     import onnx

@@ -9,10 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import BoolArray
 from milp_rl.formulations.actions.factored import Combination, FactoredValidity
-
-IntArray = NDArray[np.intp]
+from milp_rl.formulations.arrays import BoolArray, IntArray
 
 
 class FactoredActionSpace:

@@ -25,8 +25,9 @@ import torch
 from torch import nn
 
 from milp_rl.conversion import to_network
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
-from milp_rl.formulations.network import FloatArray, NetworkError
+from milp_rl.formulations.network import NetworkError
 from milp_rl.formulations.onnx_file import load_model
 from milp_rl.formulations.onnx_reader import read_metadata, read_onnx
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from milp_rl.factored_actions import IntArray
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray, IntArray
 
 
 def draw_each(probabilities: FloatArray, rng: np.random.Generator) -> IntArray:

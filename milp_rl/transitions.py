@@ -10,8 +10,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.actions.base import ActionSpace, BoolArray
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.arrays import BoolArray, FloatArray
 
 
 @dataclass(frozen=True, eq=False)

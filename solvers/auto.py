@@ -19,7 +19,8 @@ from dataclasses import replace
 import numpy as np
 
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.network import Network
 from milp_rl.solvers.base import SolveOptions, late
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.incumbents import Incumbents

@@ -23,9 +23,9 @@ import joblib
 import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from milp_rl.formulations.actions.base import ActionArray
+from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.interruption import in_threads
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.network import Network
 from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.processes import safe_path
 from milp_rl.solvers.protocol import Argmax, Starts

@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.contradictions import (
     ContradictionError,
     refusal,
     row_distance,
     shown,
 )
+from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.bounds import Bounds
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.network import Network
 from milp_rl.solvers.base import (
     SHARES,
     TOLERANCE,

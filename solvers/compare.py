@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 
 from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.network import Network
 from milp_rl.formulations.onnx_file import external_files
 from milp_rl.solvers.backends import new_backend
 from milp_rl.solvers.base import SolveOptions, SolverUnavailableError

@@ -10,7 +10,7 @@ import numpy as np
 import pyomo.environ as pyo
 
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.relu import EmbeddedNetwork
 from milp_rl.solvers.base import TOLERANCE
 

@@ -12,9 +12,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.contradictions import ContradictionError, shown
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.network import Network
 from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.protocol import Answer, Argmax, Starts, without_action

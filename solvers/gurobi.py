@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.interruption import interruptible
 from milp_rl.formulations.linear_model import LinearModel
-from milp_rl.formulations.network import FloatArray
-from milp_rl.solvers.base import MilpSolution, SolveOptions, SolverUnavailableError, Status
+from milp_rl.solvers.base import MilpSolution, SolveOptions, SolverUnavailableError
+from milp_rl.solvers.result import Status
 
 PIP_LICENCE_LIMIT = 2000
 _SIZE_LIMIT_EXCEEDED = 10010

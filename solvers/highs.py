@@ -9,11 +9,12 @@ from typing import Any
 import highspy
 import numpy as np
 
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.highs_model import new_highs, pass_model, run
 from milp_rl.formulations.interruption import interruptible
 from milp_rl.formulations.linear_model import LinearModel
-from milp_rl.formulations.network import FloatArray
-from milp_rl.solvers.base import MilpSolution, SolveOptions, Status
+from milp_rl.solvers.base import MilpSolution, SolveOptions
+from milp_rl.solvers.result import Status
 
 _S = highspy.HighsModelStatus
 _STOPPED = (

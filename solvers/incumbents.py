@@ -11,18 +11,17 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.contradictions import refusal
 from milp_rl.formulations.actions.sequential import SequentialBuilder
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
+from milp_rl.formulations.network import Network
 from milp_rl.solvers.base import late, neighbourhood, neighbours_above, on_the_way
 
 if TYPE_CHECKING:
     from milp_rl.solvers.certify import ArgmaxProblem
 
-IntArray = NDArray[np.intp]
 
 _REMEMBERED = 100_000
 _REMEMBERED_BYTES = 200_000_000

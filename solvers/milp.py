@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import sparse
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.contradictions import shown
+from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.bounds import (
     BoundPropagator,
     Bounds,
@@ -26,7 +27,7 @@ from milp_rl.formulations.compact import (
 )
 from milp_rl.formulations.linear_model import LinearModel
 from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.network import Network
 from milp_rl.solvers.base import (
     CertificationError,
     MilpSolution,

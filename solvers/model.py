@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import pyomo.environ as pyo
 
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.linear_model import (
     InfeasibleRowError,
     LinearModel,
     compile_with_rows,
 )
-from milp_rl.formulations.network import FloatArray
 from milp_rl.solvers.base import MilpSolver, SolveOptions
 from milp_rl.solvers.embedded import Embedded
 from milp_rl.solvers.gurobi import GurobiSolver

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.linear_model import LinearModel
-from milp_rl.formulations.network import FloatArray
 
 _ROUNDS = 3
 _LARGEST = 1e6  # a row is not scaled up beyond this coefficient

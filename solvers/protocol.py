@@ -12,8 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
-from milp_rl.formulations.network import FloatArray, Layer, Network
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.network import Layer, Network
 from milp_rl.solvers.base import CertificationError, SolveOptions
 from milp_rl.solvers.certify import ArgmaxProblem, certify
 from milp_rl.solvers.incumbents import Incumbents

@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.linear_model import LinearModel
-from milp_rl.formulations.network import FloatArray, Layer, Network
+from milp_rl.formulations.network import Layer, Network
 
 
 class Ranges:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from milp_rl.formulations.actions.base import ActionArray
+from milp_rl.formulations.arrays import ActionArray
 
 Status = Literal["optimal", "feasible", "infeasible", "no_solution", "unbounded", "error"]
 

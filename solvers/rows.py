@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.linear_model import LinearModel
-from milp_rl.formulations.network import FloatArray
 
 _ABSOLUTE = 1e-6
 _RELATIVE = 1e-9

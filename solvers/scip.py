@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.interruption import interruptible
 from milp_rl.formulations.linear_model import LinearModel
-from milp_rl.formulations.network import FloatArray
 from milp_rl.solvers.base import MilpSolution, SolveOptions, SolverUnavailableError, Status, late
 
 _STOPPED = ("timelimit", "nodelimit", "totalnodelimit", "gaplimit", "userinterrupt", "memlimit")

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from milp_rl.formulations.actions.contradictions import ContradictionError
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.linear_model import LinearModel
-from milp_rl.formulations.network import FloatArray
 from milp_rl.solvers.base import (
     TOLERANCE,
     CertificationError,

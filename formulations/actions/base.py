@@ -24,13 +24,11 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.pins import BoolArray, Pins
+from milp_rl.formulations.actions.pins import Pins
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.files import read_json, write_json
 from milp_rl.formulations.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.linear_oracle import LinearOracle
-from milp_rl.formulations.network import FloatArray
-
-ActionArray = NDArray[np.int8 | np.float64]
 
 _REMEMBERED = 100_000
 _REMEMBERED_BYTES = 200_000_000

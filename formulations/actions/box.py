@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike
 from scipy.linalg import block_diag
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray, within
+from milp_rl.formulations.actions.base import ActionSpace, within
 from milp_rl.formulations.actions.pins import Pins
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import LARGEST, check_integers, check_numbers, shown
-from milp_rl.formulations.network import FloatArray
 
 _TOLERANCE = 1e-6
 _LOOSE = 1e-5

@@ -11,9 +11,10 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray, within
+from milp_rl.formulations.actions.base import ActionSpace, within
 from milp_rl.formulations.actions.knapsack import fractional_knapsack, knapsack_fractions
 from milp_rl.formulations.actions.pins import Pins
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import (
     LARGEST,
     MOST_VARIABLES,
@@ -23,7 +24,6 @@ from milp_rl.formulations.checks import (
     check_numbers,
     shown,
 )
-from milp_rl.formulations.network import FloatArray
 
 _TOLERANCE = 1e-9
 _PARTITIONED = 4  # times as many actions as are chosen: to find these first is faster

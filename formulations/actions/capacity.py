@@ -11,7 +11,7 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.class_counts import ClassCounts
 from milp_rl.formulations.actions.packing import (
@@ -22,8 +22,8 @@ from milp_rl.formulations.actions.packing import (
     undominated_patterns,
 )
 from milp_rl.formulations.actions.pins import Pins
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import check_numbers
-from milp_rl.formulations.network import FloatArray
 
 _MAX_PATTERNS = 500
 _SAMPLE_TRIES = 1000

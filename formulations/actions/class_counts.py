@@ -16,9 +16,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray, IntArray
 
-IntArray = NDArray[np.intp]
 MAX_VECTORS = 20_000
 _NARROW = 16  # objectives
 _CHUNK = 64  # rows whose sums stay in the cache

@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray
 
 _FEW = 9  # nodes, for which dynamic programming takes less time than a refutation
 _PRICINGS = 60

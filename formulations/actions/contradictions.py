@@ -10,9 +10,9 @@ from __future__ import annotations
 import highspy
 import numpy as np
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.highs_model import new_highs, pass_model, run
-from milp_rl.formulations.network import FloatArray
 
 _CLEAR = 1e-6  # beyond a row, relative to what it sums, an action is outside; within a part of it
 _MET = 1e-3  # the row is met

@@ -13,8 +13,9 @@ import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.actions.assignment import assignable
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.pins import Pins
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import (
     check_flag,
     check_integer,
@@ -23,7 +24,6 @@ from milp_rl.formulations.checks import (
     check_texts,
     shown,
 )
-from milp_rl.formulations.network import FloatArray
 
 Combination = tuple[str, ...]
 
@@ -310,11 +310,11 @@ class FactoredValidity(ActionSpace):
         given = actions[:, person * width : person * width + columns + 1].astype(np.float32)
         choices = np.unique(self._rows[:, : columns + 1], axis=0).astype(np.float32)
         different = given @ (1 - choices.T) + (1 - given) @ choices.T
-        return self._within_caps(actions, (different == 0).any(axis=1))
+        return self._within_caps(actions, np.asarray((different == 0).any(axis=1)))
 
     def _within_caps(self, actions: ActionArray, found: BoolArray) -> BoolArray:
         for j, cap in self._capped:
-            found &= actions[:, j :: int(self._starts[-1])].sum(axis=1) <= cap
+            found = found & (actions[:, j :: int(self._starts[-1])].sum(axis=1) <= cap)
         return found
 
     def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:

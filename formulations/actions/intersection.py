@@ -10,10 +10,10 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.pins import Pins
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import check_list, shown
-from milp_rl.formulations.network import FloatArray
 
 _TRIES = 20
 _MOST_ASKED = 1000  # variables of which the members' oracles are asked for the ranges

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray
 
 
 def fractional_knapsack(

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from milp_rl.formulations.actions.class_counts import MAX_VECTORS, IntArray
+from milp_rl.formulations.actions.class_counts import MAX_VECTORS
+from milp_rl.formulations.arrays import IntArray
 
 TOLERANCE = 1e-9
 _MAX_CELLS = 1_000_000

@@ -16,12 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import shortest_path
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.closed_walk import insert_cheapest, shortest_closed_walk
 from milp_rl.formulations.actions.pins import Pins
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import check_flag, check_integer, check_list, shown
-from milp_rl.formulations.network import FloatArray
 
 _EXACT_IN_SAMPLES = 10
 _MOST_NODES = 10_000  # the distances of all pairs are kept

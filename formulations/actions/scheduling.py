@@ -11,17 +11,16 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.actions.class_counts import (
     ClassCounts,
-    IntArray,
     maximal_counts_of_rows,
     polymatroid_maxima,
 )
 from milp_rl.formulations.actions.pins import Pins
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.checks import check_binary, check_integer, check_integers
-from milp_rl.formulations.network import FloatArray
 
 _MAX_LISTED_SLOTS = 10
 _LARGEST_NEED = 10**9

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 
-IntArray = NDArray[np.intp]
 Values = Callable[[IntArray, ActionArray], FloatArray]
 Expand = Callable[[IntArray, ActionArray, BoolArray], tuple[FloatArray, FloatArray]]
 

@@ -20,7 +20,7 @@ from milp_rl.baselines.greedy import HeuristicArgmax
 from milp_rl.conversion import to_network
 from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.box import Box
-from milp_rl.formulations.network import FloatArray, check_states
+from milp_rl.formulations.arrays import FloatArray, check_states
 
 
 class BoxHeuristic(HeuristicArgmax):

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.conversion import to_network
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.sequential import SequentialBuilder, valued_by
-from milp_rl.formulations.network import FloatArray, Network, check_states
+from milp_rl.formulations.arrays import ActionArray, FloatArray, check_states
+from milp_rl.formulations.network import Network
 
 
 class HeuristicArgmax(ABC):

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import Bounds, differential_evolution
 
 from milp_rl.envs.performative_risk import LARGEST_PARAMETER, Epoch, PerformativeRisk
-from milp_rl.formulations.network import FloatArray, check_vector
+from milp_rl.formulations.arrays import FloatArray, check_vector
 
 TRUE_RISK = (0.0, 1.0, 1.0)
 """Parameters of the score that is the risk without intervention."""

@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.argmax_solver import ArgmaxSolver
 from milp_rl.baselines.greedy import GreedyArgmax
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.sequential import SequentialBuilder, valued_by
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.network import Network
 
 
 @runtime_checkable

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from milp_rl.envs.additive import AdditiveBandit
-from milp_rl.formulations.actions.base import ActionArray
 from milp_rl.formulations.actions.budget import BudgetTopK
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import ActionArray, FloatArray
 
 _MOST_STATES = 10
 _HALVINGS = 60

@@ -18,9 +18,9 @@ from torch import nn
 
 from milp_rl.argmax_solver import ArgmaxSolver
 from milp_rl.conversion import to_network
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.bounds import BoundPropagator
-from milp_rl.formulations.network import FloatArray
 from milp_rl.solvers.result import ArgmaxResult
 
 StateArray = NDArray[np.float32]

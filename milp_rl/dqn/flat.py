@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from milp_rl.dqn.agent import DQNAgent
 from milp_rl.dqn.cached_argmax import StateArray
 from milp_rl.dqn.learner import QLearner
-from milp_rl.formulations.actions.base import ActionArray
+from milp_rl.formulations.arrays import ActionArray
 from milp_rl.qnetwork import ActionValue, QNetwork
 
 _MOST_ACTIONS = 20_000

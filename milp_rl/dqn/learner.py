@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from milp_rl.baselines.continuous import CrossEntropyArgmax, GradientAscentArgmax
@@ -17,10 +16,8 @@ from milp_rl.dqn.cached_argmax import CachedArgmax, Chooser, ExactChooser, State
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.replay import Batch, PrioritizedReplay
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.qnetwork import ActionValue
-
-IntArray = NDArray[np.intp]
 
 _LEVEL_SAMPLES = 256
 _MEAN_RATE = 0.01

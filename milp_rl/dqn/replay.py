@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray
 
 _SMALLEST_PRIORITY = 1e-6
 

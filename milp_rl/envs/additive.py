@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from milp_rl.envs.instance import BanditInstance
 from milp_rl.envs.restless_bandit import ArmChains, RestlessBandit
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.network import Network
 
 
 class AdditiveInstance(BanditInstance):

@@ -14,7 +14,7 @@ import numpy as np
 from milp_rl.envs.additive import AdditiveBandit, AdditiveInstance, draw_probabilities
 from milp_rl.envs.instance import draw_rewards
 from milp_rl.formulations.actions.capacity import Capacity
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,7 @@ from scipy.special import expit, ndtri, softmax
 
 from milp_rl.envs.known_model import KnownModelEnv, StateArray
 from milp_rl.factored_actions import FactoredActionSpace
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray
 
 FEATURES = (
     "clinical_risk",

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.envs.restless_bandit import ArmChains
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
-from milp_rl.formulations.network import FloatArray
 
 GOOD_REWARDS = (0.2, 0.15, 0.1)
 OTHER_REWARDS = (0.1, 0.15, 0.2)

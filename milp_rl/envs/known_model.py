@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.envs.spaces import FeasibleActions
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.arrays import ActionArray, FloatArray
 
 StateArray = NDArray[np.float32]
 

@@ -19,7 +19,8 @@ from scipy.special import expit
 from milp_rl.envs.instance import BanditInstance, draw_rewards
 from milp_rl.envs.restless_bandit import ArmChains, RestlessBandit
 from milp_rl.formulations.actions.budget import BudgetTopK
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.network import Network
 from milp_rl.formulations.piecewise import relu_pieces, sigmoid_chord_error, sigmoid_points
 
 LOWEST, RANGE = 0.01, 0.98

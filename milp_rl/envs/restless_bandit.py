@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.envs.known_model import KnownModelEnv, StateArray
 from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.network import Network
 
 START_PROBABILITY = 0.2
 

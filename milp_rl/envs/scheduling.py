@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from milp_rl.envs.additive import AdditiveBandit, AdditiveInstance, draw_probabilities
 from milp_rl.envs.instance import draw_rewards
-from milp_rl.formulations.actions.base import BoolArray
 from milp_rl.formulations.actions.scheduling import Scheduling
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import BoolArray, FloatArray
 
 NEED = 2
 N_SLOTS, WORKER_SLOTS, ARM_SLOTS = 5, 3, 2

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 
 from milp_rl.factored_actions import FactoredActionSpace
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.sampling import draw_each
 
 ACTIONS = FactoredActionSpace(

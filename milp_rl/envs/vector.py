@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import KnownModelEnv, StateArray
 from milp_rl.envs.spaces import FeasibleActionRows, FeasibleActions
-from milp_rl.formulations.actions.base import ActionArray
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import ActionArray, FloatArray
 
 
 class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any]]):

@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.baselines.policies import Policy
 from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.restless_bandit import START_PROBABILITY, RestlessBandit
-from milp_rl.formulations.actions.base import ActionArray
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import ActionArray, FloatArray
 
 
 class JointMDP:

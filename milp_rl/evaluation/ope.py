@@ -31,8 +31,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from milp_rl.factored_actions import IntArray
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.sampling import draw_each
 
 _STREAM = 7_303

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from milp_rl.dqn.agent import DQNAgent, StateArray
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.learner import QLearner
-from milp_rl.formulations.actions.base import ActionArray
-from milp_rl.formulations.network import check_vector
+from milp_rl.formulations.arrays import ActionArray, check_vector
 from milp_rl.graphq.graph import DependencyGraph
 from milp_rl.graphq.network import GraphQNetwork
 from milp_rl.graphq.policy import GraphQPolicy

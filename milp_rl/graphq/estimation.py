@@ -18,8 +18,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import ElasticNet, ElasticNetCV, Lasso, LassoCV
 
-from milp_rl.formulations.actions.base import BoolArray
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.graphq.graph import DependencyGraph, Edge, Interaction
 from milp_rl.solvers.processes import safe_path
 from milp_rl.transitions import Transitions

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from milp_rl.envs.instance import Instance
 from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.budget import BudgetTopK
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.graphq.graph import DependencyGraph, Interaction
 
 CLOCK = ("clock sine", "clock cosine")

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import nn
 
-from milp_rl.formulations.actions.base import ActionArray, BoolArray
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.graphq.network import GraphQNetwork
 
 Array = NDArray[np.float32]

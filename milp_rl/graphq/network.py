@@ -25,7 +25,7 @@ with warnings.catch_warnings():  # it compiles what torch has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
     from torch_geometric.nn import GraphConv, HeteroConv
 
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.graphq.graph import DependencyGraph
 from milp_rl.qnetwork import ActionValue
 

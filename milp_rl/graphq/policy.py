@@ -9,9 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.sequential import SequentialBuilder
-from milp_rl.formulations.network import FloatArray, check_states, check_vector
+from milp_rl.formulations.arrays import (
+    ActionArray,
+    BoolArray,
+    FloatArray,
+    check_states,
+    check_vector,
+)
 from milp_rl.graphq.marginals import GreedyMarginals
 from milp_rl.graphq.network import GraphQNetwork
 

@@ -27,10 +27,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from milp_rl.factored_actions import IntArray
+from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.formulations.highs_model import pass_model, run, silent_highs
 from milp_rl.formulations.linear_model import LinearModel
-from milp_rl.formulations.network import FloatArray
 
 _TOLERANCE = 1e-7
 _ROUNDS = 200

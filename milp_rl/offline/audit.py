@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike
 
 from milp_rl.envs.care_management import RewardWeights
 from milp_rl.evaluation.ope import LoggedDecisions, estimate
-from milp_rl.formulations.actions.base import BoolArray
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.offline.care_data import CareData
 from milp_rl.offline.policies import PolicyConfig, WindowPolicy, train_policy
 

@@ -21,8 +21,8 @@ from milp_rl.envs.care_management import (
     CareManagement,
     RewardWeights,
 )
-from milp_rl.factored_actions import FactoredActionSpace, IntArray
-from milp_rl.formulations.network import FloatArray
+from milp_rl.factored_actions import FactoredActionSpace
+from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.offline.tables import LoggedTable, in_order, refuse, refuse_missing_columns
 from milp_rl.sampling import draw_each
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from milp_rl.envs.care_management import FACTORS, CareManagement, care_actions
 from milp_rl.evaluation.ope import Estimator, compare, estimate, outcome_model, propensity_model
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
-from milp_rl.formulations.network import FloatArray
 from milp_rl.offline import care_charts as charts
 from milp_rl.offline.allocation import Limit, allocate, allocate_greedily, parity_limits
 from milp_rl.offline.audit import (

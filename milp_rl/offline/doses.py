@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from milp_rl.envs.sepsis import ACTIONS
-from milp_rl.factored_actions import FactoredActionSpace, IntArray
-from milp_rl.formulations.actions.base import BoolArray
+from milp_rl.factored_actions import FactoredActionSpace
+from milp_rl.formulations.arrays import BoolArray, IntArray
 from milp_rl.offline.allocation import Allocation, Limit, allocate
 
 

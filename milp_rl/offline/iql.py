@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from milp_rl.envs.sepsis import ACTIONS, FEATURES
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
-from milp_rl.formulations.network import FloatArray
 from milp_rl.offline.sepsis_data import SepsisData
 
 Method = Literal["iql", "double_dqn", "dueling_cql"]

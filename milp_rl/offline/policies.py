@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from milp_rl.envs.care_management import RewardWeights
 from milp_rl.factored_actions import FactoredActionSpace
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.offline.care_data import CareData
 
 Method = Literal["awr", "bc", "cql"]

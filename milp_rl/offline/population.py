@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.conversion import to_network
 from milp_rl.factored_actions import FactoredActionSpace
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.formulations.network import FloatArray
 from milp_rl.formulations.relu import add_network
 
 

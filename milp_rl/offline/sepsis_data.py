@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 
 from milp_rl.envs.sepsis import ACTIONS, FEATURES, SepsisCohort
-from milp_rl.factored_actions import IntArray
-from milp_rl.formulations.actions.base import BoolArray
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
 from milp_rl.offline.tables import LoggedTable, in_order, refuse, refuse_missing_columns
 from milp_rl.sampling import draw_each
 

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from milp_rl.envs.sepsis import ACTIONS, FEATURES, true_value
 from milp_rl.evaluation.ope import LoggedDecisions, estimate, fitted_q, predict_all
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.offline.iql import IQLConfig, train_q
 from milp_rl.offline.sepsis_data import SepsisData
 

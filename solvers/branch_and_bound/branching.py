@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from milp_rl.formulations.actions.base import BoolArray
-from milp_rl.formulations.network import FloatArray
+from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
 from milp_rl.solvers.branch_and_bound.node_bounds import NodeBounds
-from milp_rl.solvers.branch_and_bound.nodes import IntArray, Maximum, Nodes
+from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 
 _NEURONS_DUE = 0.3  # part of the excess that must be due to neurons to branch for their sake
 _TIE_BREAK = 1e-3  # weight of what decides between equal scores

@@ -18,8 +18,9 @@ from __future__ import annotations
 import time
 
 from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.bounds import BoundPropagator, InfeasibleSetError
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.network import Network
 from milp_rl.solvers.base import SolveOptions, late
 from milp_rl.solvers.branch_and_bound.nodes import Nodes
 from milp_rl.solvers.branch_and_bound.tree import Search, Tree

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.box import Box, box_maxima
+from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.formulations.bounds import BoundPropagator, Bounds, interval
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.network import Network
 from milp_rl.formulations.relaxation import (
     ACTION,
     Lines,
@@ -41,8 +42,6 @@ from milp_rl.solvers.base import SolveOptions, late
 from milp_rl.solvers.certify import ArgmaxProblem, check_bounds
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
-
-IntArray = NDArray[np.intp]
 
 _NODES_PER_ROUND = 32
 _STEPS = 8  # of a node's bound,

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from milp_rl.formulations.actions.base import ActionArray, ActionSpace, BoolArray
+from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.bounds import Bounds
-from milp_rl.formulations.network import FloatArray, Network
+from milp_rl.formulations.network import Network
 from milp_rl.solvers.base import SolveOptions, late
 from milp_rl.solvers.branch_and_bound.branching import (
     NEURON_PREFERENCE,
@@ -26,7 +27,7 @@ from milp_rl.solvers.branch_and_bound.branching import (
     divide,
 )
 from milp_rl.solvers.branch_and_bound.node_bounds import NodeBounds
-from milp_rl.solvers.branch_and_bound.nodes import IntArray, Maximum, Nodes
+from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
 

@@ -8,7 +8,8 @@ from omlt import OffsetScaling
 from omlt.neuralnet import NetworkDefinition
 from omlt.neuralnet.layer import DenseLayer, InputLayer
 
-from milp_rl.formulations.network import Layer, Network, NetworkError, check_vector
+from milp_rl.formulations.arrays import check_vector
+from milp_rl.formulations.network import Layer, Network, NetworkError
 
 
 def random_layers(rng, widths, activations):
