@@ -65,7 +65,7 @@ def external_files(path: str | Path) -> list[str]:
 
 def budget(model: onnx.ModelProto) -> int:
     """Return how many bytes the arrays made from a model may take, given its own size."""
-    return _FREE + _TIMES * model.ByteSize()
+    return int(_FREE + _TIMES * model.ByteSize())
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -149,7 +149,7 @@ def _declared(tensor: onnx.TensorProto) -> int:
         raise NetworkError(f"the weight {tensor.name!r} is of no known type") from error
     if any(size < 0 for size in tensor.dims):
         raise NetworkError(f"the weight {tensor.name!r} has shape {tuple(tensor.dims)}")
-    return math.prod(tensor.dims) * dtype.itemsize
+    return int(math.prod(tensor.dims) * dtype.itemsize)
 
 
 def _external(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

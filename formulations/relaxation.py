@@ -278,7 +278,7 @@ def _products(rows: FloatArray, values: FloatArray) -> FloatArray:
     if len(rows) == 1:
         return np.asarray(values @ rows[0].T)
     if rows.shape[1] == 1:
-        return np.einsum("gn,gn->g", rows[:, 0], values)[:, None]
+        return np.asarray(np.einsum("gn,gn->g", rows[:, 0], values)[:, None])
     return np.asarray(np.matmul(rows, values[..., None])[..., 0])
 
 

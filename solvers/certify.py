@@ -215,7 +215,8 @@ def leeway(problem: ArgmaxProblem, points: ActionArray) -> FloatArray:
     if space.binary or not len(points) or space.linear_model.n_columns > space.n_actions:
         return np.zeros(len(points))
     beyond = np.maximum(row_distance(space, points), 0.0)
-    steepest = np.abs(gradients(problem.network, points)).sum(axis=1)
+    x = np.asarray(points, dtype=np.float64)
+    steepest = np.abs(gradients(problem.network, x)).sum(axis=1)
     return np.asarray(_LEEWAY * beyond * steepest)
 
 

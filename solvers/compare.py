@@ -300,7 +300,7 @@ def _run(
 ) -> list[dict[str, Any]]:
     folder = output / ROWS
     folder.mkdir(exist_ok=True)
-    about = [(output / SETTINGS, settings, "*")]
+    about: list[tuple[Path, dict[str, Any], str]] = [(output / SETTINGS, settings, "*")]
     about += [
         (folder / f"{i.name}.json", {"instance": i.digest()}, glob.escape(i.name))
         for i in instances

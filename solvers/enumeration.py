@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ _KEPT_ENTRIES = 20_000_000
 _FLOAT64_EPSILON = float(np.finfo(np.float64).eps)
 _CHECKED = 64  # listed actions, by the space's own check
 _FLOAT32 = (1e-25, 1e25)  # sizes that float32 keeps its precision for
+
+
+RoughArray = NDArray[Any]  # float32, or float64
 
 
 class EnumerationArgmax(Argmax):
@@ -75,10 +79,10 @@ class EnumerationArgmax(Argmax):
         sizes = [np.abs(layer.weight[layer.weight != 0]) for layer in network.layers]
         sizes += [np.cumprod([size.max(initial=1.0) for size in sizes])]
         narrow = all(((s > _FLOAT32[0]) & (s < _FLOAT32[1])).all() for s in sizes)
-        self._dtype = np.float32 if narrow else np.float64
+        self._dtype: type[np.float32 | np.float64] = np.float32 if narrow else np.float64
         self._weights = [layer.weight.astype(self._dtype) for layer in network.layers]
         self._weights[0] = self._weights[0][:, : self.space.n_actions]
-        self._products: NDArray[np.floating] | None = None  # the actions' part of the first layer
+        self._products: RoughArray | None = None  # the actions' part of the first layer
         if len(self._actions) * len(self._weights[0]) <= _KEPT_ENTRIES:
             self._products = self._multiplied(slice(None))
 
@@ -106,7 +110,7 @@ class EnumerationArgmax(Argmax):
         message = f"evaluated all {n} feasible actions"
         return Answer(problem, action, bound, seconds, n, message=message)
 
-    def _rough_values(self, network: Network) -> NDArray[np.floating]:
+    def _rough_values(self, network: Network) -> RoughArray:
         """Value every action, in float32 where the network's weights allow that."""
         values = np.empty(len(self._actions), dtype=self._dtype)
         biases = [layer.bias.astype(self._dtype) for layer in network.layers]
@@ -121,7 +125,7 @@ class EnumerationArgmax(Argmax):
             values[rows] = y[:, 0]
         return values
 
-    def _multiplied(self, rows: slice) -> NDArray[np.floating]:
+    def _multiplied(self, rows: slice) -> RoughArray:
         return np.asarray(self._actions[rows].astype(self._dtype) @ self._weights[0].T)
 
 
@@ -137,9 +141,7 @@ def _rounding(network: Network, unit: float) -> float:
 
 def _check_list(space: ActionSpace, actions: ActionArray, known: ActionArray) -> None:
     """Compare the listed actions with the space's check and with those that it draws."""
-    picked = (
-        np.unique(np.linspace(0, len(actions) - 1, _CHECKED).astype(int)) if len(actions) else []
-    )
+    picked = np.unique(np.linspace(0, len(actions) - 1, _CHECKED).astype(int))[: len(actions)]
     for action in actions[picked]:
         if found := space.violations(action):
             raise ContradictionError(
@@ -149,7 +151,8 @@ def _check_list(space: ActionSpace, actions: ActionArray, known: ActionArray) ->
     listed = {row.tobytes() for row in actions.astype(np.int8)}
     flips = actions[picked].copy()
     turned = np.random.default_rng(0).integers(space.n_actions, size=len(flips))
-    flips[np.arange(len(flips)), turned] ^= 1
+    each = np.arange(len(flips))
+    flips[each, turned] = 1 - flips[each, turned]
     missed = [action for action in flips if action.tobytes() not in listed]
     for action in (*known, *(action for action in missed if not space.violations(action))):
         if action.astype(np.int8).tobytes() not in listed:

@@ -69,7 +69,7 @@ class Incumbents:
 
     def _examine(self, key: bytes) -> str:
         self._examined += 1
-        action = np.frombuffer(key, dtype=self.space.dtype)
+        action: ActionArray = np.frombuffer(key, dtype=self.space.dtype)
         return refusal(self.space, action, complete=self._examined <= _COMPLETED)
 
     def build(

@@ -39,7 +39,8 @@ class _Sides:
         right = np.concatenate([model.row_upper[upper], -model.row_lower[lower]])
         sign = np.repeat([1.0, -1.0], [len(upper), len(lower)])
         origin = np.concatenate([upper, lower])
-        return _Sides(both.row, both.col, both.data, right, origin, sign)
+        row, column = (np.asarray(index, dtype=np.intp) for index in (both.row, both.col))
+        return _Sides(row, column, both.data, right, origin, sign)
 
     def contributions(self, lower: FloatArray, upper: FloatArray, most: bool) -> FloatArray:
         """Return the largest or the smallest that each entry can add."""

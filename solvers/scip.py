@@ -12,7 +12,8 @@ import numpy as np
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.interruption import interruptible
 from milp_rl.formulations.linear_model import LinearModel
-from milp_rl.solvers.base import MilpSolution, SolveOptions, SolverUnavailableError, Status, late
+from milp_rl.solvers.base import MilpSolution, SolveOptions, SolverUnavailableError, late
+from milp_rl.solvers.result import Status
 
 _STOPPED = ("timelimit", "nodelimit", "totalnodelimit", "gaplimit", "userinterrupt", "memlimit")
 

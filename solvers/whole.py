@@ -342,7 +342,7 @@ class WholeSearch:
         ), constant
 
     def _kept(self, lower: FloatArray, upper: FloatArray) -> NDArray[np.bool_]:
-        return ~(self.model.integer & (lower == upper))
+        return np.asarray(~(self.model.integer & (lower == upper)))
 
     def _point(self, lower: FloatArray, upper: FloatArray, y: FloatArray) -> FloatArray:
         """Return a solver's point in the model's units, with the integers that were taken out."""

@@ -567,7 +567,7 @@ class ActionSpace(ABC):
                 rows.extend(self.sample(rng, maximal=bool(len(rows) % 2)))
         except ValueError:  # nothing feasible to sample
             rows = []
-        known = np.asarray(np.reshape(rows, (-1, self.n_actions))).astype(self.dtype)
+        known: ActionArray = np.reshape(np.array(rows, dtype=self.dtype), (-1, self.n_actions))
         check_consistent(self, known)
         return known
 
@@ -617,7 +617,7 @@ class ActionSpace(ABC):
 
 
 def within(
-    actions: ActionArray, matrix: FloatArray, right: FloatArray, tolerance: ArrayLike
+    actions: ActionArray, matrix: FloatArray, right: FloatArray, tolerance: FloatArray | float
 ) -> tuple[BoolArray, BoolArray]:
     """Check ``matrix @ action <= right + tolerance`` for many actions.
 
@@ -630,7 +630,7 @@ def within(
     excess = x @ matrix.T - right - tolerance
     rounding = 4 * (x.shape[1] + 2) * np.finfo(np.float64).eps
     unclear = np.abs(excess) <= rounding * (np.abs(x) @ np.abs(matrix).T + np.abs(right))
-    return (excess <= 0).all(axis=1), unclear.any(axis=1)
+    return np.asarray((excess <= 0).all(axis=1)), np.asarray(unclear.any(axis=1))
 
 
 def _check_depth(parameters: Mapping[str, Any]) -> None:

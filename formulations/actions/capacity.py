@@ -186,7 +186,7 @@ class Capacity(ActionSpace):
         counts = actions[:, possible].astype(np.intp) @ one_hot.astype(np.intp)
         different, which = np.unique(counts, axis=0, return_inverse=True)
         packs = [self._packer.pack(tuple(row)) is not None for row in different.tolist()]
-        return found & np.array(packs, dtype=bool)[which.reshape(-1)]
+        return np.asarray(found & np.array(packs, dtype=bool)[which.reshape(-1)])
 
     def _explain(self, counts: Counts) -> str:
         total = sum(c * n for c, n in zip(self._class_costs, counts, strict=True))

@@ -54,7 +54,8 @@ def check_consistent(space: ActionSpace, sample: ActionArray) -> None:
         rng = np.random.default_rng(0)
         flips = sample[rng.integers(len(sample), size=_MOST_NEIGHBOURS)].copy()
         turned = rng.integers(space.n_actions, size=len(flips))
-        flips[np.arange(len(flips)), turned] ^= 1
+        each = np.arange(len(flips))
+        flips[each, turned] = 1 - flips[each, turned]
         outside = [action for action in flips if space.violations(action)]
         few = space.linear_model.n_columns > space.n_actions
         n = _MOST_COMPLETED if few else len(sample)

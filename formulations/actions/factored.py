@@ -301,7 +301,7 @@ class FactoredValidity(ActionSpace):
         if self.optional:
             single |= ~rows.any(axis=1)
         found = single.reshape(len(actions), self.n_decision_makers).all(axis=1)
-        return self._within_caps(actions, found)
+        return self._within_caps(actions, np.asarray(found))
 
     def _open(self, actions: ActionArray, decided: int) -> BoolArray:
         """Tell whether the decision-maker being decided has a choice left, and by the caps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,11 +43,11 @@ class Pins:
         """
         return Pins(_mask(self.one, "one", shape), _mask(self.zero, "zero", shape))
 
-    def __getitem__(self, index: object) -> Pins:
+    def __getitem__(self, index: Any) -> Pins:
         """Return the masks of some objectives, or of some actions."""
         return Pins(
-            None if self.one is None else self.one[index],  # type: ignore[index]
-            None if self.zero is None else self.zero[index],  # type: ignore[index]
+            None if self.one is None else self.one[index],
+            None if self.zero is None else self.zero[index],
         )
 
     def and_one(self, mask: BoolArray, shape: tuple[int, ...]) -> Pins:

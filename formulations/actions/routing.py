@@ -246,7 +246,7 @@ class Routing(ActionSpace):
         found &= ~(((x @ self._apart) > 0) & chosen).any(axis=1)
         for i in np.flatnonzero(found):
             found[i] = self._shortest(actions[i], self.max_length) is not None
-        return found
+        return np.asarray(found)
 
     def _shortest(self, action: ActionArray, limit: int | None) -> list[int] | None:
         """Order the chosen nodes; with a limit, any walk within it will do."""

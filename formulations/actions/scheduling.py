@@ -170,7 +170,7 @@ class Scheduling(ActionSpace):
         counts = (actions @ self._indicator).astype(np.intp)
         different, which = np.unique(counts, axis=0, return_inverse=True)
         served = np.array([self._served(row) for row in different], dtype=bool)
-        return found & served[which.reshape(-1)]
+        return np.asarray(found & served[which.reshape(-1)])
 
     def _graph(self, chosen: NDArray[np.intp]) -> Any:
         """Build the flow network: source -> arms (need) -> their slots -> sink (workers)."""
