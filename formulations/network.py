@@ -249,7 +249,7 @@ class Network:
         first = self.layers[0]
         folded = Layer(
             first.weight[:, :n_actions],
-            first.bias + first.weight[:, n_actions:] @ s,
+            folded_bias(first, s),
             first.activation,
         )
         return Network((folded, *self.layers[1:]))
@@ -257,6 +257,16 @@ class Network:
     def negated(self) -> Network:
         """Return the network whose outputs are the negatives of this one's."""
         return Network((*self.layers[:-1], Layer(-self.output.weight, -self.output.bias, "linear")))
+
+
+def folded_bias(first: Layer, state: FloatArray) -> FloatArray:
+    """Return the bias of a first layer with its trailing inputs fixed to a state.
+
+    Every computation takes it from here: products of whole batches round otherwise, and where
+    large states cancel, that is more than what bounds on the network itself allow for.
+    """
+    weight = first.weight[:, first.weight.shape[1] - len(state) :]
+    return np.asarray(first.bias + weight @ np.ascontiguousarray(state))
 
 
 def warn_if_badly_scaled(network: Network) -> None:

@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
-from milp_rl.formulations.network import Network
+from milp_rl.formulations.network import Network, folded_bias
 
 ACTION = -1
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps)
@@ -111,7 +111,7 @@ class Relaxation:
         self._absolute = [[np.abs(w).T for _, w in own] for own in self.inputs]
         self._both = [[(k, np.concatenate([w, -w])) for k, w in own] for own in self.inputs]
         self._biases = [layer.bias for layer in network.layers]
-        self._state_weight = first.weight[:, n_actions:].T
+        self._first = first
         ends = np.cumsum([0, *(len(layer.bias) for layer in network.hidden)]).tolist()
         self.layers = [slice(a, b) for a, b in itertools.pairwise(ends)]
         self.neurons = ends[-1]
@@ -122,7 +122,10 @@ class Relaxation:
     def folded(self, states: FloatArray) -> Relaxation:
         """Return the relaxation at some states, shape (states, state_dim)."""
         at = copy.copy(self)
-        at._biases = [self._biases[0] + states @ self._state_weight, *self._biases[1:]]
+        first = np.zeros((len(states), len(self._biases[0])))
+        for row, state in zip(first, states, strict=True):
+            row[:] = folded_bias(self._first, state)
+        at._biases = [first, *self._biases[1:]]
         return at
 
     def bias(self, depth: int, state: IntArray) -> FloatArray:
@@ -220,6 +223,16 @@ class Relaxation:
             above = lines.upper[:, part] * before + lines.intercept[:, part]
             h[:, part] = np.where(p[:, part] > 0, above, lines.lower[:, part] * before)
         return z, h
+
+    def values(self, x: FloatArray, state: IntArray) -> FloatArray:
+        """Return the network's own values of actions, shape (groups,), by a forward pass."""
+        outputs: list[FloatArray] = []
+        for depth, own in enumerate(self.inputs):
+            y = self.bias(depth, state)
+            for source, weight in own:
+                y = y + (x if source == ACTION else outputs[source]) @ weight.T
+            outputs.append(np.maximum(y, 0.0))
+        return np.asarray(y[:, 0])
 
     def sizes(self, reach: FloatArray, high: FloatArray, depth: int) -> FloatArray:
         """Bound the sum of the absolute terms of the pre-activations of a layer.

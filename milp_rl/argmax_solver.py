@@ -57,7 +57,8 @@ class ArgmaxSolver:
     sense
         ``"maximize"`` or ``"minimize"``.
     gap, absolute_gap
-        Stop when bound and value are this close; 0 is exact (to a relative 1e-6).
+        Stop when bound and value are this close; 0 is exact, to 1e-6 of the spread of Q over the
+        feasible set (``ArgmaxResult.tolerance``).
     time_limit
         Seconds a solve; the result then says ``"feasible"`` and its bound is still valid.
     node_limit

@@ -126,7 +126,8 @@ class EnumerationArgmax(Argmax):
         return values
 
     def _multiplied(self, rows: slice) -> RoughArray:
-        return np.asarray(self._actions[rows].astype(self._dtype) @ self._weights[0].T)
+        actions: RoughArray = self._actions[rows].astype(self._dtype)
+        return np.asarray(actions @ self._weights[0].T)
 
 
 def _rounding(network: Network, unit: float) -> float:

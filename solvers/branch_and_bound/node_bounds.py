@@ -14,7 +14,7 @@ import numpy as np
 
 from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.actions.pins import Pins
-from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.network import Network
 from milp_rl.formulations.relaxation import ACTION, Lines, Relaxation, polyak_steps, slope_gradients
@@ -64,6 +64,10 @@ class NodeBounds:
         self._sizes = np.concatenate([np.zeros((len(states), 0)), *sizes[:-1]], axis=1)
         self._output_size = sizes[-1][:, 0]
         self._influences = [np.abs(w) for ((_, w),) in self._relaxation.inputs]
+
+    def values(self, actions: ActionArray, states: IntArray) -> FloatArray:
+        """Return the values of actions at states, shape (actions,)."""
+        return self._relaxation.values(actions.astype(np.float64), states)
 
     def maximize(self, nodes: Nodes, targets: FloatArray, *, steps: int = _STEPS) -> Maximum:
         """Bound the value of each node and improve its slopes and multipliers in place.

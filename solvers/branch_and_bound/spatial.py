@@ -174,7 +174,7 @@ class _Search:
         self._rows = _Rows(space, reach)
         assert space.anchor is not None
         self.action = np.tile(space.anchor, (count, 1))
-        self.value = self._values(self.action, np.arange(count))
+        self.value = self._relaxation.values(self.action, np.arange(count))
         self._target, self._targeted = np.zeros(0), np.zeros(0)  # of which values
         self.pruned = np.full(count, -np.inf)  # the largest bound that was not searched further
         self.nodes = np.zeros(count, dtype=int)
@@ -193,7 +193,7 @@ class _Search:
 
     def offer(self, actions: FloatArray, state: IntArray) -> None:
         """Take actions as incumbents where they are better."""
-        values = self._values(actions, state)
+        values = self._relaxation.values(actions, state)
         order = np.lexsort((-values, state))
         leaders = order[np.unique(state[order], return_index=True)[1]]
         better = leaders[values[leaders] > self.value[state[leaders]]]
@@ -258,7 +258,7 @@ class _Search:
         low, high = self._neurons(centre, radius, state)
         steepest_down, steepest_up = self._derivatives(low, high, len(state))
         reach = np.maximum(np.abs(steepest_down), np.abs(steepest_up))
-        bound = self._values(centre, state) + (radius * reach).sum(axis=1)
+        bound = self._relaxation.values(centre, state) + (radius * reach).sum(axis=1)
         bound += self._relaxation.rounding(self._output_size[state])
         self.offer(self.space.pulled_in(centre, self.action[state]), state)
         relaxed, slopes, multipliers = self._relaxed(
@@ -363,15 +363,6 @@ class _Search:
                 known = bounds.get(source, (0.0, 0.0))
                 bounds[source] = (known[0] + least, known[1] + most)
         return bounds[ACTION]
-
-    def _values(self, actions: FloatArray, state: IntArray) -> FloatArray:
-        """Value actions at states, by the forward pass."""
-        layers = self.network.layers
-        first = self._relaxation.inputs[0][0][1]
-        y = actions @ first.T + self._relaxation.bias(0, state)
-        for layer in layers[1:]:
-            y = np.maximum(y, 0.0) @ layer.weight.T + layer.bias
-        return np.asarray(y[:, 0])
 
 
 class _Rows:

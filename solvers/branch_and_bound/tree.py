@@ -137,7 +137,7 @@ class Tree:
         """Take feasible actions that are better than the incumbents, and climb from them."""
         if not len(actions):
             return
-        values = self._values(states, actions)
+        values = self.bounds.values(actions, states)
         better = np.flatnonzero(values > [self.searches[i].value for i in states])
         for i, action in zip(states[better], actions[better], strict=True):
             search = self.searches[i]
@@ -145,9 +145,6 @@ class Tree:
             if value > search.value:
                 search.action, search.value = best.copy(), value
                 self.targets[i] = search.problem.target(value, self.options)
-
-    def _values(self, states: IntArray, actions: ActionArray) -> FloatArray:
-        return self.network.forward(np.concatenate([actions, self.states[states]], axis=1))[:, 0]
 
     def branch(self) -> bool:
         """Divide the most promising open nodes; return whether there were any."""
@@ -289,7 +286,7 @@ class Tree:
     def _try(self, states: IntArray, points: FloatArray) -> None:
         """Offer the maximisers that are feasible actions better than the incumbent."""
         actions = np.rint(points).astype(np.int8)
-        values = self._values(states, actions)
+        values = self.bounds.values(actions, states)
         better = values > [self.searches[i].value for i in states]
         feasible = [i for i in np.flatnonzero(better) if self.incumbents.feasible(actions[i])]
         self._offer(states[feasible], actions[feasible])

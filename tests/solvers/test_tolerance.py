@@ -207,3 +207,19 @@ def test_a_start_beyond_the_set_within_its_tolerance_is_no_wrong_answer(
     result = mr.argmax(network, [], box, solver=solver, start=start)
     assert result.status == "optimal"
     assert result.value == pytest.approx(best.value, rel=2e-6)
+
+
+@pytest.mark.parametrize("solver", ["auto", "branch_and_bound", "highs"])
+@pytest.mark.parametrize("space", [mr.BudgetTopK(8, 3), mr.Box([0] * 4, [1] * 4)])
+def test_large_states_that_cancel_are_summed_once(solver, space, random_network):
+    """Bounds and values took a state's part of the first layer from different sums."""
+    for seed in range(8):
+        rng, n = np.random.default_rng(seed), space.n_actions
+        network, state = random_network(rng, n + 300, (6, 5)), 1e12 * rng.normal(size=300)
+        weight = network.layers[0].weight.copy()
+        weight[:, n:] -= np.outer(weight[:, n:] @ state, state) / (state @ state)
+        network = Network((Layer(weight, network.layers[0].bias), *network.layers[1:]))
+        best = mr.argmax(network.at_state(state), [], space, solver="gurobi")
+        for result in mr.ArgmaxSolver(network, space, solver=solver).solve_batch([state] * 5):
+            assert result.status == "optimal"
+            assert result.value == pytest.approx(best.value, abs=2 * best.tolerance)
