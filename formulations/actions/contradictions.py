@@ -17,6 +17,7 @@ from milp_rl.formulations.highs_model import new_highs, pass_model, run
 _CLEAR = 1e-6  # beyond a row, relative to what it sums, an action is outside; within a part of it
 _MET = 1e-3  # the row is met
 _DIRECTIONS = 8
+_SHARES_BEYOND = (0.1, 0.5, 2.0)  # of the way from another action
 _MOST_NEIGHBOURS = 64
 _MOST_COMPLETED = 4  # actions of either kind, where auxiliary variables must be filled in
 _LARGEST_COMPLETED = 2000  # columns
@@ -61,7 +62,19 @@ def check_consistent(space: ActionSpace, sample: ActionArray) -> None:
         n = _MOST_COMPLETED if few else len(sample)
         for action in (*sample[:n], *outside[:n]):
             refusal(space, action)
+    else:
+        n = _MOST_COMPLETED if space.linear_model.n_columns > space.n_actions else len(sample)
+        for action in _beyond(space, sample)[:n]:
+            refusal(space, action)
     _check_linear_max(space, sample)
+
+
+def _beyond(space: ActionSpace, sample: ActionArray) -> ActionArray:
+    """Move continuous actions of a set away from others of it, mostly out of the set."""
+    rng = np.random.default_rng(0)
+    here, there = sample[rng.integers(len(sample), size=(2, _MOST_NEIGHBOURS))]
+    share = rng.choice(_SHARES_BEYOND, size=(_MOST_NEIGHBOURS, 1))
+    return np.asarray(here + np.where(space.continuous, share * (here - there), 0.0))
 
 
 def _check_linear_max(space: ActionSpace, sample: ActionArray) -> None:
@@ -128,12 +141,17 @@ def accepted(space: ActionSpace, action: ActionArray, *, complete: bool = True) 
     model, n = space.linear_model, space.n_actions
     x = np.asarray(action, dtype=np.float64)
     lower, upper = model.column_lower[:n], model.column_upper[:n]
-    beyond = np.maximum(lower - x, x - upper).max(initial=0.0)
-    if beyond > _CLEAR:
+    beyond = np.maximum(lower - x, x - upper)
+    beyond /= np.maximum(1.0, np.maximum(np.abs(lower), np.abs(upper)))
+    if (beyond > _CLEAR).any():
         return False
     if model.n_columns == n:
         excess = row_excess(space, x[None])[0]
-        return False if excess > _CLEAR else True if excess <= _CLEAR * _MET else None
+        if excess <= _CLEAR * _MET:
+            return True
+        # A check by a tolerance may let pass what is beyond a row of small numbers.
+        clear = excess > _CLEAR and _excess(space, x[None], np.ones(model.n_rows))[0] > _CLEAR
+        return False if clear or (space.binary and excess > _CLEAR) else None
     if not complete or model.n_columns > _LARGEST_COMPLETED:
         return None
     highs = new_highs()

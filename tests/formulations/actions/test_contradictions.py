@@ -102,3 +102,41 @@ def test_auxiliary_variables_are_filled_in_before_a_block_is_blamed():
     generous = Generous(costs=[2, 3, 4, 5, 2, 3], capacities=[7, 4])
     with pytest.raises(ContradictionError, match="Generous contradicts itself"):
         mr.argmax(NETWORK, [], generous, solver="branch_and_bound")
+
+
+class Total(mr.ActionSpace):
+    """Continuous actions that add up to two at most, or what a fault makes of that."""
+
+    n_actions = 4
+    continuous = np.ones(4, dtype=bool)
+
+    def __init__(self, written=2.0, checked=2.0, top=1.0):
+        self.written, self.checked, self.top = written, checked, top
+
+    @property
+    def upper(self):
+        return np.full(4, self.top)
+
+    def constrain(self, block, actions):
+        block.most = pyo.Constraint(expr=sum(actions) <= self.written)
+
+    def violations(self, action):
+        x = self.check_action(action)
+        outside = [i for i in range(4) if not -1e-6 <= x[i] <= 1 + 1e-6]
+        return [f"{i} outside" for i in outside] + ["too much"] * bool(
+            x.sum() > self.checked + 1e-6
+        )
+
+    def to_dict(self):
+        return {"type": type(self).__name__, **vars(self)}
+
+
+@pytest.mark.parametrize("solver", ["auto", "highs"])
+@pytest.mark.parametrize(
+    "fault", [{"written": 1.5}, {"written": 2.5}, {"checked": 1.5}, {"checked": 2.5}, {"top": 0.5}]
+)
+def test_a_contradiction_of_a_continuous_block_is_named(solver, fault):
+    network = Network.from_arrays([np.eye(4), [[1.0, 2.0, 1.5, 1.0]]], [np.zeros(4), [0.0]])
+    assert mr.argmax(network, [], Total(), solver=solver).value == pytest.approx(3.5)
+    with pytest.raises(ContradictionError, match="Total"):
+        mr.argmax(network, [], Total(**fault), solver=solver)
