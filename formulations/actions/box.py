@@ -358,8 +358,8 @@ class Box(ActionSpace):
 def _shares(there: FloatArray, here: FloatArray, right: FloatArray) -> FloatArray:
     """Return how much of the way from ``here`` to ``there`` stays within ``right``."""
     room = np.maximum(right - here, 0.0)
-    beyond = np.maximum(there - here, 1e-300)
-    return np.asarray(np.where(there > right, np.minimum(room / beyond, 1.0), 1.0))
+    way = np.where(there > right, np.maximum(there - here, 1e-300), np.maximum(room, 1.0))
+    return np.asarray(np.where(there > right, np.minimum(room / way, 1.0), 1.0))
 
 
 def box_maxima(

@@ -198,3 +198,11 @@ def test_a_box_over_binary_actions_only_constrains_them(check_space):
 )
 def test_conformance(check_space, space):
     check_space(space)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_wide_box_pulls_points_in_without_a_warning():
+    box = mr.Box([-1e9] * 2, [1e9] * 2, matrix=[[1.0, 1.0]], right=[1e9])
+    points = np.array([[1e9, 1e9], [0.0, 0.0], [-1e9, 0.0]])
+    pulled = box.pulled_in(points, np.zeros(2))
+    assert pulled == pytest.approx(np.array([[5e8, 5e8], [0.0, 0.0], [-1e9, 0.0]]))
