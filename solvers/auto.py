@@ -154,7 +154,11 @@ class AutoArgmax(Argmax):
         for i in range(len(states)):
             together = first if i < first else len(states) - first
             if i >= len(results):
-                why = f"branch and bound did not solve {first} other states in {limit} nodes"
+                why = (
+                    f"branch and bound did not solve {first} other states in {limit} nodes"
+                    if limit
+                    else "all are evaluated in less time than a node takes"
+                )
                 results += _explained(after.solve(states[i : i + 1], options, [starts[i]]), why)
             elif results[i].status in ("feasible", "no_solution"):
                 tried = results[i]
@@ -211,7 +215,8 @@ def _merged(better: ArgmaxResult, tried: ArgmaxResult, options: SolveOptions) ->
     """Join what two ways have proven of one state: the better action, the lower bound."""
     best = tried if better.action is None or tried.value > better.value else better
     if best.action is None:
-        return replace(better, seconds=better.seconds + tried.seconds)
+        bound = min(better.bound, tried.bound)
+        return replace(better, bound=bound, seconds=better.seconds + tried.seconds)
     value = best.value
     bound = max(min(better.bound, tried.bound), value)
     allowed = max(options.gap * abs(value), options.absolute_gap, best.tolerance)

@@ -13,7 +13,6 @@ a default that is right, if not fast.
 from __future__ import annotations
 
 import json
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -34,8 +33,7 @@ _REMEMBERED = 100_000
 _REMEMBERED_BYTES = 200_000_000
 _REBUILT = ("_oracle", "_extensions_of", "known_actions")
 _KNOWN = 256
-_KNOWN_AT_LEAST = 8
-_KNOWN_SECONDS = 0.05
+_KNOWN_ONE_BY_ONE = 64
 _DEEPEST = 50
 _MOST_PARTIAL = 2_000_000
 _PARTIAL_PER_ACTION = 8  # listed, partial actions on the way
@@ -548,7 +546,8 @@ class ActionSpace(ABC):
     def known_actions(self) -> ActionArray:
         """Feasible actions, drawn once, with which solvers test their answers.
 
-        Shape (any, n_actions): 256, fewer where drawing takes long, none of an empty space.
+        Shape (any, n_actions): 256, half of them maximal; 64 of a space that draws them one by one;
+        none of an empty space.
 
         Raises
         ------
@@ -558,16 +557,13 @@ class ActionSpace(ABC):
         from milp_rl.formulations.actions.contradictions import check_consistent
 
         rng = np.random.default_rng(0)
-        rows: list[ActionArray] = []
-        deadline = time.perf_counter() + _KNOWN_SECONDS
+        own = type(self).sample is not ActionSpace.sample
+        half = (_KNOWN if own else _KNOWN_ONE_BY_ONE) // 2
         try:
-            while len(rows) < _KNOWN and (
-                len(rows) < _KNOWN_AT_LEAST or time.perf_counter() < deadline
-            ):
-                rows.extend(self.sample(rng, maximal=bool(len(rows) % 2)))
+            drawn = [self.sample(rng, half, maximal=maximal) for maximal in (False, True)]
         except ValueError:  # nothing feasible to sample
-            rows = []
-        known: ActionArray = np.reshape(np.array(rows, dtype=self.dtype), (-1, self.n_actions))
+            drawn = []
+        known: ActionArray = np.reshape(np.array(drawn, dtype=self.dtype), (-1, self.n_actions))
         check_consistent(self, known)
         return known
 

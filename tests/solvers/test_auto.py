@@ -1,5 +1,6 @@
 """The solver that picks: limits of time, and what it may spend on the choice."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import milp_rl as mr
 from milp_rl.solvers import auto
 from milp_rl.solvers.backends import new_backend
 from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.result import ArgmaxResult
 
 
 def test_the_states_that_a_batch_tries_first_keep_their_own_time(monkeypatch, random_network):
@@ -25,3 +27,10 @@ def test_the_states_that_a_batch_tries_first_keep_their_own_time(monkeypatch, ra
     monkeypatch.setattr(backend._search, "solve", timed)
     results = backend.solve(rng.normal(size=(12, 2)), SolveOptions(time_limit=20.0))
     assert [r.status for r in results] == ["optimal"] * 12
+
+
+def test_the_lower_bound_is_kept_where_no_action_is_found():
+    none = ArgmaxResult(None, math.nan, math.inf, math.inf, "no_solution", 1.0, "highs")
+    tried = replace(none, bound=3.0, solver="branch_and_bound")
+    merged = auto._merged(none, tried, SolveOptions())
+    assert (merged.status, merged.bound, merged.seconds) == ("no_solution", 3.0, 2.0)
