@@ -185,9 +185,9 @@ def _candidates(problem: ArgmaxProblem, action: ActionArray, limit: float) -> Ac
     if problem.space.binary:
         others = _few_neighbours(action, *neighbours_above(problem, action, limit))
     else:
-        others = _ascended(problem, action)
-        others = others[problem.network.forward(others)[:, 0] > limit]
-        values = problem.network.forward(others)[:, 0]
+        others, values = _ascended(problem, action)
+        above = values > limit
+        others, values = others[above], values[above]
         return others[values > limit + leeway(problem, others)]
     if sample is not None and len(sample):
         others = np.concatenate([others, sample[problem.sample_values > limit]])
@@ -220,20 +220,20 @@ def leeway(problem: ArgmaxProblem, points: ActionArray) -> FloatArray:
     return np.asarray(_LEEWAY * beyond * steepest)
 
 
-def _ascended(problem: ArgmaxProblem, action: ActionArray) -> ActionArray:
-    """Return points on the way from an action to others, and from the best of them upwards."""
+def _ascended(problem: ArgmaxProblem, action: ActionArray) -> tuple[ActionArray, FloatArray]:
+    """Return points on the way from an action to others, and from the best upwards; and values."""
     space = problem.space
     sample = np.zeros((0, len(action))) if problem.sample is None else problem.sample
     points = np.concatenate([action[None], on_the_way(space, action, sample), sample])
-    found = [points]
+    found, values = [points], [problem.network.forward(points)[:, 0]]
     for _ in range(_ASCENT_STEPS):
-        values = problem.network.forward(points)[:, 0]
-        points = points[np.argsort(-values, kind="stable")[:_ASCENTS]]
+        points = points[np.argsort(-values[-1], kind="stable")[:_ASCENTS]]
         corners = space.maximizers(gradients(problem.network, points))
         moves = np.where(space.continuous, corners - points, 0.0)
         points = np.concatenate([points + share * moves for share in (0.0, 1.0, *SHARES)])
         found.append(points)
-    return np.concatenate(found)
+        values.append(problem.network.forward(points)[:, 0])
+    return np.concatenate(found), np.concatenate(values)
 
 
 def gradients(network: Network, points: FloatArray) -> FloatArray:

@@ -23,7 +23,7 @@ from milp_rl.solvers.protocol import Answer, Argmax, Starts, without_action
 
 _BATCH_ENTRIES = 100_000  # of a layer, few enough to stay in the cache
 _KEPT_ENTRIES = 20_000_000
-_FLOAT64_EPSILON = float(np.finfo(np.float64).eps)
+_FLOAT64_PER_FLOAT32 = float(np.finfo(np.float64).eps / np.finfo(np.float32).eps)
 _CHECKED = 64  # listed actions, by the space's own check
 _FLOAT32 = (1e-25, 1e25)  # sizes that float32 keeps its precision for
 
@@ -93,7 +93,6 @@ class EnumerationArgmax(Argmax):
         """Return the best feasible action, the first of equals."""
         begin, n = time.perf_counter(), len(self._actions)
         problem = self._problem(state)
-        problem = replace(problem, rounding=_rounding(problem.network, _FLOAT64_EPSILON))
         if not n:
             return without_action(problem, "infeasible", begin, "empty set")
         network = problem.network
@@ -105,10 +104,15 @@ class EnumerationArgmax(Argmax):
         values = network.forward(self._actions[candidates])[:, 0]
         best = int(np.argmax(values))
         action = self._actions[candidates[best]].copy()
+        ends = self._actions[
+            [candidates[best], int(np.argmin(rough))]
+        ]  # their spread is the true one
+        rounding = error if self._dtype is np.float64 else error * _FLOAT64_PER_FLOAT32
+        problem = replace(problem, sample=ends, rounding=rounding)
         bound = max(problem.value(action), float(values[best]))
         seconds = time.perf_counter() - begin
         message = f"evaluated all {n} feasible actions"
-        return Answer(problem, action, bound, seconds, n, message=message)
+        return Answer(problem, action, bound, seconds, n, message=message, exhaustive=True)
 
     def _rough_values(self, network: Network) -> RoughArray:
         """Value every action, in float32 where the network's weights allow that."""

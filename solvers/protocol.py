@@ -41,6 +41,8 @@ class Answer:
         As in :class:`~milp_rl.solvers.result.ArgmaxResult`.
     status
         Why there is no action.
+    exhaustive
+        Whether every feasible action was valued: then there is no other one to look for.
     """
 
     problem: ArgmaxProblem
@@ -51,6 +53,7 @@ class Answer:
     unstable: int = -1
     message: str = ""
     status: Status = "no_solution"
+    exhaustive: bool = False
 
 
 class Argmax(ABC):
@@ -170,8 +173,13 @@ class Argmax(ABC):
             )
         inner = problem.value(action)
         bound = max(answer.bound, inner)
-        if complaints := certify(problem, action, answer.bound, self.incumbents):
-            raise CertificationError(f"{self.name} gave a wrong answer: {'; '.join(complaints)}")
+        if answer.exhaustive:
+            text = self.incumbents.refusal(action)
+            wrong = [f"the action is not feasible: {text}"] if text else []
+        else:
+            wrong = certify(problem, action, answer.bound, self.incumbents)
+        if wrong:
+            raise CertificationError(f"{self.name} gave a wrong answer: {'; '.join(wrong)}")
         proven = bound - inner <= problem.allowed(inner, options)
         message = answer.message
         if not proven and problem.finished(inner, bound, options):
