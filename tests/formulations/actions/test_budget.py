@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from milp_rl.formulations.actions import budget
 from milp_rl.formulations.actions.budget import BudgetTopK
+from milp_rl.formulations.actions.pins import Pins
 
 COSTS = [0.1, 0.2, 0.3, 1.0, 2.5, 0.0, 0.7]
 SETTINGS = settings(
@@ -91,10 +92,11 @@ def test_the_best_of_many_actions_are_found_without_sorting_all(k, exactly, monk
     c = rng.standard_normal((40, 30))
     one, zero = rng.random(c.shape) < 0.03, rng.random(c.shape) < 0.3
     one &= ~zero
-    found = [space.linear_max(c, one, zero), space.maximizers(c, one, zero)]
+    pins = Pins(one, zero)
+    found = [space.linear_max(c, pins), space.maximizers(c, pins)]
     monkeypatch.setattr(budget, "_PARTITIONED", 1000)
     monkeypatch.setattr(budget, "_MOST_SORTED", 0)
-    again = [space.linear_max(c, one, zero), space.maximizers(c, one, zero)]
+    again = [space.linear_max(c, pins), space.maximizers(c, pins)]
     left = np.isfinite(found[0])
     assert np.array_equal(left, np.isfinite(again[0]))
     assert again[0][left] == pytest.approx(found[0][left], rel=1e-12, abs=1e-12)
