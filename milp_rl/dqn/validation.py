@@ -78,7 +78,8 @@ class Validation(Callback):
         path = self.folder / CURVE
         self._rows = {}
         if path.exists():
-            written = pd.read_csv(path)
+            # Before pandas 3.1, its own way to read numbers may change their last digit.
+            written = pd.read_csv(path, converters={"reward": float})
             known = zip(written["episode"], written["reward"], strict=True)
             self._rows = {int(e): float(r) for e, r in known if e <= agent.episode}
         if not agent.config.pretrain_epochs and not agent.step:
