@@ -8,10 +8,15 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 
 from milp_rl.formulations.network import Network
+
+# A busy machine makes no example wrong.
+settings.register_profile("milp_rl", deadline=None)
+settings.load_profile("milp_rl")
 
 RandomNetwork = Callable[..., Network]
 
