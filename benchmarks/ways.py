@@ -21,8 +21,8 @@ from pyomo.common.log import LoggingIntercept
 from pyomo.contrib.appsi.solvers import Highs
 
 import milp_rl as mr
-from milp_rl.formulations.linear_model import LinearModel
-from milp_rl.formulations.relu import omlt_definition
+from milp_rl.formulations.milp.linear_model import LinearModel
+from milp_rl.formulations.pyomo import omlt_definition
 from milp_rl.solvers.auto import is_small
 
 BIG_M = 1e5

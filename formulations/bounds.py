@@ -27,12 +27,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from milp_rl.formulations.arrays import FloatArray, IntArray
-from milp_rl.formulations.compact import compact_model
-from milp_rl.formulations.linear_model import LinearModel
-from milp_rl.formulations.linear_oracle import LinearOracle
+from milp_rl.formulations.milp.compact import compact_model
+from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.names import Strength
-from milp_rl.formulations.network import Layer, Network
+from milp_rl.formulations.networks.network import Layer, Network
 from milp_rl.formulations.relaxation import ACTION, Lines, Relaxation
+from milp_rl.formulations.spaces.oracles.lp import LinearOracle
 
 LinearMax = Callable[[FloatArray], FloatArray]
 """Bound ``max C @ x`` over a set from above: (batch, n) -> (batch,)."""

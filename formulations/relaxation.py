@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
-from milp_rl.formulations.network import Network, folded_bias
+from milp_rl.formulations.networks.network import Network, folded_bias
 
 ACTION = -1
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps)

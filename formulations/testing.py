@@ -20,11 +20,11 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import NDArray
 
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.arrays import FloatArray
-from milp_rl.formulations.highs_model import new_highs, pass_model, run
-from milp_rl.formulations.linear_model import compile_pyomo
+from milp_rl.formulations.milp.highs import new_highs, pass_model, run
+from milp_rl.formulations.milp.linear_model import compile_pyomo
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.pins import Pins
 
 MOST_ACTIONS = 12
 

@@ -15,53 +15,53 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from milp_rl.argmax_solver import ArgmaxSolver, argmax, argmin
-    from milp_rl.conversion import to_network
     from milp_rl.dqn import DQNAgent, DQNConfig
-    from milp_rl.formulations.actions.base import ActionSpace
-    from milp_rl.formulations.actions.box import Box
-    from milp_rl.formulations.actions.budget import BudgetTopK
-    from milp_rl.formulations.actions.capacity import Capacity
-    from milp_rl.formulations.actions.contradictions import ContradictionError
-    from milp_rl.formulations.actions.factored import FactoredValidity
-    from milp_rl.formulations.actions.intersection import Intersection
-    from milp_rl.formulations.actions.product import Product
-    from milp_rl.formulations.actions.routing import Routing, london_underground
-    from milp_rl.formulations.actions.scheduling import Scheduling
-    from milp_rl.formulations.network import Network, NetworkError, ScalingWarning
-    from milp_rl.formulations.relu import add_network
+    from milp_rl.formulations.networks.conversion import to_network
+    from milp_rl.formulations.networks.network import Network, NetworkError, ScalingWarning
+    from milp_rl.formulations.pyomo import add_network
+    from milp_rl.formulations.spaces.base import ActionSpace
+    from milp_rl.formulations.spaces.box import Box
+    from milp_rl.formulations.spaces.budget import BudgetTopK
+    from milp_rl.formulations.spaces.capacity import Capacity
+    from milp_rl.formulations.spaces.contradictions import ContradictionError
+    from milp_rl.formulations.spaces.factored import FactoredValidity
+    from milp_rl.formulations.spaces.intersection import Intersection
+    from milp_rl.formulations.spaces.product import Product
+    from milp_rl.formulations.spaces.routing import Routing, london_underground
+    from milp_rl.formulations.spaces.scheduling import Scheduling
     from milp_rl.qnetwork import QNetwork, export_onnx
-    from milp_rl.solvers.base import CertificationError, SolverUnavailableError
-    from milp_rl.solvers.model import solve_model
+    from milp_rl.solvers.errors import CertificationError, SolverUnavailableError
+    from milp_rl.solvers.models.solve import solve_model
     from milp_rl.solvers.result import ArgmaxResult
 
 _HOMES = {
-    "ActionSpace": "formulations.actions.base",
+    "ActionSpace": "formulations.spaces.base",
     "ArgmaxResult": "solvers.result",
     "ArgmaxSolver": "argmax_solver",
-    "Box": "formulations.actions.box",
-    "BudgetTopK": "formulations.actions.budget",
-    "Capacity": "formulations.actions.capacity",
-    "CertificationError": "solvers.base",
-    "ContradictionError": "formulations.actions.contradictions",
+    "Box": "formulations.spaces.box",
+    "BudgetTopK": "formulations.spaces.budget",
+    "Capacity": "formulations.spaces.capacity",
+    "CertificationError": "solvers.errors",
+    "ContradictionError": "formulations.spaces.contradictions",
     "DQNAgent": "dqn",
     "DQNConfig": "dqn",
-    "FactoredValidity": "formulations.actions.factored",
-    "Intersection": "formulations.actions.intersection",
-    "Network": "formulations.network",
-    "NetworkError": "formulations.network",
-    "Product": "formulations.actions.product",
+    "FactoredValidity": "formulations.spaces.factored",
+    "Intersection": "formulations.spaces.intersection",
+    "Network": "formulations.networks.network",
+    "NetworkError": "formulations.networks.network",
+    "Product": "formulations.spaces.product",
     "QNetwork": "qnetwork",
-    "Routing": "formulations.actions.routing",
-    "ScalingWarning": "formulations.network",
-    "Scheduling": "formulations.actions.scheduling",
-    "SolverUnavailableError": "solvers.base",
-    "add_network": "formulations.relu",
+    "Routing": "formulations.spaces.routing",
+    "ScalingWarning": "formulations.networks.network",
+    "Scheduling": "formulations.spaces.scheduling",
+    "SolverUnavailableError": "solvers.errors",
+    "add_network": "formulations.pyomo",
     "argmax": "argmax_solver",
     "argmin": "argmax_solver",
     "export_onnx": "qnetwork",
-    "london_underground": "formulations.actions.routing",
-    "solve_model": "solvers.model",
-    "to_network": "conversion",
+    "london_underground": "formulations.spaces.routing",
+    "solve_model": "solvers.models.solve",
+    "to_network": "formulations.networks.conversion",
 }
 
 __all__ = [

@@ -10,16 +10,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from milp_rl.conversion import to_network
-from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.arrays import FloatArray, check_vector
 from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.formulations.network import Network, warn_if_badly_scaled
+from milp_rl.formulations.networks.conversion import to_network
+from milp_rl.formulations.networks.network import Network, warn_if_badly_scaled
+from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.backends import new_backend
-from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.batch import BatchSolver
-from milp_rl.solvers.milp import MilpOptions
+from milp_rl.solvers.milp.argmax import MilpOptions
 from milp_rl.solvers.names import SolverName
+from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.result import ArgmaxResult
 
 
@@ -35,7 +35,7 @@ class ArgmaxSolver:
     network
         A torch Q-network (:class:`~milp_rl.qnetwork.QNetwork`, or a ``Sequential`` of Linear,
         ReLU, Flatten and Identity) with inputs [action, state] and one output, an ONNX file, or a
-        :class:`~milp_rl.formulations.network.Network`.
+        :class:`~milp_rl.formulations.networks.network.Network`.
     space
         The feasible actions.
     solver

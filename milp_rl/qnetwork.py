@@ -24,12 +24,12 @@ import onnxruntime
 import torch
 from torch import nn
 
-from milp_rl.conversion import to_network
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
-from milp_rl.formulations.network import NetworkError
-from milp_rl.formulations.onnx_file import load_model
-from milp_rl.formulations.onnx_reader import read_metadata, read_onnx
+from milp_rl.formulations.networks.conversion import to_network
+from milp_rl.formulations.networks.network import NetworkError
+from milp_rl.formulations.networks.onnx_file import load_model
+from milp_rl.formulations.networks.onnx_reader import read_metadata, read_onnx
 
 __all__ = ["QNetwork", "export_onnx", "to_network"]
 
@@ -237,8 +237,9 @@ def export_onnx(
     """Write a torch network to one ONNX file, after checking it.
 
     The file must pass ``onnx.checker``, and onnxruntime and the float64 forward pass of
-    :func:`~milp_rl.formulations.onnx_reader.read_onnx` must agree with torch on random inputs to
-    1e-5, times the largest output where that is above 1. Otherwise ``path`` is left as it was.
+    :func:`~milp_rl.formulations.networks.onnx_reader.read_onnx` must agree with torch on random
+    inputs to 1e-5, times the largest output where that is above 1. Otherwise ``path`` is left as it
+    was.
 
     Parameters
     ----------

@@ -18,12 +18,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.arrays import FloatArray
-from milp_rl.formulations.network import Network
-from milp_rl.solvers.base import SolveOptions, late
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
 from milp_rl.solvers.result import ArgmaxResult, relative_gap
 

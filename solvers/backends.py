@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import get_args
 
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.box import Box
-from milp_rl.formulations.network import Network
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.box import Box
 from milp_rl.solvers.auto import AutoArgmax
 from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax, SpatialArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.incumbents import Incumbents
-from milp_rl.solvers.milp import MilpArgmax, MilpOptions
-from milp_rl.solvers.model import milp_solver
+from milp_rl.solvers.milp.argmax import MilpArgmax, MilpOptions
+from milp_rl.solvers.models.solve import milp_solver
 from milp_rl.solvers.names import SolverName
 from milp_rl.solvers.protocol import Argmax
 

@@ -25,8 +25,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.interruption import in_threads
-from milp_rl.formulations.network import Network
-from milp_rl.solvers.base import SolveOptions
+from milp_rl.formulations.networks.network import Network
+from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.processes import safe_path
 from milp_rl.solvers.protocol import Argmax, Starts
 from milp_rl.solvers.result import ArgmaxResult

@@ -20,24 +20,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.contradictions import (
+from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.bounds import Bounds
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.contradictions import (
     ContradictionError,
     refusal,
     row_distance,
     shown,
 )
-from milp_rl.formulations.arrays import ActionArray, FloatArray
-from milp_rl.formulations.bounds import Bounds
-from milp_rl.formulations.network import Network
-from milp_rl.solvers.base import (
-    SHARES,
-    TOLERANCE,
-    SolveOptions,
-    neighbourhood,
-    neighbours_above,
-    on_the_way,
-)
+from milp_rl.solvers.neighbours import SHARES, neighbourhood, neighbours_above, on_the_way
+from milp_rl.solvers.options import TOLERANCE, SolveOptions
 
 if TYPE_CHECKING:
     from milp_rl.solvers.incumbents import Incumbents

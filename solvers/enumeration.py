@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.contradictions import ContradictionError, shown
 from milp_rl.formulations.arrays import ActionArray, FloatArray
-from milp_rl.formulations.network import Network
-from milp_rl.solvers.base import SolveOptions
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.contradictions import ContradictionError, shown
 from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.protocol import Answer, Argmax, Starts, without_action
 
 _BATCH_ENTRIES = 100_000  # of a layer, few enough to stay in the cache

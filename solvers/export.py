@@ -7,14 +7,14 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.arrays import check_vector
 from milp_rl.formulations.bounds import BoundPropagator
-from milp_rl.formulations.compact import CompactModel, compact_model
 from milp_rl.formulations.files import write_atomically
-from milp_rl.formulations.highs_model import new_highs, pass_model
+from milp_rl.formulations.milp.compact import CompactModel, compact_model
+from milp_rl.formulations.milp.highs import new_highs, pass_model
 from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.formulations.network import Network
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces.base import ActionSpace
 
 
 def export_model(

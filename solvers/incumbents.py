@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.contradictions import refusal
-from milp_rl.formulations.actions.sequential import SequentialBuilder
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
-from milp_rl.formulations.network import Network
-from milp_rl.solvers.base import late, neighbourhood, neighbours_above, on_the_way
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.contradictions import refusal
+from milp_rl.formulations.spaces.sequential import SequentialBuilder
+from milp_rl.solvers.neighbours import neighbourhood, neighbours_above, on_the_way
+from milp_rl.solvers.options import late
 
 if TYPE_CHECKING:
     from milp_rl.solvers.certify import ArgmaxProblem

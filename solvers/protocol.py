@@ -12,12 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.arrays import ActionArray, FloatArray
-from milp_rl.formulations.network import Layer, Network
-from milp_rl.solvers.base import CertificationError, SolveOptions
+from milp_rl.formulations.networks.network import Layer, Network
+from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.certify import ArgmaxProblem, certify
+from milp_rl.solvers.errors import CertificationError
 from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.result import ArgmaxResult, Status, relative_gap
 
 Starts = Sequence[ActionArray | None]

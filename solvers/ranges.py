@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.arrays import FloatArray
-from milp_rl.formulations.linear_model import LinearModel
-from milp_rl.formulations.network import Layer, Network
+from milp_rl.formulations.milp.linear_model import LinearModel
+from milp_rl.formulations.networks.network import Layer, Network
+from milp_rl.formulations.spaces.base import ActionSpace
 
 
 class Ranges:

@@ -12,7 +12,7 @@ from hypothesis import settings
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 
-from milp_rl.formulations.network import Network
+from milp_rl.formulations.networks.network import Network
 
 # A busy machine makes no example wrong.
 settings.register_profile("milp_rl", deadline=None)

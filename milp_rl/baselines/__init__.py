@@ -1,11 +1,5 @@
 """Policies and heuristic argmaxes to compare with."""
 
-from milp_rl.baselines.continuous import (
-    CrossEntropyArgmax,
-    GradientAscentArgmax,
-    argmax_gaps,
-)
-from milp_rl.baselines.greedy import GreedyArgmax
 from milp_rl.baselines.policies import (
     IterativeDQNPolicy,
     IterativeMyopicPolicy,
@@ -16,6 +10,12 @@ from milp_rl.baselines.policies import (
     SamplingPolicy,
 )
 from milp_rl.baselines.whittle import WhittlePolicy, whittle_indices
+from milp_rl.heuristics.continuous import (
+    CrossEntropyArgmax,
+    GradientAscentArgmax,
+    argmax_gaps,
+)
+from milp_rl.heuristics.greedy import GreedyArgmax
 
 __all__ = [
     "CrossEntropyArgmax",

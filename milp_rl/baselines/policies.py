@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.argmax_solver import ArgmaxSolver
-from milp_rl.baselines.greedy import GreedyArgmax
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.sequential import SequentialBuilder, valued_by
 from milp_rl.formulations.arrays import ActionArray, FloatArray
-from milp_rl.formulations.network import Network
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.sequential import SequentialBuilder, valued_by
+from milp_rl.heuristics.greedy import GreedyArgmax
 
 
 @runtime_checkable
@@ -159,7 +159,7 @@ class MyopicPolicy:
 class IterativeMyopicPolicy:
     """Builds an action greedily on the expected reward of the next step.
 
-    See :mod:`milp_rl.formulations.actions.sequential`.
+    See :mod:`milp_rl.formulations.spaces.sequential`.
 
     Parameters
     ----------
@@ -199,13 +199,14 @@ class IterativeMyopicPolicy:
 class IterativeDQNPolicy:
     """Builds an action greedily on a Q-network, one addition at a time.
 
-    See :mod:`milp_rl.formulations.actions.sequential`.
+    See :mod:`milp_rl.formulations.spaces.sequential`.
 
     Parameters
     ----------
     network
-        Takes [action, state] to Q: what :func:`milp_rl.conversion.to_network` accepts, such as
-        :class:`milp_rl.qnetwork.QNetwork`. Later changes of its weights play no part.
+        Takes [action, state] to Q: what
+        :func:`~milp_rl.formulations.networks.conversion.to_network` accepts, such as
+        :class:`~milp_rl.qnetwork.QNetwork`. Later changes of its weights play no part.
     space
         The feasible set.
     """

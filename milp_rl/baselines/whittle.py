@@ -12,9 +12,9 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike
 
-from milp_rl.envs.additive import AdditiveBandit
-from milp_rl.formulations.actions.budget import BudgetTopK
+from milp_rl.envs.bandits.additive import AdditiveBandit
 from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.spaces.budget import BudgetTopK
 
 _MOST_STATES = 10
 _HALVINGS = 60

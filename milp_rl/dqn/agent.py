@@ -30,9 +30,9 @@ from milp_rl.dqn.checks import checked_env, finite_reward, finite_state
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.learner import QLearner, chooser_of
 from milp_rl.dqn.pretraining import ModelledEnv, check_model_rows, one_step_data
+from milp_rl.envs.transitions import Transitions, collect_transitions
 from milp_rl.formulations.arrays import ActionArray, check_vector
 from milp_rl.qnetwork import ActionValue, QNetwork
-from milp_rl.transitions import Transitions, collect_transitions
 
 StateArray = NDArray[np.float32]
 Steps = deque[tuple[StateArray, ActionArray, float]]

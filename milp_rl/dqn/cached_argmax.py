@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from milp_rl.argmax_solver import ArgmaxSolver
-from milp_rl.conversion import to_network
-from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.bounds import BoundPropagator
+from milp_rl.formulations.networks.conversion import to_network
+from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.result import ArgmaxResult
 
 StateArray = NDArray[np.float32]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.pretraining import ModelledEnv
 from milp_rl.envs.fixed_set import FixedSet, feasible_set
-from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.spaces.base import ActionSpace
 
 _LARGEST = float(np.finfo(np.float32).max)
 _TOLERANCE = 1e-6

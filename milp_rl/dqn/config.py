@@ -80,7 +80,7 @@ class DQNConfig:
         ``"exact"``, or a heuristic for every best action, in episodes and in targets, without a
         solver: ``"greedy"`` builds it on the network (iterative DQN), for binary actions;
         ``"gradient"`` and ``"cross_entropy"`` search a box of continuous ones
-        (:mod:`milp_rl.baselines.continuous`).
+        (:mod:`milp_rl.heuristics.continuous`).
     loss, hinge_weight
         ``"huber"``, of the temporal differences; or ``"hinge"``: the values, plus the weight times
         the squares of what they are below their targets (the linear program of Q-learning with a

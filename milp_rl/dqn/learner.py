@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from milp_rl.baselines.continuous import CrossEntropyArgmax, GradientAscentArgmax
-from milp_rl.baselines.greedy import GreedyArgmax
 from milp_rl.dqn.cached_argmax import CachedArgmax, Chooser, ExactChooser, StateArray
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.replay import Batch, PrioritizedReplay
-from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.arrays import FloatArray, IntArray
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.heuristics.continuous import CrossEntropyArgmax, GradientAscentArgmax
+from milp_rl.heuristics.greedy import GreedyArgmax
 from milp_rl.qnetwork import ActionValue
 
 _LEVEL_SAMPLES = 256

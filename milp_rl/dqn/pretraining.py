@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.envs.fixed_set import shown
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.budget import BudgetTopK
 from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.budget import BudgetTopK
 
 
 @runtime_checkable

@@ -19,9 +19,9 @@ from milp_rl.dqn.callbacks import Callback
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.envs.vector import ParallelEpisodes
 from milp_rl.evaluation.evaluate import evaluate
-from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.arrays import ActionArray
 from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.spaces.base import ActionSpace
 
 CURVE = "validation.csv"
 

@@ -4,19 +4,19 @@ from typing import Any
 
 import gymnasium as gym
 
-from milp_rl.envs.additive import AdditiveBandit
-from milp_rl.envs.budget import BudgetBandit, BudgetInstance
-from milp_rl.envs.capacity import CapacityBandit, CapacityInstance
-from milp_rl.envs.control import ConstrainedControl
-from milp_rl.envs.instance import BanditInstance
-from milp_rl.envs.known_model import KnownModelEnv
-from milp_rl.envs.multiple_interventions import (
+from milp_rl.envs.bandits.additive import AdditiveBandit
+from milp_rl.envs.bandits.budget import BudgetBandit, BudgetInstance
+from milp_rl.envs.bandits.capacity import CapacityBandit, CapacityInstance
+from milp_rl.envs.bandits.instance import BanditInstance
+from milp_rl.envs.bandits.multiple_interventions import (
     MultipleInterventionsBandit,
     MultipleInterventionsInstance,
 )
-from milp_rl.envs.path import PathBandit, PathInstance
-from milp_rl.envs.restless_bandit import ArmChains, RestlessBandit
-from milp_rl.envs.scheduling import SchedulingBandit, SchedulingInstance
+from milp_rl.envs.bandits.path import PathBandit, PathInstance
+from milp_rl.envs.bandits.restless_bandit import ArmChains, RestlessBandit
+from milp_rl.envs.bandits.scheduling import SchedulingBandit, SchedulingInstance
+from milp_rl.envs.control import ConstrainedControl
+from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.envs.spaces import FeasibleActions
 from milp_rl.envs.vector import ParallelEpisodes
 

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, ndtri, softmax
 
+from milp_rl.envs.factored_actions import FactoredActionSpace
 from milp_rl.envs.known_model import KnownModelEnv, StateArray
-from milp_rl.factored_actions import FactoredActionSpace
 from milp_rl.formulations.arrays import FloatArray
 
 FEATURES = (

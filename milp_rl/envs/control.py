@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from milp_rl.envs.spaces import FeasibleBox
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.box import Box
 from milp_rl.formulations.arrays import ActionArray
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.box import Box
 
 
 class ConstrainedControl(gym.Env[Any, Any]):

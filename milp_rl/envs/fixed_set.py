@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from milp_rl.envs.known_model import KnownModelEnv
-from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.spaces.base import ActionSpace
 
 _SHOWN = 120
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.envs.spaces import FeasibleActions
-from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.spaces.base import ActionSpace
 
 StateArray = NDArray[np.float32]
 

@@ -32,10 +32,10 @@ from sklearn.linear_model import LogisticRegression
 
 from milp_rl.envs.known_model import StateArray
 from milp_rl.envs.spaces import FeasibleBox
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.box import Box
 from milp_rl.formulations.arrays import FloatArray, check_vector
-from milp_rl.reporting import new_figure
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.box import Box
+from milp_rl.reports.document import new_figure
 
 LARGEST_PARAMETER = 2.0
 

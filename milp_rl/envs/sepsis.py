@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 
-from milp_rl.factored_actions import FactoredActionSpace
+from milp_rl.envs.factored_actions import FactoredActionSpace
+from milp_rl.envs.sampling import draw_each
 from milp_rl.formulations.arrays import FloatArray
-from milp_rl.sampling import draw_each
 
 ACTIONS = FactoredActionSpace(
     {"vasopressor": ("none", "low", "high"), "fluid": ("none", "low", "high")}

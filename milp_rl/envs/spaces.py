@@ -8,8 +8,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.box import Box
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.box import Box
 
 
 class FeasibleActions(gym.spaces.MultiBinary):

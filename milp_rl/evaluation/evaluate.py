@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from milp_rl.baselines.policies import Policy
 from milp_rl.envs.fixed_set import FixedSet, feasible_set, shown
 from milp_rl.envs.known_model import KnownModelEnv
-from milp_rl.formulations.actions.base import ActionSpace
+from milp_rl.formulations.spaces.base import ActionSpace
 
 
 def evaluate(

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.baselines.policies import Policy
+from milp_rl.envs.bandits.restless_bandit import START_PROBABILITY, RestlessBandit
 from milp_rl.envs.fixed_set import FixedSet
-from milp_rl.envs.restless_bandit import START_PROBABILITY, RestlessBandit
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 
 

@@ -31,8 +31,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from milp_rl.envs.sampling import draw_each
 from milp_rl.formulations.arrays import FloatArray, IntArray
-from milp_rl.sampling import draw_each
 
 _STREAM = 7_303
 

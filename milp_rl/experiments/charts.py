@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from milp_rl.experiments.methods import CONTINUOUS, DOMAIN_LABELS, LABELS
-from milp_rl.reporting import new_figure
+from milp_rl.reports.document import new_figure
 
 Setting = tuple[str, int, int]  # domain, J, B
 

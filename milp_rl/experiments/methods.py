@@ -25,9 +25,9 @@ from milp_rl.baselines.performative import (
 )
 from milp_rl.dqn import DQNAgent, FlatDQN
 from milp_rl.envs import DOMAINS, ConstrainedControl, make_bandit
+from milp_rl.envs.bandits.restless_bandit import RestlessBandit
 from milp_rl.envs.performative_risk import PerformativeRisk, Population, no_intervention
-from milp_rl.envs.restless_bandit import RestlessBandit
-from milp_rl.formulations.actions.box import Box
+from milp_rl.formulations.spaces.box import Box
 from milp_rl.graphq import GraphDQN, InterventionsInstance, SyntheticInterventions
 
 BASELINES: dict[str, Callable[[Any, int], Policy]] = {

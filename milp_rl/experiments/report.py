@@ -21,7 +21,7 @@ from milp_rl.experiments.charts import (
 from milp_rl.experiments.methods import BASELINES, LEARNERS
 from milp_rl.experiments.runner import RESULTS
 from milp_rl.formulations.files import write_atomically
-from milp_rl.reporting import Section, save_figure, to_html, to_markdown
+from milp_rl.reports.document import Section, save_figure, to_html, to_markdown
 
 REFERENCE = "sequoia"
 KEYS = ["domain", "J", "B", "seed", "method"]

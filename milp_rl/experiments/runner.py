@@ -23,14 +23,14 @@ from threadpoolctl import threadpool_limits
 from milp_rl.baselines import Policy, argmax_gaps
 from milp_rl.dqn import CSVLogger, DQNAgent, Validation
 from milp_rl.envs import KnownModelEnv
-from milp_rl.envs.restless_bandit import RestlessBandit
+from milp_rl.envs.bandits.restless_bandit import RestlessBandit
 from milp_rl.evaluation import JointMDP, evaluate
 from milp_rl.experiments.config import Cell, ExperimentConfig
 from milp_rl.experiments.methods import ALGORITHMS, BASELINES, DRAWN, environment
 from milp_rl.formulations.files import locked, write_atomically
 from milp_rl.qnetwork import QNetwork
+from milp_rl.reports.progress import watched
 from milp_rl.solvers.processes import safe_path
-from milp_rl.watching import watched
 
 Backend = Literal["loky", "dask", "ray"]
 Progress = Callable[[float, float], None]

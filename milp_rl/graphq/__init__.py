@@ -2,7 +2,8 @@
 
 import gymnasium as gym
 
-from milp_rl.formulations.actions.sequential import SequentialBuilder, valued_by
+from milp_rl.envs.transitions import Transitions, collect_transitions
+from milp_rl.formulations.spaces.sequential import SequentialBuilder, valued_by
 from milp_rl.graphq.agent import GraphDQN, GraphDQNConfig
 from milp_rl.graphq.graph import DependencyGraph, Interaction, Scores
 from milp_rl.graphq.instance import InterventionsInstance
@@ -10,7 +11,6 @@ from milp_rl.graphq.network import GraphQNetwork
 from milp_rl.graphq.policy import GraphQPolicy
 from milp_rl.graphq.presets import PRESETS
 from milp_rl.graphq.synthetic import SyntheticInterventions, make_interventions
-from milp_rl.transitions import Transitions, collect_transitions
 
 gym.register(
     id="milp_rl/SyntheticInterventions-v0",

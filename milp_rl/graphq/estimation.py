@@ -18,10 +18,10 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import ElasticNet, ElasticNetCV, Lasso, LassoCV
 
+from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.graphq.graph import DependencyGraph, Edge, Interaction
 from milp_rl.solvers.processes import safe_path
-from milp_rl.transitions import Transitions
 
 Estimation = Literal["lasso", "elastic_net"]
 _FOLDS = 5

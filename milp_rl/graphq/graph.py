@@ -16,8 +16,8 @@ from milp_rl.formulations.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from milp_rl.envs.transitions import Transitions
     from milp_rl.graphq.estimation import Estimation
-    from milp_rl.transitions import Transitions
 
 Edge = tuple[str, str]
 

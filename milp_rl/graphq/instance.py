@@ -25,10 +25,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.envs.instance import Instance
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.budget import BudgetTopK
+from milp_rl.envs.bandits.instance import Instance
 from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.graphq.graph import DependencyGraph, Interaction
 
 CLOCK = ("clock sine", "clock cosine")

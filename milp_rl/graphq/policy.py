@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.sequential import SequentialBuilder
 from milp_rl.formulations.arrays import (
     ActionArray,
     BoolArray,
@@ -18,6 +16,8 @@ from milp_rl.formulations.arrays import (
     check_states,
     check_vector,
 )
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.sequential import SequentialBuilder
 from milp_rl.graphq.marginals import GreedyMarginals
 from milp_rl.graphq.network import GraphQNetwork
 
@@ -32,7 +32,7 @@ class GraphQPolicy:
     space
         The feasible set over its interventions.
     width, epsilon, temperature
-        As for :class:`~milp_rl.formulations.actions.sequential.SequentialBuilder`.
+        As for :class:`~milp_rl.formulations.spaces.sequential.SequentialBuilder`.
     seed
         Seed of sampling.
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from milp_rl.formulations.actions.factored import FactoredValidity
+from milp_rl.formulations.spaces.factored import FactoredValidity
 from milp_rl.graphq.instance import InterventionsInstance
 
 DRUGS = ("none of these", "ACE inhibitor", "beta blocker", "statin", "metformin", "SSRI")

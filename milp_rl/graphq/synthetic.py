@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 
 from milp_rl.envs.known_model import KnownModelEnv, StateArray
 from milp_rl.formulations.arrays import FloatArray
-from milp_rl.formulations.network import Network
-from milp_rl.formulations.piecewise import relu_pieces, sigmoid_chord_error, sigmoid_points
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.networks.piecewise import relu_pieces, sigmoid_chord_error, sigmoid_points
 from milp_rl.graphq.instance import InterventionsInstance
 
 ONE_STEP_ERROR = 1e-3

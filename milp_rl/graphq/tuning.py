@@ -23,9 +23,9 @@ from milp_rl.dqn import Callback, DQNAgent, Validation
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.formulations.files import locked, write_atomically
 from milp_rl.graphq.agent import GraphDQN, GraphDQNConfig
-from milp_rl.reporting import save_figure
+from milp_rl.reports.document import save_figure
+from milp_rl.reports.progress import watched
 from milp_rl.solvers.processes import safe_path
-from milp_rl.watching import watched
 
 STUDY, BEST = "study.db", "best.toml"
 _NAME = "graphq"

@@ -1,6 +1,6 @@
 """Learning from logged decisions, and deciding for a whole population."""
 
-from milp_rl.factored_actions import FactoredActionSpace
+from milp_rl.envs.factored_actions import FactoredActionSpace
 from milp_rl.offline.allocation import (
     Allocation,
     InfeasibleAllocationError,
@@ -9,7 +9,7 @@ from milp_rl.offline.allocation import (
     allocate_greedily,
     parity_limits,
 )
-from milp_rl.offline.care_data import CareData, generate_care_management
+from milp_rl.offline.care.data import CareData, generate_care_management
 from milp_rl.offline.policies import PolicyConfig, WindowPolicy, train_policy
 from milp_rl.offline.population import embed_population, q_table
 

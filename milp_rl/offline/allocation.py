@@ -28,8 +28,8 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from milp_rl.formulations.arrays import FloatArray, IntArray
-from milp_rl.formulations.highs_model import pass_model, run, silent_highs
-from milp_rl.formulations.linear_model import LinearModel
+from milp_rl.formulations.milp.highs import pass_model, run, silent_highs
+from milp_rl.formulations.milp.linear_model import LinearModel
 
 _TOLERANCE = 1e-7
 _ROUNDS = 200

@@ -1,6 +1,6 @@
 """What to ask of a learned policy: is its value robust, for whom, and is it fair.
 
-Every function returns a table; :mod:`milp_rl.offline.care_charts` draws them.
+Every function returns a table; :mod:`milp_rl.offline.care.charts` draws them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from milp_rl.envs.care_management import RewardWeights
 from milp_rl.evaluation.ope import LoggedDecisions, estimate
 from milp_rl.formulations.arrays import BoolArray, FloatArray
-from milp_rl.offline.care_data import CareData
+from milp_rl.offline.care.data import CareData
 from milp_rl.offline.policies import PolicyConfig, WindowPolicy, train_policy
 
 _BOOTSTRAPS = 400

@@ -31,9 +31,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from milp_rl.envs.care_management import RewardWeights
-from milp_rl.factored_actions import FactoredActionSpace
+from milp_rl.envs.factored_actions import FactoredActionSpace
 from milp_rl.formulations.arrays import FloatArray
-from milp_rl.offline.care_data import CareData
+from milp_rl.offline.care.data import CareData
 
 Method = Literal["awr", "bc", "cql"]
 

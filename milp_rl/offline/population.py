@@ -8,11 +8,11 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.conversion import to_network
-from milp_rl.factored_actions import FactoredActionSpace
+from milp_rl.envs.factored_actions import FactoredActionSpace
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.formulations.relu import add_network
+from milp_rl.formulations.networks.conversion import to_network
+from milp_rl.formulations.pyomo import add_network
 
 
 def q_table(network: Any, states: ArrayLike, space: FactoredActionSpace) -> FloatArray:

@@ -12,14 +12,14 @@ import math
 
 import numpy as np
 
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.bounds import Bounds
-from milp_rl.formulations.network import Network
+from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.relaxation import ACTION, Lines, Relaxation, polyak_steps, slope_gradients
-from milp_rl.solvers.base import late
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
+from milp_rl.solvers.options import late
 
 _LARGEST_MULTIPLIER = 100.0  # in units of a neuron's coefficient: larger ones add rounding only
 _STEPS = 3

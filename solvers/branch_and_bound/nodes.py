@@ -8,9 +8,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.actions.pins import Pins
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
 from milp_rl.formulations.bounds import Bounds
+from milp_rl.formulations.spaces.pins import Pins
 
 
 @dataclass(eq=False)

@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import time
 
-from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.bounds import BoundPropagator, InfeasibleSetError
-from milp_rl.formulations.network import Network
-from milp_rl.solvers.base import SolveOptions, late
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.branch_and_bound.nodes import Nodes
 from milp_rl.solvers.branch_and_bound.tree import Search, Tree
 from milp_rl.solvers.certify import called_empty, check_bounds
 from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.protocol import Answer, Argmax, Starts, without_action
 
 

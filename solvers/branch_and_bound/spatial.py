@@ -26,11 +26,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.box import Box, box_maxima
 from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.formulations.bounds import BoundPropagator, Bounds, interval
-from milp_rl.formulations.network import Network
+from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.relaxation import (
     ACTION,
     Lines,
@@ -38,9 +36,11 @@ from milp_rl.formulations.relaxation import (
     polyak_steps,
     slope_gradients,
 )
-from milp_rl.solvers.base import SolveOptions, late
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.box import Box, box_maxima
 from milp_rl.solvers.certify import ArgmaxProblem, check_bounds
 from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
 
 _NODES_PER_ROUND = 32

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from milp_rl.formulations.actions.base import ActionSpace
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.bounds import Bounds
-from milp_rl.formulations.network import Network
-from milp_rl.solvers.base import SolveOptions, late
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.branch_and_bound.branching import (
     NEURON_PREFERENCE,
     Branching,
@@ -30,6 +29,7 @@ from milp_rl.solvers.branch_and_bound.node_bounds import NodeBounds
 from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.options import SolveOptions, late
 
 _NODES_PER_ROUND = 64
 _ACTIONS_PER_ROUND = 131_072  # of the nodes of a round together

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import milp_rl as mr
-from milp_rl.formulations.highs_model import new_highs
+from milp_rl.formulations.milp.highs import new_highs
 
 COMMAND = Path(sys.executable).with_name("milp-rl")
 OWN_BLOCK = """
@@ -214,7 +214,7 @@ def test_a_block_of_ones_own_is_imported_first(tmp_path):
 
 LOUD = """
 import ctypes, os
-import milp_rl.solvers.highs as highs
+import milp_rl.solvers.milp.highs as highs
 
 libc, silent = ctypes.CDLL(None), highs.run
 

@@ -17,14 +17,14 @@ ROOT = Path(__file__).parents[2]
 MODULES = (
     "milp_rl",
     "milp_rl.argmax_solver",
-    "milp_rl.cli",
+    "milp_rl.cli.main",
     "milp_rl.dqn",
     "milp_rl.envs",
     "milp_rl.experiments",
-    "milp_rl.formulations.relu",
+    "milp_rl.formulations.pyomo",
     "milp_rl.graphq",
     "milp_rl.offline",
-    "milp_rl.solvers.compare",
+    "milp_rl.comparison.run",
 )
 FIVE_LINES = """
 import milp_rl as mr
@@ -58,18 +58,18 @@ def test_wheel_and_source_have_what_they_need(built):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
         "milp_rl/py.typed",
-        "milp_rl/formulations/actions/box.py",
+        "milp_rl/formulations/spaces/box.py",
         "milp_rl/formulations/testing.py",
-        "milp_rl/solvers/compare.py",
+        "milp_rl/comparison/run.py",
     } <= names
-    assert any(name.startswith("milp_rl/formulations/actions/data/") for name in names)
+    assert any(name.startswith("milp_rl/formulations/spaces/data/") for name in names)
     assert not any(name.startswith(("tests/", "docs/", "formulations/")) for name in names)
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     for package in packages["packages"]:
         assert any(name.startswith(package.replace(".", "/") + "/") for name in names)
     with tarfile.open(source) as archive:
         inside = {name.split("/", 1)[-1] for name in archive.getnames()}
-    assert {"LICENSE", "README.md", "pyproject.toml", "formulations/network.py"} <= inside
+    assert {"LICENSE", "README.md", "pyproject.toml", "formulations/networks/network.py"} <= inside
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_imports_are_clean(module, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["milp_rl", "milp_rl.formulations.actions", "milp_rl.formulations.relu"]
+    "module", ["milp_rl", "milp_rl.formulations.spaces", "milp_rl.formulations.pyomo"]
 )
 def test_formulations_do_without_torch(module, tmp_path):
     code = f"import sys, {module}; print('torch' in sys.modules, 'gymnasium' in sys.modules)"

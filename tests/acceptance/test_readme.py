@@ -35,7 +35,7 @@ def test_the_embedding_example_plans_visits(tmp_path):
 
 def test_formulations_come_without_torch_and_gymnasium():
     code = (
-        "import sys, milp_rl, milp_rl.formulations.relu, milp_rl.solvers.model;"
+        "import sys, milp_rl, milp_rl.formulations.pyomo, milp_rl.solvers.models.solve;"
         "milp_rl.BudgetTopK(3, 1); milp_rl.solve_model;"
         "print([m for m in ('torch', 'gymnasium') if m in sys.modules])"
     )

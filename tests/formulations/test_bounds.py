@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from milp_rl.formulations import bounds as bounds_module
-from milp_rl.formulations.actions import BudgetTopK
 from milp_rl.formulations.bounds import BoundPropagator, InfeasibleSetError, box_maximum
-from milp_rl.formulations.network import Network
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces import BudgetTopK
 
 STRENGTHS = ("interval", "linear", "lp")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from milp_rl.formulations.bounds import BoundPropagator, box_maximum
-from milp_rl.formulations.network import Network
+from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.relaxation import ACTION, Lines, Relaxation, polyak_steps
 
 

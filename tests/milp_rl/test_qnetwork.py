@@ -18,8 +18,8 @@ from onnx import numpy_helper
 from torch import nn
 
 from milp_rl import qnetwork
-from milp_rl.formulations.network import Network, NetworkError
-from milp_rl.formulations.onnx_reader import read_metadata
+from milp_rl.formulations.networks.network import Network, NetworkError
+from milp_rl.formulations.networks.onnx_reader import read_metadata, read_onnx
 from milp_rl.qnetwork import QNetwork, export_onnx, to_network
 
 
@@ -187,7 +187,7 @@ class TestExport:
             y = run(path, x)
             assert y.shape == (n, 1)
             assert np.abs(y - network(torch.from_numpy(x)).detach().numpy()).max() < 1e-5
-            assert np.abs(y - Network.from_onnx(path).forward(x)).max() < 1e-5
+            assert np.abs(y - read_onnx(path).forward(x)).max() < 1e-5
 
     def test_metadata(self, exported, tmp_path):
         _, path = exported
@@ -247,7 +247,7 @@ class TestExport:
         x = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
         expected = module(torch.from_numpy(x)).detach().numpy()
         assert np.abs(run(tmp_path / "m.onnx", x) - expected).max() < 1e-5
-        assert np.abs(Network.from_onnx(tmp_path / "m.onnx").forward(x) - expected).max() < 1e-5
+        assert np.abs(read_onnx(tmp_path / "m.onnx").forward(x) - expected).max() < 1e-5
 
     def test_large_outputs_are_compared_relative_to_their_size(self, tmp_path):
         network = QNetwork(10, 30, (64, 64), generator=seeded())
@@ -438,7 +438,7 @@ class TestToNetwork:
 
     def test_a_file_is_converted_without_torch(self, exported):
         code = (
-            "import sys; from milp_rl.conversion import to_network;"
+            "import sys; from milp_rl.formulations.networks.conversion import to_network;"
             "assert to_network(to_network(sys.argv[1])).n_inputs == 10;"
             "assert 'torch' not in sys.modules"
         )

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milp_rl.formulations.actions import (
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces import (
     BudgetTopK,
     Capacity,
     FactoredValidity,
     Routing,
     Scheduling,
 )
-from milp_rl.formulations.network import Network
-from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
-from milp_rl.solvers.gurobi import GurobiSolver
-from milp_rl.solvers.highs import HighsSolver
-from milp_rl.solvers.milp import MilpArgmax, MilpOptions
+from milp_rl.solvers.milp.argmax import MilpArgmax, MilpOptions
+from milp_rl.solvers.milp.gurobi import GurobiSolver
+from milp_rl.solvers.milp.highs import HighsSolver
+from milp_rl.solvers.options import SolveOptions
 
 EXACT = SolveOptions()
 SOLVERS = {"highs": HighsSolver(), "gurobi": GurobiSolver()}

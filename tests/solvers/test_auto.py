@@ -8,7 +8,7 @@ import numpy as np
 import milp_rl as mr
 from milp_rl.solvers import auto
 from milp_rl.solvers.backends import new_backend
-from milp_rl.solvers.base import SolveOptions
+from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.result import ArgmaxResult
 
 

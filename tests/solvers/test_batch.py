@@ -77,11 +77,11 @@ def test_each_state_keeps_its_own_time_limit_and_the_best_bound_is_kept(random_n
     from dataclasses import replace
 
     from milp_rl.solvers.auto import AutoArgmax
-    from milp_rl.solvers.base import SolveOptions
     from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
-    from milp_rl.solvers.highs import HighsSolver
     from milp_rl.solvers.incumbents import Incumbents
-    from milp_rl.solvers.milp import MilpArgmax
+    from milp_rl.solvers.milp.argmax import MilpArgmax
+    from milp_rl.solvers.milp.highs import HighsSolver
+    from milp_rl.solvers.options import SolveOptions
 
     rng = np.random.default_rng(3)
     network, space = random_network(rng, 43, (24, 24)), mr.BudgetTopK(40, 10)

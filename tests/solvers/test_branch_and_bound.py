@@ -2,14 +2,14 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from milp_rl.formulations.actions import BudgetTopK, Capacity, Routing, Scheduling
-from milp_rl.formulations.actions.contradictions import ContradictionError
-from milp_rl.formulations.network import Layer, Network
-from milp_rl.solvers.base import SolveOptions
+from milp_rl.formulations.networks.network import Layer, Network
+from milp_rl.formulations.spaces import BudgetTopK, Capacity, Routing, Scheduling
+from milp_rl.formulations.spaces.contradictions import ContradictionError
 from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
-from milp_rl.solvers.highs import HighsSolver
-from milp_rl.solvers.milp import MilpArgmax
+from milp_rl.solvers.milp.argmax import MilpArgmax
+from milp_rl.solvers.milp.highs import HighsSolver
+from milp_rl.solvers.options import SolveOptions
 
 EXACT = SolveOptions()
 RNG = np.random.default_rng(5)

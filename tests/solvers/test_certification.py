@@ -6,16 +6,18 @@ import numpy as np
 import pyomo.environ as pyo
 import pytest
 
-from milp_rl.formulations.actions import ActionSpace, BudgetTopK
-from milp_rl.formulations.actions.contradictions import ContradictionError
-from milp_rl.formulations.network import Network
-from milp_rl.formulations.relu import add_network
-from milp_rl.solvers import model as model_module
-from milp_rl.solvers.base import CertificationError, MilpSolution, SolveOptions
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.pyomo import add_network
+from milp_rl.formulations.spaces import ActionSpace, BudgetTopK
+from milp_rl.formulations.spaces.contradictions import ContradictionError
 from milp_rl.solvers.certify import ArgmaxProblem, certify
 from milp_rl.solvers.enumeration import EnumerationArgmax
-from milp_rl.solvers.highs import HighsSolver
-from milp_rl.solvers.milp import MilpArgmax
+from milp_rl.solvers.errors import CertificationError
+from milp_rl.solvers.milp.argmax import MilpArgmax
+from milp_rl.solvers.milp.highs import HighsSolver
+from milp_rl.solvers.milp.solver import MilpSolution
+from milp_rl.solvers.models import solve as model_module
+from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.result import relative_gap
 
 EXACT = SolveOptions()

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import milp_rl as mr
-from milp_rl.formulations.network import Network
+from milp_rl.formulations.networks.network import Network
 
 CASES = int(os.environ.get("MILP_RL_FUZZ", "500"))
 TOLERANCE = 1e-6

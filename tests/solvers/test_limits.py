@@ -9,28 +9,25 @@ import numpy as np
 import pytest
 
 from milp_rl.argmax_solver import ArgmaxSolver
-from milp_rl.formulations.actions import BudgetTopK, Capacity
-from milp_rl.solvers import auto, base
+from milp_rl.formulations.spaces import BudgetTopK, Capacity
+from milp_rl.solvers import auto, neighbours
 from milp_rl.solvers.auto import is_small
-from milp_rl.solvers.base import (
-    SolveOptions,
-    SolverUnavailableError,
-    neighbourhood,
-    neighbours_above,
-)
 from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax, node_bounds, tree
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.enumeration import EnumerationArgmax
+from milp_rl.solvers.errors import SolverUnavailableError
 from milp_rl.solvers.incumbents import Incumbents
-from milp_rl.solvers.scip import ScipSolver
+from milp_rl.solvers.milp.scip import ScipSolver
+from milp_rl.solvers.neighbours import neighbourhood, neighbours_above
+from milp_rl.solvers.options import SolveOptions
 
 EXACT = SolveOptions()
 MANY = """
 import json, resource, sys, time
 import numpy as np
 from milp_rl.argmax_solver import ArgmaxSolver
-from milp_rl.formulations.actions import BudgetTopK
-from milp_rl.formulations.network import Network
+from milp_rl.formulations.spaces import BudgetTopK
+from milp_rl.formulations.networks.network import Network
 
 def most_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # GB
@@ -96,7 +93,7 @@ def all_neighbours(action):
 def test_neighbours_are_valued_in_parts_as_they_are_one_by_one(
     entries, chosen, random_network, monkeypatch
 ):
-    monkeypatch.setattr(base, "_ENTRIES", entries)
+    monkeypatch.setattr(neighbours, "_ENTRIES", entries)
     rng = np.random.default_rng(chosen)
     problem = ArgmaxProblem(random_network(rng, 9, (6, 5)), BudgetTopK(9, 9))
     action = np.zeros(9, dtype=np.int8)
@@ -112,7 +109,7 @@ def test_neighbours_are_valued_in_parts_as_they_are_one_by_one(
 
 
 def test_of_very_many_swaps_a_part_is_looked_at_always_the_same(random_network, monkeypatch):
-    monkeypatch.setattr(base, "_MOST_SWAPS", 30)
+    monkeypatch.setattr(neighbours, "_MOST_SWAPS", 30)
     problem = ArgmaxProblem(random_network(np.random.default_rng(0), 30, (6,)), BudgetTopK(30, 9))
     action = np.zeros(30, dtype=np.int8)
     action[:9] = 1

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from milp_rl.formulations.actions import BudgetTopK, Capacity
 from milp_rl.formulations.bounds import BoundPropagator
+from milp_rl.formulations.spaces import BudgetTopK, Capacity
 from milp_rl.solvers.branch_and_bound.node_bounds import NodeBounds
 from milp_rl.solvers.branch_and_bound.nodes import Nodes
 

@@ -18,11 +18,11 @@ EVERYTHING = """
     from omlt.neuralnet import ReluPartitionFormulation
 
     import milp_rl as mr
-    from milp_rl.formulations.relu import omlt_definition
+    from milp_rl.formulations.pyomo import omlt_definition
     from milp_rl.formulations.testing import check_action_space
     from milp_rl.offline.allocation import Limit, allocate
     from milp_rl.solvers.export import export_model
-    from milp_rl.solvers.model import solve_model
+    from milp_rl.solvers.models.solve import solve_model
 
     logging.disable()
     rng = np.random.default_rng(0)
@@ -96,7 +96,7 @@ def test_output_at_the_same_time_is_not_lost(tmp_path):
     done = run(
         """
         import threading
-        from milp_rl.formulations.highs_model import new_highs
+        from milp_rl.formulations.milp.highs import new_highs
 
         def construct():
             while not stop.is_set():

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import milp_rl as mr
-from milp_rl.solvers.base import SolveOptions
 from milp_rl.solvers.branch_and_bound import SpatialArgmax
+from milp_rl.solvers.options import SolveOptions
 
 OPTIONS = ("branch_and_bound", "highs", "gurobi", "auto")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import milp_rl as mr
-from milp_rl.formulations.network import Layer, Network
+from milp_rl.formulations.networks.network import Layer, Network
 
 SPACE = mr.BudgetTopK(n_actions=10, k=3)
 SOLVERS = ["auto", "branch_and_bound", "enumeration", "highs", "gurobi", "scip"]

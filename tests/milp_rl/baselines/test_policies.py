@@ -15,10 +15,10 @@ from milp_rl.baselines import (
     SamplingPolicy,
 )
 from milp_rl.envs import DOMAINS, CapacityBandit, CapacityInstance, make_bandit
-from milp_rl.formulations.actions.base import ActionSpace
-from milp_rl.formulations.actions.budget import BudgetTopK
-from milp_rl.formulations.actions.capacity import Capacity
-from milp_rl.formulations.network import Network
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.budget import BudgetTopK
+from milp_rl.formulations.spaces.capacity import Capacity
 from milp_rl.qnetwork import QNetwork
 
 SPACES = [

@@ -15,7 +15,7 @@ from milp_rl.dqn.learner import QLearner, chooser_of
 from milp_rl.dqn.pretraining import one_step_data
 from milp_rl.envs import CapacityBandit, CapacityInstance, make_bandit
 from milp_rl.evaluation import JointMDP, evaluate
-from milp_rl.formulations.actions.budget import BudgetTopK
+from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.qnetwork import QNetwork
 
 SMALL = DQNConfig(

@@ -5,8 +5,8 @@ import torch
 from milp_rl.argmax_solver import ArgmaxSolver
 from milp_rl.baselines import GreedyArgmax
 from milp_rl.dqn.cached_argmax import CachedArgmax, ExactChooser
-from milp_rl.formulations.actions.budget import BudgetTopK
-from milp_rl.formulations.actions.capacity import Capacity
+from milp_rl.formulations.spaces.budget import BudgetTopK
+from milp_rl.formulations.spaces.capacity import Capacity
 from milp_rl.qnetwork import QNetwork
 
 SPACE = Capacity([2, 3, 4, 2], [4, 3])

@@ -145,7 +145,13 @@ def test_wrong_arguments_are_refused(config, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_results(finished, tmp_path):
-    command = [sys.executable, "-c", "from milp_rl.cli import main; main()", "experiment", "run"]
+    command = [
+        sys.executable,
+        "-c",
+        "from milp_rl.cli.main import main; main()",
+        "experiment",
+        "run",
+    ]
     command += [str(SMALL), "--output", str(tmp_path), "--jobs", "2"]
     kills = 0
     for _ in range(3):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from milp_rl.formulations.actions.sequential import SequentialBuilder
+from milp_rl.formulations.spaces.sequential import SequentialBuilder
 from milp_rl.graphq import DependencyGraph, GraphQNetwork, GraphQPolicy, make_interventions
 from milp_rl.graphq.marginals import GreedyMarginals
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import milp_rl as mr
 from milp_rl.envs.care_management import FACTORS, CareManagement, care_actions
-from milp_rl.factored_actions import FactoredActionSpace
+from milp_rl.envs.factored_actions import FactoredActionSpace
 from milp_rl.offline.allocation import (
     InfeasibleAllocationError,
     Limit,

@@ -1,0 +1,1 @@
+"""The ReLU network, and everything that is read or lowered into one."""

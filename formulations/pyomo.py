@@ -1,0 +1,366 @@
+r"""A network inside your own Pyomo model: OMLT's formulations, fed with our bounds.
+
+:func:`add_network` builds an ``OmltBlock`` with OMLT's big-M or partition formulation. OMLT
+derives its big-Ms by interval arithmetic; here, each neuron gets the bounds of
+:mod:`milp_rl.formulations.bounds` instead, which know the action constraints, and neurons that
+these prove on or off have their binary fixed.
+
+The loop of the solvers does not pass here: it writes the same formulations with
+:mod:`milp_rl.formulations.milp.compact`, which is some thirty times faster to build.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import NDArray
+from omlt import OmltBlock
+from omlt.neuralnet import FullSpaceNNFormulation, NetworkDefinition
+from omlt.neuralnet.activations import bigm_relu_activation_constraint
+from omlt.neuralnet.layer import DenseLayer, InputLayer
+from omlt.neuralnet.layers.full_space import full_space_dense_layer
+from omlt.neuralnet.layers.partition_based import (
+    default_partition_split_func,
+    partition_based_dense_relu_layer,
+)
+from pyomo.common.log import LoggingIntercept
+from pyomo.contrib.fbbt.fbbt import compute_bounds_on_expr
+from pyomo.core.expr.visitor import identify_variables
+from pyomo.repn import generate_standard_repn
+
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.bounds import (
+    BoundPropagator,
+    Bounds,
+    LinearMax,
+    box_maximum,
+)
+from milp_rl.formulations.gurobi import add_to_gurobi, is_gurobi_model
+from milp_rl.formulations.milp.compact import check_formulation
+from milp_rl.formulations.milp.linear_model import LinearModel, compile_pyomo
+from milp_rl.formulations.model_checks import check_domain
+from milp_rl.formulations.names import Formulation, Strength
+from milp_rl.formulations.networks.network import Layer, Network
+from milp_rl.formulations.spaces.base import ActionSpace
+
+
+@dataclass(eq=False)
+class EmbeddedNetwork:
+    """What :func:`add_network` wrote on a block, kept so that a solution can be checked.
+
+    Parameters
+    ----------
+    network
+        The whole network.
+    inputs
+        Pyomo variables, expressions or numbers, one an input.
+    outputs
+        The block's output variables.
+    bounds
+        The bounds used.
+    one_sided
+        Whether outputs are only right where the model maximises them.
+    lower, upper
+        Range of each input when the network was added, shape (n_inputs,); a number's is itself.
+    space
+        The space in which the bounds hold, if one was given.
+    """
+
+    network: Network
+    inputs: list[Any]
+    outputs: list[Any]
+    bounds: Bounds
+    one_sided: bool
+    lower: FloatArray
+    upper: FloatArray
+    space: ActionSpace | None = None
+
+    def changes(self) -> list[str]:
+        """Say which inputs are no longer within what the network's rows were written for."""
+        _, lower, upper = _ranges(self.inputs, fixed=True)
+        margin = 1e-9 * (1.0 + np.abs(self.lower) + np.abs(self.upper))
+        found = []
+        for i in np.flatnonzero((lower < self.lower - margin) | (upper > self.upper + margin)):
+            now, then = (
+                f"{low:.9g}" if low == high else f"between {low:.9g} and {high:.9g}"
+                for low, high in ((lower[i], upper[i]), (self.lower[i], self.upper[i]))
+            )
+            found.append(f"input {i} ({self.inputs[i]}) is {now} and was {then}")
+        return found
+
+
+def add_network(
+    block: Any,
+    network: Network,
+    inputs: Sequence[Any],
+    *,
+    formulation: Formulation = "bigm",
+    partitions: int = 2,
+    bounds: Strength = "linear",
+    space: ActionSpace | None = None,
+    one_sided: bool = False,
+) -> Any:
+    """Add ``network(inputs)`` to a Pyomo block, or to a gurobipy model.
+
+    Parameters
+    ----------
+    block
+        An empty Pyomo block; or a ``gurobipy.Model``, with its variables and linear expressions as
+        inputs (then without ``space``).
+    network
+        A :class:`Network`; convert a torch module or an ONNX file with ``milp_rl.to_network``.
+    inputs
+        One entry an input of the network: Pyomo variables or linear expressions, all with finite
+        bounds, or numbers.
+    formulation
+        ``"bigm"`` (Lomuscio & Maganti 2017; OMLT's ``ReluBigMFormulation``) or ``"partition"``
+        (Tsay et al. 2021; OMLT's ``ReluPartitionFormulation``).
+    partitions
+        Number of groups a neuron for ``"partition"``.
+    bounds
+        ``"interval"``, ``"linear"`` or ``"lp"``.
+    space
+        If the first ``space.n_actions`` inputs are an action that the model constrains to this
+        space, the bounds use it; they are then only valid there.
+    one_sided
+        Leave out what is redundant when the model does nothing but maximise the (one) output;
+        wrong in any other use.
+
+    Returns
+    -------
+    pyomo.core.base.var.VarData, gurobipy.Var or list
+        The output variable; a list of them if the network has several outputs.
+
+    Raises
+    ------
+    ValueError
+        If the number of inputs is wrong, an input has no finite bounds or a value outside them,
+        or an option is wrong.
+    InfeasibleSetError
+        If the space is found to be empty.
+    """
+    if is_gurobi_model(block):
+        if space is not None:
+            raise ValueError("a gurobipy model takes no space; write its constraints yourself")
+        return add_to_gurobi(
+            block,
+            network,
+            inputs,
+            formulation=formulation,
+            partitions=partitions,
+            bounds=bounds,
+            one_sided=one_sided,
+        )
+    entries = list(inputs)
+    if len(entries) != network.n_inputs:
+        raise ValueError(f"the network takes {network.n_inputs} inputs, got {len(entries)}")
+    check_formulation(formulation, partitions)
+    if one_sided and network.n_outputs != 1:
+        raise ValueError("one_sided needs a network with one output")
+    variable, lower, upper = _ranges(entries)
+    if space is not None and not variable[: space.n_actions].all():
+        raise ValueError("with a space, the first inputs must be its action variables")
+    if not variable.any():
+        raise ValueError("all inputs are numbers; evaluate network.forward(inputs) instead")
+    inner = _with_constants(network, variable, lower)
+    low, high = lower[variable], upper[variable]
+    propagator = BoundPropagator(
+        inner,
+        len(low),
+        _oracle(space, low, high),
+        box=(low, high),
+        strength=bounds,
+        model=_set_model(space, low, high) if bounds == "lp" else None,
+    )
+    known = propagator.at(np.zeros((1, 0)))
+    definition = omlt_definition(inner, low, high)
+    writers = _Writers(known, formulation, partitions, inner.output.weight if one_sided else None)
+    formulation_object = FullSpaceNNFormulation(
+        definition,
+        layer_constraints={DenseLayer: writers.layer},
+        activation_constraints={"relu": writers.relu},
+    )
+    block.omlt = OmltBlock()
+    with LoggingIntercept(module="pyomo.core"):  # OMLT starts its inputs at 0, even out of bounds
+        block.omlt.build_formulation(formulation_object)
+    used = [entry for entry, is_variable in zip(entries, variable, strict=True) if is_variable]
+
+    block.link = pyo.Constraint(range(len(used)), rule=lambda _, i: block.omlt.inputs[i] == used[i])
+    outputs = [block.omlt.outputs[i] for i in range(network.n_outputs)]
+    for i, output in enumerate(outputs):
+        output.setlb(float(known.output_lower[0, i]))
+        output.setub(float(known.output_upper[0, i]))
+    block.milp_rl_network = EmbeddedNetwork(
+        network, entries, outputs, known, one_sided, lower, upper, space
+    )
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+class _Writers:
+    """The layer and activation writers handed to OMLT, one call a layer in order."""
+
+    def __init__(
+        self,
+        bounds: Bounds,
+        formulation: Formulation,
+        partitions: int,
+        maximised: FloatArray | None,
+    ) -> None:
+        self._bounds = bounds
+        self._partitions = partitions if formulation == "partition" else 0
+        self._maximised = maximised
+        self._depth: dict[int, int] = {}
+
+    def layer(self, net_block: Any, net: Any, layer_block: Any, layer: Any) -> None:
+        depth = self._depth.setdefault(id(layer), len(self._depth))
+        if layer.activation == "relu" and self._partitions:
+            split: Callable[[Any], Any] = partial(default_partition_split_func, n=self._partitions)
+            partition_based_dense_relu_layer(net_block, net, layer_block, layer, split)
+            low, high = self._bounds.lower[depth][0], self._bounds.upper[depth][0]
+            for i in range(len(low)):
+                layer_block.z[i].setub(min(layer_block.z[i].ub, max(0.0, float(high[i]))))
+                if low[i] >= 0 or high[i] <= 0:  # OMLT's sig is 1 where the neuron is off
+                    layer_block.output_node_block[i].sig.fix(int(low[i] < 0))
+            return
+        full_space_dense_layer(net_block, net, layer_block, layer)
+        hidden = layer.activation == "relu"
+        low = self._bounds.lower[depth] if hidden else self._bounds.output_lower
+        high = self._bounds.upper[depth] if hidden else self._bounds.output_upper
+        for i in range(low.shape[1]):
+            layer_block.zhat[i].setlb(float(low[0, i]))
+            layer_block.zhat[i].setub(float(high[0, i]))
+
+    def relu(self, net_block: Any, net: Any, layer_block: Any, layer: Any) -> None:
+        if self._partitions:
+            return
+        bigm_relu_activation_constraint(net_block, net, layer_block, layer)
+        depth = self._depth[id(layer)]
+        low, high = self._bounds.lower[depth][0], self._bounds.upper[depth][0]
+        last = depth == len(self._bounds.lower) - 1
+        for i in range(len(low)):
+            if low[i] >= 0 or high[i] <= 0:
+                layer_block.q_relu[i].fix(int(low[i] >= 0))
+            elif self._maximised is not None and last and self._maximised[0, i] <= 0:
+                layer_block._z_upper_bound_relu[i].deactivate()
+                layer_block._z_upper_bound_zhat_relu[i].deactivate()
+                layer_block.q_relu[i].fix(0)
+            elif self._maximised is not None and last:
+                layer_block._z_lower_bound_zhat_relu[i].deactivate()
+
+
+def _ranges(
+    entries: list[Any], fixed: bool = False
+) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
+    """Split inputs into variables and numbers, with the range of each.
+
+    A fixed variable keeps its bounds for a range, so that it can be freed again; with ``fixed``,
+    its range is its value.
+    """
+    variable = np.zeros(len(entries), dtype=bool)
+    low, high = np.zeros(len(entries)), np.zeros(len(entries))
+    for i, entry in enumerate(entries):
+        if not hasattr(entry, "is_potentially_variable") or not entry.is_potentially_variable():
+            number = float(pyo.value(entry))
+            if not math.isfinite(number):
+                raise ValueError(f"input {i} is {number}; every number must be finite")
+            low[i] = high[i] = number
+            continue
+        variable[i] = True
+        if entry.is_variable_type() and entry.fixed and fixed:
+            low[i] = high[i] = pyo.value(entry)
+            continue
+        low[i], high[i] = _range(i, entry)
+    return variable, low, high
+
+
+def _range(i: int, entry: Any) -> tuple[float, float]:
+    """Return the finite range of a variable or a linear expression."""
+    for part in identify_variables(entry, include_fixed=True):
+        check_domain(part)
+        if part.fixed and (part.value is None or not math.isfinite(part.value)):
+            raise ValueError(
+                f"input {i} ({entry}): the variable {part.name} is fixed to {part.value}"
+            )
+    if entry.is_variable_type():
+        range_ = entry.bounds
+    else:
+        terms = generate_standard_repn(entry, compute_values=True)
+        if not np.isfinite([terms.constant, *terms.linear_coefs]).all():
+            raise ValueError(f"input {i} ({entry}) has a number that is not finite")
+        range_ = compute_bounds_on_expr(entry)
+    if range_[0] is None or range_[1] is None or not all(map(math.isfinite, range_)):
+        raise ValueError(
+            f"input {i} ({entry}) has bounds {tuple(range_)}; give it finite bounds, which the"
+            " big-M constants are derived from"
+        )
+    if entry.is_variable_type() and entry.fixed:
+        number = entry.value
+        if not range_[0] - 1e-9 <= number <= range_[1] + 1e-9:
+            raise ValueError(
+                f"input {i} ({entry}) is fixed to {number}, outside its bounds {tuple(range_)}"
+            )
+    return float(range_[0]), float(range_[1])
+
+
+def _with_constants(network: Network, variable: NDArray[np.bool_], values: FloatArray) -> Network:
+    """Fold the inputs that are numbers into the first bias."""
+    if variable.all():
+        return network
+    first = network.layers[0]
+    folded = Layer(
+        first.weight[:, variable],
+        first.bias + first.weight[:, ~variable] @ values[~variable],
+        first.activation,
+    )
+    return Network((folded, *network.layers[1:]))
+
+
+def _oracle(space: ActionSpace | None, low: FloatArray, high: FloatArray) -> LinearMax:
+    """Oracle of the space times the box of the other inputs."""
+    if space is None:
+        return box_maximum(low, high)
+    n = space.n_actions
+    rest = box_maximum(low[n:], high[n:])
+
+    return lambda c: np.asarray(space.linear_max(c[:, :n]) + rest(c[:, n:]))
+
+
+def _set_model(space: ActionSpace | None, low: FloatArray, high: FloatArray) -> LinearModel:
+    """Compile the space times the box of the other inputs, the inputs leading."""
+    model = pyo.ConcreteModel()
+    model.x = pyo.Var(range(len(low)), bounds=lambda _, i: (float(low[i]), float(high[i])))
+    if space is not None:
+        model.space = pyo.Block()
+        space.constrain(model.space, [model.x[i] for i in range(space.n_actions)])
+    return compile_pyomo(model, list(model.x.values()))[0]
+
+
+def omlt_definition(network: Network, low: FloatArray, high: FloatArray) -> NetworkDefinition:
+    """Return OMLT's description of a network whose inputs lie in the box [low, high].
+
+    Parameters
+    ----------
+    network
+        Any network.
+    low, high
+        Shape (n_inputs,).
+    """
+    bounds = {i: (float(a), float(b)) for i, (a, b) in enumerate(zip(low, high, strict=True))}
+    definition = NetworkDefinition(scaled_input_bounds=bounds)
+    before: Any = InputLayer([network.n_inputs])
+    definition.add_layer(before)
+    for layer in network.layers:
+        outputs, n_inputs = layer.weight.shape
+        dense = DenseLayer(
+            [n_inputs], [outputs], layer.weight.T, layer.bias, activation=layer.activation
+        )
+        definition.add_layer(dense)
+        definition.add_edge(before, dense)
+        before = dense
+    return definition

@@ -1,0 +1,26 @@
+"""Action spaces: feasible sets as constraint blocks that compose with ``&``."""
+
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.box import Box
+from milp_rl.formulations.spaces.budget import BudgetTopK
+from milp_rl.formulations.spaces.capacity import Capacity
+from milp_rl.formulations.spaces.factored import FactoredValidity
+from milp_rl.formulations.spaces.intersection import Intersection
+from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.spaces.product import Product
+from milp_rl.formulations.spaces.routing import Routing, london_underground
+from milp_rl.formulations.spaces.scheduling import Scheduling
+
+__all__ = [
+    "ActionSpace",
+    "Box",
+    "BudgetTopK",
+    "Capacity",
+    "FactoredValidity",
+    "Intersection",
+    "Pins",
+    "Product",
+    "Routing",
+    "Scheduling",
+    "london_underground",
+]

@@ -1,0 +1,646 @@
+"""What every action space is: the contract, and defaults that hold for any linear block.
+
+An action is a vector over ``n_actions`` actions (arms): binary, but for the variables that a block
+says are :attr:`ActionSpace.continuous`. A space knows the feasible vectors in several ways at once:
+as Pyomo constraints (:meth:`ActionSpace.constrain`), as an independent check
+(:meth:`ActionSpace.violations`), and as an oracle for linear objectives
+(:meth:`ActionSpace.linear_max`). The first two must accept exactly the same actions.
+
+A new block needs ``n_actions``, ``constrain``, ``violations`` and ``to_dict``; everything else has
+a default that is right, if not fast.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import ArrayLike, NDArray
+
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
+from milp_rl.formulations.files import read_json, write_json
+from milp_rl.formulations.milp.linear_model import LinearModel, compile_pyomo
+from milp_rl.formulations.spaces.oracles.lp import LinearOracle
+from milp_rl.formulations.spaces.pins import Pins
+
+_REMEMBERED = 100_000
+_REMEMBERED_BYTES = 200_000_000
+_REBUILT = ("_oracle", "_extensions_of", "known_actions")
+_KNOWN = 256
+_KNOWN_ONE_BY_ONE = 64
+_DEEPEST = 50
+_MOST_PARTIAL = 2_000_000
+_PARTIAL_PER_ACTION = 8  # listed, partial actions on the way
+_MOST_ENTRIES = 2**28
+_CHUNK = 2**15
+
+
+class ActionSpace(ABC):
+    """A feasible set over ``n_actions`` action variables, binary unless it says otherwise."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let what repeats a block's check in another form not outlive the check."""
+        super().__init_subclass__(**options)
+        if "violations" in vars(cls):
+            for name in ("feasible", "_open"):
+                if name not in vars(cls):
+                    setattr(cls, name, getattr(ActionSpace, name))
+
+    @property
+    @abstractmethod
+    def n_actions(self) -> int:
+        """Number of action variables."""
+
+    @abstractmethod
+    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
+        """Write the constraints on ``actions``, and all auxiliary variables, onto ``block``.
+
+        Parameters
+        ----------
+        block
+            An empty Pyomo block (or model) of this space's own.
+        actions
+            ``n_actions`` binary Pyomo variables, on any block.
+        """
+
+    @abstractmethod
+    def violations(self, action: ArrayLike) -> list[str]:
+        """Check one action without any solver.
+
+        Returns
+        -------
+        list of str
+            Empty if feasible; otherwise which constraints are violated and by how much.
+
+        Raises
+        ------
+        ValueError
+            If ``action`` is not a binary vector of length ``n_actions``.
+        """
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description, ``{"type": class name, parameter: value, ...}``."""
+
+    @property
+    def continuous(self) -> BoolArray:
+        """Which variables are continuous, shape (n_actions,); by default none."""
+        return np.zeros(self.n_actions, dtype=bool)
+
+    @property
+    def lower(self) -> FloatArray:
+        """Finite lower bounds of the variables, shape (n_actions,); by default zeros."""
+        return np.zeros(self.n_actions)
+
+    @property
+    def upper(self) -> FloatArray:
+        """Finite upper bounds of the variables, shape (n_actions,); by default ones."""
+        return np.ones(self.n_actions)
+
+    @property
+    def binary(self) -> bool:
+        """Whether every variable is binary."""
+        return not self.continuous.any()
+
+    @property
+    def dtype(self) -> np.dtype[np.int8] | np.dtype[np.float64]:
+        """Of actions: int8, or float64 with continuous variables."""
+        return np.dtype(np.int8) if self.binary else np.dtype(np.float64)
+
+    @property
+    def exact(self) -> bool:
+        """Whether :meth:`linear_max` gives the true maximum rather than an upper bound on it."""
+        return False
+
+    @property
+    def down_closed(self) -> bool:
+        """Whether a feasible action stays feasible when any of its ones is set to zero."""
+        return False
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ActionSpace:
+        """Rebuild a space from :meth:`to_dict`.
+
+        A block whose constructor takes the same names as ``to_dict`` gives needs no ``from_dict``
+        of its own.
+
+        Raises
+        ------
+        ValueError
+            If the type is unknown or a parameter is missing or wrong.
+        """
+        if not isinstance(data, Mapping) or not isinstance(data.get("type"), str):
+            raise ValueError('an action space needs a "type" naming its class')
+        kinds = {kind.__name__: kind for kind in _subclasses(ActionSpace)}  # type: ignore[type-abstract]
+        if data["type"] not in kinds:
+            raise ValueError(
+                f"unknown action space {data['type']!r}; known are {', '.join(sorted(kinds))}"
+                " (a class of your own must be imported first)"
+            )
+        kind = kinds[data["type"]]
+        parameters = {key: value for key, value in data.items() if key != "type"}
+        _check_depth(parameters)
+        try:
+            return kind._from_parameters(parameters)
+        except KeyError as error:
+            raise ValueError(f"wrong parameters for {data['type']}: no {error}") from error
+        except (TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
+            raise ValueError(f"wrong parameters for {data['type']}: {error}") from error
+
+    @classmethod
+    def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
+        return cls(**parameters)
+
+    def to_json(self, path: str | Path) -> None:
+        """Write :meth:`to_dict` as JSON; the file appears whole or not at all."""
+        write_json(path, self.to_dict())
+
+    @staticmethod
+    def from_json(path: str | Path) -> ActionSpace:
+        """Read a space written by :meth:`to_json`.
+
+        Raises
+        ------
+        ValueError
+            If the file is not JSON or not an action space.
+        """
+        data = read_json(path)
+        try:
+            return ActionSpace.from_dict(data)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def add_to(self, block: Any, actions: Sequence[Any] | None = None) -> list[Any]:
+        """Add the space to a Pyomo block.
+
+        Parameters
+        ----------
+        block
+            A Pyomo block (or model) with nothing of another space on it.
+        actions
+            Existing variables to constrain, in order, binary where the space is; without,
+            ``block.action`` is created.
+
+        Returns
+        -------
+        list
+            The ``n_actions`` variables.
+        """
+        if actions is None:
+            continuous, lower, upper = self.continuous, self.lower, self.upper
+            block.action = pyo.Var(
+                range(self.n_actions),
+                domain=lambda _, i: pyo.Reals if continuous[i] else pyo.Binary,
+                bounds=lambda _, i: (float(lower[i]), float(upper[i])),
+            )
+            actions = list(block.action.values())
+        elif len(actions) != self.n_actions:
+            raise ValueError(
+                f"the space has {self.n_actions} actions, got {len(actions)} variables"
+            )
+        self.constrain(block, actions)
+        block.milp_rl_space = (self, list(actions))
+        return list(actions)
+
+    def linear_max(self, coefficients: ArrayLike, pins: Pins | None = None) -> FloatArray:
+        """Bound ``max coefficients @ action`` over the space from above, batched.
+
+        Parameters
+        ----------
+        coefficients
+            Shape (batch, n_actions).
+        pins
+            Binary actions held at one or zero.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (batch,); never below the true maximum, equal to it if :attr:`exact`;
+            ``-inf`` where the pins are found to leave no feasible action.
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong.
+        """
+        c, held = self._checked(coefficients, pins)
+        return self._linear_max(c, held)
+
+    def maximizers(self, coefficients: ArrayLike, pins: Pins | None = None) -> FloatArray:
+        """Return a point behind each value of :meth:`linear_max`, fractional in a relaxation.
+
+        Branch and bound takes them for directions in which to tighten a bound and for candidates,
+        which it checks: nothing depends on their being right.
+
+        Parameters
+        ----------
+        coefficients, pins
+            As for :meth:`linear_max`.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (batch, n_actions), within the bounds; anything where the pins leave no action.
+        """
+        c, held = self._checked(coefficients, pins)
+        return self._maximizers(c, held)
+
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Bound the maxima of checked objectives; here by the linear relaxation of the block."""
+        return self._oracle.maxima(c, pins.one, pins.zero)
+
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Return points behind :meth:`_linear_max`."""
+        return self._oracle.maximizers(c, pins.one, pins.zero)
+
+    def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
+        """Draw random feasible actions.
+
+        Parameters
+        ----------
+        rng
+            Source of randomness.
+        n
+            How many, drawn independently.
+        maximal
+            Keep adding actions while any fits, as a policy that spends its whole budget does;
+            otherwise every feasible action has positive probability. It plays no part where
+            variables are continuous: there, vertices of the set in random directions are mixed.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (n, n_actions), of the space's :attr:`dtype`.
+        """
+        if not self.binary:
+            return np.array([self._mixture(rng) for _ in range(n)]).reshape(n, self.n_actions)
+        return np.array([self._sample_one(rng, maximal) for _ in range(n)], dtype=np.int8).reshape(
+            n, self.n_actions
+        )
+
+    def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
+        action = np.zeros(self.n_actions, dtype=np.int8)
+        visited: list[ActionArray] = [] if self.violations(action) else [action.copy()]
+        while len(additions := self.extensions(action)):
+            action[rng.choice(additions)] = 1
+            if not self.violations(action):
+                visited.append(action.copy())
+        if not visited:
+            raise ValueError("the space has no feasible action to sample")
+        return visited[-1] if maximal else visited[rng.integers(len(visited))]
+
+    def _mixture(self, rng: np.random.Generator) -> FloatArray:
+        """Mix vertices of the set whose binary variables are those of a first random one."""
+        continuous = self.continuous
+        first = self._oracle.integer_maximizer(rng.standard_normal(self.n_actions))
+        if first is None:
+            raise ValueError("the space has no feasible action to sample")
+        first[~continuous] = np.rint(first[~continuous])
+        directions = rng.standard_normal((int(continuous.sum()), self.n_actions))
+        one, zero = ~continuous & (first > 0.5), ~continuous & (first < 0.5)
+        masks = (np.broadcast_to(mask, directions.shape) for mask in (one, zero))
+        vertices = np.concatenate([first[None], self._oracle.maximizers(directions, *masks)])
+        mixed: FloatArray = rng.dirichlet(np.ones(len(vertices))) @ vertices
+        mixed[~continuous] = first[~continuous]
+        return np.clip(mixed, self.lower, self.upper)
+
+    def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
+        """Return the single additions that keep a partial action completable.
+
+        Parameters
+        ----------
+        action
+            Binary vector; may be incomplete (all zeros to start building).
+
+        Returns
+        -------
+        numpy.ndarray
+            Indices ``i`` with ``action[i] == 0`` for which some feasible action contains
+            ``action`` and ``i``. Where :attr:`down_closed`, those for which the sum itself is
+            feasible.
+
+        Raises
+        ------
+        ValueError
+            If a variable is continuous.
+        """
+        self.require_binary("built one by one")
+        a = self.check_action(action)
+        result = []
+        for i in np.flatnonzero(a == 0):
+            a[i] = 1
+            if not self.violations(a) if self.down_closed else self.completable(a):
+                result.append(i)
+            a[i] = 0
+        return np.array(result, dtype=np.intp)
+
+    def extension_masks(self, actions: ActionArray) -> tuple[BoolArray, BoolArray]:
+        """Return :meth:`extensions` of many partial actions, and which are feasible as they are.
+
+        The default asks for one after another, and remembers the answers.
+
+        Parameters
+        ----------
+        actions
+            Shape (batch, n_actions), int8, zeros and ones.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            The additions, boolean, shape (batch, n_actions), and feasibility, shape (batch,).
+        """
+        masks = np.zeros(actions.shape, dtype=bool)
+        feasible = np.zeros(len(actions), dtype=bool)
+        for row, action in enumerate(actions):
+            additions, feasible[row] = self._extensions_of(action.tobytes())
+            masks[row, additions] = True
+        return masks, feasible
+
+    def completable(self, action: ArrayLike) -> bool:
+        """Whether some feasible action contains all ones of ``action``.
+
+        The default asks HiGHS for a feasible point of the block.
+        """
+        a = self.check_action(action)
+        if not self.violations(a):
+            return True
+        return not self.down_closed and self._oracle.feasible(a.astype(bool))
+
+    def enumerate(self, limit: int = 100_000) -> ActionArray:
+        """List every feasible action, in an order that is always the same.
+
+        Parameters
+        ----------
+        limit
+            Largest number of actions to list.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (count, n_actions), int8.
+
+        Raises
+        ------
+        ValueError
+            If there are more than ``limit``, or a variable is continuous.
+        """
+        self.require_binary("listed")
+        rows = None
+        if self.down_closed or type(self)._open is not ActionSpace._open:
+            rows = self._grown(limit)
+        if rows is None:
+            rows = self._built(limit)
+        self._check_limit(len(rows), limit)
+        return rows
+
+    def _grown(self, limit: int) -> ActionArray | None:
+        """List by deciding variable by variable for all partial actions at once.
+
+        Returns ``None`` if too many partial actions may or may not be completed. In the order of
+        :meth:`_built`.
+        """
+        n = self.n_actions
+        most = max(limit, min(_PARTIAL_PER_ACTION * limit, _MOST_PARTIAL, _MOST_ENTRIES // n))
+        rows = np.zeros((1, n), dtype=np.int8)
+        if self.down_closed and not self.feasible(rows)[0]:
+            return rows[:0]
+        for i in range(n):
+            chosen = rows.copy()
+            chosen[:, i] = 1
+            both = np.concatenate([rows, chosen])
+            parts = np.array_split(both, len(both) // _CHUNK + 1)
+            rows = np.concatenate([part[self._open(part, i + 1)] for part in parts])
+            if self.down_closed:  # what is kept is feasible
+                self._check_limit(len(rows), limit)
+            if len(rows) > most:
+                return None
+        if not self.down_closed and len(rows):
+            parts = np.array_split(rows, len(rows) // _CHUNK + 1)
+            rows = np.concatenate([part[self.feasible(part)] for part in parts])
+        sizes = rows.sum(axis=1)
+        width = int(sizes.max(initial=0))
+        places = np.argsort(-rows, axis=1, kind="stable")[:, :width]
+        places[np.arange(width) >= sizes[:, None]] = -1
+        ordered: ActionArray = rows[np.lexsort(places.T[::-1])] if width else rows
+        return ordered
+
+    def _built(self, limit: int) -> ActionArray:
+        """List by adding to partial actions what keeps them completable, one after another."""
+        found: list[ActionArray] = []
+
+        def visit(action: ActionArray, last: int) -> None:
+            if not self.violations(action):
+                found.append(action.copy())
+                self._check_limit(len(found), limit)
+            for i in self.extensions(action):
+                if i > last:
+                    action[i] = 1
+                    visit(action, int(i))
+                    action[i] = 0
+
+        visit(np.zeros(self.n_actions, dtype=np.int8), -1)
+        return np.array(found, dtype=np.int8).reshape(len(found), self.n_actions)
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Check many actions at once.
+
+        Parameters
+        ----------
+        actions
+            Shape (batch, n_actions), zeros and ones where variables are binary.
+
+        Returns
+        -------
+        numpy.ndarray
+            Where :meth:`violations` finds none, shape (batch,).
+        """
+        return np.array([not self.violations(action) for action in actions], dtype=bool)
+
+    def _open(self, actions: ActionArray, decided: int) -> BoolArray:
+        """Tell which partial actions may be completed by their variables from ``decided`` on.
+
+        False only where no completion is feasible. Those variables are zero now; what is asked for
+        with one variable less decided has been found open, then with a zero in its place.
+        """
+        found = np.ones(len(actions), dtype=bool)
+        if self.down_closed:
+            new = actions[:, decided - 1] == 1
+            found[new] = self.feasible(actions[new])
+        return found
+
+    def count(self, limit: int = 100_000) -> int:
+        """Count the feasible actions; raises ``ValueError`` beyond ``limit`` if it must list."""
+        return len(self.enumerate(limit))
+
+    @property
+    def counts_quickly(self) -> bool:
+        """Whether :meth:`count` takes next to no time: by a closed form, or in array operations."""
+        own = type(self)
+        return self.down_closed and (
+            own._open is not ActionSpace._open or own.feasible is not ActionSpace.feasible
+        )
+
+    def check_action(self, action: ArrayLike) -> ActionArray:
+        """Return a copy of ``action`` in the space's :attr:`dtype`.
+
+        Raises
+        ------
+        ValueError
+            If the shape is wrong, a binary variable is not 0 or 1, or a continuous one not finite.
+        """
+        a = np.asarray(action)
+        if a.shape != (self.n_actions,):
+            raise ValueError(f"an action has shape ({self.n_actions},), got {a.shape}")
+        wrong = (a != 0) & (a != 1)
+        if not self.binary:
+            wrong = np.where(self.continuous, ~np.isfinite(a), wrong)
+        if wrong.any():
+            i = int(np.flatnonzero(wrong)[0])
+            wanted = "finite" if self.continuous[i] else "0 or 1"
+            kind = "actions are" if self.binary else "this variable is"
+            raise ValueError(f"action[{i}] is {a[i]}, but {kind} {wanted}")
+        checked: ActionArray = a.astype(self.dtype)
+        return checked
+
+    def __and__(self, other: ActionSpace) -> ActionSpace:
+        """Intersect two spaces over the same actions."""
+        if not isinstance(other, ActionSpace):
+            return NotImplemented
+        from milp_rl.formulations.spaces.intersection import Intersection
+
+        return Intersection([self, other])
+
+    def __mul__(self, other: ActionSpace) -> ActionSpace:
+        """Put two spaces over different variables side by side."""
+        if not isinstance(other, ActionSpace):
+            return NotImplemented
+        from milp_rl.formulations.spaces.product import Product
+
+        return Product([self, other])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ActionSpace) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_dict(), sort_keys=True))
+
+    def __repr__(self) -> str:
+        parameters = (f"{k}={v!r}" for k, v in self.to_dict().items() if k != "type")
+        return f"{type(self).__name__}({', '.join(parameters)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the loaded solver and what it found out of pickles; it is rebuilt when needed."""
+        return {k: v for k, v in self.__dict__.items() if k not in _REBUILT}
+
+    def parts(self) -> list[tuple[ActionSpace, slice]]:
+        """Return the blocks that the space is composed of, and the variables that each is over."""
+        return [(self, slice(None))]
+
+    @cached_property
+    def known_actions(self) -> ActionArray:
+        """Feasible actions, drawn once, with which solvers test their answers.
+
+        Shape (any, n_actions): 256, half of them maximal; 64 of a space that draws them one by one;
+        none of an empty space.
+
+        Raises
+        ------
+        ContradictionError
+            If the space's own methods disagree about them.
+        """
+        from milp_rl.formulations.spaces.contradictions import check_consistent
+
+        rng = np.random.default_rng(0)
+        own = type(self).sample is not ActionSpace.sample
+        half = (_KNOWN if own else _KNOWN_ONE_BY_ONE) // 2
+        try:
+            drawn = [self.sample(rng, half, maximal=maximal) for maximal in (False, True)]
+        except ValueError:  # nothing feasible to sample
+            drawn = []
+        known: ActionArray = np.reshape(np.array(drawn, dtype=self.dtype), (-1, self.n_actions))
+        check_consistent(self, known)
+        return known
+
+    @cached_property
+    def linear_model(self) -> LinearModel:
+        """The block compiled to arrays; its first ``n_actions`` columns are the actions."""
+        model = pyo.ConcreteModel()
+        compiled, _ = compile_pyomo(model, self.add_to(model))
+        return compiled
+
+    @cached_property
+    def _oracle(self) -> LinearOracle:
+        return LinearOracle(self.linear_model, self.n_actions)
+
+    @cached_property
+    def _extensions_of(self) -> Callable[[bytes], tuple[NDArray[np.intp], bool]]:
+        def find(key: bytes) -> tuple[NDArray[np.intp], bool]:
+            action = np.frombuffer(key, dtype=np.int8)
+            return self.extensions(action), not self.violations(action)
+
+        # An action takes a byte an entry; its additions take eight.
+        return lru_cache(min(_REMEMBERED, _REMEMBERED_BYTES // (9 * self.n_actions)))(find)
+
+    def _checked(self, coefficients: ArrayLike, pins: Pins | None) -> tuple[FloatArray, Pins]:
+        """Check the arguments of ``linear_max``; pins come back of its shape."""
+        c = np.asarray(coefficients, dtype=np.float64)
+        if c.ndim != 2 or c.shape[1] != self.n_actions:
+            raise ValueError(
+                f"coefficients must have shape (batch, {self.n_actions}), got {c.shape}"
+            )
+        return c, (pins or Pins()).checked(c.shape)
+
+    def require_binary(self, use: str) -> None:
+        """Raise ``ValueError`` if a variable is continuous, as actions then cannot be ``use``."""
+        if not self.binary:
+            raise ValueError(
+                f"the space has {int(self.continuous.sum())} continuous variables: its actions"
+                f" cannot be {use}"
+            )
+
+    @staticmethod
+    def _check_limit(count: float, limit: int) -> None:
+        if count > limit:
+            raise ValueError(
+                f"the space has more than {limit} feasible actions; raise `limit` to list them"
+            )
+
+
+def within(
+    actions: ActionArray, matrix: FloatArray, right: FloatArray, tolerance: FloatArray | float
+) -> tuple[BoolArray, BoolArray]:
+    """Check ``matrix @ action <= right + tolerance`` for many actions.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Whether all rows hold, and whether rounding leaves that in doubt, shapes (batch,).
+    """
+    x = np.asarray(actions, dtype=np.float64)
+    excess = x @ matrix.T - right - tolerance
+    rounding = 4 * (x.shape[1] + 2) * np.finfo(np.float64).eps
+    unclear = np.abs(excess) <= rounding * (np.abs(x) @ np.abs(matrix).T + np.abs(right))
+    return np.asarray((excess <= 0).all(axis=1)), np.asarray(unclear.any(axis=1))
+
+
+def _check_depth(parameters: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for members of members of members, without end."""
+    level: list[Any] = [parameters]
+    for _ in range(_DEEPEST):
+        members = [data["members"] for data in level if isinstance(data.get("members"), list)]
+        level = [data for own in members for data in own if isinstance(data, Mapping)]
+        if not level:
+            return
+    raise ValueError(f"members are nested more than {_DEEPEST} deep")
+
+
+def _subclasses(kind: type[ActionSpace]) -> Iterable[type[ActionSpace]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _subclasses(child)

@@ -1,0 +1,417 @@
+"""The box block: continuous actions between bounds, under linear constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import ArrayLike
+from scipy.linalg import block_diag
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
+from milp_rl.formulations.checks import LARGEST, check_integers, check_numbers, shown
+from milp_rl.formulations.spaces.base import ActionSpace, within
+from milp_rl.formulations.spaces.pins import Pins
+
+_TOLERANCE = 1e-6
+_LOOSE = 1e-5
+_DYKSTRA_ROUNDS = 20
+
+
+class Box(ActionSpace):
+    r"""Variables between bounds, continuous or binary, under linear constraints.
+
+    .. math:: l \le x \le u, \qquad M x \le r, \qquad x_i \in \{0, 1\} \;\text{for binary}\; i
+
+    The feasible set of continuous control with an exact argmax (Ryu, Chow, Anderson,
+    Tjandraatmadja and Boutilier, "CAQL: Continuous action Q-learning", ICLR 2020). ``linear_max``
+    is the smallest of the maxima under one constraint at a time, each of which has a closed form:
+    exact for continuous variables and at most one constraint.
+
+    Constraints count as met within 1e-6, relative to the right side where that is above 1.
+
+    Parameters
+    ----------
+    lower, upper
+        Finite bounds, shape (n_actions,), ``lower <= upper``.
+    matrix, right
+        The constraints M and r, shapes (constraints, n_actions) and (constraints,); together or
+        neither.
+    binary
+        Indices of binary variables, whose bounds are then within [0, 1]; by default none.
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong, a number is not finite, bounds cross or no point is feasible.
+    """
+
+    def __init__(
+        self,
+        lower: ArrayLike,
+        upper: ArrayLike,
+        *,
+        matrix: ArrayLike | None = None,
+        right: ArrayLike | None = None,
+        binary: Sequence[int] = (),
+    ) -> None:
+        self._lower, self._upper = check_numbers(lower, "lower"), check_numbers(upper, "upper")
+        n = len(self._lower)
+        if not n or self._upper.shape != (n,):
+            raise ValueError(
+                f"lower and upper must have the same length of at least 1, got {n} and"
+                f" {len(self._upper)}"
+            )
+        crossed = np.flatnonzero(self._lower > self._upper)
+        if len(crossed):
+            i = int(crossed[0])
+            raise ValueError(
+                f"lower[{i}] = {self._lower[i]:g} is above upper[{i}] = {self._upper[i]:g}"
+            )
+        if (matrix is None) != (right is None):
+            raise ValueError("matrix and right go together: give both or neither")
+        self.right = check_numbers([] if right is None else right, "right")
+        self.matrix = check_numbers(np.zeros((0, n)) if matrix is None else matrix, "matrix", 2)
+        if self.matrix.shape != (len(self.right), n):
+            raise ValueError(
+                f"matrix must be finite, of shape ({len(self.right)}, {n}), got {self.matrix.shape}"
+            )
+        chosen = np.array(check_integers(binary, "binary", -LARGEST), dtype=np.intp)
+        if len(set(chosen.tolist())) < len(chosen) or ((chosen < 0) | (chosen >= n)).any():
+            raise ValueError(
+                f"binary must be distinct indices between 0 and {n - 1}, got {shown(binary)}"
+            )
+        self._continuous = np.ones(n, dtype=bool)
+        self._continuous[chosen] = False
+        outside = chosen[(self._lower[chosen] < 0) | (self._upper[chosen] > 1)]
+        if len(outside):
+            raise ValueError(f"the bounds of the binary variable {outside[0]} are not in [0, 1]")
+        if self.anchor is None:
+            raise ValueError("no feasible action: the constraints and bounds contradict each other")
+
+    @property
+    def n_actions(self) -> int:
+        """Number of variables."""
+        return len(self._lower)
+
+    @property
+    def continuous(self) -> BoolArray:
+        """Which variables are continuous."""
+        return self._continuous
+
+    @property
+    def lower(self) -> FloatArray:
+        """Lower bounds."""
+        return self._lower
+
+    @property
+    def upper(self) -> FloatArray:
+        """Upper bounds."""
+        return self._upper
+
+    @property
+    def exact(self) -> bool:
+        """True for continuous variables and at most one constraint."""
+        return bool(self._continuous.all()) and len(self.right) <= 1
+
+    @cached_property
+    def anchor(self) -> FloatArray | None:
+        """A feasible point far from the constraints, ``None`` if there is none."""
+        if not len(self.right) and self._continuous.all():
+            return np.asarray((self._lower + self._upper) / 2)
+        return self._interior_point()
+
+    def _interior_point(self) -> FloatArray | None:
+        """Return the centre of the largest ball (Chebyshev centre), at feasible binaries."""
+        low, high = self._lower.copy(), self._upper.copy()
+        if not self._continuous.all():
+            found = milp(
+                np.zeros(self.n_actions),
+                integrality=~self._continuous,
+                bounds=Bounds(low, high),
+                constraints=LinearConstraint(self.matrix, -np.inf, self.right),
+            )
+            if found.x is None:
+                return None
+            whole = np.rint(found.x[~self._continuous])
+            low[~self._continuous] = high[~self._continuous] = whole
+        free = high > low
+        norms = np.linalg.norm(self.matrix[:, free], axis=1)
+        unit = np.eye(self.n_actions)[free]
+        ones = np.ones(len(unit))
+        rows = np.vstack([self.matrix, unit, -unit])
+        radius = np.concatenate([norms, ones, ones])
+        solution = linprog(
+            np.append(np.zeros(self.n_actions), -1.0),
+            A_ub=np.column_stack([rows, radius]),
+            b_ub=np.concatenate([self.right, high[free], -low[free]]),
+            bounds=[*zip(low, high, strict=True), (0.0, float((self._upper - self._lower).max()))],
+        )
+        return None if solution.x is None else np.clip(solution.x[:-1], low, high)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        data: dict[str, Any] = {
+            "type": "Box",
+            "lower": self._lower.tolist(),
+            "upper": self._upper.tolist(),
+        }
+        if len(self.right):
+            data |= {"matrix": self.matrix.tolist(), "right": self.right.tolist()}
+        if not self._continuous.all():
+            data["binary"] = np.flatnonzero(~self._continuous).tolist()
+        return data
+
+    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
+        """Write the linear constraints, and bounds that the variables do not have already."""
+
+        def row(_: Any, i: int) -> Any:
+            terms = pyo.quicksum(float(m) * a for m, a in zip(self.matrix[i], actions, strict=True))
+            return terms <= float(self.right[i])
+
+        # A constraint without coefficients is settled by the constructor; Pyomo refuses it.
+        rows = np.flatnonzero(self.matrix.any(axis=1)).tolist()
+        block.linear = pyo.Constraint(rows, rule=row)
+        block.bounds = pyo.ConstraintList()
+        for variable, low, high in zip(actions, self._lower, self._upper, strict=True):
+            if variable.lb is None or variable.lb < low:
+                block.bounds.add(variable >= float(low))
+            if variable.ub is None or variable.ub > high:
+                block.bounds.add(variable <= float(high))
+
+    def violations(self, action: ArrayLike) -> list[str]:
+        """Check bounds and constraints."""
+        x = np.asarray(self.check_action(action), dtype=np.float64)
+        found = []
+        for i in np.flatnonzero((x < self._lower) | (x > self._upper)):
+            low, high = self._lower[i], self._upper[i]
+            beyond = max(low - x[i], x[i] - high)
+            if beyond > _TOLERANCE * max(1.0, abs(low), abs(high)):
+                found.append(f"x[{i}] = {x[i]:g} is outside [{low:g}, {high:g}] by {beyond:g}")
+        excess = self.matrix @ x - self.right
+        for i in np.flatnonzero(excess > _TOLERANCE * np.maximum(1.0, np.abs(self.right))):
+            found.append(
+                f"constraint {i}: {self.matrix[i] @ x:g} exceeds {self.right[i]:g} by {excess[i]:g}"
+            )
+        return found
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Check bounds and constraints of many actions."""
+        slack = [_TOLERANCE * np.maximum(1.0, np.abs(r)) for r in (self._lower, self._upper)]
+        x = np.asarray(actions, dtype=np.float64)
+        found, unclear = within(
+            x, self.matrix, self.right, _TOLERANCE * np.maximum(1.0, np.abs(self.right))
+        )
+        tight = np.minimum(*slack)  # beyond it, and for what is no number, the check decides
+        unclear |= ~((x >= self._lower - tight / 2) & (x <= self._upper + tight / 2)).all(axis=1)
+        for i in np.flatnonzero(unclear):
+            found[i] = not self.violations(actions[i])
+        return found
+
+    def _open(self, actions: ActionArray, decided: int) -> BoolArray:
+        """Tell by what is decided, and the least that the rest can add to each constraint."""
+        x = np.asarray(actions, dtype=np.float64)[:, :decided]
+        low, high = self._lower[:decided], self._upper[:decided]
+        found = ((x >= low - _LOOSE) & (x <= high + _LOOSE)).all(axis=1)
+        rest = self.matrix[:, decided:]
+        least = np.where(rest > 0, rest * self._lower[decided:], rest * self._upper[decided:])
+        room = self.right - least.sum(axis=1)
+        loose = _LOOSE * (1.0 + np.abs(self.matrix).sum(axis=1) + np.abs(self.right))
+        return np.asarray(found & (x @ self.matrix[:, :decided].T <= room + loose).all(axis=1))
+
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Maximise under the bounds and each constraint alone; return the smallest."""
+        lower, upper = self._held(c, pins)
+        found = box_maxima(c, lower, upper, self.matrix, self.right)[0]
+        found[(lower > upper).any(axis=1)] = -np.inf
+        return found
+
+    def _held(self, c: FloatArray, pins: Pins) -> tuple[FloatArray, FloatArray]:
+        """Return the bounds with what is held, (batch, n)."""
+        one, zero = pins.one, pins.zero
+        lower = np.broadcast_to(self._lower, c.shape)
+        upper = np.broadcast_to(self._upper, c.shape)
+        if one is not None:
+            lower = np.where(one, 1.0, lower)
+        if zero is not None:
+            upper = np.where(zero, 0.0, upper)
+        return lower, upper
+
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Return the points behind :meth:`linear_max` where that is exact, else by relaxation."""
+        if not self.exact:
+            return super()._maximizers(c, pins)
+        lower, upper = self._held(c, pins)
+        return box_maxima(c, lower, upper, self.matrix, self.right)[1]
+
+    def project(self, points: ArrayLike) -> FloatArray:
+        """Return feasible actions near points; exactly the nearest ones without constraints.
+
+        Under constraints: 20 rounds of Dykstra's alternating projections, then as far towards the
+        :attr:`anchor` as is needed.
+
+        Parameters
+        ----------
+        points
+            Shape (..., n_actions), finite.
+
+        Raises
+        ------
+        ValueError
+            If a variable is binary.
+        """
+        if not self._continuous.all():
+            raise ValueError("only a box without binary variables can be projected on")
+        x = np.asarray(points, dtype=np.float64)
+        if not len(self.right):
+            return np.clip(x, self._lower, self._upper)
+        anchor = self.anchor
+        assert anchor is not None
+        used = self.matrix.any(axis=1)
+        pairs = list(zip(self.matrix[used], self.right[used], strict=True))
+        corrections = np.zeros((len(pairs) + 1, *x.shape))
+        for _ in range(_DYKSTRA_ROUNDS):
+            for k, (row, right) in enumerate(pairs):
+                moved = x + corrections[k]
+                excess = np.maximum(moved @ row - right, 0.0) / (row @ row)
+                x = moved - excess[..., None] * row
+                corrections[k] = moved - x
+            moved = x + corrections[-1]
+            x = np.clip(moved, self._lower, self._upper)
+            corrections[-1] = moved - x
+        return self.pulled_in(x, anchor)
+
+    def pulled_in(self, points: FloatArray, inner: FloatArray) -> FloatArray:
+        """Move points towards feasible ones until they meet the constraints.
+
+        Parameters
+        ----------
+        points
+            Within the bounds, shape (..., n_actions).
+        inner
+            Feasible, broadcast against ``points``.
+        """
+        if not len(self.right):
+            return points
+        equal, sides, inverse, free = self._equalities
+        if len(sides):
+            points = points - (points @ equal.T - sides) @ inverse.T
+        rows, right = self.matrix[free], self.right[free]
+        there, here = points @ rows.T, inner @ rows.T
+        share = _shares(there, here, right).min(axis=-1, initial=1.0)
+        if len(sides):  # the nearest point that meets them may be outside the bounds
+            above = _shares(points, inner, self._upper).min(axis=-1)
+            below = _shares(-points, -inner, -self._lower).min(axis=-1)
+            share = np.minimum(share, np.minimum(above, below))
+        moved = inner + share[..., None] * (points - inner)
+        return np.asarray(np.clip(moved, self._lower, self._upper) if len(sides) else moved)
+
+    @cached_property
+    def _equalities(self) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray]:
+        """Opposite rows with opposite sides, the inverse of these, and which rows are not such."""
+        size = np.abs(self.matrix).max(axis=1, initial=0.0) + np.abs(self.right)
+        whole = np.column_stack([self.matrix, self.right])
+        gap = np.abs(whole[:, None] + whole[None]).max(axis=2, initial=0.0)
+        pairs = np.argwhere(gap <= 1e-12 * size[:, None])
+        pairs = pairs[self.matrix[pairs[:, 0]].any(axis=1)]
+        free = np.ones(len(self.right), dtype=bool)
+        free[pairs.ravel()] = False
+        first = pairs[pairs[:, 0] < pairs[:, 1], 0]
+        equal = self.matrix[first]
+        return equal, self.right[first], np.linalg.pinv(equal), free
+
+    def __and__(self, other: ActionSpace) -> ActionSpace:
+        """Intersect; two boxes make one."""
+        if not isinstance(other, Box) or other.n_actions != self.n_actions:
+            return super().__and__(other)
+        return Box(
+            np.maximum(self._lower, other._lower),
+            np.minimum(self._upper, other._upper),
+            matrix=np.concatenate([self.matrix, other.matrix]),
+            right=np.concatenate([self.right, other.right]),
+            binary=np.flatnonzero(~(self._continuous & other._continuous)).tolist(),
+        )
+
+    def __mul__(self, other: ActionSpace) -> ActionSpace:
+        """Put side by side; two boxes make one."""
+        if not isinstance(other, Box):
+            return super().__mul__(other)
+        return Box(
+            np.concatenate([self._lower, other._lower]),
+            np.concatenate([self._upper, other._upper]),
+            matrix=block_diag(self.matrix, other.matrix),
+            right=np.concatenate([self.right, other.right]),
+            binary=np.flatnonzero(~np.concatenate([self._continuous, other._continuous])).tolist(),
+        )
+
+    def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
+        """Draw actions: uniformly without constraints, else mixtures of random vertices."""
+        if len(self.right) or not self._continuous.all():
+            return super().sample(rng, n, maximal=maximal)
+        return np.asarray(rng.uniform(self._lower, self._upper, (n, self.n_actions)))
+
+
+def _shares(there: FloatArray, here: FloatArray, right: FloatArray) -> FloatArray:
+    """Return how much of the way from ``here`` to ``there`` stays within ``right``."""
+    room = np.maximum(right - here, 0.0)
+    way = np.where(there > right, np.maximum(there - here, 1e-300), np.maximum(room, 1.0))
+    return np.asarray(np.where(there > right, np.minimum(room / way, 1.0), 1.0))
+
+
+def box_maxima(
+    c: FloatArray, lower: FloatArray, upper: FloatArray, matrix: FloatArray, right: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    r"""Bound ``max c @ x`` over boxes under linear constraints from above.
+
+    Under one constraint ``m @ x <= r`` the maximum is, by duality,
+
+    .. math:: \min_{\lambda \ge 0} \lambda r + \max_{l \le x \le u} (c - \lambda m) x,
+
+    a convex, piecewise linear function of the multiplier, which is smallest at zero or at one of
+    its breaks :math:`c_i / m_i`.
+
+    Parameters
+    ----------
+    c, lower, upper
+        Shape (boxes, n).
+    matrix, right
+        The constraints, shapes (constraints, n) and (constraints,).
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        The smallest of the maxima under no and under each constraint, shape (boxes,), and the
+        point behind it, shape (boxes, n), which may violate the other constraints.
+    """
+    corner = np.where(c > 0, upper, lower)
+    best = (c * corner).sum(axis=1)
+    reach = np.maximum(np.abs(lower), np.abs(upper))
+    gamma = 4.0 * (c.shape[1] + 2) * np.finfo(float).eps
+    for row, bound in zip(matrix, right, strict=True):
+        # Boxes whose best corner meets the constraint need no multiplier.
+        crossed = np.flatnonzero(corner @ row > bound)
+        used = np.flatnonzero(row)
+        if not len(crossed) or not len(used):
+            continue
+        own, low, high = c[crossed], lower[crossed], upper[crossed]
+        multipliers = np.maximum(own[:, used] / row[used], 0.0)
+        priced = own[:, None, :] - multipliers[:, :, None] * row
+        corners = np.where(priced > 0, high[:, None], low[:, None])
+        values = multipliers * bound + (priced * corners).sum(axis=2)
+        # A large multiplier leaves little but rounding of what it cancels.
+        summed = np.abs(bound) + reach[crossed] @ np.abs(row)
+        values += gamma * multipliers * summed[:, None]
+        pick = values.argmin(axis=1)
+        each = np.arange(len(crossed))
+        smaller = values[each, pick] < best[crossed]
+        best[crossed[smaller]] = values[each, pick][smaller]
+        # The variable at the break makes up for what the others leave of the constraint.
+        point, at = corners[each, pick], used[pick]
+        point[each, at] = 0.0
+        point[each, at] = (bound - point @ row) / row[at]
+        corner[crossed[smaller]] = np.clip(point, low, high)[smaller]
+    return best, corner

@@ -1,0 +1,206 @@
+"""Noticing a block whose methods contradict each other, before a solver is blamed for it.
+
+``violations``, ``constrain``, ``linear_max`` and ``sample`` of a block describe one feasible set
+four times. :func:`check_consistent` compares them on actions of the set and on their neighbours,
+once per space; :func:`refusal` compares the first two at an answer.
+"""
+
+from __future__ import annotations
+
+import highspy
+import numpy as np
+
+from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.milp.highs import new_highs, pass_model, run
+from milp_rl.formulations.spaces.base import ActionSpace
+
+_CLEAR = 1e-6  # beyond a row, relative to what it sums, an action is outside; within a part of it
+_MET = 1e-3  # the row is met
+_DIRECTIONS = 8
+_SHARES_BEYOND = (0.1, 0.5, 2.0)  # of the way from another action
+_MOST_NEIGHBOURS = 64
+_MOST_COMPLETED = 4  # actions of either kind, where auxiliary variables must be filled in
+_LARGEST_COMPLETED = 2000  # columns
+_SECONDS = 0.5
+
+
+class ContradictionError(RuntimeError):
+    """A block's own methods disagree about which actions are feasible."""
+
+
+def check_consistent(space: ActionSpace, sample: ActionArray) -> None:
+    """Compare what a space says in several ways about some actions.
+
+    Parameters
+    ----------
+    space
+        The feasible set.
+    sample
+        What its ``sample`` has drawn, shape (any, n_actions).
+
+    Raises
+    ------
+    ContradictionError
+        Naming the block, the method and the action.
+    """
+    for action in sample:
+        if found := space.violations(action):
+            raise ContradictionError(
+                f"{_name(space)}: `sample` draws {shown(space, action)}, which `violations`"
+                f" refuses: {'; '.join(found)}"
+            )
+    if not len(sample):
+        return
+    if space.binary:
+        rng = np.random.default_rng(0)
+        flips = sample[rng.integers(len(sample), size=_MOST_NEIGHBOURS)].copy()
+        turned = rng.integers(space.n_actions, size=len(flips))
+        each = np.arange(len(flips))
+        flips[each, turned] = 1 - flips[each, turned]
+        outside = [action for action in flips if space.violations(action)]
+        few = space.linear_model.n_columns > space.n_actions
+        n = _MOST_COMPLETED if few else len(sample)
+        for action in (*sample[:n], *outside[:n]):
+            refusal(space, action)
+    else:
+        n = _MOST_COMPLETED if space.linear_model.n_columns > space.n_actions else len(sample)
+        for action in _beyond(space, sample)[:n]:
+            refusal(space, action)
+    _check_linear_max(space, sample)
+
+
+def _beyond(space: ActionSpace, sample: ActionArray) -> ActionArray:
+    """Move continuous actions of a set away from others of it, mostly out of the set."""
+    rng = np.random.default_rng(0)
+    here, there = sample[rng.integers(len(sample), size=(2, _MOST_NEIGHBOURS))]
+    share = rng.choice(_SHARES_BEYOND, size=(_MOST_NEIGHBOURS, 1))
+    return np.asarray(here + np.where(space.continuous, share * (here - there), 0.0))
+
+
+def _check_linear_max(space: ActionSpace, sample: ActionArray) -> None:
+    """Check that no action drawn is above what ``linear_max`` says."""
+    c = np.random.default_rng(0).standard_normal((_DIRECTIONS, space.n_actions))
+    values = c @ sample.T
+    reached, bound = values.max(axis=1), space.linear_max(c)
+    wrong = np.flatnonzero(~(reached <= bound + _CLEAR * (1 + np.abs(c).sum(axis=1))))
+    if len(wrong):
+        i = wrong[0]
+        action = sample[values[i].argmax()]
+        if np.isneginf(bound[i]):
+            raise ContradictionError(
+                f"linear_max of {_name(space)} says that the set is empty, but"
+                f" {shown(space, action)} is feasible"
+            )
+        raise ContradictionError(
+            f"{_name(space)}: the feasible action {shown(space, action)} reaches {reached[i]:g}"
+            f" where `linear_max` says {bound[i]:g}; is `linear_max` of {_name(space)} an upper"
+            " bound?"
+        )
+
+
+def refusal(space: ActionSpace, action: ActionArray, *, complete: bool = True) -> str:
+    """Check an action by ``violations`` and by the constraints that the space writes.
+
+    Parameters
+    ----------
+    space
+        The feasible set.
+    action
+        Of the space's dtype.
+    complete
+        Whether to look for values of auxiliary variables, which takes a solver; otherwise the
+        constraints of a space that has such variables are not looked at.
+
+    Returns
+    -------
+    str
+        Empty if the action is feasible.
+
+    Raises
+    ------
+    ContradictionError
+        If the two disagree, naming the block and the action.
+    """
+    found = space.violations(action)
+    written = accepted(space, action, complete=complete)
+    if written is None or written == (not found):
+        return "; ".join(found)
+    for member, part in space.parts():
+        if member is not space:
+            refusal(member, action[part].astype(member.dtype), complete=complete)
+    said = "`constrain` allows it" if written else "`constrain` forbids it"
+    checked = f"`violations` refuses it ({'; '.join(found)})" if found else "`violations` does not"
+    raise ContradictionError(
+        f"{_name(space)} contradicts itself about the action {shown(space, action)}: {said},"
+        f" {checked}"
+    )
+
+
+def accepted(space: ActionSpace, action: ActionArray, *, complete: bool = True) -> bool | None:
+    """Whether the constraints that the space writes allow an action; ``None`` if unclear."""
+    model, n = space.linear_model, space.n_actions
+    x = np.asarray(action, dtype=np.float64)
+    lower, upper = model.column_lower[:n], model.column_upper[:n]
+    beyond = np.maximum(lower - x, x - upper)
+    beyond /= np.maximum(1.0, np.maximum(np.abs(lower), np.abs(upper)))
+    if (beyond > _CLEAR).any():
+        return False
+    if model.n_columns == n:
+        excess = row_excess(space, x[None])[0]
+        if excess <= _CLEAR * _MET:
+            return True
+        # A check by a tolerance may let pass what is beyond a row of small numbers.
+        clear = excess > _CLEAR and _excess(space, x[None], np.ones(model.n_rows))[0] > _CLEAR
+        return False if clear or (space.binary and excess > _CLEAR) else None
+    if not complete or model.n_columns > _LARGEST_COMPLETED:
+        return None
+    highs = new_highs()
+    pass_model(highs, model)
+    highs.setOptionValue("time_limit", _SECONDS)
+    highs.changeColsBounds(n, np.arange(n, dtype=np.int32), x, x)
+    status = run(highs)
+    if status == highspy.HighsModelStatus.kInfeasible:
+        return False
+    return True if status == highspy.HighsModelStatus.kOptimal else None
+
+
+def row_excess(space: ActionSpace, actions: ActionArray) -> FloatArray:
+    """Return how far actions are beyond the rows of a space without auxiliary variables.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (actions,), relative to the largest term of a row or its side; not positive where all
+        rows are met.
+    """
+    model = space.linear_model
+    sides = np.where(np.isfinite(model.row_upper), model.row_upper, model.row_lower)
+    return _excess(space, actions, np.abs(sides))
+
+
+def row_distance(space: ActionSpace, actions: ActionArray) -> FloatArray:
+    """Return how far actions must at least be moved to meet each row alone; as row_excess."""
+    return _excess(space, actions, np.zeros(space.linear_model.n_rows))
+
+
+def _excess(space: ActionSpace, actions: ActionArray, sides: FloatArray) -> FloatArray:
+    """Return the largest excess over a row, in units of its largest coefficient or side."""
+    model = space.linear_model
+    if not model.n_rows:
+        return np.full(len(actions), -np.inf)
+    sums = model.matrix @ np.asarray(actions, dtype=np.float64).T
+    excess = np.maximum(sums - model.row_upper[:, None], model.row_lower[:, None] - sums)
+    scale = np.maximum(sides, abs(model.matrix).max(axis=1).toarray().ravel())
+    scale[scale == 0] = 1.0
+    return np.asarray((excess / scale[:, None]).max(axis=0))
+
+
+def shown(space: ActionSpace, action: ActionArray) -> str:
+    """Write an action: the chosen ones, or all values where some are continuous."""
+    if space.binary:
+        return str(np.flatnonzero(action).tolist())
+    return str(np.asarray(action).tolist())
+
+
+def _name(space: ActionSpace) -> str:
+    return type(space).__name__

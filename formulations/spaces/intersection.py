@@ -1,0 +1,188 @@
+"""The intersection of action spaces, ``a & b``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import ArrayLike, NDArray
+
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
+from milp_rl.formulations.checks import check_list, shown
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.pins import Pins
+
+_TRIES = 20
+_MOST_ASKED = 1000  # variables of which the members' oracles are asked for the ranges
+
+
+class Intersection(ActionSpace):
+    """The actions that are feasible for every member; written ``a & b``.
+
+    A variable is continuous if it is for every member.
+
+    ``linear_max`` is the smallest of the members' (a relaxation), with actions that one member
+    forces to zero or one fixed for all.
+
+    Parameters
+    ----------
+    members
+        Two or more spaces over the same number of actions.
+    """
+
+    def __init__(self, members: Iterable[ActionSpace]) -> None:
+        flat: list[ActionSpace] = []
+        for member in members:
+            if not isinstance(member, ActionSpace):
+                raise ValueError(f"members must be action spaces, got {shown(member)}")
+            flat.extend(member.members if isinstance(member, Intersection) else [member])
+        if not flat:
+            raise ValueError("an intersection needs at least one space")
+        sizes = [member.n_actions for member in flat]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"the spaces to intersect have different numbers of actions: {sizes}")
+        self.members: tuple[ActionSpace, ...] = tuple(flat)
+
+    @property
+    def n_actions(self) -> int:
+        """Number of action variables."""
+        return self.members[0].n_actions
+
+    @property
+    def continuous(self) -> BoolArray:
+        """Which variables are continuous for every member."""
+        return np.asarray(np.all([member.continuous for member in self.members], axis=0))
+
+    @property
+    def lower(self) -> FloatArray:
+        """The members' largest lower bounds."""
+        return np.asarray(np.max([member.lower for member in self.members], axis=0))
+
+    @property
+    def upper(self) -> FloatArray:
+        """The members' smallest upper bounds."""
+        return np.asarray(np.min([member.upper for member in self.members], axis=0))
+
+    @property
+    def down_closed(self) -> bool:
+        """True if every member is."""
+        return all(member.down_closed for member in self.members)
+
+    def parts(self) -> list[tuple[ActionSpace, slice]]:
+        """Return the members, each over all variables."""
+        return [(member, slice(None)) for member in self.members]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {"type": "Intersection", "members": [member.to_dict() for member in self.members]}
+
+    @classmethod
+    def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
+        given = check_list(parameters["members"], "members")
+        members = [ActionSpace.from_dict(member) for member in given]
+        return cls(**{**parameters, "members": members})
+
+    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
+        """Write each member's constraints on a sub-block ``block.member[i]``."""
+        block.member = pyo.Block(range(len(self.members)))
+        for i, member in enumerate(self.members):
+            member.constrain(block.member[i], actions)
+
+    def violations(self, action: ArrayLike) -> list[str]:
+        """Collect the members' violations."""
+        return [text for member in self.members for text in member.violations(action)]
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Check many actions, by one member after another."""
+        found = np.ones(len(actions), dtype=bool)
+        for member in self.members:
+            found[found] = member.feasible(actions[found])
+        return found
+
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Return the smallest of the members' bounds."""
+        held = self._with_forced(c, pins)
+        bounds = [member.linear_max(c, held) for member in self.members]
+        return np.asarray(np.min(bounds, axis=0))
+
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Return the point of the member whose bound is smallest."""
+        held = self._with_forced(c, pins)
+        tightest = np.argmin([m.linear_max(c, held) for m in self.members], axis=0)
+        x = np.empty_like(c)
+        for i, member in enumerate(self.members):
+            own = tightest == i
+            if own.any():
+                x[own] = member.maximizers(c[own], held[own])
+        return x
+
+    def _with_forced(self, c: FloatArray, pins: Pins) -> Pins:
+        """Hold what one member forces."""
+        one, zero = self._forced
+        return pins.and_one(one, c.shape).and_zero(zero, c.shape)
+
+    @cached_property
+    def _forced(self) -> tuple[BoolArray, BoolArray]:
+        if self.n_actions > _MOST_ASKED:
+            return self._surely_forced()
+        unit = np.eye(self.n_actions)
+        highest = np.min([member.linear_max(unit) for member in self.members], axis=0)
+        lowest = -np.min([member.linear_max(-unit) for member in self.members], axis=0)
+        return (lowest > 0.5) & ~self.continuous, (highest < 0.5) & ~self.continuous
+
+    def _surely_forced(self) -> tuple[BoolArray, BoolArray]:
+        """Return what bounds fix, and actions that a down-closed member never allows."""
+        one, zero = self.lower > 0.5, self.upper < 0.5
+        for member in self._binary_members:
+            if member.down_closed:
+                allowed = np.zeros(self.n_actions, dtype=bool)
+                allowed[member.extensions(np.zeros(self.n_actions, dtype=np.int8))] = True
+                zero = zero | ~allowed
+        return one & ~self.continuous, zero & ~self.continuous
+
+    def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
+        """Return the additions that every member allows, checked jointly where needed."""
+        self.require_binary("built one by one")
+        a = self.check_action(action)
+        allowed = set(np.flatnonzero(a == 0).tolist())
+        for member in self._binary_members:
+            allowed &= set(member.extensions(a).tolist())
+        if not self.down_closed:
+            for i in sorted(allowed):
+                a[i] = 1
+                if not self.completable(a):
+                    allowed.discard(i)
+                a[i] = 0
+        return np.array(sorted(allowed), dtype=np.intp)
+
+    @cached_property
+    def _binary_members(self) -> tuple[ActionSpace, ...]:
+        return tuple(member for member in self.members if member.binary)
+
+    def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
+        """Draw from a member until feasible for all; after some tries, build step by step."""
+        members = self._binary_members
+        if members and not self.down_closed and not maximal:
+            for _ in range(_TRIES):
+                action: ActionArray = members[rng.integers(len(members))].sample(rng)[0]
+                if not self.violations(action):
+                    return action
+        return super()._sample_one(rng, maximal)
+
+    @property
+    def counts_quickly(self) -> bool:
+        """True if every member does, and actions may be left out one by one."""
+        return self.down_closed and all(member.counts_quickly for member in self.members)
+
+    def _open(self, actions: ActionArray, decided: int) -> BoolArray:
+        """Tell what is open for every member."""
+        found = np.ones(len(actions), dtype=bool)
+        for member in self.members:
+            found[found] = member._open(actions[found], decided)
+        return found
+
+    def __repr__(self) -> str:
+        return " & ".join(repr(member) for member in self.members)

@@ -1,0 +1,1 @@
+"""Combinatorial subproblems of the blocks, by their textbook names."""

@@ -1,0 +1,286 @@
+r"""Linear maximisation over spaces whose feasibility depends only on counts per class of arms.
+
+In :class:`~milp_rl.formulations.spaces.capacity.Capacity` arms of equal cost are
+interchangeable, in :class:`~milp_rl.formulations.spaces.scheduling.Scheduling` arms of equal
+availability and need. If the feasible count vectors are closed downwards, with maximal elements
+``N``, then
+
+.. math:: \max_a c \cdot a = \max_N \sum_k s_k(N_k),
+
+where :math:`s_k(m)` is the sum of the m largest positive coefficients of class k, and there are
+often few maximal vectors where there are many actions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milp_rl.formulations.arrays import FloatArray, IntArray
+
+MAX_VECTORS = 20_000
+_NARROW = 16  # objectives
+_CHUNK = 64  # rows whose sums stay in the cache
+
+
+class ClassCounts:
+    """The exact linear oracle of a down-closed space given by its maximal count vectors.
+
+    Parameters
+    ----------
+    class_of
+        Class of each arm, shape (n_actions,); -1 for an arm that can never be chosen.
+    maximal
+        Maximal feasible count vectors, shape (vectors, classes), at least one; no entry above
+        the size of its class.
+    """
+
+    def __init__(self, class_of: IntArray, maximal: IntArray) -> None:
+        n_vectors, n_classes = maximal.shape
+        self._never = class_of < 0
+        self._class_of = class_of
+        sizes = np.bincount(class_of[~self._never], minlength=n_classes)
+        # A trie of the vectors, the classes with the fewest arms at its root, so that the many
+        # vectors share the sums of their first classes.
+        order = np.argsort(sizes, kind="stable")
+        vectors = maximal[:, order]
+        if n_classes:
+            vectors = vectors[np.lexsort(vectors.T[::-1])]
+        self._n_classes = n_classes
+        self._width = int(sizes.max(initial=0))
+        self._members = np.full((n_classes, self._width), len(class_of), dtype=np.intp)
+        for k in range(n_classes):
+            self._members[k, : sizes[k]] = np.flatnonzero(class_of == k)
+        self._rows: list[IntArray] = []  # per level: row of the prefix-sum table of each node
+        self._starts: list[IntArray] = []  # per level: first child of each node
+        self._later: list[list[tuple[IntArray, IntArray]]] = []  # nodes with a second child, ...
+        first = np.zeros(n_vectors, dtype=bool)
+        first[:1] = True
+        nodes_before = np.zeros(0, dtype=np.intp)
+        for level in range(n_classes):
+            first[1:] |= vectors[1:, level] != vectors[:-1, level]
+            nodes = np.flatnonzero(first)
+            self._rows.append(order[level] * (self._width + 1) + vectors[nodes, level])
+            if level:
+                starts = np.searchsorted(nodes, nodes_before)
+                counts = np.diff(np.append(starts, len(nodes)))
+                ranks = range(1, int(counts.max(initial=1)))
+                with_rank = [np.flatnonzero(counts > k) for k in ranks]
+                self._starts.append(starts)
+                self._later.append(
+                    [(own, starts[own] + k) for own, k in zip(with_rank, ranks, strict=True)]
+                )
+            nodes_before = nodes
+
+    def maxima(
+        self,
+        coefficients: FloatArray,
+        fixed_one: NDArray[np.bool_] | None,
+        fixed_zero: NDArray[np.bool_] | None,
+    ) -> FloatArray:
+        """Maximise each row of ``coefficients``; masks of shape (batch, n_actions).
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (batch,); ``-inf`` where no feasible action agrees with the fixings.
+        """
+        found = np.empty(len(coefficients))
+        for first in range(0, len(found), _CHUNK):
+            part = slice(first, first + _CHUNK)
+            table, base = self._prefix_sums(
+                coefficients[part],
+                None if fixed_one is None else fixed_one[part],
+                None if fixed_zero is None else fixed_zero[part],
+            )
+            found[part] = base
+            if self._rows:
+                found[part] += self._levels(table)[0].max(axis=0)
+        return found
+
+    def maximizers(
+        self,
+        coefficients: FloatArray,
+        fixed_one: NDArray[np.bool_] | None,
+        fixed_zero: NDArray[np.bool_] | None,
+    ) -> FloatArray:
+        """Return an action that attains each maximum, shape (batch, n_actions)."""
+        batch, n = coefficients.shape
+        rank = np.zeros((batch, n + 1))
+        rank[:, :n] = coefficients
+        if fixed_zero is not None:
+            rank[:, :n][fixed_zero] = 0.0
+        if fixed_one is not None:
+            rank[:, :n][fixed_one] = np.inf
+        x = np.zeros((batch, n + 1))
+        table, _ = self._prefix_sums(coefficients, fixed_one, fixed_zero)
+        if self._rows and batch:
+            levels = self._levels(table)
+            each = np.arange(batch)
+            node = levels[0].argmax(axis=0)
+            for level, rows in enumerate(self._rows):
+                if level:  # go on to the child that the maximum came from
+                    starts = np.append(self._starts[level - 1], len(rows))
+                    first, end = starts[node], starts[node + 1]
+                    children = first[:, None] + np.arange((end - first).max())
+                    inside = children < end[:, None]
+                    values = levels[level][np.where(inside, children, 0), each[:, None]]
+                    node = first + np.where(inside, values, -np.inf).argmax(axis=1)
+                k, count = np.divmod(rows[node], self._width + 1)
+                members = self._members[k]
+                best = np.argsort(-np.take_along_axis(rank, members, axis=1), axis=1)
+                arms = np.take_along_axis(members, best, axis=1)
+                np.put_along_axis(x, arms, np.arange(self._width) < count[:, None], axis=1)
+        return np.where(rank > 0, x, 0.0)[:, :n]
+
+    def _levels(self, table: FloatArray) -> list[FloatArray]:
+        """Return the best sum below each node of the trie, (nodes, batch) a level, root first."""
+        if table.shape[1] < _NARROW:
+            return self._levels_of_few(table)
+        values = [table[self._rows[-1]]]
+        for rows, starts, later in zip(
+            self._rows[-2::-1], self._starts[::-1], self._later[::-1], strict=True
+        ):
+            best = values[-1][starts]
+            for parents, children in later:
+                best[parents] = np.maximum(best[parents], values[-1][children])
+            best += table[rows]
+            values.append(best)
+        return values[::-1]
+
+    def _levels_of_few(self, table: FloatArray) -> list[FloatArray]:
+        """Do the same along rows, which is faster for few objectives."""
+        across = np.ascontiguousarray(table.T)
+        values = [across[:, self._rows[-1]]]
+        for rows, starts in zip(self._rows[-2::-1], self._starts[::-1], strict=True):
+            best = values[-1]
+            if len(starts) < best.shape[1]:
+                best = np.maximum.reduceat(best, starts, axis=1)
+            values.append(best + across[:, rows])
+        return [value.T for value in values[::-1]]
+
+    def _prefix_sums(
+        self,
+        coefficients: FloatArray,
+        fixed_one: NDArray[np.bool_] | None,
+        fixed_zero: NDArray[np.bool_] | None,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the best sum of each number of arms of each class, and what is held at one.
+
+        Shapes (classes * (width + 1), batch) and (batch,); ``-inf`` where that cannot be.
+        """
+        batch, n = coefficients.shape
+        gains = np.zeros((batch, n + 1))  # the last column pads the classes to one width
+        np.maximum(coefficients, 0.0, out=gains[:, :n])
+        base = np.zeros(batch)
+        if fixed_zero is not None:
+            gains[:, :n][fixed_zero] = 0.0
+        if fixed_one is not None:
+            gains[:, :n][fixed_one] = 0.0
+            base = np.where(fixed_one, coefficients, 0.0).sum(axis=1)
+            base[fixed_one[:, self._never].any(axis=1)] = -np.inf
+            if fixed_zero is not None:
+                base[(fixed_one & fixed_zero).any(axis=1)] = -np.inf
+        if not (self._n_classes and batch):
+            return np.zeros((0, batch)), base
+        ranked = -np.sort(-gains[:, self._members], axis=2)
+        best = np.zeros((batch, self._n_classes, self._width + 1))
+        np.cumsum(ranked, axis=2, out=best[:, :, 1:])
+        if fixed_one is not None:  # the arms held at one take their places first
+            held = np.append(fixed_one, np.zeros((batch, 1), dtype=bool), axis=1)
+            taken = held[:, self._members].sum(axis=2)
+            place = np.arange(self._width + 1) - taken[:, :, None]
+            best = np.take_along_axis(best, np.maximum(place, 0), axis=2)
+            best[place < 0] = -np.inf
+        return np.ascontiguousarray(best.reshape(batch, -1).T), base
+
+
+def maximal_counts_of_rows(rows: IntArray, limits: IntArray, sizes: IntArray) -> IntArray | None:
+    """List the maximal integer vectors ``N`` with ``rows @ N <= limits``, ``0 <= N <= sizes``.
+
+    Parameters
+    ----------
+    rows
+        Nonnegative, shape (rows, classes).
+    limits
+        Nonnegative, shape (rows,).
+    sizes
+        Nonnegative, shape (classes,).
+
+    Returns
+    -------
+    numpy.ndarray or None
+        Shape (vectors, classes); ``None`` if there are more than ``MAX_VECTORS`` of them, or ten
+        times as many vectors to search.
+    """
+    counts = np.zeros((1, 0), dtype=np.intp)
+    slack = np.asarray(limits[None, :], dtype=np.int64)
+    for k, size in enumerate(sizes):
+        added = np.arange(size + 1)
+        left = slack[:, None, :] - added[:, None] * rows[:, k]
+        parents, steps = np.nonzero((left >= 0).all(axis=2))
+        if len(parents) * max(len(limits), 1) > 200 * MAX_VECTORS:
+            return None
+        slack = np.asarray(left[parents, steps], dtype=np.int64)
+        counts = np.column_stack([counts[parents], steps])
+    grows = np.zeros(len(counts), dtype=bool)
+    for k, size in enumerate(sizes):
+        grows |= (counts[:, k] < size) & (slack >= rows[:, k]).all(axis=1)
+    maximal = counts[~grows]
+    return maximal if len(maximal) <= MAX_VECTORS else None
+
+
+def polymatroid_maxima(
+    coefficients: FloatArray,
+    units: IntArray,
+    rows: NDArray[np.bool_],
+    limits: IntArray,
+    fixed_one: NDArray[np.bool_] | None,
+    fixed_zero: NDArray[np.bool_] | None,
+) -> tuple[FloatArray, FloatArray]:
+    """Maximise each row of ``coefficients`` over a polymatroid, fractions of arms allowed.
+
+    The units taken by the arms of each row sum to at most its limit; where the rows are the
+    constraints of a polymatroid, taking arms by value a unit is optimal (Edmonds 1970).
+
+    Parameters
+    ----------
+    coefficients
+        Shape (batch, n_actions).
+    units
+        Units that an arm takes if chosen, at least 1, shape (n_actions,).
+    rows
+        Which arms each row counts, shape (rows, n_actions).
+    limits
+        Nonnegative, shape (rows,).
+    fixed_one, fixed_zero
+        Masks of shape (batch, n_actions).
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        The maxima, shape (batch,), ``-inf`` where the arms held at one exceed a limit; and the
+        part taken of each arm, shape (batch, n_actions).
+    """
+    density = coefficients / units
+    if fixed_zero is not None:
+        density = np.where(fixed_zero, 0.0, density)
+    if fixed_one is not None:
+        density = np.where(fixed_one, np.inf, density)
+    order = np.argsort(-density, axis=1)
+    batch = np.arange(len(coefficients))
+    uncounted = np.where(rows.T, 0.0, np.inf)  # (n_actions, rows)
+    slack = np.tile(limits.astype(np.float64), (len(coefficients), 1))
+    value = np.zeros(len(coefficients))
+    x = np.zeros_like(coefficients)
+    for arms in order.T[: (density > 0).sum(axis=1).max(initial=0)]:
+        room = (slack + uncounted[arms]).min(axis=1, initial=np.inf)
+        held = np.isinf(density[batch, arms])
+        value[held & (room < units[arms])] = -np.inf
+        taken = np.minimum(units[arms], np.maximum(room, 0.0)) * (density[batch, arms] > 0)
+        value += coefficients[batch, arms] * taken / units[arms]
+        x[batch, arms] = taken / units[arms]
+        slack -= rows.T[arms] * taken[:, None]
+    if fixed_one is not None and fixed_zero is not None:
+        value[(fixed_one & fixed_zero).any(axis=1)] = -np.inf
+    return value, x

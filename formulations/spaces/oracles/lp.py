@@ -1,0 +1,142 @@
+"""Linear maximisation over a compiled block with HiGHS: the default oracle of an action space."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import replace
+
+import highspy
+import numpy as np
+from numpy.typing import NDArray
+
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.milp.highs import new_highs, pass_model, run
+from milp_rl.formulations.milp.linear_model import LinearModel
+
+
+class LinearOracle:
+    """The linear relaxation of a block, loaded once; each call changes costs and bounds only.
+
+    Parameters
+    ----------
+    model
+        The compiled block; the first ``n_actions`` columns are those of the objectives.
+    n_actions
+        Number of columns that objectives and fixings speak of.
+    """
+
+    def __init__(self, model: LinearModel, n_actions: int) -> None:
+        self.model = model
+        self.n_actions = n_actions
+        self._lower = model.column_lower[:n_actions]
+        self._upper = model.column_upper[:n_actions]
+        self._index = np.arange(n_actions, dtype=np.int32)
+        self._relaxation = new_highs()
+        without_objective = replace(model, objective=np.zeros(model.n_columns), offset=0.0)
+        pass_model(self._relaxation, without_objective.relaxed())
+        # Of each row, the sum of absolute terms.
+        reach = np.maximum(np.abs(model.column_lower), np.abs(model.column_upper))
+        self._absolute = abs(model.matrix) @ np.where(np.isfinite(reach), reach, 0.0)
+        self._lock = threading.Lock()  # the relaxation is shared by everything that uses a space
+
+    def maxima(
+        self,
+        coefficients: FloatArray,
+        fixed_one: NDArray[np.bool_] | None = None,
+        fixed_zero: NDArray[np.bool_] | None = None,
+    ) -> FloatArray:
+        """Maximise each row of ``coefficients`` over the relaxation; ``-inf`` if infeasible."""
+        with self._lock:
+            return self._solve(coefficients, fixed_one, fixed_zero)[0]
+
+    def maximizers(
+        self,
+        coefficients: FloatArray,
+        fixed_one: NDArray[np.bool_] | None = None,
+        fixed_zero: NDArray[np.bool_] | None = None,
+    ) -> FloatArray:
+        """Return the maximiser of each row, shape (batch, n_actions); zeros if infeasible."""
+        with self._lock:
+            return self._solve(coefficients, fixed_one, fixed_zero)[1]
+
+    def _solve(
+        self,
+        coefficients: FloatArray,
+        fixed_one: NDArray[np.bool_] | None,
+        fixed_zero: NDArray[np.bool_] | None,
+    ) -> tuple[FloatArray, FloatArray]:
+        n = self.n_actions
+        highs = self._relaxation
+        result = np.empty(len(coefficients))
+        points = np.zeros((len(coefficients), n))
+        for i, row in enumerate(coefficients):
+            lower, upper = self._lower, self._upper
+            if fixed_one is not None:
+                lower = np.where(fixed_one[i], 1.0, lower)
+            if fixed_zero is not None:
+                upper = np.where(fixed_zero[i], 0.0, upper)
+            if np.any(lower > upper):
+                result[i] = -np.inf
+                continue
+            highs.changeColsBounds(n, self._index, lower, upper)
+            highs.changeColsCost(n, self._index, row)
+            status = run(highs)
+            if status == highspy.HighsModelStatus.kInfeasible:
+                result[i] = -np.inf
+            elif status == highspy.HighsModelStatus.kOptimal:
+                solution = highs.getSolution()
+                points[i] = solution.col_value[:n]
+                result[i] = self._dual_bound(row, np.array(solution.row_dual), lower, upper)
+                if np.isposinf(result[i]):  # an unbounded column: trust the tolerance of the LP
+                    value = highs.getInfo().objective_function_value
+                    result[i] = value + 1e-6 * (abs(value) + np.abs(row).max(initial=0.0))
+            else:  # fall back to the box, which is always valid
+                result[i] = np.where(row > 0, upper, lower)[row != 0] @ row[row != 0]
+        return result, np.clip(points, self._lower, self._upper)
+
+    def _dual_bound(
+        self, c: FloatArray, y: FloatArray, lower: FloatArray, upper: FloatArray
+    ) -> float:
+        r"""Bound the maximum by any multipliers of the rows, in spite of the solver's tolerances.
+
+        .. math:: \max_{A x \in [r, s],\, l \le x \le u} c x
+                  \le \max_{r \le t \le s} y t + \max_{l \le x \le u} (c - y A) x
+
+        (Neumaier and Shcherbina 2004, "Safe bounds in linear and mixed-integer linear
+        programming"), with what float64 may lose added.
+        """
+        model, n = self.model, self.n_actions
+        y = np.where((y > 0) & np.isinf(model.row_upper), 0.0, y)
+        y = np.where((y < 0) & np.isinf(model.row_lower), 0.0, y)
+        priced = y @ model.matrix if model.n_rows else np.zeros(model.n_columns)
+        reduced = -priced
+        reduced[:n] += c
+        low, high = model.column_lower.copy(), model.column_upper.copy()
+        low[:n], high[:n] = lower, upper
+        sides = np.where(y > 0, model.row_upper, np.where(y < 0, model.row_lower, 0.0))
+        ends = np.where(reduced > 0, high, np.where(reduced < 0, low, 0.0))
+        terms = np.concatenate([y * sides, reduced * ends])
+        if not np.isfinite(terms).all():
+            return math.inf
+        size = np.abs(terms).sum() + self._absolute @ np.abs(y) + np.abs(c) @ np.abs(ends[:n])
+        operations = 2 * (model.n_rows + model.n_columns)
+        return float(terms.sum() + operations * np.finfo(float).eps * size)
+
+    def feasible(self, fixed_one: NDArray[np.bool_]) -> bool:
+        """Whether the block (with integrality) has a point with these actions at one."""
+        highs = new_highs()
+        pass_model(highs, self.model)
+        lower = np.where(fixed_one, 1.0, self._lower)
+        highs.changeColsBounds(self.n_actions, self._index, lower, self._upper)
+        return bool(run(highs) == highspy.HighsModelStatus.kOptimal)
+
+    def integer_maximizer(self, coefficients: FloatArray) -> FloatArray | None:
+        """Maximise over the block with integrality; ``None`` if it is empty."""
+        highs = new_highs()
+        pass_model(highs, self.model)
+        highs.changeColsCost(self.n_actions, self._index, coefficients)
+        if run(highs) != highspy.HighsModelStatus.kOptimal:
+            return None
+        point = np.array(highs.getSolution().col_value[: self.n_actions])
+        return np.asarray(np.clip(point, self._lower, self._upper))

@@ -1,0 +1,170 @@
+"""The product of action spaces over different variables, ``a * b``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import ArrayLike, NDArray
+
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
+from milp_rl.formulations.checks import check_list, shown
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.pins import Pins
+
+
+class Product(ActionSpace):
+    """Actions whose parts are feasible for one member each; written ``a * b``.
+
+    The variables of the first member come first. ``linear_max`` is the sum of the members', exact
+    if theirs are. Constraints across members are written by intersecting with a space over all
+    variables, such as :class:`~milp_rl.formulations.spaces.box.Box` with a matrix: which patients
+    to call, and how long, is ``(BudgetTopK(...) * Box(...)) & Box(..., matrix=..., binary=...)``.
+
+    Parameters
+    ----------
+    members
+        One or more spaces.
+    """
+
+    def __init__(self, members: Iterable[ActionSpace]) -> None:
+        flat: list[ActionSpace] = []
+        for member in members:
+            if not isinstance(member, ActionSpace):
+                raise ValueError(f"members must be action spaces, got {shown(member)}")
+            flat.extend(member.members if isinstance(member, Product) else [member])
+        if not flat:
+            raise ValueError("a product needs at least one space")
+        self.members: tuple[ActionSpace, ...] = tuple(flat)
+        ends = np.cumsum([member.n_actions for member in flat]).tolist()
+        self._parts = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+    @property
+    def n_actions(self) -> int:
+        """Number of variables of all members."""
+        return int(self._parts[-1].stop)
+
+    @property
+    def continuous(self) -> BoolArray:
+        """Which variables are continuous."""
+        return np.concatenate([member.continuous for member in self.members])
+
+    @property
+    def lower(self) -> FloatArray:
+        """Lower bounds."""
+        return np.concatenate([member.lower for member in self.members])
+
+    @property
+    def upper(self) -> FloatArray:
+        """Upper bounds."""
+        return np.concatenate([member.upper for member in self.members])
+
+    @property
+    def exact(self) -> bool:
+        """True if every member's is."""
+        return all(member.exact for member in self.members)
+
+    @property
+    def down_closed(self) -> bool:
+        """True if every member is."""
+        return all(member.down_closed for member in self.members)
+
+    def parts(self) -> list[tuple[ActionSpace, slice]]:
+        """Return the members and their variables."""
+        return list(zip(self.members, self._parts, strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {"type": "Product", "members": [member.to_dict() for member in self.members]}
+
+    @classmethod
+    def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
+        given = check_list(parameters["members"], "members")
+        members = [ActionSpace.from_dict(member) for member in given]
+        return cls(**{**parameters, "members": members})
+
+    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
+        """Write each member's constraints on a sub-block ``block.member[i]``."""
+        block.member = pyo.Block(range(len(self.members)))
+        for i, (member, part) in enumerate(zip(self.members, self._parts, strict=True)):
+            member.constrain(block.member[i], actions[part])
+
+    def violations(self, action: ArrayLike) -> list[str]:
+        """Collect the members' violations."""
+        a = self.check_action(action)
+        found = []
+        for i, (member, part) in enumerate(zip(self.members, self._parts, strict=True)):
+            found += [f"member {i}: {text}" for text in member.violations(a[part])]
+        return found
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Check many actions, part by part."""
+        found = np.ones(len(actions), dtype=bool)
+        for member, part in zip(self.members, self._parts, strict=True):
+            found[found] = member.feasible(actions[found][:, part])
+        return found
+
+    def _open(self, actions: ActionArray, decided: int) -> BoolArray:
+        """Tell whether the part that is being decided is open."""
+        for member, part in zip(self.members, self._parts, strict=True):
+            if part.start < decided <= part.stop:
+                return member._open(actions[:, part], decided - part.start)
+        return np.ones(len(actions), dtype=bool)
+
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Add up the members' maxima."""
+        parts = [member.linear_max(c[:, part], pins[:, part]) for member, part in self.parts()]
+        return np.asarray(np.sum(parts, axis=0))
+
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Join the members' maximisers."""
+        parts = [member.maximizers(c[:, part], pins[:, part]) for member, part in self.parts()]
+        return np.concatenate(parts, axis=1)
+
+    def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
+        """Draw each part from its member."""
+        parts = [member.sample(rng, n, maximal=maximal) for member in self.members]
+        return np.concatenate(parts, axis=1).astype(self.dtype)
+
+    def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
+        """Return the members' extensions, where every member can be completed."""
+        self.require_binary("built one by one")
+        a = self.check_action(action)
+        if not self.completable(a):
+            return np.array([], dtype=np.intp)
+        found = [
+            part.start + member.extensions(a[part])
+            for member, part in zip(self.members, self._parts, strict=True)
+        ]
+        return np.concatenate(found)
+
+    def completable(self, action: ArrayLike) -> bool:
+        """Whether every member's part is."""
+        a = self.check_action(action)
+        pairs = zip(self.members, self._parts, strict=True)
+        return all(member.completable(a[part]) for member, part in pairs)
+
+    @property
+    def counts_quickly(self) -> bool:
+        """True if every member does."""
+        return all(member.counts_quickly for member in self.members)
+
+    def count(self, limit: int = 100_000) -> int:
+        """Multiply the members' counts."""
+        return int(np.prod([member.count(limit) for member in self.members], dtype=object))
+
+    def enumerate(self, limit: int = 100_000) -> ActionArray:
+        """List every combination of the members' actions."""
+        self.require_binary("listed")
+        lists = [member.enumerate(limit) for member in self.members]
+        self._check_limit(float(np.prod([float(len(rows)) for rows in lists])), limit)
+        rows = np.zeros((1, 0), dtype=np.int8)
+        for own in lists:
+            left, right = np.indices((len(rows), len(own))).reshape(2, -1)
+            rows = np.concatenate([rows[left], own[right]], axis=1).astype(np.int8)
+        return rows
+
+    def __repr__(self) -> str:
+        return " * ".join(repr(member) for member in self.members)

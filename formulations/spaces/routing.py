@@ -1,0 +1,394 @@
+"""The routing block: chosen nodes lie on a closed walk of limited length from a depot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterable, Sequence
+from functools import cached_property
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import shortest_path
+
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
+from milp_rl.formulations.checks import check_flag, check_integer, check_list, shown
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.budget import BudgetTopK
+from milp_rl.formulations.spaces.oracles.tour import insert_cheapest, shortest_closed_walk
+from milp_rl.formulations.spaces.pins import Pins
+
+_EXACT_IN_SAMPLES = 10
+_MOST_NODES = 10_000  # the distances of all pairs are kept
+
+
+class Routing(ActionSpace):
+    r"""Chosen nodes lie on a closed walk of at most L edges from a depot.
+
+    At most ``budget`` of the nodes on the walk are chosen. The walk starts and ends at the depot,
+    moves along edges, may stay put, and may pass a node several times. In the model
+    :math:`x_{uv}` counts how often the walk moves from u to v (in an undirected graph at most
+    once: of two moves along an edge, one can be turned around). It leaves every node as often as
+    it enters it, and a flow f over its moves brings one unit from the depot to every chosen node,
+    so that all of them are on one walk. With m the largest number of chosen nodes,
+
+    .. math:: \sum_u x_{uv} = \sum_u x_{vu}, \quad \sum_{uv} x_{uv} \le L, \quad
+              f_{uv} \le m\, x_{uv}, \quad a_v \le \sum_u x_{uv}, \quad
+              \sum_u f_{uv} - \sum_u f_{vu} = a_v \; (v \ne depot).
+
+    ``linear_max`` is a relaxation: the best nodes that can be visited at all (with every node held
+    at one, in either order).
+
+    Parameters
+    ----------
+    graph
+        Any networkx graph, directed or not; weights are ignored. Labels are strings, integers, or
+        tuples of these.
+    depot
+        Node where the walk starts and ends.
+    max_length
+        Largest number of edges L, at least 0.
+    budget
+        Largest number of chosen nodes; ``None`` for no limit of its own.
+    nodes
+        The nodes that the actions stand for, in order; without, all nodes in the graph's order.
+
+    Raises
+    ------
+    ValueError
+        If the depot or a node is not in the graph, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        graph: Any,
+        depot: Hashable,
+        max_length: int,
+        budget: int | None = None,
+        nodes: Iterable[Hashable] | None = None,
+    ) -> None:
+        if depot not in graph:
+            raise ValueError(f"the depot {depot!r} is not a node of the graph")
+        if len(graph) > _MOST_NODES:
+            raise ValueError(f"the graph has {len(graph)} nodes, at most {_MOST_NODES} can be had")
+        self.depot = depot
+        self.max_length = check_integer(max_length, "max_length")
+        self.budget = None if budget is None else check_integer(budget, "budget")
+        self.nodes: list[Any] = list(graph.nodes if nodes is None else nodes)
+        missing = [node for node in self.nodes if node not in graph]
+        if missing:
+            raise ValueError(f"{missing[0]!r} is not a node of the graph")
+        if not self.nodes or len(set(self.nodes)) < len(self.nodes):
+            raise ValueError("nodes must be distinct, and at least one")
+        for node in graph.nodes:
+            if not _is_label(node):
+                raise ValueError(f"node labels are strings, integers or tuples, got {node!r}")
+        kind = nx.DiGraph if graph.is_directed() else nx.Graph
+        self.graph: Any = kind()
+        self.graph.add_nodes_from(graph.nodes)
+        self.graph.add_edges_from((u, v) for u, v in graph.edges() if u != v)
+
+        self._labels: list[Any] = list(self.graph.nodes)
+        position = {node: i for i, node in enumerate(self._labels)}
+        self._depot = position[depot]
+        self._node_of = np.array([position[node] for node in self.nodes])
+        edges = [(position[u], position[v]) for u, v in self.graph.edges]
+        if not self.graph.is_directed():
+            edges += [(v, u) for u, v in edges]
+        self._arcs = sorted(edges)
+        ends = np.array(self._arcs, dtype=np.int32).reshape(-1, 2)  # as csgraph takes it
+        matrix = sparse.csr_array(
+            (np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(self._labels),) * 2
+        )
+        self._distance: FloatArray = shortest_path(matrix, method="D", unweighted=True)
+
+    @property
+    def n_actions(self) -> int:
+        """Number of nodes that can be chosen."""
+        return len(self.nodes)
+
+    @property
+    def down_closed(self) -> bool:
+        """Always true."""
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {
+            "type": "Routing",
+            "directed": self.graph.is_directed(),
+            "labels": self._labels,
+            "edges": [list(edge) for edge in self.graph.edges],
+            "depot": self.depot,
+            "max_length": self.max_length,
+            "budget": self.budget,
+            "nodes": self.nodes,
+        }
+
+    @classmethod
+    def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
+        rest = dict(parameters)
+        graph: Any = nx.DiGraph() if check_flag(rest.pop("directed"), "directed") else nx.Graph()
+        labels = [_label(label) for label in check_list(rest.pop("labels"), "labels")]
+        graph.add_nodes_from(labels)
+        if len(graph) < len(labels):
+            raise ValueError("labels must be distinct")
+        for edge in check_list(rest.pop("edges"), "edges"):
+            ends = [_label(label) for label in check_list(edge, "an edge")]
+            if len(ends) != 2 or not all(end in graph for end in ends):
+                raise ValueError(f"an edge joins two of the labels, got {shown(edge)}")
+            graph.add_edge(*ends)
+        nodes = [_label(label) for label in check_list(rest.pop("nodes"), "nodes")]
+        return cls(graph, _label(rest.pop("depot")), nodes=nodes, **rest)
+
+    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
+        """Write the walk as counted moves and a flow; see the class."""
+        depot, length = self._depot, self.max_length
+        out, back = self._distance[depot], self._distance[:, depot]
+        moves = [(u, v) for u, v in self._arcs if out[u] + 1 + back[v] <= length]
+        directed = self.graph.is_directed()
+        kind = pyo.NonNegativeIntegers if directed else pyo.Binary
+        most = self._cover.k
+        block.moves = pyo.Var(moves, domain=kind, bounds=(0, length if directed else 1))
+        block.flow = pyo.Var(moves, bounds=(0, most))
+        block.walk = pyo.ConstraintList()
+        for move in moves:
+            block.walk.add(block.flow[move] <= most * block.moves[move])
+        if moves:
+            block.walk.add(_total(block.moves, moves) <= length)
+        chosen = dict(zip(self._node_of.tolist(), actions, strict=True))
+        incident = _incident(moves)
+        for v, (leaving, entering) in incident.items():
+            visits = _total(block.moves, entering)
+            block.walk.add(visits == _total(block.moves, leaving))
+            if v != depot:
+                action = chosen.get(v, 0)
+                block.walk.add(_total(block.flow, entering) - _total(block.flow, leaving) == action)
+                if v in chosen:
+                    block.walk.add(action <= visits)
+        for v, action in chosen.items():
+            if v != depot and v not in incident:
+                block.walk.add(action <= 0)
+        if self.budget is not None:
+            block.budget = pyo.Constraint(expr=pyo.quicksum(actions) <= self.budget)
+
+    def route(self, block: Any) -> list[Any]:
+        """Read the walk from the solved block on which :meth:`constrain` wrote.
+
+        Returns
+        -------
+        list
+            Node labels along edges, from the depot to the depot; just the depot if it stays.
+
+        Raises
+        ------
+        ValueError
+            If the block has no solution.
+        """
+        walk: Any = nx.MultiDiGraph()
+        walk.add_node(self._depot)
+        for (u, v), variable in block.moves.items():
+            if variable.value is None:
+                raise ValueError("the block has no solution to read a route from")
+            walk.add_edges_from([(u, v)] * round(variable.value))
+        connected = walk.subgraph(nx.node_connected_component(walk.to_undirected(), self._depot))
+        moved = [v for _, v in nx.eulerian_circuit(connected, source=self._depot)]
+        return [self._labels[v] for v in [self._depot, *moved]]
+
+    def shortest_route(self, action: ArrayLike) -> list[Any] | None:
+        """Return a shortest closed walk from the depot through the chosen nodes.
+
+        Returns
+        -------
+        list or None
+            Node labels from the depot to the depot; ``None`` if a node cannot be visited.
+        """
+        order = self._shortest(self.check_action(action), None)
+        if order is None:
+            return None
+        walk = [self.depot]
+        for u, v in pairwise([self._depot, *order, self._depot]):
+            path = nx.shortest_path(self.graph, self._labels[u], self._labels[v])
+            walk.extend(path[1:])
+        return walk
+
+    def violations(self, action: ArrayLike) -> list[str]:
+        """Look for a shortest closed walk through the chosen nodes in the metric closure."""
+        a = self.check_action(action)
+        found = []
+        if self.budget is not None and a.sum() > self.budget:
+            found.append(f"{a.sum()} nodes chosen, at most {self.budget} allowed")
+        unreachable = [
+            self.nodes[i] for i in np.flatnonzero(a) if not np.isfinite(self._round_trip[i])
+        ]
+        if unreachable:
+            found.append(f"no closed walk from {self.depot!r} visits {unreachable}")
+        elif self._shortest(a, self.max_length) is None:
+            chosen = [self.nodes[i] for i in np.flatnonzero(a)]
+            found.append(
+                f"no closed walk of at most {self.max_length} edges from {self.depot!r} visits"
+                f" {chosen}"
+            )
+        return found
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Rule out what is too far, alone or in pairs, and look for a walk through the rest."""
+        chosen = actions == 1
+        found = ~chosen[:, self._round_trip > self.max_length].any(axis=1)
+        if self.budget is not None:
+            found &= chosen.sum(axis=1) <= self.budget
+        x = chosen.astype(np.float64)
+        found &= ~(((x @ self._apart) > 0) & chosen).any(axis=1)
+        for i in np.flatnonzero(found):
+            found[i] = self._shortest(actions[i], self.max_length) is not None
+        return np.asarray(found)
+
+    def _shortest(self, action: ActionArray, limit: int | None) -> list[int] | None:
+        """Order the chosen nodes; with a limit, any walk within it will do."""
+        chosen = self._node_of[action == 1]
+        return shortest_closed_walk(
+            self._distance, self._depot, chosen[chosen != self._depot].tolist(), limit
+        )
+
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Sum the best nodes that can be visited with those held at one."""
+        return self._cover._linear_max(c, self._with_excluded(c, pins))
+
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Return the best nodes that can be visited with those held at one."""
+        return self._cover._maximizers(c, self._with_excluded(c, pins))
+
+    def _with_excluded(self, c: FloatArray, pins: Pins) -> Pins:
+        """Hold at zero what cannot be visited with what is held at one."""
+        excluded = np.broadcast_to(self._round_trip > self.max_length, c.shape)
+        if pins.one is not None:
+            excluded = excluded | (pins.one @ self._apart)
+        return pins.and_zero(excluded, c.shape)
+
+    @cached_property
+    def _round_trip(self) -> FloatArray:
+        """Edges to each action's node and back."""
+        node = self._node_of
+        there = self._distance[self._depot, node]
+        return np.asarray(there + self._distance[node, self._depot])
+
+    @cached_property
+    def _apart(self) -> BoolArray:
+        """Pairs of actions whose nodes no walk of at most L edges visits both."""
+        node = self._node_of
+        out, back = self._distance[self._depot, node], self._distance[node, self._depot]
+        between = self._distance[np.ix_(node, node)]
+        first = out[:, None] + between + back
+        return np.asarray(np.minimum(first, first.T) > self.max_length)
+
+    @cached_property
+    def _cover(self) -> BudgetTopK:
+        """As many nodes as a walk of L edges can pass, and the budget allows."""
+        most = min(self.n_actions, max(self.max_length, 1))
+        return BudgetTopK(self.n_actions, most if self.budget is None else min(most, self.budget))
+
+    def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
+        """Return the nodes that still fit into a walk."""
+        a = self.check_action(action)
+        chosen = np.flatnonzero(a)
+        order = self._shortest(a, self.max_length)
+        if order is None or (self.budget is not None and len(chosen) >= self.budget):
+            return np.array([], dtype=np.intp)
+        free = np.flatnonzero((a == 0) & (self._round_trip <= self.max_length))
+        free = free[~self._apart[np.ix_(free, chosen)].any(axis=1)]
+        fits = [i for i in free if self._fitted(a, int(i), order) is not None]
+        return np.array(fits, dtype=np.intp)
+
+    def _fitted(
+        self, action: ActionArray, addition: int, order: list[int], exact_up_to: int | None = None
+    ) -> list[int] | None:
+        """Return an order of the chosen nodes and ``addition`` that fits, or ``None``.
+
+        With more nodes than ``exact_up_to``, only insertion into ``order`` is tried.
+        """
+        node = int(self._node_of[addition])
+        if node == self._depot:
+            return order
+        longer, length = insert_cheapest(self._distance, self._depot, order, node)
+        if length <= self.max_length:
+            return longer
+        if exact_up_to is not None and len(longer) > exact_up_to:
+            return None
+        larger = action.copy()
+        larger[addition] = 1
+        return self._shortest(larger, self.max_length)
+
+    def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
+        """Add nodes in random order while they fit; without ``maximal``, keep a random number.
+
+        Beyond ten nodes, a node fits where it can be inserted into the walk found so far.
+        """
+        action = np.zeros(self.n_actions, dtype=np.int8)
+        order: list[int] = []
+        taken: list[int] = []
+        for i in rng.permutation(np.flatnonzero(self._round_trip <= self.max_length)).tolist():
+            if self.budget is not None and len(taken) >= self.budget:
+                break
+            if self._apart[i, taken].any():
+                continue
+            longer = self._fitted(action, i, order, exact_up_to=_EXACT_IN_SAMPLES)
+            if longer is not None:
+                order = longer
+                taken.append(i)
+                action[i] = 1
+        if not maximal:
+            action[taken[rng.integers(len(taken) + 1) :]] = 0
+        return action
+
+
+def _incident(
+    moves: Iterable[tuple[int, int]],
+) -> dict[int, tuple[list[tuple[int, int]], list[tuple[int, int]]]]:
+    """Return the moves that leave and that enter each node."""
+    found: dict[int, tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {}
+    for u, v in moves:
+        found.setdefault(u, ([], []))[0].append((u, v))
+        found.setdefault(v, ([], []))[1].append((u, v))
+    return found
+
+
+def _total(variables: Any, keys: Iterable[Any]) -> Any:
+    return pyo.quicksum(variables[key] for key in keys)
+
+
+def london_underground() -> Any:
+    """Return the central part of the London Underground as a ``networkx.Graph``.
+
+    The stations of fare zone 1 and the Underground lines between them (the Elizabeth line, the
+    Overground and the DLR left out). Every edge has an attribute ``lines``, the list of its lines.
+    """
+    source = files("milp_rl.formulations.spaces").joinpath("data/london_underground.json")
+    lines = json.loads(source.read_text(encoding="utf-8"))["lines"]
+    graph: Any = nx.Graph(name="London Underground, zone 1")
+    for line, sections in lines.items():
+        for section in sections:
+            for u, v in pairwise(section):
+                if not graph.has_edge(u, v):
+                    graph.add_edge(u, v, lines=[])
+                if line not in graph[u][v]["lines"]:
+                    graph[u][v]["lines"].append(line)
+    return graph
+
+
+def _is_label(node: Any) -> bool:
+    if isinstance(node, tuple):
+        return all(map(_is_label, node))
+    return isinstance(node, str | int) and not isinstance(node, bool)
+
+
+def _label(data: Any) -> Any:
+    """Undo JSON's turning tuples into lists; raise ``ValueError`` for what is no label."""
+    label = tuple(map(_label, data)) if isinstance(data, list) else data
+    if not _is_label(label):
+        raise ValueError(f"node labels are strings, integers or tuples, got {shown(data)}")
+    return label

@@ -1,0 +1,376 @@
+"""The scheduling block: chosen arms are served by workers in time slots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import ArrayLike, NDArray
+
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
+from milp_rl.formulations.checks import check_binary, check_integer, check_integers
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.budget import BudgetTopK
+from milp_rl.formulations.spaces.oracles.count_vectors import (
+    ClassCounts,
+    maximal_counts_of_rows,
+    polymatroid_maxima,
+)
+from milp_rl.formulations.spaces.pins import Pins
+
+_MAX_LISTED_SLOTS = 10
+_LARGEST_NEED = 10**9
+
+
+class Scheduling(ActionSpace):
+    r"""Each chosen arm is served in time slots by workers; a worker serves one arm a slot.
+
+    Two workers may serve an arm in the same slot, so workers only count by the number
+    :math:`W_t` available in slot t. An action is feasible if there is a service
+
+    .. math:: \sum_{t \in T_j} y_{jt} = n_j a_j, \qquad \sum_j y_{jt} \le W_t, \qquad y \ge 0,
+              \qquad \sum_j a_j \le b,
+
+    which can be taken integer, being a flow; by Hall's theorem, if in every set of slots the
+    chosen arms that can be served only there need no more than the workers have there.
+    Feasibility depends only on the number of chosen arms of each kind (availability and need), so
+    ``linear_max`` is exact where the maximal feasible numbers can be listed, or every need is one;
+    otherwise it is the linear relaxation (with different needs and a budget, the smaller of that
+    without the budget and a top-k bound). Beyond 10 slots it is the smaller of a top-k bound and
+    a knapsack over all worker-slots.
+
+    Parameters
+    ----------
+    worker_slots
+        Which workers are available in which slots, boolean, shape (workers, slots).
+    arm_slots
+        Which arms are available in which slots, boolean, shape (n_actions, slots).
+    needs
+        Worker-slots that each arm needs if chosen, one integer of at least 1 or one an arm.
+    budget
+        Largest number of chosen arms; ``None`` for no limit of its own.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or a value is out of range.
+    """
+
+    def __init__(
+        self,
+        worker_slots: ArrayLike,
+        arm_slots: ArrayLike,
+        needs: int | ArrayLike = 2,
+        budget: int | None = None,
+    ) -> None:
+        self.worker_slots = _slots(worker_slots, "worker_slots")
+        self.arm_slots = _slots(arm_slots, "arm_slots")
+        if self.worker_slots.shape[1] != self.arm_slots.shape[1]:
+            raise ValueError(
+                f"worker_slots has {self.worker_slots.shape[1]} slots, arm_slots has"
+                f" {self.arm_slots.shape[1]}"
+            )
+        if np.ndim(needs) == 0:
+            given = [check_integer(needs, "needs", 1, _LARGEST_NEED)] * self.n_actions
+        else:
+            given = check_integers(needs, "needs", 1, _LARGEST_NEED)
+        if len(given) != self.n_actions:
+            raise ValueError(f"needs must be one integer or {self.n_actions}, got {len(given)}")
+        self.needs: NDArray[np.int64] = np.array(given, dtype=np.int64)
+        self.budget = None if budget is None else check_integer(budget, "budget")
+
+        self._workers = self.worker_slots.sum(axis=0)
+        reachable = (self.arm_slots * self._workers).sum(axis=1)
+        possible = self.needs <= reachable
+        kinds = np.column_stack([self.arm_slots, self.needs])
+        classes, class_of = np.unique(kinds[possible], axis=0, return_inverse=True)
+        self._class_slots: BoolArray = classes[:, :-1].astype(bool)
+        self._class_needs: IntArray = classes[:, -1].astype(np.intp)
+        self._class_of = np.full(self.n_actions, -1, dtype=np.intp)
+        self._class_of[possible] = class_of.reshape(-1)
+        self._class_sizes = np.bincount(class_of.reshape(-1), minlength=len(classes))
+
+    @property
+    def n_actions(self) -> int:
+        """Number of arms."""
+        return len(self.arm_slots)
+
+    @property
+    def exact(self) -> bool:
+        """True where the maximal numbers of arms of each kind can be listed, or all needs are 1."""
+        return self._hall[0] is not None and (self._unit_needs or self._class_counts is not None)
+
+    @property
+    def down_closed(self) -> bool:
+        """Always true."""
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {
+            "type": "Scheduling",
+            "worker_slots": self.worker_slots.astype(int).tolist(),
+            "arm_slots": self.arm_slots.astype(int).tolist(),
+            "needs": self.needs.tolist(),
+            "budget": self.budget,
+        }
+
+    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
+        """Write the service as a flow from kinds of arms to slots; it needs no integrality."""
+        pairs = [
+            (k, int(t))
+            for k, slots in enumerate(self._class_slots)
+            for t in np.flatnonzero(slots & (self._workers > 0))
+        ]
+        block.served = pyo.Var(pairs, domain=pyo.NonNegativeReals)
+        never = [a for a, k in zip(actions, self._class_of, strict=True) if k < 0]
+        if never:
+            block.never = pyo.Constraint(expr=pyo.quicksum(never) <= 0)
+        block.need = pyo.ConstraintList()
+        for k, need in enumerate(self._class_needs):
+            chosen = pyo.quicksum(a for a, c in zip(actions, self._class_of, strict=True) if c == k)
+            served = pyo.quicksum(block.served[j, t] for j, t in pairs if j == k)
+            block.need.add(served >= int(need) * chosen)
+        block.slot = pyo.ConstraintList()
+        for t, workers in enumerate(self._workers):
+            served_then = [block.served[k, u] for k, u in pairs if u == t]
+            if served_then:
+                block.slot.add(pyo.quicksum(served_then) <= int(workers))
+        if self.budget is not None:
+            block.budget = pyo.Constraint(expr=pyo.quicksum(actions) <= self.budget)
+
+    def violations(self, action: ArrayLike) -> list[str]:
+        """Check Hall's condition; where it fails, a minimum cut says where."""
+        a = self.check_action(action)
+        found = []
+        chosen = np.flatnonzero(a)
+        if self.budget is not None and len(chosen) > self.budget:
+            found.append(f"{len(chosen)} arms chosen, at most {self.budget} allowed")
+        if (self._class_of[chosen] < 0).any() or not self._served(self._counts(a)):
+            # Seen from the sink, the cut nearest the source: the fewest arms that are too many.
+            _, (_, wanting) = nx.minimum_cut(self._graph(chosen).reverse(), "sink", "source")
+            arms = sorted(int(j) for kind, j in wanting - {"source"} if kind == "arm")
+            slots = sorted(int(t) for kind, t in wanting - {"source"} if kind == "slot")
+            need, have = int(self.needs[arms].sum()), int(self._workers[slots].sum())
+            found.append(
+                f"arms {arms} need {need} worker-slots in slots {slots}, where workers have"
+                f" {have}: {need - have} short"
+            )
+        return found
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Check budget and service of many actions, by their numbers of arms of each kind."""
+        found = ~(actions[:, self._class_of < 0] == 1).any(axis=1)
+        if self.budget is not None:
+            found &= actions.sum(axis=1) <= self.budget
+        counts = (actions @ self._indicator).astype(np.intp)
+        different, which = np.unique(counts, axis=0, return_inverse=True)
+        served = np.array([self._served(row) for row in different], dtype=bool)
+        return np.asarray(found & served[which.reshape(-1)])
+
+    def _graph(self, chosen: NDArray[np.intp]) -> Any:
+        """Build the flow network: source -> arms (need) -> their slots -> sink (workers)."""
+        graph: Any = nx.DiGraph()
+        graph.add_nodes_from(["source", "sink"])
+        for t, workers in enumerate(self._workers.tolist()):
+            graph.add_edge(("slot", t), "sink", capacity=workers)
+        for j in chosen.tolist():
+            graph.add_edge("source", ("arm", j), capacity=int(self.needs[j]))
+            for t in np.flatnonzero(self.arm_slots[j]).tolist():
+                graph.add_edge(("arm", j), ("slot", t))
+        return graph
+
+    def schedule(self, action: ArrayLike) -> list[tuple[int, int, int]]:
+        """Assign workers and slots to the chosen arms.
+
+        Returns
+        -------
+        list of (arm, worker, slot)
+            Each chosen arm as often as it needs, sorted.
+
+        Raises
+        ------
+        ValueError
+            If the action is not feasible.
+        """
+        violations = self.violations(action)
+        if violations:
+            raise ValueError(f"the action is not feasible: {'; '.join(violations)}")
+        chosen = np.flatnonzero(self.check_action(action))
+        _, flow = nx.maximum_flow(self._graph(chosen), "source", "sink")
+        free = [np.flatnonzero(self.worker_slots[:, t]).tolist() for t in range(len(self._workers))]
+        plan = []
+        for j in chosen:
+            for (_, t), amount in sorted(flow[("arm", j)].items()):
+                plan += [(int(j), int(free[t].pop()), t) for _ in range(amount)]
+        return sorted(plan)
+
+    def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Maximise over the maximal numbers of arms of each kind, or bound by relaxations."""
+        return self._maximum(c, pins)[0]
+
+    def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
+        """Return an action that attains ``linear_max``, or that of the relaxation."""
+        return self._maximum(c, pins, points=True)[1]
+
+    def _maximum(
+        self, c: FloatArray, pins: Pins, points: bool = False
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the maxima and, if asked for, points behind them."""
+        pins = pins.and_zero(self._class_of < 0, c.shape)
+        one, zero = pins.one, pins.zero
+        rows, limits = self._hall
+        if rows is None or limits is None:
+            bound = self._relaxation._linear_max(c, pins)
+            return bound, self._relaxation._maximizers(c, pins) if points else c
+        # The best arms within the budget are the maximum wherever they can be served.
+        best = self._best_within_budget(c, one, zero)
+        bound = np.where(best, c, 0.0).sum(axis=1)
+        x = best.astype(np.float64)
+        counts = (best @ self._indicator).astype(np.intp)
+        hard = (counts @ rows.T > limits).any(axis=1)
+        if one is not None:
+            hard |= (one & ~best).any(axis=1)
+        if hard.any():
+            bound[hard], x[hard] = self._constrained_max(c[hard], pins[hard], points)
+        return bound, x
+
+    def _best_within_budget(
+        self, c: FloatArray, one: BoolArray | None, zero: BoolArray | None
+    ) -> BoolArray:
+        """Mark the arms held at one and the best positive ones, at most the budget of each."""
+        value = c if one is None else np.where(one, np.inf, c)
+        if zero is not None:
+            value = np.where(zero, 0.0, value)
+        best = value > 0
+        if self.budget is not None and self.budget < self.n_actions:
+            worst = np.argsort(value, axis=1)[:, : self.n_actions - self.budget]
+            np.put_along_axis(best, worst, False, axis=1)
+        return best
+
+    def _constrained_max(
+        self, c: FloatArray, pins: Pins, points: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        one, zero = pins.one, pins.zero
+        if self._class_counts is not None:
+            bound = self._class_counts.maxima(c, one, zero)
+            return bound, self._class_counts.maximizers(c, one, zero) if points else c
+        rows, limits = self._hall
+        assert rows is not None
+        assert limits is not None
+        counted = self._indicator.astype(bool) @ (rows > 0).T
+        if self.budget is not None and self._equal_needs:  # a truncation of the polymatroid
+            counted = np.column_stack([counted, np.ones(self.n_actions, dtype=bool)])
+            limits = np.append(limits, self.budget * self.needs[0])
+        bound, x = polymatroid_maxima(c, self.needs, counted.T, limits, one, zero)
+        return np.minimum(bound, self._relaxation._linear_max(c, pins)), x
+
+    def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
+        """Add arms in random order while they fit; without ``maximal``, keep a random number."""
+        action = np.zeros(self.n_actions, dtype=np.int8)
+        counts = np.zeros(len(self._class_sizes), dtype=np.intp)
+        taken = []
+        for j in rng.permutation(self.n_actions):
+            k = self._class_of[j]
+            if k < 0:
+                continue
+            counts[k] += 1
+            if self._fits(counts):
+                taken.append(j)
+            else:
+                counts[k] -= 1
+        if not maximal:
+            taken = taken[: rng.integers(len(taken) + 1)]
+        action[taken] = 1
+        return action
+
+    def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
+        """Return the arms that can be added, by kind."""
+        a = self.check_action(action)
+        if (self._class_of[a == 1] < 0).any():
+            return np.array([], dtype=np.intp)
+        counts = self._counts(a)
+        fits = np.zeros(len(counts) + 1, dtype=bool)  # the last entry is for class -1
+        for k in np.unique(self._class_of[(a == 0) & (self._class_of >= 0)]):
+            counts[k] += 1
+            fits[k] = self._fits(counts)
+            counts[k] -= 1
+        return np.flatnonzero((a == 0) & fits[self._class_of])
+
+    def _counts(self, action: ActionArray) -> IntArray:
+        classes = self._class_of[(action == 1) & (self._class_of >= 0)]
+        return np.bincount(classes, minlength=len(self._class_sizes))
+
+    def _fits(self, counts: IntArray) -> bool:
+        return (self.budget is None or int(counts.sum()) <= self.budget) and self._served(counts)
+
+    def _served(self, counts: IntArray) -> bool:
+        """Whether the workers can serve so many arms of each kind."""
+        rows, limits = self._hall
+        if rows is not None and limits is not None:
+            return bool((rows @ counts <= limits).all())
+        representative = [np.flatnonzero(self._class_of == k) for k in range(len(counts))]
+        chosen = np.concatenate(
+            [r[:n] for r, n in zip(representative, counts, strict=True)], dtype=np.intp
+        )
+        served = nx.maximum_flow_value(self._graph(chosen), "source", "sink")
+        return bool(served == self.needs[chosen].sum())
+
+    @property
+    def _equal_needs(self) -> bool:
+        return bool((self.needs == self.needs[0]).all())
+
+    @property
+    def _unit_needs(self) -> bool:
+        return bool((self.needs == 1).all())
+
+    @cached_property
+    def _indicator(self) -> FloatArray:
+        """Which arm is of which kind, shape (n_actions, kinds)."""
+        return np.asarray(self._class_of[:, None] == np.arange(len(self._class_sizes)), dtype=float)
+
+    @cached_property
+    def _hall(self) -> tuple[IntArray | None, IntArray | None]:
+        """Hall's condition as rows over the kinds; ``None`` with too many slots."""
+        n_slots = len(self._workers)
+        if n_slots > _MAX_LISTED_SLOTS:
+            return None, None
+        sets = (np.arange(1, 2**n_slots)[:, None] >> np.arange(n_slots) & 1).astype(bool)
+        inside = ~(self._class_slots[None] & ~sets[:, None]).any(axis=2)
+        rows = (inside * self._class_needs).astype(np.intp)
+        limits = (sets * self._workers).sum(axis=1).astype(np.intp)
+        binding = rows @ self._class_sizes > limits
+        return rows[binding], limits[binding]
+
+    @cached_property
+    def _class_counts(self) -> ClassCounts | None:
+        """The exact linear oracle, if it is needed and the maximal counts can be listed."""
+        rows, limits = self._hall
+        if rows is None or limits is None or self._unit_needs:
+            return None
+        if self.budget is not None:
+            rows = np.vstack([rows, np.ones(len(self._class_sizes), dtype=np.intp)])
+            limits = np.append(limits, self.budget)
+        vectors = maximal_counts_of_rows(rows, limits, self._class_sizes)
+        return None if vectors is None else ClassCounts(self._class_of, vectors)
+
+    @cached_property
+    def _relaxation(self) -> BudgetTopK:
+        """As many arms as allowed, and as many worker-slots as there are."""
+        return BudgetTopK(
+            self.n_actions,
+            self.n_actions if self.budget is None else min(self.budget, self.n_actions),
+            costs=self.needs,
+            budget=float(self._workers.sum()),
+        )
+
+
+def _slots(values: ArrayLike, name: str) -> BoolArray:
+    array = check_binary(values, name, 2)
+    if 0 in array.shape:
+        raise ValueError(f"{name} must have shape (rows, slots), none zero, got {array.shape}")
+    return array

@@ -1,0 +1,348 @@
+"""The commands about single networks: ``argmax``, ``info``, ``export`` and ``compare``."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from milp_rl.cli.terminal import FAILURES, bar, console, echo, fail
+from milp_rl.formulations.names import Formulation, Strength
+from milp_rl.solvers.names import SolverName
+
+_NOT_PROVEN, _INFEASIBLE = 3, 4
+
+
+NetworkFile = Annotated[
+    Path, typer.Argument(help="ONNX file of a Q-network.", exists=True, dir_okay=False)
+]
+SpaceFile = Annotated[
+    Path,
+    typer.Option("--space", help="JSON file of the feasible set.", exists=True, dir_okay=False),
+]
+StateFile = Annotated[
+    Path, typer.Option(help="CSV file, a state a row.", exists=True, dir_okay=False)
+]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header",
+        help="Whether the first row of states holds names; default: if that is unmistakable.",
+    ),
+]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option("--import", help="Module to import first, such as that of a block of your own."),
+]
+SolverOption = Annotated[SolverName, typer.Option(help="What solves it.")]
+FormulationOption = Annotated[Formulation, typer.Option(help="For MILP solvers.")]
+BoundsOption = Annotated[Strength, typer.Option(help="Of the neurons, for MILP solvers.")]
+
+
+def argmax(
+    network: NetworkFile,
+    space: SpaceFile,
+    state: StateFile,
+    solver: SolverOption = "auto",
+    formulation: FormulationOption = "bigm",
+    bounds: BoundsOption = "linear",
+    minimize: Annotated[bool, typer.Option("--minimize", help="The lowest value.")] = False,
+    gap: Annotated[float, typer.Option(help="Relative gap to stop at.", min=0.0)] = 0.0,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds a state.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a state.")] = False,
+    header: Header = None,
+    imports: Imports = None,
+) -> None:
+    """Find the feasible action of highest value in each state, with proof.
+
+    Exit status: 0 if every answer is proven optimal within the gap, 3 if a limit left one unproven,
+    4 if the feasible set is empty, 1 for errors and 2 for wrong usage.
+    """
+    from milp_rl.argmax_solver import ArgmaxSolver
+    from milp_rl.comparison.run import read_states
+    from milp_rl.formulations.spaces.base import ActionSpace
+
+    try:
+        _import(imports)
+        solving = ArgmaxSolver(
+            network,
+            ActionSpace.from_json(space),
+            solver=solver,
+            formulation=formulation,
+            bounds=bounds,
+            sense="minimize" if minimize else "maximize",
+            gap=gap,
+            time_limit=time_limit,
+        )
+        results = solving.solve_batch(read_states(state, header=header))
+    except FAILURES as error:
+        fail(error)
+    for number, result in enumerate(results):
+        if as_json:
+            echo(json.dumps({"state": number, **_plain(result)}))
+            continue
+        chosen = "none"
+        if result.action is not None and solving.space.binary:
+            chosen = " ".join(map(str, result.chosen)) or "nothing"
+        elif result.action is not None:
+            chosen = " ".join(f"{x:.6g}" for x in result.action)
+        echo(
+            f"state {number}: {result.status}, value {result.value:.9g}, bound {result.bound:.9g},"
+            f" {1e3 * result.seconds:.1f} ms ({result.solver}); action: {chosen}"
+        )
+    statuses = {result.status for result in results}
+    if "infeasible" in statuses:
+        raise typer.Exit(_INFEASIBLE)
+    if statuses != {"optimal"}:
+        raise typer.Exit(_NOT_PROVEN)
+
+
+def info(
+    network: NetworkFile,
+    space: Annotated[
+        Path | None, typer.Option(help="JSON file of the feasible set.", exists=True)
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="CSV file, a state a row; default: zeros.", exists=True)
+    ] = None,
+    header: Header = None,
+    imports: Imports = None,
+) -> None:
+    """Show a network's layers and, with a space, how many neurons its bounds leave unstable."""
+    from milp_rl.comparison.run import read_states
+    from milp_rl.formulations.networks.onnx_file import load_model
+    from milp_rl.formulations.networks.onnx_reader import read_metadata, read_onnx
+    from milp_rl.formulations.spaces.base import ActionSpace
+
+    try:
+        _import(imports)
+        ir = read_onnx(network)
+        metadata = read_metadata(load_model(network))
+        table = Table("layer", "inputs", "outputs", "activation", "largest weight", "zero weights")
+        for i, layer in enumerate(ir.layers):
+            outputs, inputs = layer.weight.shape
+            zeros = int((layer.weight == 0).sum())
+            largest = f"{np.abs(layer.weight).max():.4g}"
+            table.add_row(str(i), str(inputs), str(outputs), layer.activation, largest, str(zeros))
+        rows = []
+        if space is not None:
+            known = ActionSpace.from_json(space)
+            width = ir.n_inputs - known.n_actions
+            if width < 0:
+                raise ValueError(
+                    f"the network takes {ir.n_inputs} inputs, but the space has"
+                    f" {known.n_actions} actions"
+                )
+            states = np.zeros((1, width)) if state is None else read_states(state, header=header)
+            rows = _strengths(ir, known, states)
+    except FAILURES as error:
+        fail(error)
+    parameters = sum(layer.weight.size + layer.bias.size for layer in ir.layers)
+    hidden = sum(len(layer.bias) for layer in ir.hidden)
+    echo(
+        f"{network}: {ir.n_inputs} inputs, {ir.n_outputs} outputs, {hidden} hidden neurons,"
+        f" {parameters} parameters"
+    )
+    for key, value in sorted(metadata.items()):
+        echo(f"{key}: {value}")
+    echo(table)
+    if rows:
+        bounded = Table("bounds", "unstable neurons", "of", "output between", "ms a state")
+        for row in rows:
+            bounded.add_row(*row)
+        echo(bounded)
+
+
+def export(
+    network: NetworkFile,
+    space: SpaceFile,
+    state: StateFile,
+    output: Annotated[
+        Path, typer.Option(help="File .mps or .lp; with several states, a number is appended.")
+    ],
+    formulation: FormulationOption = "bigm",
+    bounds: BoundsOption = "linear",
+    two_sided: Annotated[
+        bool, typer.Option("--two-sided", help="Keep what maximisation makes redundant.")
+    ] = False,
+    header: Header = None,
+    imports: Imports = None,
+) -> None:
+    """Write the mixed-integer program of each state, for other solvers."""
+    from milp_rl.comparison.run import read_states
+    from milp_rl.formulations.networks.onnx_reader import read_onnx
+    from milp_rl.formulations.spaces.base import ActionSpace
+    from milp_rl.solvers.export import export_model
+
+    try:
+        _import(imports)
+        ir, known, states = (
+            read_onnx(network),
+            ActionSpace.from_json(space),
+            read_states(state, header=header),
+        )
+        output.parent.mkdir(parents=True, exist_ok=True)
+        for number, row in enumerate(states):
+            path = output
+            if len(states) > 1:
+                path = output.with_name(f"{output.stem}-{number}{output.suffix}")
+            compact = export_model(
+                ir,
+                known,
+                row,
+                path,
+                formulation=formulation,
+                bounds=bounds,
+                one_sided=not two_sided,
+            )
+            model = compact.model
+            echo(
+                f"{path}: {model.n_columns} variables, {int(model.integer.sum())} of them integer,"
+                f" {model.n_rows} constraints"
+            )
+    except FAILURES as error:
+        fail(error)
+
+
+def compare(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="An instance (q.onnx, space.json, states.csv), or a folder of them.",
+            exists=True,
+            file_okay=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for the results, which are gone on with.")],
+    solver: Annotated[
+        list[str] | None,
+        typer.Option(help="May be repeated; default: highs, branch_and_bound, enumeration, auto."),
+    ] = None,
+    formulation: Annotated[
+        list[str] | None, typer.Option(help="May be repeated; default: both.")
+    ] = None,
+    bounds: Annotated[
+        list[str] | None, typer.Option(help="May be repeated; default: linear.")
+    ] = None,
+    gap: Annotated[float, typer.Option(help="Relative gap at which a state is solved.")] = 0.0,
+    time_limit: Annotated[float, typer.Option(help="Seconds a state.")] = 60.0,
+    memory_limit: Annotated[float, typer.Option(help="GiB a process.")] = 8.0,
+    jobs: Annotated[int, typer.Option(help="Processes at a time; 1 gives the truest times.")] = 1,
+    models: Annotated[
+        bool, typer.Option("--models", help="Write an MPS file of every state and formulation too.")
+    ] = False,
+    header: Header = None,
+    imports: Imports = None,
+) -> None:
+    """Compare solvers, formulations and bounds on every state of a folder of instances."""
+    from milp_rl.comparison.report import write_comparison
+    from milp_rl.comparison.run import compare as run
+    from milp_rl.comparison.run import find_instances, ways
+
+    free = ("highs", "branch_and_bound", "enumeration", "auto")
+    try:
+        _import(imports)
+        instances = find_instances(folder, header=header)
+        to_try = ways(
+            solver or free,
+            formulation or ("bigm", "partition"),
+            bounds or ("linear",),
+        )
+        if models:
+            _write_models(instances, to_try, output / "models")
+        with bar() as shown:
+            task = shown.add_task(f"{len(instances)} instances, {len(to_try)} ways", total=None)
+            rows = run(
+                instances,
+                to_try,
+                output,
+                gap=gap,
+                time_limit=time_limit,
+                memory_limit=memory_limit,
+                jobs=jobs,
+                imports=imports or (),
+                progress=lambda done, total: shown.update(task, completed=done, total=total),
+            )
+        page = write_comparison(rows, output, time_limit=time_limit)
+    except FAILURES as error:
+        fail(error)
+    echo((output / "summary.csv").read_text().rstrip())
+    console.print(f"wrote {page}, report.md, results.csv and summary.csv")
+
+
+def _write_models(instances: Sequence[Any], to_try: Sequence[Any], folder: Path) -> None:
+    from milp_rl.comparison.run import NETWORK, SPACE, STATES, read_states
+    from milp_rl.formulations.networks.onnx_reader import read_onnx
+    from milp_rl.formulations.spaces.base import ActionSpace
+    from milp_rl.solvers.export import export_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = {(way.formulation, way.bounds) for way in to_try if way.formulation}
+    for instance in instances:
+        network = read_onnx(instance.folder / NETWORK)
+        space = ActionSpace.from_json(instance.folder / SPACE)
+        states = read_states(instance.folder / STATES, header=instance.header)
+        for number, state in enumerate(states):
+            for formulation, bounds in sorted(kinds):
+                path = folder / f"{instance.name}-{number}-{formulation}-{bounds}.mps"
+                export_model(network, space, state, path, formulation=formulation, bounds=bounds)
+
+
+def _strengths(network: Any, space: Any, states: Any) -> list[tuple[str, ...]]:
+    """Return a row a strength: mean number of unstable neurons, range of the output, time."""
+    import time
+
+    from milp_rl.formulations.bounds import BoundPropagator
+
+    rows: list[tuple[str, ...]] = []
+    hidden = sum(len(layer.bias) for layer in network.hidden)
+    for strength in get_args(Strength):
+        propagator = BoundPropagator(
+            network,
+            space.n_actions,
+            space.linear_max,
+            box=(space.lower, space.upper),
+            strength=strength,
+            model=space.linear_model,
+        )
+        started = time.perf_counter()
+        known = propagator.at(states)
+        seconds = (time.perf_counter() - started) / len(states)
+        low, high = known.output_lower.min(), known.output_upper.max()
+        rows.append(
+            (
+                str(strength),
+                f"{known.unstable.mean():.1f}",
+                str(hidden),
+                f"{low:.4g} and {high:.4g}",
+                f"{1e3 * seconds:.2f}",
+            )
+        )
+    return rows
+
+
+def _plain(result: Any) -> dict[str, Any]:
+    """Return a result as JSON has it: what is not a number is null."""
+    plain = {}
+    for name in ("status", "value", "bound", "gap", "seconds", "solver", "nodes", "message"):
+        value = getattr(result, name)
+        plain[name] = None if isinstance(value, float) and not math.isfinite(value) else value
+    plain["action"] = None if result.action is None else result.action.tolist()
+    return plain
+
+
+def _import(modules: Sequence[str] | None) -> None:
+    for module in modules or ():
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever the module does
+            raise ImportError(
+                f"--import {module} fails: {type(error).__name__}: {error}"
+            ) from error

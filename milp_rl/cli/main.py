@@ -1,0 +1,220 @@
+"""The command ``milp-rl``."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from milp_rl.cli import commands
+from milp_rl.cli.terminal import FAILURES, Command, bar, console, echo, fail
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Exact argmax for RL.")
+for _command in (commands.argmax, commands.info, commands.export, commands.compare):
+    app.command(cls=Command)(_command)
+experiment = typer.Typer(no_args_is_help=True, help="Run experiments and report on them.")
+app.add_typer(experiment, name="experiment")
+tuning = typer.Typer(no_args_is_help=True, help="Search for good parameters.")
+app.add_typer(tuning, name="tune")
+care = typer.Typer(no_args_is_help=True, help="Care management from logged weeks.")
+app.add_typer(care, name="care")
+sepsis = typer.Typer(no_args_is_help=True, help="Sepsis care from logged steps.")
+app.add_typer(sepsis, name="sepsis")
+
+
+class BackendName(StrEnum):
+    """Where the cells of an experiment run."""
+
+    loky = "loky"
+    dask = "dask"
+    ray = "ray"
+
+
+@app.callback()
+def main_options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+) -> None:
+    """Train, evaluate and report."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING)
+
+
+@experiment.command(cls=Command)
+def run(
+    config: Annotated[Path, typer.Argument(help="TOML file, see configs/.", dir_okay=False)],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the results; default runs/CONFIG.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Cells at a time; -1: one a processor.")] = -1,
+    backend: Annotated[
+        BackendName, typer.Option(help="Processes here, or a cluster.")
+    ] = BackendName.loky,
+    address: Annotated[
+        str | None, typer.Option(help="Dask scheduler or Ray head; default: start one here.")
+    ] = None,
+) -> None:
+    """Train and evaluate all cells of an experiment, on from what is finished already."""
+    from milp_rl.experiments import ExperimentConfig, run_experiment
+
+    folder = Path("runs") / config.stem if output is None else output
+    shown_bar = bar()
+    try:
+        settings = ExperimentConfig.from_toml(config)
+        n_cells = len(settings.cells())
+        with shown_bar:
+            task = shown_bar.add_task(f"{n_cells} cells", total=None)
+            results = run_experiment(
+                settings,
+                folder,
+                jobs=jobs,
+                backend=backend.value,
+                address=address,
+                progress=lambda done, total: shown_bar.update(task, completed=done, total=total),
+            )
+    except FAILURES as error:
+        fail(error)
+    shown = results[["domain", "J", "B", "seed", "method", "reward_mean", "reward_se"]]
+    echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    console.print(f"wrote {folder / 'results.csv'}, results.parquet and curves.csv")
+
+
+@experiment.command(cls=Command)
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Output folders of runs.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the report; default FOLDER/report.")
+    ] = None,
+) -> None:
+    """Write charts and tables of one or several runs."""
+    from milp_rl.experiments import write_report
+
+    try:
+        path = write_report(folders, folders[0] / "report" if output is None else output)
+    except FAILURES as error:
+        fail(error)
+    echo(str(path))
+
+
+@tuning.command(cls=Command)
+def graphq(
+    output: Annotated[
+        Path, typer.Option(help="Folder for the study, which is resumed if it is there.")
+    ] = Path("runs/tune-graphq"),
+    preset: Annotated[str, typer.Option(help="Synthetic interventions to learn.")] = "10x10",
+    trials: Annotated[int, typer.Option(help="Trials in all, earlier ones included.")] = 50,
+    jobs: Annotated[int, typer.Option(help="Trials at a time; -1: one a processor.")] = -1,
+    episodes: Annotated[int, typer.Option(help="Training episodes of a trial.")] = 50,
+    seed: Annotated[int, typer.Option(help="Seed of instance, search and training.")] = 0,
+) -> None:
+    """Tune Graph-Q with Optuna: pruned trials, in parallel, on from what is done already."""
+    from milp_rl.graphq import GraphDQNConfig, make_interventions
+    from milp_rl.graphq.tuning import BEST, tune
+
+    try:
+        env = make_interventions(preset, seed=seed)
+        base = GraphDQNConfig(episodes=episodes, expected_rewards=False)
+        with bar() as shown_bar:
+            task = shown_bar.add_task(f"{trials} trials", total=trials)
+            study = tune(
+                env,
+                output,
+                n_trials=trials,
+                jobs=jobs,
+                base=base,
+                seed=seed,
+                progress=lambda done, total: shown_bar.update(task, completed=done),
+            )
+    except FAILURES as error:
+        fail(error)
+    echo((output / BEST).read_text().rstrip())
+    n_pruned = sum(trial.state.name == "PRUNED" for trial in study.trials)
+    console.print(f"{len(study.trials)} trials, {n_pruned} pruned; everything is in {output}")
+
+
+@care.command("report", cls=Command)
+def care_report(
+    folder: Annotated[Path, typer.Argument(help="Folder for the report.", file_okay=False)],
+    data: Annotated[
+        Path | None, typer.Option(help="Your own weeks, parquet or CSV; default: simulated ones.")
+    ] = None,
+    patients: Annotated[int, typer.Option(help="Simulated patients.")] = 1000,
+    weeks: Annotated[int, typer.Option(help="Simulated weeks.")] = 52,
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Largest number of training epochs.")] = 30,
+    grids: Annotated[bool, typer.Option(help="Windows and reward weights too.")] = True,
+) -> None:
+    """Train, evaluate, audit and allocate; one HTML page with all tables and charts."""
+    from milp_rl.offline.care.data import CareData
+    from milp_rl.offline.care.report import write_care_report
+
+    try:
+        own = None if data is None else CareData.read(data)
+        with console.status("") as status:
+            path = write_care_report(
+                folder,
+                data=own,
+                n_patients=patients,
+                n_weeks=weeks,
+                seed=seed,
+                epochs=epochs,
+                grids=grids,
+                progress=status.update,
+            )
+    except FAILURES as error:
+        fail(error)
+    echo(str(path))
+
+
+@sepsis.command("run", cls=Command)
+def sepsis_run(
+    folder: Annotated[Path, typer.Argument(help="Folder for the results.", file_okay=False)],
+    data: Annotated[
+        Path | None, typer.Option(help="Your own steps, parquet or CSV; default: simulated ones.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds, from 0.")] = 3,
+    stays: Annotated[int, typer.Option(help="Simulated stays.")] = 3000,
+    epochs: Annotated[int, typer.Option(help="Largest number of training epochs.")] = 100,
+) -> None:
+    """Train and judge all models, on from the seeds that are done already."""
+    from milp_rl.offline.sepsis.data import SepsisData
+    from milp_rl.offline.sepsis.report import run_sepsis
+
+    try:
+        own = None if data is None else SepsisData.read(data)
+        with console.status("") as status:
+            results = run_sepsis(
+                folder,
+                data=own,
+                seeds=range(seeds),
+                n_stays=stays,
+                epochs=epochs,
+                progress=status.update,
+            )
+    except FAILURES as error:
+        fail(error)
+    echo(results.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+
+
+@sepsis.command("report", cls=Command)
+def sepsis_report(
+    folder: Annotated[Path, typer.Argument(help="Folder of `milp-rl sepsis run`.")],
+) -> None:
+    """Write charts and tables of a run."""
+    from milp_rl.offline.sepsis.report import write_sepsis_report
+
+    try:
+        path = write_sepsis_report(folder)
+    except FAILURES as error:
+        fail(error)
+    echo(str(path))
+
+
+def main() -> None:
+    """Run the command."""
+    # As after Ctrl-C: what runs cleans up, and takes its processes with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    app()

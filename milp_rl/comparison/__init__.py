@@ -1,0 +1,1 @@
+"""Comparing solvers: running them side by side, and reporting on it."""

@@ -1,0 +1,1 @@
+"""Restless bandits with constraints on the arms acted on: five domains."""

@@ -1,0 +1,118 @@
+"""The capacity domain: workers of limited capacity serve arms of different cost.
+
+Domain 4 of Xu, Wilder, Khalil and Tambe (ICLR 2025): the arms assigned to a worker cost at most
+its capacity; an arm that is served is acted on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from milp_rl.envs.bandits.additive import AdditiveBandit, AdditiveInstance, draw_probabilities
+from milp_rl.envs.bandits.instance import draw_rewards
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.spaces.capacity import Capacity
+
+
+@dataclass(frozen=True, eq=False)
+class CapacityInstance(AdditiveInstance):
+    """One capacity-constrained bandit.
+
+    Parameters
+    ----------
+    rewards
+        Reward of each arm in each state, shape (J, n).
+    acting
+        Probability of moving up when acted on, shape (J,), in [0, 1].
+    passive
+        Probability of moving up when not acted on, shape (J,), in [0, 1].
+    costs
+        Cost of serving each arm, shape (J,), nonnegative.
+    capacities
+        Capacity of each worker, shape (B,), nonnegative.
+    horizon
+        Steps an episode, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or a value is out of range.
+    """
+
+    domain: ClassVar[str] = "capacity"
+
+    rewards: FloatArray
+    acting: FloatArray
+    passive: FloatArray
+    costs: FloatArray
+    capacities: FloatArray
+    horizon: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_array("costs", (self.n_arms,))
+        self._check_array("capacities", (None,))
+
+    @property
+    def n_workers(self) -> int:
+        """Number of workers B."""
+        return len(self.capacities)
+
+    @property
+    def budget(self) -> int:
+        """Number of workers B."""
+        return self.n_workers
+
+    @classmethod
+    def generate(
+        cls, n_arms: int = 10, n_workers: int = 3, *, horizon: int = 20, seed: int
+    ) -> Self:
+        """Draw an instance as in the paper; the same arguments give the same instance.
+
+        Rewards as in :func:`.instance.draw_rewards`, probabilities as in
+        :func:`.additive.draw_probabilities`; costs uniform on 2..6; capacities uniform on 2..7,
+        of which at least one is large enough for the cheapest arm (otherwise there would be
+        nothing to decide).
+
+        Parameters
+        ----------
+        n_arms
+            Number of arms J, at least ``n_workers``.
+        n_workers
+            Number of workers B, at least 1; also the number of good arms.
+        horizon
+            Steps an episode.
+        seed
+            Seed of the generator.
+        """
+        rng = np.random.default_rng(seed)
+        rewards, _ = draw_rewards(rng, n_arms, n_workers, "n_workers")
+        acting, passive = draw_probabilities(rng, n_arms)
+        costs = rng.integers(2, 7, size=n_arms).astype(np.float64)
+        capacities = rng.integers(2, 8, size=n_workers).astype(np.float64)
+        while capacities.max() < costs.min():
+            capacities = rng.integers(2, 8, size=n_workers).astype(np.float64)
+        return cls(rewards, acting, passive, costs, capacities, horizon)
+
+
+class CapacityBandit(AdditiveBandit):
+    """A restless bandit whose arms are served by workers of limited capacity.
+
+    ``gymnasium.make("milp_rl/CapacityBandit-v0", instance=...)`` gives the same environment after
+    ``import milp_rl.envs``. See :class:`RestlessBandit` for observation, reward and episodes. The
+    action is binary, shape (J,): which arms are acted on.
+
+    Parameters
+    ----------
+    instance
+        Arms, costs and capacities; without, ``CapacityInstance.generate(seed=0)``.
+    """
+
+    instance: CapacityInstance
+
+    def __init__(self, instance: CapacityInstance | None = None) -> None:
+        instance = CapacityInstance.generate(seed=0) if instance is None else instance
+        super().__init__(instance, Capacity(instance.costs, instance.capacities))

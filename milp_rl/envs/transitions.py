@@ -1,0 +1,130 @@
+"""Tables of observed steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from milp_rl.formulations.arrays import BoolArray, FloatArray
+from milp_rl.formulations.spaces.base import ActionSpace
+
+
+@dataclass(frozen=True, eq=False)
+class Transitions:
+    """Observed steps.
+
+    Parameters
+    ----------
+    states, next_states
+        Shape (N, state_dim), finite.
+    actions
+        Shape (N, n_actions), finite.
+    rewards
+        Shape (N,), finite.
+    terminated
+        Whether the episode ended in the next state, shape (N,); without, never.
+    interventions, variables
+        Names of actions and state variables; without, ``"intervention 0"`` and so on.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or a value is not finite.
+    """
+
+    states: FloatArray
+    actions: FloatArray
+    rewards: FloatArray
+    next_states: FloatArray
+    terminated: BoolArray | None = None
+    interventions: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("states", "actions", "rewards", "next_states"):
+            values = np.array(getattr(self, name), dtype=np.float64)
+            if values.ndim != (1 if name == "rewards" else 2):
+                raise ValueError(f"{name} must be a finite table, got shape {values.shape}")
+            if not np.isfinite(values).all():
+                row = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+                raise ValueError(
+                    f"{name} must be a finite table, row {row[0]} has the value {values[row]}"
+                )
+            object.__setattr__(self, name, values)
+        n = len(self.states)
+        if not n:
+            raise ValueError("there are no transitions")
+        ends = np.zeros(n) if self.terminated is None else np.asarray(self.terminated)
+        object.__setattr__(self, "terminated", ends.astype(bool))
+        lengths = {len(self.actions), len(self.rewards), len(self.next_states), len(ends)}
+        if lengths != {n} or self.states.shape != self.next_states.shape:
+            raise ValueError("states, actions, rewards and next_states must have the same rows")
+        for name, size in (
+            ("interventions", self.actions.shape[1]),
+            ("variables", self.states.shape[1]),
+        ):
+            names = tuple(getattr(self, name)) or tuple(f"{name[:-1]} {i}" for i in range(size))
+            if len(names) != size:
+                raise ValueError(f"got {len(names)} names for {size} {name}")
+            object.__setattr__(self, name, names)
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+
+def collect_transitions(
+    env: gym.Env[Any, Any],
+    n: int,
+    rng: np.random.Generator,
+    *,
+    expected_rewards: bool = False,
+    feasible: Callable[[Any], ActionSpace] | None = None,
+) -> Transitions:
+    """Play random feasible actions, every other one maximal, in episodes of an environment.
+
+    Parameters
+    ----------
+    env
+        An environment with vector observations and ``action_space_block(state)``.
+    n
+        Number of transitions, at least 1.
+    rng
+        Source of randomness, of the episodes' seeds too.
+    expected_rewards
+        Record ``env.expected_reward`` rather than sampled rewards.
+    feasible
+        Gives the feasible set in each state, also in the last of an episode that is truncated;
+        without, ``env.action_space_block`` where an action is drawn.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    model: Any = env.unwrapped
+    rows: list[tuple[Any, ...]] = []
+    while len(rows) < n:
+        state, _ = env.reset(seed=int(rng.integers(2**31)))
+        done = False
+        while not done and len(rows) < n:
+            block = model.action_space_block(state) if feasible is None else feasible(state)
+            action = block.sample(rng, maximal=len(rows) % 2 == 1)[0]
+            following, reward, terminated, truncated, _ = env.step(action)
+            if expected_rewards:
+                reward = float(model.expected_reward(state, action))
+            rows.append((state, action, reward, following, terminated))
+            state, done = following, terminated or truncated
+        if feasible is not None and not terminated:
+            feasible(state)
+    columns: list[NDArray[Any]] = [np.array(column) for column in zip(*rows, strict=True)]
+    return Transitions(
+        columns[0],
+        columns[1],
+        columns[2],
+        columns[3],
+        columns[4],
+        interventions=getattr(model, "interventions", ()),
+        variables=getattr(model, "variables", ()),
+    )

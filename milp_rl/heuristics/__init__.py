@@ -1,0 +1,1 @@
+"""Argmaxes without proof: greedy, gradient ascent, cross-entropy."""

@@ -1,0 +1,1 @@
+"""Care management from logged weeks: data, charts, report."""

@@ -1,0 +1,336 @@
+"""``milp-rl care report``: train on logged care, judge, audit, and allocate, on one page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from milp_rl.envs.care_management import FACTORS, CareManagement, care_actions
+from milp_rl.evaluation.ope import Estimator, compare, estimate, outcome_model, propensity_model
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
+from milp_rl.offline.allocation import Limit, allocate, allocate_greedily, parity_limits
+from milp_rl.offline.audit import (
+    fairness_curve,
+    logged_decisions,
+    mediation,
+    parity_audit,
+    parity_gap,
+    reward_grid,
+    sensitivity,
+    subgroup_values,
+    window_grid,
+)
+from milp_rl.offline.care import charts
+from milp_rl.offline.care.data import CareData, generate_care_management
+from milp_rl.offline.policies import PolicyConfig, WindowPolicy, train_policy
+from milp_rl.reports.document import Section, save_figure, to_html, to_markdown
+
+HOURS = {"Phone": 0.5, "Text/SMS": 0.2, "Video": 0.7, "Home Visit": 2.0}
+PENALTY = 100.0
+_TEST_SHARE = 0.3
+_LEVEL = ("modality", "Home Visit")
+
+log = logging.getLogger(__name__)
+
+
+def write_care_report(
+    folder: str | Path,
+    *,
+    data: CareData | None = None,
+    n_patients: int = 1000,
+    n_weeks: int = 52,
+    seed: int = 0,
+    epochs: int = 30,
+    grids: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """Run everything on logged weeks and write one HTML page, with its tables and charts.
+
+    Seven in ten patients train the policies, the others judge them. On simulated data the true
+    values are shown too.
+
+    Parameters
+    ----------
+    folder
+        For ``report.html``, ``report.md``, a CSV file a table and a PNG file a chart; of one
+        data set and one choice of seed and epochs.
+    data
+        Weeks of one's own; without, simulated ones, which are written too.
+    n_patients, n_weeks, seed
+        Of the simulation; the seed is also that of training and bootstraps.
+    epochs
+        Largest number of training epochs.
+    grids
+        Whether to run the grids over windows and reward weights, most of the work.
+    progress
+        Told what is being done.
+
+    Returns
+    -------
+    pathlib.Path
+        The HTML file.
+
+    Raises
+    ------
+    ValueError
+        If the data cannot be used, or the folder has the report of other data or settings.
+    RuntimeError
+        If another run is writing to the folder.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    settings = {
+        "data": "simulated" if data is None else data.digest(),
+        "patients": n_patients if data is None else None,
+        "weeks": n_weeks if data is None else None,
+        "seed": seed,
+        "epochs": epochs,
+    }
+    with locked(folder):
+        check_settings(Path(folder, "settings.json"), settings)
+        write_json(Path(folder, "settings.json"), settings)
+        return _write(Path(folder), data, n_patients, n_weeks, seed, epochs, grids, progress)
+
+
+def _write(
+    out: Path,
+    data: CareData | None,
+    n_patients: int,
+    n_weeks: int,
+    seed: int,
+    epochs: int,
+    grids: bool,
+    progress: Callable[[str], None] | None,
+) -> Path:
+    say = progress or log.info
+    simulated = data is None
+    say("data")
+    if data is None:
+        data = generate_care_management(n_patients, n_weeks, seed)
+        data.write(out / "data.parquet")
+    weeks = _with_propensities(data)
+    order = np.random.default_rng([seed, 14]).permutation(int(weeks.patients.max()) + 1)
+    n_test = max(2, round(_TEST_SHARE * len(order)))
+    train, test = weeks.of_patients(order[n_test:]), weeks.of_patients(order[:n_test])
+    page = _Page(out)
+    page.add("The data", _about(weeks))
+
+    say("policies")
+    base = PolicyConfig(epochs=epochs)
+    policies = {
+        "behaviour cloning": train_policy(train, replace(base, method="bc"), seed=seed),
+        "AWR": train_policy(train, base, seed=seed),
+        "AWR, fair": train_policy(train, replace(base, fairness=PENALTY), seed=seed),
+        "CQL": train_policy(train, replace(base, method="cql", conservatism=0.1), seed=seed),
+    }
+    if any(p.space.levels.tolist() != test.space.levels.tolist() for p in policies.values()):
+        raise ValueError(
+            "some actions occur only among the training patients or only among the others; more"
+            " patients are needed"
+        )
+    say("outcome model")
+    features = test.space.one_hot(np.arange(test.space.n_actions))
+    observed = logged_decisions(test, np.full((len(test.frame), len(features)), 1 / len(features)))
+    q = outcome_model(observed, features, seed=seed)
+    targets = {name: policy.probabilities(test) for name, policy in policies.items()}
+
+    say("values")
+    values = _values(test, targets, q, simulated=simulated, seed=seed)
+    page.add(
+        "Values of the policies",
+        values,
+        charts.values_chart(values),
+        "Mean reward of a week had the policy decided it, on patients that it was not trained on.",
+    )
+    awr, cql = (logged_decisions(test, targets[name]) for name in ("AWR", "CQL"))
+    names: list[Estimator] = ["dm", "is", "snis", "dr", "wdr", "trajectory_is", "wpdis"]
+    page.add(
+        "Estimators, for CQL",
+        compare(cql, names, q=q, seed=seed),
+        text="CQL is farthest from usual care. Estimators of a trajectory sum up the discounted"
+        " rewards of all weeks; the product of all their ratios leaves next to no effective"
+        " sample.",
+    )
+    table = sensitivity(awr, q, seed=seed)
+    page.add("Sensitivity", table, charts.sensitivity_chart(table))
+    table = subgroup_values(awr, q, test.groups, seed=seed)
+    page.add("Subgroups", table, charts.subgroup_chart(table))
+
+    say("fairness")
+    level = test.space.has_level(*_LEVEL)
+    need = test.states[:, 0]
+    shares = {
+        "AWR": targets["AWR"],
+        "AWR, fair": targets["AWR, fair"],
+        "behaviour cloning": targets["behaviour cloning"],
+    }
+    audits = {name: parity_audit(p, level, test.groups, need) for name, p in shares.items()}
+    gaps = {name: parity_gap(p, level, test.groups) for name, p in shares.items()}
+    said = ", ".join(f"{name} {100 * gap:.1f}" for name, gap in gaps.items())
+    page.add(
+        "Parity of home visits",
+        pd.concat([t.assign(policy=name) for name, t in audits.items()]),
+        charts.parity_chart(audits, "home visits"),
+        f"Largest gap between groups, percentage points: {said}. Need is clinical risk.",
+    )
+    curve = fairness_curve(train, test, q, base=base, seed=seed)
+    page.add("Fairness and value", curve, charts.fairness_chart(curve))
+    group = str(test.frame.groupby("race_ethnicity")["social_need"].mean().idxmax())
+    effects = mediation(test, targets["AWR"][:, level].sum(axis=1), group, seed=seed)
+    page.add(
+        "Mediation by social needs",
+        effects,
+        charts.mediation_chart(effects, f"share of home visits, {group} against all others"),
+        "Of AWR's decisions, for the group of the largest social needs.",
+    )
+    if grids:
+        say("windows")
+        table = window_grid(train, test, q, base=base, seed=seed)
+        page.add("Windows", table, charts.window_chart(table))
+        say("reward weights")
+        table = reward_grid(train, test, q, base=base, seed=seed)
+        page.add("Reward weights", table, charts.reward_chart(table))
+    say("population")
+    table = population_table(policies["CQL"], test, seed=seed)
+    page.add(
+        "Decisions for a population",
+        table,
+        charts.population_chart(table),
+        "One action, or none, for every patient of a week, by what CQL's values say it gains over"
+        " the mean action: each provider has one hour for 25 patients, one patient in 50 gets a"
+        " home visit, and the groups' shares of home visits are within two percentage points of"
+        " everyone's.",
+    )
+    return page.write()
+
+
+def population_table(
+    policy: WindowPolicy, data: CareData, sizes: tuple[int, ...] = (50, 200, 1000), *, seed: int = 0
+) -> pd.DataFrame:
+    """Allocate actions to populations of several sizes, exactly, greedily, and each for itself."""
+    space = data.space
+    values = policy.outputs(data)
+    hours = np.array([HOURS[name] for name in FACTORS["modality"]])[space.levels[:, 0]]
+    home = space.has_level(*_LEVEL)
+    rows = []
+    for size in sizes:
+        drawn = np.random.default_rng([seed, size]).choice(len(values), size, replace=True)
+        q = values[drawn] - values[drawn].mean(axis=1, keepdims=True)
+        limits = [
+            Limit(f"hours of {name}", hours * space.has_level("provider", name), size / 25)
+            for name in FACTORS["provider"]
+        ]
+        limits.append(Limit("home visits", home.astype(float), size / 50))
+        limits += parity_limits("home visits", home, data.groups[drawn], 0.02)
+        exact = allocate(q, limits, optional=True)
+        ways = {
+            "exact": exact,
+            "best alone, repaired": allocate_greedily(q, limits, optional=True),
+            "best alone": allocate_greedily(q, limits, optional=True, repair=False),
+        }
+        rows += [
+            {
+                "patients": size,
+                "way": way,
+                "value": found.value,
+                "share of exact": found.value / exact.value,
+                "proven gap": found.gap if way == "exact" else np.nan,
+                "limits broken": len(found.violations),
+                "seconds": found.seconds,
+            }
+            for way, found in ways.items()
+        ]
+    return pd.DataFrame(rows)
+
+
+class _Page:
+    """The sections of the report, and their files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._sections: list[Section] = []
+
+    def add(
+        self, heading: str, table: pd.DataFrame, chart: Figure | None = None, text: str = ""
+    ) -> None:
+        name = heading.lower().replace(",", "").replace(" ", "-")
+        write_atomically(self._folder / f"{name}.csv", table.to_csv(index=False).encode())
+        if chart is not None:
+            save_figure(chart, self._folder / f"{name}.png")
+        written = table.map(_written).set_index(table.columns[0])
+        drawn = () if chart is None else (f"{name}.png",)
+        self._sections.append(Section(heading, text, written, drawn))
+
+    def write(self) -> Path:
+        title = "Care management"
+        text = to_markdown(title, self._sections)
+        write_atomically(self._folder / "report.md", text.encode())
+        path = self._folder / "report.html"
+        write_atomically(path, to_html(title, self._sections, self._folder).encode())
+        return path
+
+
+def _written(value: object) -> object:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.4g}"
+    return value
+
+
+def _with_propensities(data: CareData) -> CareData:
+    """Return the data, with estimated propensities if none are logged."""
+    if data.propensities is not None:
+        return data
+    probabilities = propensity_model(data.states, data.actions, data.patients)
+    taken = probabilities[np.arange(len(probabilities)), data.actions]
+    return CareData(data.frame.assign(propensity=taken))
+
+
+def _about(data: CareData) -> pd.DataFrame:
+    frame = data.frame
+    rows = {
+        "patients": float(frame["patient"].nunique()),
+        "patient-weeks": float(len(frame)),
+        "actions that occur": float(data.space.n_actions),
+        "of combinations": float(care_actions().n_combinations),
+        "weeks with a primary reward": float((frame["acute_event"] != 0).mean()),
+        "contacts not documented": float(frame["contact_success"].isna().mean()),
+        "mean reward": float(data.rewards().mean()),
+    }
+    return pd.DataFrame({"what": list(rows), "number": list(rows.values())})
+
+
+def _values(
+    test: CareData, targets: dict[str, FloatArray], q: FloatArray, *, simulated: bool, seed: int
+) -> pd.DataFrame:
+    patients = pd.Series(test.rewards()).groupby(test.patients).mean().to_numpy()
+    mean, error = float(patients.mean()), float(patients.std(ddof=1) / np.sqrt(len(patients)))
+    first = {"policy": "behaviour (observed)", "value": mean}
+    first |= {"low": mean - 1.96 * error, "high": mean + 1.96 * error}
+    rows: list[dict[str, object]] = [{**first, "effective sample size": 1.0}]
+    for name, target in targets.items():
+        found = estimate(logged_decisions(test, target), "dr", q=q, seed=seed)
+        rows.append(
+            {
+                "policy": name,
+                "value": found.value,
+                "low": found.low,
+                "high": found.high,
+                "effective sample size": found.effective_sample_size,
+            }
+        )
+    table = pd.DataFrame(rows)
+    if simulated:
+        env = CareManagement()
+        truth = env.expected_rewards(test.states)
+        known = [env.behaviour(test.states), *targets.values()]
+        same = test.space.levels.tolist() == care_actions().levels.tolist()
+        if same:
+            table["true value"] = [float((p * truth).sum(axis=1).mean()) for p in known]
+    return table

@@ -1,0 +1,1 @@
+"""Sepsis treatment from logged steps: data, learners, report."""

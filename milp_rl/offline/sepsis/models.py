@@ -1,0 +1,280 @@
+"""The models compared on sepsis, and how each is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from milp_rl.envs.sepsis import ACTIONS, FEATURES, true_value
+from milp_rl.evaluation.ope import LoggedDecisions, estimate, fitted_q, predict_all
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.offline.sepsis.data import SepsisData
+from milp_rl.offline.sepsis.iql import IQLConfig, train_q
+
+Values = Callable[[FloatArray], FloatArray]  # features (n, 41) to values (n, 9)
+SOFTENING = 0.05
+PRESSURES, LACTATES = np.linspace(45, 90, 10), np.linspace(0.8, 6.0, 10)
+_RHO = 0.7
+_ACTION_FEATURES = np.concatenate([np.eye(9), ACTIONS.levels], axis=1)
+
+MODELS: dict[str, dict[str, Any]] = {
+    "IQL, multi-task": {},
+    "IQL, no further tasks": {"pressure_weight": 0.0, "lactate_weight": 0.0},
+    "IQL, no entropy bonus": {"entropy_weight": 0.0},
+    "Double DQN": {"method": "double_dqn"},
+    "Dueling + CQL": {"method": "dueling_cql"},
+}
+REGRESSIONS = ("linear fitted Q", "boosted fitted Q", "behaviour cloning")
+
+
+@dataclass(frozen=True, eq=False)
+class Behaviour:
+    """Usual care, estimated by logistic regression."""
+
+    model: Any
+
+    @classmethod
+    def fit(cls, data: SepsisData) -> Behaviour:
+        """Fit a multinomial logistic regression of the actions on the features."""
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+        return cls(model.fit(data.features, data.actions))
+
+    def probabilities(self, features: FloatArray) -> FloatArray:
+        """Return the probabilities of the nine actions, shape (n, 9), none below 1e-3."""
+        table = np.full((len(features), 9), 1e-3)
+        table[:, self.model.classes_] += self.model.predict_proba(features)
+        return np.asarray(table / table.sum(axis=1, keepdims=True))
+
+    def calibration(self, data: SepsisData, bins: int = 10) -> pd.DataFrame:
+        """Compare predicted with observed shares, over all actions, by bins of prediction."""
+        predicted = self.probabilities(data.features)
+        taken = np.eye(9)[data.actions]
+        edges = np.quantile(predicted, np.linspace(0, 1, bins + 1))
+        which = np.clip(np.searchsorted(edges, predicted.ravel(), side="right") - 1, 0, bins - 1)
+        frame = pd.DataFrame(
+            {"bin": which, "predicted": predicted.ravel(), "observed": taken.ravel()}
+        )
+        return frame.groupby("bin").mean().reset_index()
+
+
+def fitted_q_iteration(
+    data: SepsisData,
+    kind: Literal["linear", "boosted"],
+    *,
+    discount: float = 0.99,
+    iterations: int = 18,
+    seed: int = 0,
+) -> Values:
+    """Fit Q by repeated regressions on r + gamma max Q (Ernst, Geurts and Wehenkel, JMLR 2005).
+
+    Parameters
+    ----------
+    data
+        Logged steps.
+    kind
+        A ridge regression for each action, or boosted trees on features and action.
+    discount, iterations, seed
+        Gamma, regressions (the horizon is 18), and seed of the trees.
+    """
+    x, actions, goes_on = data.features, data.actions, data.goes_on
+    following = np.concatenate([x[1:], x[:1]])
+    ahead = np.zeros(len(x))
+    values: Values
+    for _ in range(iterations):
+        wanted = data.rewards + discount * goes_on * ahead
+        if kind == "linear":
+            ridge = make_pipeline(StandardScaler(), Ridge(1.0))
+            one = [clone(ridge).fit(x[actions == a], wanted[actions == a]) for a in range(9)]
+            values = _per_action(one)
+        else:
+            trees = HistGradientBoostingRegressor(
+                max_iter=60, learning_rate=0.15, min_samples_leaf=50, random_state=seed
+            )
+            trees.fit(np.concatenate([x, _ACTION_FEATURES[actions]], axis=1), wanted)
+            values = _jointly(trees)
+        ahead = values(following).max(axis=1)
+    return values
+
+
+def _per_action(models: list[Any]) -> Values:
+    return lambda x: np.stack([model.predict(x) for model in models], axis=1)
+
+
+def _jointly(model: Any) -> Values:
+    return lambda x: predict_all(model, x, _ACTION_FEATURES)
+
+
+def train_model(
+    name: str, train: SepsisData, validation: SepsisData, *, seed: int = 0, **changes: Any
+) -> Values:
+    """Train a model by its name in :data:`MODELS` or :data:`REGRESSIONS`.
+
+    Parameters
+    ----------
+    name
+        The model.
+    train, validation, seed
+        As for :func:`milp_rl.offline.sepsis.iql.train_q`.
+    **changes
+        Parameters of :class:`milp_rl.offline.sepsis.iql.IQLConfig`.
+    """
+    if name == "linear fitted Q":
+        return fitted_q_iteration(train, "linear")
+    if name == "boosted fitted Q":
+        return fitted_q_iteration(train, "boosted", seed=seed)
+    if name == "behaviour cloning":
+        return Behaviour.fit(train).probabilities
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; known are {', '.join([*MODELS, *REGRESSIONS])}")
+    config = IQLConfig(**{**MODELS[name], **changes})
+    return train_q(train, validation, config, seed=seed).q_values
+
+
+def greedy(values: Values, softening: float = SOFTENING) -> Callable[[FloatArray], FloatArray]:
+    """Return the policy that takes the best action, any other with a little probability."""
+
+    def act(features: FloatArray) -> FloatArray:
+        q = values(features)
+        probabilities = np.full(q.shape, softening / q.shape[1])
+        probabilities[np.arange(len(q)), q.argmax(axis=1)] += 1 - softening
+        return probabilities
+
+    return act
+
+
+def response(values: Values, data: SepsisData, n: int = 400) -> pd.DataFrame:
+    """Return mean preferred doses while pressure, or lactate, is set and the rest left as it is.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``what``, ``at``, and ``level``: vasopressor as pressure falls, fluid as lactate rises.
+    """
+    base = data.features[:: max(1, len(data.frame) // n)]
+    rows = []
+    for what, column, factor, grid in (
+        ("vasopressor by pressure", "mean_blood_pressure", 0, PRESSURES),
+        ("fluid by lactate", "lactate", 1, LACTATES),
+    ):
+        for at in grid:
+            x = base.copy()
+            x[:, FEATURES.index(column)] = at
+            level = ACTIONS.levels[values(x).argmax(axis=1), factor].mean()
+            rows.append({"what": what, "at": at, "level": level})
+    return pd.DataFrame(rows)
+
+
+def clinical_tests(values: Values, data: SepsisData) -> dict[str, Any]:
+    """Judge a model clinically.
+
+    More vasopressor as pressure falls and more fluid as lactate rises (rank correlations of at
+    least 0.7), and no missing value.
+
+    Returns
+    -------
+    dict
+        The two correlations, and how many of the three tests are passed.
+    """
+    table = response(values, data)
+    found = {}
+    for what, rows in table.groupby("what"):
+        constant = rows["level"].nunique() == 1
+        found[str(what)] = 0.0 if constant else float(spearmanr(rows["at"], rows["level"])[0])
+    finite = bool(np.isfinite(values(data.features)).all())
+    pressure, lactate = found["vasopressor by pressure"], found["fluid by lactate"]
+    passed = int(pressure <= -_RHO) + int(lactate >= _RHO) + int(finite)
+    return {"rank, pressure": pressure, "rank, lactate": lactate, "clinical tests": passed}
+
+
+def judge(
+    values: Values,
+    test: SepsisData,
+    behaviour: Behaviour,
+    *,
+    is_q: bool = True,
+    n_rollouts: int = 4000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return everything that is reported of a model.
+
+    Parameters
+    ----------
+    values
+        The model.
+    test
+        Stays that it was not trained on, the latest ones.
+    behaviour
+        The estimated policy of usual care.
+    is_q
+        Whether the values are of returns, so that over-estimation can be shown.
+    n_rollouts
+        Episodes in the simulator for the true value; 0 for data that are not simulated.
+    seed
+        Seed of rollouts and bootstraps.
+    """
+    act = greedy(values)
+    target = act(test.features)
+    found = off_policy_value(target, test, behaviour, seed=seed)
+    q = values(test.features)
+    best = q.argmax(axis=1)
+    shares = np.bincount(best, minlength=9) / len(best)
+    used = shares[shares > 0]
+    row: dict[str, Any] = {
+        **found,
+        **clinical_tests(values, test),
+        "actions used": int((shares > 0.005).sum()),
+        "entropy": float(-(used * np.log(used)).sum()),
+        "agreement": float((best == test.actions).mean()),
+    }
+    if is_q:
+        first = test.frame["step"].to_numpy() == 0
+        row["predicted return"] = float(q[first].max(axis=1).mean())
+    if n_rollouts:
+        mean, error, survival = true_value(act, n_rollouts, seed=seed)
+        row |= {"true value": mean, "true error": error, "survival": survival}
+    return row
+
+
+def off_policy_value(
+    target: FloatArray, test: SepsisData, behaviour: Behaviour, *, seed: int = 0
+) -> dict[str, float]:
+    """Estimate the return of a policy by weighted doubly robust evaluation, with its interval."""
+    probabilities = behaviour.probabilities(test.features)
+    taken = probabilities[np.arange(len(probabilities)), test.actions]
+    logged = LoggedDecisions(
+        test.features,
+        test.actions,
+        test.rewards,
+        taken,
+        target,
+        test.frame["stay"].to_numpy(),
+        test.frame["step"].to_numpy(),
+    )
+    model = HistGradientBoostingRegressor(
+        max_iter=40, learning_rate=0.15, min_samples_leaf=50, random_state=seed
+    )
+    q = fitted_q(logged, _ACTION_FEATURES, iterations=18, model=model, seed=seed)
+    found = estimate(logged, "trajectory_wdr", q=q, n_bootstraps=400, seed=seed)
+    return {
+        "WDR": found.value,
+        "low": found.low,
+        "high": found.high,
+        "effective sample size": found.effective_sample_size,
+    }
+
+
+def action_shares(values: Values, test: SepsisData) -> NDArray[np.float64]:
+    """Return how often each action is best, vasopressor by fluid, shape (3, 3)."""
+    best = values(test.features).argmax(axis=1)
+    return (np.bincount(best, minlength=9) / len(best)).reshape(3, 3)

@@ -1,0 +1,336 @@
+"""``milp-rl sepsis run`` and ``report``: train all models on several seeds and judge them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from milp_rl.envs.sepsis import ACTIONS, true_value
+from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
+from milp_rl.offline.care.charts import plain_axes, values_chart
+from milp_rl.offline.sepsis.data import SepsisData, generate_sepsis
+from milp_rl.offline.sepsis.models import (
+    MODELS,
+    REGRESSIONS,
+    Behaviour,
+    Values,
+    action_shares,
+    clinical_tests,
+    judge,
+    response,
+    train_model,
+)
+from milp_rl.reports.document import Section, save_figure, to_html, to_markdown
+
+CLINICIANS, RANDOM_SPLIT = "clinicians", "IQL, random split"
+_TABLES = ("models", "response", "actions", "calibration")
+_SETTINGS = "settings.json"
+_ROLLOUTS = 4000
+_DISCOUNT = 0.99
+
+log = logging.getLogger(__name__)
+
+
+def run_sepsis(
+    folder: str | Path,
+    *,
+    data: SepsisData | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    n_stays: int = 3000,
+    epochs: int = 100,
+    progress: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """Train and judge every model for each seed that is not done yet.
+
+    Parameters
+    ----------
+    folder
+        For ``seed-N/*.csv``; seeds whose tables are there are not run again. All seeds in it are
+        of the same data and settings.
+    data
+        Steps of one's own; without, simulated ones, drawn anew for each seed.
+    seeds
+        Seeds of simulation and training.
+    n_stays
+        Simulated stays.
+    epochs
+        Largest number of training epochs.
+    progress
+        Told what is being done.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a seed and model, also written as ``results.csv``.
+
+    Raises
+    ------
+    ValueError
+        If there are no seeds, or one in the folder was run on other data or with other settings.
+    RuntimeError
+        If another run is writing to the folder.
+    """
+    if not len(seeds) or epochs < 1 or n_stays < 1:
+        raise ValueError(
+            f"seeds, epochs and stays must be at least 1, got {len(seeds)}, {epochs} and {n_stays}"
+        )
+    say = progress or log.info
+    out = Path(folder)
+    settings = {
+        "data": "simulated" if data is None else data.digest(),
+        "stays": n_stays if data is None else None,
+        "epochs": epochs,
+    }
+    with locked(out):
+        for path in sorted(out.glob(f"seed-*/{_SETTINGS}")):
+            check_settings(path, settings)
+        parts = []
+        for seed in seeds:
+            place = out / f"seed-{seed}"
+            # The settings are written last: where they are missing, tables are not all of one run.
+            files = [_SETTINGS, *(f"{name}.csv" for name in _TABLES)]
+            if not all((place / name).exists() for name in files):
+                place.mkdir(parents=True, exist_ok=True)
+                tables = _run_seed(data, seed, n_stays, epochs, say)
+                for name in _TABLES:
+                    text = tables[name].to_csv(index=False)
+                    write_atomically(place / f"{name}.csv", text.encode())
+                write_json(place / _SETTINGS, settings)
+            parts.append(pd.read_csv(place / "models.csv").assign(seed=seed))
+        results = pd.concat(parts, ignore_index=True)
+        write_atomically(out / "results.csv", results.to_csv(index=False).encode())
+        return results
+
+
+def _run_seed(
+    data: SepsisData | None, seed: int, n_stays: int, epochs: int, say: Callable[[str], None]
+) -> dict[str, pd.DataFrame]:
+    rollouts = _ROLLOUTS if data is None else 0
+    say(f"seed {seed}: data")
+    steps = generate_sepsis(n_stays, seed) if data is None else data
+    train, validation, test = steps.split()
+    behaviour = Behaviour.fit(train)
+    rows = [_clinicians(test, behaviour, rollouts, seed)]
+    responses, actions = [], []
+    for name in [*MODELS, *REGRESSIONS, RANDOM_SPLIT]:
+        say(f"seed {seed}: {name}")
+        changes = {"epochs": epochs} if name in MODELS or name == RANDOM_SPLIT else {}
+        judged, by = test, behaviour
+        if name == RANDOM_SPLIT:
+            learn, check, judged = steps.split("random", seed=seed)
+            by = Behaviour.fit(learn)
+            values = train_model("IQL, multi-task", learn, check, seed=seed, **changes)
+        else:
+            values = train_model(name, train, validation, seed=seed, **changes)
+        is_q = name != "behaviour cloning"
+        row = judge(values, judged, by, is_q=is_q, n_rollouts=rollouts, seed=seed)
+        rows.append({"model": name, **row})
+        responses.append(response(values, test).assign(model=name))
+        actions.append(_actions(values, test).assign(model=name))
+    return {
+        "models": pd.DataFrame(rows),
+        "response": pd.concat(responses),
+        "actions": pd.concat(actions),
+        "calibration": behaviour.calibration(test),
+    }
+
+
+def _clinicians(test: SepsisData, behaviour: Behaviour, rollouts: int, seed: int) -> dict[str, Any]:
+    discounted = test.rewards * _DISCOUNT ** test.frame["step"].to_numpy()
+    returns = np.bincount(test.stays, discounted)
+    mean, error = float(returns.mean()), float(returns.std(ddof=1) / np.sqrt(len(returns)))
+    shares = np.bincount(test.actions, minlength=9) / len(test.frame)
+    used = shares[shares > 0]
+    row: dict[str, Any] = {
+        "model": CLINICIANS,
+        "WDR": mean,
+        "low": mean - 1.96 * error,
+        "high": mean + 1.96 * error,
+        **clinical_tests(behaviour.probabilities, test),
+        "actions used": int((shares > 0.005).sum()),
+        "entropy": float(-(used * np.log(used)).sum()),
+        "agreement": 1.0,
+    }
+    if rollouts:
+        value, error, survival = true_value(None, rollouts, seed=seed)
+        row |= {"true value": value, "true error": error, "survival": survival}
+    return row
+
+
+def _actions(values: Values, test: SepsisData) -> pd.DataFrame:
+    shares = action_shares(values, test)
+    return pd.DataFrame(
+        [
+            {"vasopressor": v, "fluid": f, "share": shares[i, j]}
+            for i, v in enumerate(ACTIONS.factors["vasopressor"])
+            for j, f in enumerate(ACTIONS.factors["fluid"])
+        ]
+    )
+
+
+def write_sepsis_report(folder: str | Path) -> Path:
+    """Write ``report.md``, ``report.html`` and charts from what :func:`run_sepsis` left.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to report.
+    """
+    out = Path(folder)
+    if not (out / "results.csv").exists():
+        raise ValueError(f"{out} has no results.csv: run `milp-rl sepsis run {out}` first")
+    results = pd.read_csv(out / "results.csv")
+    order = [CLINICIANS, *MODELS, *REGRESSIONS, RANDOM_SPLIT]
+    mean = results.groupby("model").mean(numeric_only=True).loc[order].drop(columns="seed")
+    seeds = [f"seed-{seed}" for seed in results["seed"].unique()]
+    read = {
+        name: pd.concat([pd.read_csv(out / seed / f"{name}.csv") for seed in seeds])
+        for name in ("response", "actions", "calibration")
+    }
+    charts = {
+        "values": values_chart(
+            mean.reset_index().rename(columns={"model": "policy", "WDR": "value"}),
+            "discounted return (weighted doubly robust, 95% interval)",
+        ),
+        "response": _response_chart(read["response"], order),
+        "actions": _actions_chart(read["actions"], order),
+        "calibration": _calibration_chart(read["calibration"]),
+    }
+    sections = [
+        Section(
+            "Models",
+            f"Means over {results['seed'].nunique()} seeds, on the last 15% of admissions. WDR:"
+            " weighted doubly robust estimate of the discounted return, with the mean of its 95%"
+            " intervals; true value: by playing the policy in the simulator.",
+            _text(mean),
+            ("values.png",),
+        )
+    ]
+    if "true value" in results:
+        sections += [_verdict(results), _coverage(results), _overestimation(mean, charts)]
+    sections += [
+        Section(
+            "Clinical response",
+            "Mean preferred dose while pressure, or lactate, is set and the rest left as it is.",
+            charts=("response.png",),
+        ),
+        Section("Actions used", "Share of each action, %.", charts=("actions.png",)),
+        Section("Calibration of the estimated behaviour policy", charts=("calibration.png",)),
+    ]
+    for name, chart in charts.items():
+        save_figure(chart, out / f"{name}.png")
+    title = "Sepsis"
+    write_atomically(out / "report.md", to_markdown(title, sections).encode())
+    path = out / "report.html"
+    write_atomically(path, to_html(title, sections, out).encode())
+    return path
+
+
+def _verdict(results: pd.DataFrame) -> Section:
+    """Say which of the things that should hold do, by seed."""
+    rows = []
+    for seed, of_seed in results.groupby("seed"):
+        by_model = of_seed.set_index("model")
+        ours = by_model.loc["IQL, multi-task"]
+        value = ours["true value"]
+        rows.append(
+            {
+                "seed": seed,
+                "not below clinicians": value >= by_model.loc[CLINICIANS, "true value"],
+                "not below Double DQN": value >= by_model.loc["Double DQN", "true value"],
+                "clinical tests": f"{ours['clinical tests']:.0f} of 3",
+                "actions used": f"{ours['actions used']:.0f}",
+                "entropy": f"{ours['entropy']:.2f}",
+                "true value in the WDR interval": ours["low"] <= value <= ours["high"],
+            }
+        )
+    table = pd.DataFrame(rows).set_index("seed")
+    return Section("IQL, multi-task, seed by seed", table=table)
+
+
+def _coverage(results: pd.DataFrame) -> Section:
+    """Say how often the estimates of all models can be relied on."""
+    models = results[results["model"] != CLINICIANS]
+    truth = models["true value"]
+    inside = models.assign(held=(models["low"] <= truth) & (truth <= models["high"]))
+    table = inside.groupby("model")["held"].agg(held="sum", of="count").reset_index()
+    share = models["effective sample size"].mean()
+    text = (
+        f"The 95% intervals hold the true value in {int(inside['held'].sum())} of {len(models)}"
+        f" cases. The effective sample is {share:.1%} of the stays of the test data on average:"
+        " where it is a few stays, a bootstrap knows too little of the weights' tails, and the"
+        " intervals are too narrow."
+    )
+    return Section("What the WDR intervals hold", text, table.set_index("model"))
+
+
+def _overestimation(mean: pd.DataFrame, charts: dict[str, Figure]) -> Section:
+    rows = mean.dropna(subset=["predicted return"])
+    figure, (axes,) = plain_axes(6.4, 3.6)
+    colors = colormaps["tab10"].colors  # type: ignore[attr-defined]
+    for (name, row), color in zip(rows.iterrows(), colors, strict=False):
+        axes.scatter(row["true value"], row["predicted return"], color=color, label=str(name))
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ends = [rows["true value"].min() - 0.5, rows["true value"].max() + 0.5]
+    axes.plot(ends, ends, color="#9d9d9d", ls="--", lw=1)
+    axes.set(xlabel="realised return", ylabel="predicted return (best Q at admission)")
+    charts["overestimation"] = figure
+    text = (
+        "On the dashed line they agree. The networks are those of the smallest validation loss;"
+        " what the same methods predict when they are trained on is not shown."
+    )
+    return Section("Over-estimation", text, charts=("overestimation.png",))
+
+
+def _response_chart(table: pd.DataFrame, order: list[str]) -> Figure:
+    kinds = list(dict.fromkeys(table["what"]))
+    figure, grid = plain_axes(9.5, 3.4, len(kinds))
+    for axes, kind in zip(grid, kinds, strict=True):
+        rows = table[table["what"] == kind]
+        for model in [m for m in order if m in set(rows["model"])]:
+            line = rows[rows["model"] == model].groupby("at")["level"].mean()
+            bold = model == "IQL, multi-task"
+            axes.plot(line.index, line, label=model, lw=2.5 if bold else 1.2)
+        axes.set(xlabel=kind.split(" by ")[1], ylabel=f"mean level of {kind.split(' by ')[0]}")
+    grid[-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _actions_chart(table: pd.DataFrame, order: list[str]) -> Figure:
+    models = [m for m in order if m in set(table["model"])]
+    figure, grid = plain_axes(2.1 * len(models), 2.4, len(models))
+    doses = ACTIONS.factors["vasopressor"]
+    for axes, model in zip(grid, models, strict=True):
+        rows = table[table["model"] == model]
+        shares = rows.pivot_table(values="share", index="vasopressor", columns="fluid")
+        shares = shares.loc[doses, doses]
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=0.6, origin="lower")
+        for (i, j), share in np.ndenumerate(shares.to_numpy()):
+            axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=8)
+        axes.set_xticks(range(3), doses, fontsize=7)
+        axes.set_yticks(range(3), doses, fontsize=7)
+        axes.set_title(model, fontsize=8)
+        axes.set_xlabel("fluid", fontsize=7)
+    grid[0].set_ylabel("vasopressor", fontsize=7)
+    return figure
+
+
+def _calibration_chart(table: pd.DataFrame) -> Figure:
+    mean = table.groupby("bin").mean()
+    figure, (axes,) = plain_axes(4.0, 3.6)
+    axes.plot(mean["predicted"], mean["observed"], marker="o", color="#1f5a91")
+    top = float(mean.to_numpy().max())
+    axes.plot([0, top], [0, top], color="#9d9d9d", ls="--", lw=1)
+    axes.set(xlabel="predicted probability", ylabel="observed share")
+    return figure
+
+
+def _text(mean: pd.DataFrame) -> pd.DataFrame:
+    return mean.map(lambda v: "" if np.isnan(v) else f"{v:.3g}")

@@ -1,0 +1,1 @@
+"""What reports are made of: figures, documents, and progress while they are awaited."""

@@ -1,0 +1,1 @@
+"""The argmax by MILP solvers: HiGHS, Gurobi and SCIP behind one interface."""

@@ -1,0 +1,410 @@
+"""The argmax as a mixed-integer linear program, for any MILP solver, with certified results."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+
+from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.bounds import (
+    BoundPropagator,
+    Bounds,
+    InfeasibleSetError,
+    check_strength,
+)
+from milp_rl.formulations.milp.compact import (
+    CompactModel,
+    check_formulation,
+    compact_model,
+)
+from milp_rl.formulations.milp.linear_model import LinearModel
+from milp_rl.formulations.names import Formulation, Strength
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.contradictions import shown
+from milp_rl.solvers.certify import ArgmaxProblem, called_empty, certify, check_bounds, leeway
+from milp_rl.solvers.errors import CertificationError
+from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.milp.solver import MilpSolution, MilpSolver
+from milp_rl.solvers.options import SolveOptions, late
+from milp_rl.solvers.protocol import Answer, Argmax, Starts, without_action
+from milp_rl.solvers.ranges import Ranges
+from milp_rl.solvers.result import Status
+
+logger = logging.getLogger(__name__)
+
+_SEEDS = 5
+_MAX_CUTS = 50
+_UNITS_PER_SPREAD = 100.0  # of the objective: absolute tolerances of 1e-6 are 1e-8 of the spread
+
+
+@dataclass(frozen=True)
+class MilpOptions:
+    """How the network is written as a MILP.
+
+    Parameters
+    ----------
+    formulation
+        ``"bigm"`` or ``"partition"``.
+    partitions
+        Number of groups per neuron for ``"partition"``.
+    bounds
+        ``"interval"``, ``"linear"`` or ``"lp"``.
+    one_sided
+        Drop the constraints of the last hidden layer that maximisation makes redundant.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or a number out of range.
+    """
+
+    formulation: Formulation = "bigm"
+    partitions: int = 2
+    bounds: Strength = "linear"
+    one_sided: bool = True
+
+    def __post_init__(self) -> None:
+        check_formulation(self.formulation, self.partitions)
+        check_strength(self.bounds)
+
+
+class MilpArgmax(Argmax):
+    """The argmax by a MILP solver.
+
+    The space is compiled once; for a state, the bounds are propagated, and the network's rows
+    are written with the neurons that the bounds leave unstable.
+
+    Parameters
+    ----------
+    network
+        Scalar output; inputs [action, state].
+    space
+        The feasible set.
+    solver
+        A MILP solver.
+    options
+        How the network is written.
+    incumbents
+        What is known of the space.
+    """
+
+    parallel = "threads"
+
+    def __init__(
+        self,
+        network: Network,
+        space: ActionSpace,
+        solver: MilpSolver,
+        options: MilpOptions | None = None,
+        incumbents: Incumbents | None = None,
+    ) -> None:
+        self.solver = solver
+        self.name = solver.name
+        self.options = options or MilpOptions()
+        self._ranges = Ranges(space)
+        self._base = self._ranges.model(space.linear_model)
+        self._propagator: BoundPropagator | None = None
+        super().__init__(network, space, incumbents)
+
+    def update(self, network: Network) -> None:
+        """Replace the network; the space stays loaded."""
+        super().update(network)
+        if self._propagator is not None:
+            self._propagator.update(self._centred)
+
+    def for_thread(self) -> MilpArgmax:
+        """Return a copy for another thread, with a solver of its own."""
+        other = copy.copy(self)
+        other.solver = type(self.solver)()
+        return other
+
+    def bounds(self, state: FloatArray) -> Bounds:
+        """Bound the neurons for one state.
+
+        Raises
+        ------
+        InfeasibleSetError
+            If the space is empty.
+        """
+        if self._propagator is None:
+            self._propagator = BoundPropagator(
+                self._centred,
+                self.space.n_actions,
+                self.space.linear_max,
+                box=(self.space.lower, self.space.upper),
+                strength=self.options.bounds,
+                model=self.space.linear_model,
+            )
+        return self._propagator.at(state[None])
+
+    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
+        return [
+            self._solve_one(state, options, start)
+            for state, start in zip(states, starts, strict=True)
+        ]
+
+    def _solve_one(
+        self, state: FloatArray, options: SolveOptions, start: ActionArray | None
+    ) -> Answer:
+        begin = time.perf_counter()
+        try:
+            bounds = self.bounds(state)
+        except InfeasibleSetError as error:
+            if len(self.incumbents.sample):
+                raise called_empty(self.space, self.incumbents.sample[0]) from error
+            return without_action(self._problem(state), "infeasible", begin, str(error))
+        problem = self._problem(state, float(bounds.rounding[0]))
+        check_bounds(problem, bounds)
+        deadline = options.deadline(begin)
+        first = self._first_action(problem, state, start, deadline)
+        highest, unstable = float(bounds.output_upper[0, 0]), int(bounds.unstable[0])
+        if first is not None and highest <= problem.target(problem.value(first), options):
+            seconds = time.perf_counter() - begin
+            message = "proven by the bounds of the network alone"
+            return Answer(problem, first, highest, seconds, 0, unstable, message)
+        if late(deadline):
+            seconds, message = time.perf_counter() - begin, "stopped at the limit before the model"
+            status: Status = "no_solution"
+            return Answer(problem, first, highest, seconds, 0, unstable, message, status)
+        compact = compact_model(
+            self._ranges.network(problem.network),
+            bounds.lower,
+            bounds.upper,
+            self._base,
+            formulation=self.options.formulation,
+            partitions=self.options.partitions,
+            one_sided=self.options.one_sided,
+        )
+        reach = float((bounds.output_upper - bounds.output_lower)[0, 0])
+        run = _Run(
+            problem,
+            compact,
+            self._ranges,
+            reach,
+            self.solver,
+            options,
+            first,
+            self.incumbents,
+            begin,
+        )
+        status = run.solve()
+        return Answer(
+            problem,
+            run.action,
+            min(run.bound, highest),
+            time.perf_counter() - begin,
+            run.nodes,
+            unstable,
+            run.message,
+            status,
+        )
+
+    def _first_action(
+        self,
+        problem: ArgmaxProblem,
+        state: FloatArray,
+        start: ActionArray | None,
+        deadline: float,
+    ) -> ActionArray | None:
+        """Return the best that greedy building and one-swap search find, also from the start."""
+        candidates = list(self.incumbents.build(self._centred, state[None], deadline))
+        if start is not None:
+            candidates.append(start)
+        if not candidates:
+            return None
+        climbed = [self.incumbents.climb(problem, action, deadline) for action in candidates]
+        return max(climbed, key=lambda pair: pair[1])[0]
+
+
+class _Run:
+    """One solve with its repairs: tighter tolerances, other seeds, cuts against cheating points.
+
+    A MILP solver accepts binaries within 1e-6 of an integer; times a big-M, that is a value which
+    no action has. The rounded action is re-evaluated, so such a point only shows as a bound that
+    stays above the value: then the model is solved again at the tightest tolerances, and after
+    that with the point's action cut off, until bound and value meet (continuous actions, which
+    cannot be cut off, are polished by a linear program; a gap that is left is reported). An answer
+    that is proven wrong is solved for again, first at the tightest tolerances, then on other paths
+    through the search. The objective is scaled to the spread of the values, so that tolerances are
+    relative to it.
+    """
+
+    def __init__(
+        self,
+        problem: ArgmaxProblem,
+        compact: CompactModel,
+        ranges: Ranges,
+        reach: float,
+        solver: MilpSolver,
+        options: SolveOptions,
+        start: ActionArray | None,
+        incumbents: Incumbents,
+        begin: float,
+    ) -> None:
+        self.problem = problem
+        self.incumbents = incumbents
+        self.compact = compact
+        self.ranges = ranges
+        self.solver = solver
+        self.options = options
+        self.nodes = 0
+        self.message = ""
+        self.bound = math.inf
+        self.action: ActionArray | None = None
+        self.value = -math.inf
+        self.deadline = options.deadline(begin)
+        if start is not None:
+            self._offer(start)
+        values = problem.sample_values
+        known = self.value if start is not None else float(values.max(initial=0.0))
+        spread = problem.spread(known) / _UNITS_PER_SPREAD
+        self.unit = next((u for u in (spread, reach / _UNITS_PER_SPREAD) if u > 0), 1.0)
+        # A relative gap is one of the values, with their constant; else the solver works without.
+        self.constant = compact.model.offset
+        left = compact.model.offset + problem.offset if options.gap else 0.0
+        self.model = replace(
+            compact.model,
+            objective=compact.model.objective / self.unit,
+            offset=left / self.unit,
+        )
+
+    def solve(self) -> Status:
+        """Fill in action, value and bound; return a status."""
+        solution = self._attempt(self.model, tight=False)
+        wrong = self._contradictions(solution)
+        if wrong or self._unproven(solution):
+            logger.debug("solving again with tight tolerances: %s", wrong or "value < bound")
+            solution = self._solve_tightly()
+        if self._unproven(solution) and not self.problem.space.binary:
+            self._polish(solution)
+            return solution.status
+        return self._cut_off(solution)
+
+    def _solve_tightly(self) -> MilpSolution:
+        """Solve at the tightest tolerances, with other random seeds while the answer is wrong."""
+        for seed in range(_SEEDS):
+            solution = self._attempt(self.model, tight=True, seed=seed)
+            wrong = self._contradictions(solution)
+            if not wrong:
+                return solution
+            logger.warning(
+                "%s gave a wrong answer (%s), which was noticed and is not used: %s",
+                self.solver.name,
+                solution.message,
+                "; ".join(wrong),
+            )
+        raise CertificationError(
+            f"{self.solver.name} gave a wrong answer ({solution.message}), whatever its"
+            f" random seed: {'; '.join(wrong)}"
+        )
+
+    def _cut_off(self, solution: MilpSolution) -> Status:
+        """Cut off the actions of points that cheat until bound and value meet."""
+        model = self.model
+        for _ in range(_MAX_CUTS):
+            if not self._unproven(solution) or solution.x is None:
+                break
+            model = _without(model, self._rounded(solution.x))
+            solution = self._attempt(model, tight=True)
+            if solution.status == "infeasible":  # every other action is cut off
+                self.bound = self.value
+            elif solution.x is not None and (wrong := self._contradictions(solution, cut=True)):
+                raise CertificationError(
+                    f"{self.solver.name} gave a wrong answer: {'; '.join(wrong)}"
+                )
+        return solution.status
+
+    def _polish(self, solution: MilpSolution) -> None:
+        """Find the best action for the solution's integers, a linear program."""
+        if solution.x is None:
+            return
+        polished = self.solver.solve(
+            self.model.fixed(np.rint(solution.x)), self.options, tight=True
+        )
+        if polished.x is not None:
+            action = self._rounded(polished.x)
+            if not self.problem.space.violations(action):
+                self._offer(action)
+
+    def _attempt(self, model: LinearModel, *, tight: bool, seed: int = 0) -> MilpSolution:
+        options = replace(self.options, absolute_gap=self.options.absolute_gap / self.unit)
+        if math.isfinite(self.deadline):
+            left = max(self.deadline - time.perf_counter(), 1e-3)
+            options = replace(options, time_limit=left)
+        start = None
+        if self.action is not None:
+            start = self.compact.complete(self.ranges.columns(self.action))
+        solution = self.solver.solve(model, options, start=start, tight=tight, seed=seed)
+        bound = (solution.bound - model.offset) * self.unit + self.constant
+        solution = replace(solution, bound=bound)
+        self.nodes += solution.nodes
+        self.message = solution.message
+        if not math.isnan(solution.bound):
+            self.bound = max(solution.bound, self.value)
+        return solution
+
+    def _contradictions(self, solution: MilpSolution, cut: bool = False) -> list[str]:
+        """Certify a solution, of a model with actions cut off or without; keep its action."""
+        space = self.problem.space
+        if solution.status == "infeasible":
+            known = [self.action] if self.action is not None else list(self.incumbents.sample[:1])
+            return [f"called infeasible, but {shown(space, a)} is feasible" for a in known]
+        if solution.x is None:
+            return []
+        action = self._rounded(solution.x)
+        bound = max(solution.bound, self.value) if cut else solution.bound
+        wrong = certify(self.problem, action, bound, self.incumbents)
+        if not wrong and self._value_above(bound):
+            wrong = [
+                f"an action of value {self.value + self.problem.offset!r} exceeds the claimed bound"
+                f" {bound + self.problem.offset!r}"
+            ]
+        if not wrong:
+            self._offer(action)
+        return wrong
+
+    def _value_above(self, bound: float) -> bool:
+        """Whether the best action known contradicts a bound."""
+        if self.action is None:
+            return False
+        limit = bound + self.problem.tolerance(self.value)
+        return bool(self.value > limit + leeway(self.problem, self.action[None])[0])
+
+    def _unproven(self, solution: MilpSolution) -> bool:
+        """Whether the solver calls its solution optimal, but the action's value is below it."""
+        if solution.status != "optimal":
+            return False
+        return self.bound > self.problem.target(self.value, self.options)
+
+    def _rounded(self, x: FloatArray) -> ActionArray:
+        space = self.problem.space
+        action = self.ranges.action(x)
+        if space.binary:
+            return np.rint(action).astype(np.int8)
+        return np.clip(
+            np.where(space.continuous, action, np.rint(action)), space.lower, space.upper
+        )
+
+    def _offer(self, action: ActionArray) -> None:
+        value = self.problem.value(action)
+        if value > self.value:
+            self.action, self.value = action, value
+
+
+def _without(model: LinearModel, action: ActionArray) -> LinearModel:
+    """Cut off one action: at least one bit must differ."""
+    row = np.zeros((1, model.n_columns))
+    row[0, : len(action)] = np.where(action == 1, -1.0, 1.0)
+    return replace(
+        model,
+        matrix=sparse.csr_array(sparse.vstack([model.matrix, sparse.csr_array(row)])),
+        row_lower=np.append(model.row_lower, 1.0 - action.sum()),
+        row_upper=np.append(model.row_upper, np.inf),
+    )

@@ -1,0 +1,1 @@
+"""Solving Pyomo models of a user's own in which networks and spaces are embedded."""

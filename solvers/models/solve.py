@@ -1,0 +1,199 @@
+"""Solve your own Pyomo model that contains our blocks, with the same checks as an argmax."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyomo.environ as pyo
+
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.milp.linear_model import (
+    InfeasibleRowError,
+    LinearModel,
+    compile_with_rows,
+)
+from milp_rl.solvers.milp.gurobi import GurobiSolver
+from milp_rl.solvers.milp.highs import HighsSolver
+from milp_rl.solvers.milp.scip import ScipSolver
+from milp_rl.solvers.milp.solver import MilpSolver
+from milp_rl.solvers.models.embedded import Embedded
+from milp_rl.solvers.models.rows import HARDLY, RowCheck, check_rows
+from milp_rl.solvers.models.whole import Faults, WholeSearch
+from milp_rl.solvers.options import SolveOptions
+from milp_rl.solvers.result import Status
+
+
+def milp_solver(name: str) -> MilpSolver:
+    """Return a new solver by its name, ``"highs"``, ``"gurobi"`` or ``"scip"``."""
+    if name == "highs":
+        return HighsSolver()
+    if name == "gurobi":
+        return GurobiSolver()
+    if name == "scip":
+        return ScipSolver()
+    raise ValueError(f"the MILP solver must be 'highs', 'gurobi' or 'scip', got {name!r}")
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """How a model was solved; the solution itself is in the model's variables.
+
+    Parameters
+    ----------
+    value
+        Objective value of the solution, in the model's own sense; NaN without solution.
+    bound
+        Proven bound on the optimal value.
+    gap
+        ``|bound - value| / |value|``, as it is.
+    status
+        As in :class:`~milp_rl.solvers.result.ArgmaxResult`, or ``"unbounded"``.
+    seconds
+        Wall-clock time.
+    solver
+        Name of the solver.
+    nodes
+        Branch-and-bound nodes.
+    message
+        The solver's own word for its status.
+    """
+
+    value: float
+    bound: float
+    gap: float
+    status: Status
+    seconds: float
+    solver: str
+    nodes: int = 0
+    message: str = ""
+
+
+def solve_model(
+    model: Any,
+    *,
+    solver: Literal["highs", "gurobi", "scip"] = "highs",
+    gap: float = 0.0,
+    absolute_gap: float = 0.0,
+    time_limit: float | None = None,
+    threads: int = 1,
+) -> ModelResult:
+    """Solve a mixed-integer linear Pyomo model and load the solution into its variables.
+
+    What is loaded has whole integers and meets every bound and row of the model itself
+    (:mod:`milp_rl.solvers.models.rows` says how closely); every network that ``add_network`` wrote
+    is evaluated at its inputs, and every action space that ``add_to`` wrote checks its action. A
+    point that fails is repaired (its integers held and a linear program solved, tighter tolerances,
+    the integer that cheats branched on, :mod:`milp_rl.solvers.models.whole`) or refused.
+    ``"optimal"`` means that bound and value differ by at most the asked gap, or by 1e-6 of the most
+    that one variable decides on: no constant in the objective plays a part.
+
+    Parameters
+    ----------
+    model
+        A Pyomo model with one active objective.
+    solver
+        ``"highs"``, ``"gurobi"`` or ``"scip"``.
+    gap, absolute_gap, time_limit, threads
+        As in :class:`~milp_rl.solvers.options.SolveOptions`.
+
+    Raises
+    ------
+    ValueError
+        If the model is not mixed-integer linear or has no single objective, a number in it is not
+        finite, a domain has gaps, or what ``add_network`` folded in has changed since; it names
+        the component.
+    CertificationError
+        If no point can be found that holds, naming the row and by how much; the variables are left
+        as they were.
+    ContradictionError
+        If every row holds, and a space's own check says otherwise.
+    SolverUnavailableError
+        If the solver is missing or its licence is too small.
+    """
+    begin = time.perf_counter()
+    options = SolveOptions(gap, absolute_gap, time_limit, threads)
+    objectives = list(model.component_data_objects(pyo.Objective, active=True))
+    if len(objectives) != 1:
+        raise ValueError(f"the model needs one active objective, it has {len(objectives)}")
+    sign = 1.0 if objectives[0].sense == pyo.maximize else -1.0
+    embedded = Embedded.of(model)
+    embedded.require_unchanged()
+    columns = [
+        v for v in model.component_data_objects(pyo.Var, active=True, sort=True) if not v.fixed
+    ]
+    backend = milp_solver(solver)
+
+    def without_solution(status: Status, bound: float, nodes: int, message: str) -> ModelResult:
+        seconds = time.perf_counter() - begin
+        return ModelResult(
+            math.nan, sign * bound, math.inf, status, seconds, solver, nodes, message
+        )
+
+    try:
+        compiled, variables, constraints = compile_with_rows(model, columns)
+    except InfeasibleRowError as error:
+        return without_solution("infeasible", -math.inf, 0, str(error))
+
+    def check(x: FloatArray) -> Faults:
+        _load(variables, x)
+        return _faults(check_rows(compiled, x), compiled, constraints, embedded)
+
+    before = [v.value for v in variables]
+    search = WholeSearch(compiled, backend, options, check)
+    try:
+        status = search.solve()
+        if status == "unbounded":
+            status = _feasibility(compiled, backend, options, check)
+    finally:
+        for variable, old in zip(variables, before, strict=True):
+            variable.set_value(old, skip_validation=True)
+    if search.x is None or status not in ("optimal", "feasible"):
+        bound = {"infeasible": -math.inf, "unbounded": math.inf}.get(status, search.bound)
+        return without_solution(status, bound + search.level, search.nodes, search.message)
+    _load(variables, search.x)
+    value = float(pyo.value(objectives[0]))
+    short = search.bound - search.value
+    return ModelResult(
+        value,
+        value + sign * short,
+        short / abs(value) if value else math.inf if short else 0.0,
+        status,
+        time.perf_counter() - begin,
+        solver,
+        search.nodes,
+        search.message,
+    )
+
+
+def _feasibility(
+    compiled: LinearModel,
+    backend: MilpSolver,
+    options: SolveOptions,
+    check: Callable[[FloatArray], Faults],
+) -> Status:
+    """Tell whether a model whose relaxation is unbounded is so itself: whether it has a point."""
+    nothing = np.zeros(compiled.n_columns)
+    search = WholeSearch(replace(compiled, objective=nothing), backend, options, check)
+    status = search.solve()
+    return "unbounded" if status == "optimal" else status
+
+
+def _load(variables: list[Any], x: FloatArray) -> None:
+    for variable, value in zip(variables, x.tolist(), strict=True):
+        variable.set_value(value, skip_validation=True)
+
+
+def _faults(
+    rows: RowCheck, compiled: LinearModel, constraints: list[Any], embedded: Embedded
+) -> Faults:
+    """Say what contradicts the loaded point: the model's rows, its networks, its spaces."""
+    found = rows.texts(compiled, constraints)
+    complaints = embedded.complaints()
+    if complaints and not found:
+        found = rows.texts(compiled, constraints, HARDLY)
+    return Faults([*found, *complaints], inherent=bool(complaints) and not found)

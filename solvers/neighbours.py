@@ -1,0 +1,111 @@
+"""Neighbours of an action, with which answers are tested: a flip, a swap, part of the way."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.solvers.options import late
+
+if TYPE_CHECKING:
+    from milp_rl.solvers.certify import ArgmaxProblem
+
+SHARES = (0.5, 0.1, 0.01, 0.001)
+"""Of the way to another action at which continuous ones are tried."""
+
+_MOST_SWAPS = 100_000  # of which all are looked at; of more, as many that a fixed seed picks
+_ENTRIES = 4_000_000  # of a layer that are computed at a time
+
+
+def on_the_way(space: ActionSpace, action: ActionArray, others: ActionArray) -> ActionArray:
+    """Move an action's continuous variables some of the way towards those of other actions."""
+    moves = np.where(space.continuous, others - action, 0.0)
+    return np.concatenate([action + share * moves for share in SHARES])
+
+
+def neighbourhood(action: ActionArray, rows: NDArray[np.intp]) -> ActionArray:
+    """Return actions one flip or one swap away, shape (rows, n_actions).
+
+    Parameters
+    ----------
+    action
+        Binary vector.
+    rows
+        Which: the flips in order, then for each one in turn its swaps with the zeros.
+    """
+    n = len(action)
+    ones, zeros = np.flatnonzero(action), np.flatnonzero(action == 0)
+    found = np.repeat(action[None], len(rows), axis=0)
+    flips, swaps = np.flatnonzero(rows < n), np.flatnonzero(rows >= n)
+    found[flips, rows[flips]] = 1 - found[flips, rows[flips]]
+    if len(swaps):
+        one, zero = np.divmod(rows[swaps] - n, len(zeros))
+        found[swaps, ones[one]] = 0
+        found[swaps, zeros[zero]] = 1
+    return found
+
+
+def neighbours_above(
+    problem: ArgmaxProblem, action: ActionArray, limit: float, deadline: float = math.inf
+) -> tuple[NDArray[np.intp], FloatArray]:
+    """Find the actions one flip or one swap away whose value is above a limit.
+
+    Of more than 100,000 swaps, a part of that size is looked at, always the same.
+
+    Parameters
+    ----------
+    problem
+        What is solved.
+    action
+        Binary vector.
+    limit
+        Values up to this are left out.
+    deadline
+        When to look no further.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Their rows, as :func:`neighbourhood` counts them, ascending; and their values.
+    """
+    first, *rest = problem.network.layers
+    columns = first.weight.T  # what each action adds to the first layer
+    chosen = np.flatnonzero(action)
+    zeros = np.flatnonzero(action == 0)
+    here = columns[chosen].sum(axis=0) + first.bias
+    widest = max(len(layer.bias) for layer in problem.network.layers)
+    rows = _neighbour_rows(len(action), len(chosen), len(zeros))
+    size = max(_ENTRIES // widest, 1)
+    found, values = [], []
+    for i in range(0, len(rows), size):
+        own = rows[i : i + size]
+        flips, swaps = own[own < len(action)], own[own >= len(action)] - len(action)
+        y = np.empty((len(own), len(here)))
+        y[: len(flips)] = columns[flips] * np.where(action[flips], -1.0, 1.0)[:, None]
+        if len(swaps):
+            one, zero = np.divmod(swaps, len(zeros))
+            y[len(flips) :] = columns[zeros[zero]] - columns[chosen[one]]
+        y += here
+        for layer in rest:
+            y = np.maximum(y, 0.0, out=y) @ layer.weight.T
+            y += layer.bias
+        above = y[:, 0] > limit
+        found.append(own[above])
+        values.append(y[above, 0])
+        if late(deadline):
+            break
+    return np.concatenate(found), np.concatenate(values)
+
+
+def _neighbour_rows(n: int, n_ones: int, n_zeros: int) -> NDArray[np.intp]:
+    """Return the rows of all flips and of the swaps that are looked at, ascending."""
+    number = n_ones * n_zeros
+    if number <= _MOST_SWAPS:
+        return np.arange(n + number)
+    swaps = np.unique(np.random.default_rng(0).integers(number, size=_MOST_SWAPS))
+    return np.concatenate([np.arange(n), n + swaps])

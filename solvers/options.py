@@ -1,0 +1,57 @@
+"""Limits of a solve, and when two values count as equal."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+TOLERANCE = 1e-6
+"""Values that differ by at most this part of the spread of the objective count as equal."""
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """Limits of one solve.
+
+    Parameters
+    ----------
+    gap
+        Relative gap at which to stop, (bound - value) / |value|, at least 0.
+    absolute_gap
+        Absolute gap at which to stop, at least 0; the solve stops at whichever comes first.
+    time_limit
+        Seconds, positive; ``None`` for none.
+    threads
+        Threads a solve, at least 1.
+    node_limit
+        Branch-and-bound nodes, at least 1; ``None`` for no limit.
+    """
+
+    gap: float = 0.0
+    absolute_gap: float = 0.0
+    time_limit: float | None = None
+    threads: int = 1
+    node_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("gap", "absolute_gap"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a nonnegative number, got {value!r}")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit must be positive seconds or None, got {self.time_limit}")
+        if not (isinstance(self.threads, int) and self.threads >= 1):
+            raise ValueError(f"threads must be an integer of at least 1, got {self.threads!r}")
+        limit = self.node_limit
+        if limit is not None and not (isinstance(limit, int) and limit >= 1):
+            raise ValueError(f"node_limit must be an integer of at least 1 or None, got {limit!r}")
+
+    def deadline(self, begin: float) -> float:
+        """Return when a solve that began then is to end, infinite without a time limit."""
+        return math.inf if self.time_limit is None else begin + self.time_limit
+
+
+def late(deadline: float) -> bool:
+    """Whether a deadline has passed."""
+    return time.perf_counter() >= deadline

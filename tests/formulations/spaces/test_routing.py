@@ -1,0 +1,194 @@
+import itertools
+from itertools import pairwise
+
+import networkx as nx
+import numpy as np
+import pyomo.environ as pyo
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.oracles.tour import _held_karp, shortest_closed_walk
+from milp_rl.formulations.spaces.routing import Routing, london_underground
+from milp_rl.solvers.models.solve import solve_model
+
+
+def reachable_sets(graph, depot, length) -> set[frozenset]:
+    """Node sets of all closed walks of at most ``length`` edges, by walking them all."""
+    found = set()
+    layer = {(depot, frozenset([depot]))}
+    for _ in range(length + 1):
+        found |= {seen for node, seen in layer if node == depot}
+        layer |= {(v, seen | {v}) for node, seen in layer for v in graph.neighbors(node)}
+    return found
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_graphs_keep_the_contract(seed, check_space):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 8))
+    graph = nx.gnp_random_graph(n, 0.45, seed=seed, directed=seed % 2 == 1)
+    if seed % 3 == 0:
+        graph = nx.relabel_nodes(graph, {i: f"stop {i}" for i in graph})
+    depot = next(iter(graph))
+    length = int(rng.integers(0, 8))
+    budget = None if seed % 4 == 0 else int(rng.integers(0, n + 1))
+    space = Routing(graph, depot, length, budget)
+    feasible = {tuple(a) for a in check_space(space, seed=seed).tolist()}
+    sets = reachable_sets(graph, depot, length)
+    for action in itertools.product((0, 1), repeat=n):
+        chosen = {node for node, a in zip(graph, action, strict=True) if a}
+        on_a_walk = any(chosen <= nodes for nodes in sets)
+        within_budget = budget is None or len(chosen) <= budget
+        assert (action in feasible) == (on_a_walk and within_budget)
+
+
+def test_some_nodes_of_a_grid_in_another_order(check_space):
+    graph = nx.grid_2d_graph(3, 3)
+    space = Routing(graph, (1, 1), 6, 2, nodes=[(2, 2), (0, 0), (1, 1), (0, 2)])
+    feasible = check_space(space)
+    assert [1, 1, 0, 0] not in feasible.tolist()  # opposite corners are 8 edges apart
+    assert [1, 0, 0, 1] in feasible.tolist()  # corners of one side: 2 + 2 + 2
+    assert ActionSpace.from_dict(space.to_dict()).nodes[0] == (2, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(0, 6))
+def test_the_shortest_closed_walk_is_that_of_all_permutations(seed, k):
+    rng = np.random.default_rng(seed)
+    d = rng.integers(1, 9, (k + 1, k + 1)).astype(float)
+    for via in range(k + 1):
+        d = np.minimum(d, d[:, via : via + 1] + d[via])
+    np.fill_diagonal(d, 0)
+    nodes = list(range(1, k + 1))
+
+    def length(order):
+        return sum(d[u, v] for u, v in pairwise([0, *order, 0]))
+
+    best = min(length(order) for order in itertools.permutations(nodes))
+    assert length(shortest_closed_walk(d, 0, nodes)) == best
+    assert shortest_closed_walk(d, 0, nodes, int(best) - 1) is None
+    assert length(shortest_closed_walk(d, 0, nodes, int(best))) <= best
+
+
+def test_london_is_the_real_network():
+    graph = london_underground()
+    assert nx.is_connected(graph)
+    assert graph.number_of_nodes() >= 60
+    neighbours = {
+        "Oxford Circus": {
+            "Bond Street",
+            "Tottenham Court Road",
+            "Green Park",
+            "Warren Street",
+            "Regent's Park",
+            "Piccadilly Circus",
+        },
+        "Holborn": {"Chancery Lane", "Tottenham Court Road", "Covent Garden", "Russell Square"},
+        "Waterloo": {
+            "Embankment",
+            "Lambeth North",
+            "Westminster",
+            "Southwark",
+            "Kennington",
+            "Bank",
+        },
+    }
+    for station, expected in neighbours.items():
+        assert set(graph[station]) == expected
+    assert graph["Bank"]["Waterloo"]["lines"] == ["Waterloo & City"]
+    assert sorted(graph["Temple"]["Blackfriars"]["lines"]) == ["Circle", "District"]
+    assert nx.shortest_path_length(graph, "Paddington", "Bank") == 7
+    names = sorted(graph)
+    assert len({name.lower().replace(".", "").replace("'", "") for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("solver", ["highs", "gurobi"])
+def test_a_route_through_london_is_read_from_the_solved_block(solver):
+    graph = london_underground()
+    centre = nx.ego_graph(graph, "Oxford Circus", radius=3)
+    space = Routing(centre, "Oxford Circus", 8, 4)
+    gain = dict(zip(space.nodes, np.random.default_rng(0).random(space.n_actions), strict=True))
+    m = pyo.ConcreteModel()
+    m.trip = pyo.Block()
+    a = space.add_to(m.trip)
+    m.gain = pyo.Objective(
+        expr=sum(gain[node] * a[i] for i, node in enumerate(space.nodes)), sense=pyo.maximize
+    )
+    assert solve_model(m, solver=solver).status == "optimal"
+    route = space.route(m.trip)
+    assert route[0] == route[-1] == "Oxford Circus"
+    assert len(route) - 1 <= 8
+    assert all(centre.has_edge(u, v) for u, v in pairwise(route))
+    chosen = [node for node, v in zip(space.nodes, a, strict=True) if pyo.value(v) > 0.5]
+    assert set(chosen) <= set(route)
+    assert len(chosen) <= 4
+    action = [round(pyo.value(v)) for v in a]
+    shortest = space.shortest_route(action)
+    assert len(shortest) <= len(route)
+    assert set(chosen) <= set(shortest)
+    assert all(centre.has_edge(u, v) for u, v in pairwise(shortest))
+    assert nx.is_connected(centre.subgraph(route))
+
+
+def test_many_chosen_nodes_are_checked_in_reasonable_time():
+    graph = nx.gnp_random_graph(100, 0.04, seed=1)
+    space = Routing(graph, 0, 40, 20)
+    action = space.sample(np.random.default_rng(0), maximal=True)[0]
+    assert action.sum() == 20
+    assert space.violations(action) == []
+    tight = Routing(graph, 0, 16, 15)
+    assert "no closed walk of at most 16 edges" in " ".join(tight.violations(action))
+
+
+def test_a_block_without_solution_has_no_route():
+    space = Routing(nx.path_graph(3), 0, 2, 1)
+    m = pyo.ConcreteModel()
+    space.add_to(m)
+    with pytest.raises(ValueError, match="no solution to read a route from"):
+        space.route(m)
+
+
+def test_violations_say_what_is_wrong():
+    graph = nx.path_graph(5)
+    graph.add_node("island")
+    space = Routing(graph, 0, 4, 2)
+    assert space.violations([0, 0, 0, 0, 0, 1]) == ["no closed walk from 0 visits ['island']"]
+    assert space.shortest_route([0, 0, 0, 0, 0, 1]) is None
+    assert space.violations([0, 0, 0, 1, 0, 0]) == [
+        "no closed walk of at most 4 edges from 0 visits [3]"
+    ]
+    assert space.violations([1, 1, 1, 0, 0, 0]) == ["3 nodes chosen, at most 2 allowed"]
+    assert space.shortest_route([0, 0, 1, 0, 0, 0]) == [0, 1, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depot": 9}, "the depot 9 is not a node"),
+        ({"max_length": -1}, "max_length must be at least 0, got -1"),
+        ({"max_length": 2.5}, "max_length must be an integer, got 2.5"),
+        ({"budget": -2}, "budget must be at least 0, got -2"),
+        ({"nodes": [0, 7]}, "7 is not a node of the graph"),
+        ({"nodes": [0, 0]}, "nodes must be distinct"),
+        ({"graph": nx.Graph([(0, 1.5)])}, "labels are strings, integers or tuples, got 1.5"),
+    ],
+)
+def test_wrong_parameters_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Routing(**{"graph": nx.path_graph(3), "depot": 0, "max_length": 4} | arguments)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_walks_through_many_nodes_are_refuted_exactly_where_none_is_short_enough(seed):
+    """Node prices refute what would take the dynamic program long; it is asked for the truth."""
+    rng = np.random.default_rng(seed)
+    graph = nx.connected_watts_strogatz_graph(25, 2 + seed % 2, 0.3, seed=seed)
+    distance = np.asarray(nx.floyd_warshall_numpy(graph))
+    nodes = rng.choice(np.arange(1, 25), 11, replace=False).tolist()
+    order = _held_karp(distance, 0, nodes, np.inf)
+    shortest = sum(distance[u, v] for u, v in pairwise([0, *order, 0]))
+    for limit in range(int(shortest) - 4, int(shortest) + 2):
+        found = shortest_closed_walk(distance, 0, nodes, limit)
+        assert (found is not None) == (limit >= shortest)

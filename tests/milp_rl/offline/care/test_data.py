@@ -1,0 +1,191 @@
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import milp_rl.envs  # noqa: F401  (registers the environment)
+from milp_rl.envs import ParallelEpisodes
+from milp_rl.envs.care_management import FACTORS, CareManagement, RewardWeights, care_actions
+from milp_rl.formulations.files import locked
+from milp_rl.offline import CareData, FactoredActionSpace, generate_care_management
+from milp_rl.offline.audit import logged_decisions, sensitivity
+from milp_rl.offline.care import report as care_report
+
+
+@pytest.fixture(scope="module")
+def data():
+    return generate_care_management(n_patients=400, n_weeks=20, seed=0)
+
+
+def test_97_of_240_combinations_are_valid():
+    space = care_actions()
+    assert (space.n_actions, space.n_combinations) == (97, 240)
+    numbers = np.arange(97)
+    np.testing.assert_array_equal(space.encode(space.decode(numbers)), numbers)
+    np.testing.assert_array_equal(space.encode(space.table()), numbers)
+    block = space.block()
+    assert not any(block.violations(a) for a in space.one_hot(numbers))
+    assert block.count() == 97
+    assert space.has_level("modality", "Home Visit").sum() > 0
+
+
+def test_wrong_combinations_are_refused_with_their_row():
+    space = FactoredActionSpace({"a": ["x", "y"], "b": ["u", "v"]}, [("x", "u"), ("y", "v")])
+    np.testing.assert_array_equal(space.encode([("y", "v"), ("x", "u")]), [1, 0])
+    with pytest.raises(ValueError, match=r"row 1: \(x, v\) is not a valid combination"):
+        space.encode([("x", "u"), ("x", "v")])
+    with pytest.raises(ValueError, match="row 0: 'a' has no level 'z'"):
+        space.encode([("z", "u")])
+    with pytest.raises(ValueError, match=r"actions are numbers 0\.\.1"):
+        space.decode([2])
+    with pytest.raises(ValueError, match="no level 'u' of a factor 'a'"):
+        space.has_level("a", "u")
+
+
+def test_the_environment_is_gymnasiums():
+    check_env(CareManagement(), skip_render_check=True)
+    assert gym.make("milp_rl/CareManagement-v0").reset(seed=0)[0].shape == (6,)
+    parallel = ParallelEpisodes(CareManagement(4), 3)
+    states, _ = parallel.reset(seed=0)
+    assert states.shape == (3, 6)
+    parallel.step(parallel.action_space.sample())
+
+
+def test_expected_rewards_are_the_means_of_samples():
+    env = CareManagement()
+    rng = np.random.default_rng(0)
+    state = env.start_states(rng, 1)[0]
+    expected = env.expected_rewards(state)
+    for number in rng.choice(97, 4, replace=False):
+        action = env.actions.one_hot(number)
+        _, rewards = env.transition(state, action, rng.random((200_000, env.luck_dim)))
+        assert rewards.mean() == pytest.approx(expected[number], abs=2e-3)
+        assert env.expected_reward(state, action) == pytest.approx(expected[number])
+
+
+def test_data_have_the_structure_they_should():
+    data = generate_care_management(seed=1)
+    assert len(data.frame) == 52_000
+    assert data.space.n_actions == 97
+    primary = data.frame["acute_event"]
+    assert 0 < (primary != 0).mean() < 0.01
+    assert 0.05 < data.frame["contact_success"].isna().mean() < 0.11
+    home = data.frame["modality"] == "Home Visit"
+    risk = data.frame["clinical_risk"]
+    assert home[risk > 0.4].mean() > 1.5 * home[risk < 0.2].mean()  # confounding by indication
+    means = data.frame.groupby("race_ethnicity")["social_need"].mean()
+    assert means["Black"] > means["White"] + 0.1
+
+
+def test_logged_propensities_are_the_policys(data):
+    env = CareManagement()
+    probabilities = env.behaviour(data.states)
+    numbers = care_actions().encode(data.frame)
+    np.testing.assert_allclose(
+        probabilities[np.arange(len(numbers)), numbers], data.propensities, rtol=1e-5
+    )
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    shares = np.bincount(numbers, minlength=97) / len(numbers)
+    assert np.abs(shares - probabilities.mean(axis=0)).max() < 0.01
+
+
+def test_the_same_seed_gives_the_same_data(data):
+    again = generate_care_management(n_patients=400, n_weeks=20, seed=0)
+    pd.testing.assert_frame_equal(again.frame, data.frame)
+    other = generate_care_management(n_patients=400, n_weeks=20, seed=1)
+    assert not other.frame.equals(data.frame)
+
+
+def test_rewards_have_their_weights(data):
+    whole = data.rewards()
+    parts = [data.rewards(RewardWeights(*(float(i == j) for j in range(3)))) for i in range(3)]
+    np.testing.assert_allclose(whole, parts[0] + 0.3 * parts[1] + 0.5 * parts[2])
+    np.testing.assert_allclose(parts[0], -data.frame["acute_event"])
+
+
+@pytest.mark.parametrize("name", ["data.parquet", "data.csv"])
+def test_files_hold_the_data(data, tmp_path, name):
+    data.write(tmp_path / name)
+    read = CareData.read(tmp_path / name)
+    np.testing.assert_array_equal(read.actions, data.actions)
+    np.testing.assert_allclose(read.rewards(), data.rewards())
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value", "message"),
+    [
+        ("clinical_risk", 5, 1.5, "column 'clinical_risk', row 5: 1.5 is not in"),
+        ("engagement", 3, np.nan, "column 'engagement', row 3: nan is missing"),
+        ("modality", 2, "Fax", "column 'modality', row 2: 'Fax' is not one of Phone"),
+        ("acute_event", 1, 2.0, "column 'acute_event', row 1: 2.0 is not 0 or 1"),
+        ("propensity", 4, 0.0, "column 'propensity', row 4: 0.0 is not in"),
+        ("week", 7, 9, "column 'week', row .: . is not 0, 1, "),
+        ("social_need", 2, 0.123, "column 'social_need', row .: .* is not constant"),
+    ],
+)
+def test_wrong_values_are_refused_by_column_and_row(data, column, row, value, message, tmp_path):
+    frame = data.frame.copy()
+    frame.loc[row, column] = value
+    with pytest.raises(ValueError, match=message):
+        CareData(frame)
+    frame.to_parquet(tmp_path / "wrong.parquet")
+    with pytest.raises(ValueError, match=column):
+        CareData.read(tmp_path / "wrong.parquet")
+
+
+def test_the_order_of_rows_plays_no_part(data):
+    shuffled = CareData(data.frame.sample(frac=1.0, random_state=0))
+    pd.testing.assert_frame_equal(shuffled.frame, data.frame)
+    np.testing.assert_array_equal(shuffled.actions, data.actions)
+    np.testing.assert_array_equal(shuffled.rewards(), data.rewards())
+    rng = np.random.default_rng(1)
+    target = rng.dirichlet(np.ones(data.space.n_actions), len(data.frame))
+    q = rng.random(target.shape)
+    logged = logged_decisions(data, target)
+    table = sensitivity(logged, q, biases=(0.1,), noises=(0.3,), truncations=(2.0,))
+    order = rng.permutation(len(logged))
+    moved = sensitivity(
+        logged.rows(order), q[order], biases=(0.1,), noises=(0.3,), truncations=(2.0,)
+    )
+    pd.testing.assert_frame_equal(moved, table, check_exact=True)
+
+
+def test_weeks_that_are_twice_or_missing_are_refused_with_patient_and_row(data):
+    frame = data.frame.sample(frac=1.0, random_state=2).reset_index(drop=True)
+    row = {k: frame.index[(frame["patient"] == 7) & (frame["week"] == k)][0] for k in (4, 5)}
+    with pytest.raises(ValueError, match=f"row {row[5]}: 5 is not .*: patient 7 has no week 4"):
+        CareData(frame.drop(index=row[4]))
+    twice = pd.concat([frame, frame.loc[[row[4]]]], ignore_index=True)
+    message = f"patient 7 has week 4 twice, in rows {row[4]} and {len(frame)}"
+    with pytest.raises(ValueError, match=message):
+        CareData(twice)
+
+
+def test_missing_columns_and_files_are_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="column 'goal' is missing"):
+        CareData(data.frame.drop(columns="goal"))
+    assert CareData(data.frame.drop(columns="propensity")).propensities is None
+    (tmp_path / "x.parquet").write_text("no")
+    with pytest.raises(ValueError, match="cannot be read"):
+        CareData.read(tmp_path / "x.parquet")
+
+
+def test_patients_can_be_picked(data):
+    some = data.of_patients(np.array([3, 5]))
+    assert len(some.frame) == 40
+    assert set(some.frame["patient"]) == {3, 5}
+    assert list(FACTORS) == ["modality", "provider", "goal", "urgency"]
+
+
+def test_a_folder_holds_the_report_of_one_data_set(data, tmp_path, monkeypatch):
+    """The report itself is replaced by a file."""
+    monkeypatch.setattr(care_report, "_write", lambda out, *_: out / "report.html")
+    care_report.write_care_report(tmp_path, n_patients=300, epochs=2)
+    care_report.write_care_report(tmp_path, n_patients=300, epochs=2, grids=False)
+    with pytest.raises(ValueError, match="patients was 300, now 400; epochs was 2, now 3"):
+        care_report.write_care_report(tmp_path, n_patients=400, epochs=3)
+    with pytest.raises(ValueError, match="data was simulated, now"):
+        care_report.write_care_report(tmp_path, data=data, epochs=2)
+    with locked(tmp_path), pytest.raises(RuntimeError, match="in use"):
+        care_report.write_care_report(tmp_path, n_patients=300, epochs=2)
