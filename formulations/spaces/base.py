@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyomo.environ as pyo
@@ -26,19 +26,17 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.files import read_json, write_json
 from milp_rl.formulations.milp.linear_model import LinearModel, compile_pyomo
+from milp_rl.formulations.spaces.description import described
+from milp_rl.formulations.spaces.listing import built, check_limit, grown
 from milp_rl.formulations.spaces.oracles.lp import LinearOracle
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.spaces.sampling import built_at_random, mixture
 
 _REMEMBERED = 100_000
 _REMEMBERED_BYTES = 200_000_000
 _REBUILT = ("_oracle", "_extensions_of", "known_actions")
 _KNOWN = 256
 _KNOWN_ONE_BY_ONE = 64
-_DEEPEST = 50
-_MOST_PARTIAL = 2_000_000
-_PARTIAL_PER_ACTION = 8  # listed, partial actions on the way
-_MOST_ENTRIES = 2**28
-_CHUNK = 2**15
 
 
 class ActionSpace(ABC):
@@ -135,26 +133,10 @@ class ActionSpace(ABC):
         ValueError
             If the type is unknown or a parameter is missing or wrong.
         """
-        if not isinstance(data, Mapping) or not isinstance(data.get("type"), str):
-            raise ValueError('an action space needs a "type" naming its class')
-        kinds = {kind.__name__: kind for kind in _subclasses(ActionSpace)}  # type: ignore[type-abstract]
-        if data["type"] not in kinds:
-            raise ValueError(
-                f"unknown action space {data['type']!r}; known are {', '.join(sorted(kinds))}"
-                " (a class of your own must be imported first)"
-            )
-        kind = kinds[data["type"]]
-        parameters = {key: value for key, value in data.items() if key != "type"}
-        _check_depth(parameters)
-        try:
-            return kind._from_parameters(parameters)
-        except KeyError as error:
-            raise ValueError(f"wrong parameters for {data['type']}: no {error}") from error
-        except (TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
-            raise ValueError(f"wrong parameters for {data['type']}: {error}") from error
+        return described(ActionSpace, data)  # type: ignore[type-abstract]
 
     @classmethod
-    def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
+    def _from_parameters(cls, parameters: dict[str, Any]) -> Self:
         return cls(**parameters)
 
     def to_json(self, path: str | Path) -> None:
@@ -278,37 +260,16 @@ class ActionSpace(ABC):
         numpy.ndarray
             Shape (n, n_actions), of the space's :attr:`dtype`.
         """
-        if not self.binary:
-            return np.array([self._mixture(rng) for _ in range(n)]).reshape(n, self.n_actions)
-        return np.array([self._sample_one(rng, maximal) for _ in range(n)], dtype=np.int8).reshape(
-            n, self.n_actions
-        )
+        drawn = [self._sample_one(rng, maximal) for _ in range(n)]
+        return np.array(drawn, dtype=self.dtype).reshape(n, self.n_actions)
 
     def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
-        action = np.zeros(self.n_actions, dtype=np.int8)
-        visited: list[ActionArray] = [] if self.violations(action) else [action.copy()]
-        while len(additions := self.extensions(action)):
-            action[rng.choice(additions)] = 1
-            if not self.violations(action):
-                visited.append(action.copy())
-        if not visited:
-            raise ValueError("the space has no feasible action to sample")
-        return visited[-1] if maximal else visited[rng.integers(len(visited))]
-
-    def _mixture(self, rng: np.random.Generator) -> FloatArray:
-        """Mix vertices of the set whose binary variables are those of a first random one."""
-        continuous = self.continuous
-        first = self._oracle.integer_maximizer(rng.standard_normal(self.n_actions))
-        if first is None:
-            raise ValueError("the space has no feasible action to sample")
-        first[~continuous] = np.rint(first[~continuous])
-        directions = rng.standard_normal((int(continuous.sum()), self.n_actions))
-        one, zero = ~continuous & (first > 0.5), ~continuous & (first < 0.5)
-        masks = (np.broadcast_to(mask, directions.shape) for mask in (one, zero))
-        vertices = np.concatenate([first[None], self._oracle.maximizers(directions, *masks)])
-        mixed: FloatArray = rng.dirichlet(np.ones(len(vertices))) @ vertices
-        mixed[~continuous] = first[~continuous]
-        return np.clip(mixed, self.lower, self.upper)
+        """Draw one action: built at random, or mixed where variables are continuous."""
+        if not self.binary:
+            return np.clip(mixture(self._oracle, self.continuous, rng), self.lower, self.upper)
+        return built_at_random(
+            self.n_actions, self.violations, self.extensions, rng, maximal=maximal
+        )
 
     def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
         """Return the single additions that keep a partial action completable.
@@ -393,59 +354,17 @@ class ActionSpace(ABC):
         self.require_binary("listed")
         rows = None
         if self.down_closed or type(self)._open is not ActionSpace._open:
-            rows = self._grown(limit)
+            rows = grown(
+                self.n_actions,
+                self.feasible,
+                self._open,
+                down_closed=self.down_closed,
+                limit=limit,
+            )
         if rows is None:
-            rows = self._built(limit)
-        self._check_limit(len(rows), limit)
+            rows = built(self.n_actions, self.violations, self.extensions, limit)
+        check_limit(len(rows), limit)
         return rows
-
-    def _grown(self, limit: int) -> ActionArray | None:
-        """List by deciding variable by variable for all partial actions at once.
-
-        Returns ``None`` if too many partial actions may or may not be completed. In the order of
-        :meth:`_built`.
-        """
-        n = self.n_actions
-        most = max(limit, min(_PARTIAL_PER_ACTION * limit, _MOST_PARTIAL, _MOST_ENTRIES // n))
-        rows = np.zeros((1, n), dtype=np.int8)
-        if self.down_closed and not self.feasible(rows)[0]:
-            return rows[:0]
-        for i in range(n):
-            chosen = rows.copy()
-            chosen[:, i] = 1
-            both = np.concatenate([rows, chosen])
-            parts = np.array_split(both, len(both) // _CHUNK + 1)
-            rows = np.concatenate([part[self._open(part, i + 1)] for part in parts])
-            if self.down_closed:  # what is kept is feasible
-                self._check_limit(len(rows), limit)
-            if len(rows) > most:
-                return None
-        if not self.down_closed and len(rows):
-            parts = np.array_split(rows, len(rows) // _CHUNK + 1)
-            rows = np.concatenate([part[self.feasible(part)] for part in parts])
-        sizes = rows.sum(axis=1)
-        width = int(sizes.max(initial=0))
-        places = np.argsort(-rows, axis=1, kind="stable")[:, :width]
-        places[np.arange(width) >= sizes[:, None]] = -1
-        ordered: ActionArray = rows[np.lexsort(places.T[::-1])] if width else rows
-        return ordered
-
-    def _built(self, limit: int) -> ActionArray:
-        """List by adding to partial actions what keeps them completable, one after another."""
-        found: list[ActionArray] = []
-
-        def visit(action: ActionArray, last: int) -> None:
-            if not self.violations(action):
-                found.append(action.copy())
-                self._check_limit(len(found), limit)
-            for i in self.extensions(action):
-                if i > last:
-                    action[i] = 1
-                    visit(action, int(i))
-                    action[i] = 0
-
-        visit(np.zeros(self.n_actions, dtype=np.int8), -1)
-        return np.array(found, dtype=np.int8).reshape(len(found), self.n_actions)
 
     def feasible(self, actions: ActionArray) -> BoolArray:
         """Check many actions at once.
@@ -603,44 +522,3 @@ class ActionSpace(ABC):
                 f"the space has {int(self.continuous.sum())} continuous variables: its actions"
                 f" cannot be {use}"
             )
-
-    @staticmethod
-    def _check_limit(count: float, limit: int) -> None:
-        if count > limit:
-            raise ValueError(
-                f"the space has more than {limit} feasible actions; raise `limit` to list them"
-            )
-
-
-def within(
-    actions: ActionArray, matrix: FloatArray, right: FloatArray, tolerance: FloatArray | float
-) -> tuple[BoolArray, BoolArray]:
-    """Check ``matrix @ action <= right + tolerance`` for many actions.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Whether all rows hold, and whether rounding leaves that in doubt, shapes (batch,).
-    """
-    x = np.asarray(actions, dtype=np.float64)
-    excess = x @ matrix.T - right - tolerance
-    rounding = 4 * (x.shape[1] + 2) * np.finfo(np.float64).eps
-    unclear = np.abs(excess) <= rounding * (np.abs(x) @ np.abs(matrix).T + np.abs(right))
-    return np.asarray((excess <= 0).all(axis=1)), np.asarray(unclear.any(axis=1))
-
-
-def _check_depth(parameters: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` for members of members of members, without end."""
-    level: list[Any] = [parameters]
-    for _ in range(_DEEPEST):
-        members = [data["members"] for data in level if isinstance(data.get("members"), list)]
-        level = [data for own in members for data in own if isinstance(data, Mapping)]
-        if not level:
-            return
-    raise ValueError(f"members are nested more than {_DEEPEST} deep")
-
-
-def _subclasses(kind: type[ActionSpace]) -> Iterable[type[ActionSpace]]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from _subclasses(child)

@@ -14,8 +14,9 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import LARGEST, check_integers, check_numbers, shown
-from milp_rl.formulations.spaces.base import ActionSpace, within
+from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.spaces.rows import within
 
 _TOLERANCE = 1e-6
 _LOOSE = 1e-5

@@ -21,9 +21,11 @@ from milp_rl.formulations.checks import (
     check_numbers,
     shown,
 )
-from milp_rl.formulations.spaces.base import ActionSpace, within
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.listing import check_limit
 from milp_rl.formulations.spaces.oracles.knapsack import fractional_knapsack, knapsack_fractions
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.spaces.rows import within
 
 _TOLERANCE = 1e-9
 _PARTITIONED = 4  # times as many actions as are chosen: to find these first is faster
@@ -304,7 +306,7 @@ class BudgetTopK(ActionSpace):
             rows = super().enumerate(limit)
             ordered: ActionArray = rows[np.argsort(rows.sum(axis=1), kind="stable")]
             return ordered
-        self._check_limit(self._count(limit), limit)
+        check_limit(self._count(limit), limit)
         found = []
         for size in range(self.k if self.exactly else 0, self.k + 1):
             chosen = np.array(list(itertools.combinations(range(self.n_actions), size)), dtype=int)

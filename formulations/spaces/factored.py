@@ -22,6 +22,7 @@ from milp_rl.formulations.checks import (
     shown,
 )
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.listing import check_limit
 from milp_rl.formulations.spaces.oracles.assignment import assignable
 from milp_rl.formulations.spaces.pins import Pins
 
@@ -436,7 +437,7 @@ class FactoredValidity(ActionSpace):
     def enumerate(self, limit: int = 100_000) -> ActionArray:
         """List every feasible action, decision-maker by decision-maker."""
         if not self._capped:
-            self._check_limit(self.count(), limit)
+            check_limit(self.count(), limit)
         columns = [j for j, _ in self._capped]
         profile = self._rows[:, columns].astype(np.intp)
         left = np.array([[cap for _, cap in self._capped]], dtype=np.intp)
@@ -450,7 +451,7 @@ class FactoredValidity(ActionSpace):
                 )
             left = rest[before, choice]
             chosen = np.column_stack([chosen[before], choice])
-        self._check_limit(len(chosen), limit)
+        check_limit(len(chosen), limit)
         return self._rows[chosen].reshape(len(chosen), self.n_actions)
 
     @cached_property

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
-from milp_rl.formulations.checks import check_list, shown
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.composite import Composite
 from milp_rl.formulations.spaces.pins import Pins
 
 _TRIES = 20
 _MOST_ASKED = 1000  # variables of which the members' oracles are asked for the ranges
 
 
-class Intersection(ActionSpace):
+class Intersection(Composite):
     """The actions that are feasible for every member; written ``a & b``.
 
     A variable is continuous if it is for every member.
@@ -34,17 +32,10 @@ class Intersection(ActionSpace):
     """
 
     def __init__(self, members: Iterable[ActionSpace]) -> None:
-        flat: list[ActionSpace] = []
-        for member in members:
-            if not isinstance(member, ActionSpace):
-                raise ValueError(f"members must be action spaces, got {shown(member)}")
-            flat.extend(member.members if isinstance(member, Intersection) else [member])
-        if not flat:
-            raise ValueError("an intersection needs at least one space")
-        sizes = [member.n_actions for member in flat]
+        super().__init__(members)
+        sizes = [member.n_actions for member in self.members]
         if len(set(sizes)) > 1:
             raise ValueError(f"the spaces to intersect have different numbers of actions: {sizes}")
-        self.members: tuple[ActionSpace, ...] = tuple(flat)
 
     @property
     def n_actions(self) -> int:
@@ -66,41 +57,13 @@ class Intersection(ActionSpace):
         """The members' smallest upper bounds."""
         return np.asarray(np.min([member.upper for member in self.members], axis=0))
 
-    @property
-    def down_closed(self) -> bool:
-        """True if every member is."""
-        return all(member.down_closed for member in self.members)
-
     def parts(self) -> list[tuple[ActionSpace, slice]]:
         """Return the members, each over all variables."""
         return [(member, slice(None)) for member in self.members]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready description."""
-        return {"type": "Intersection", "members": [member.to_dict() for member in self.members]}
-
-    @classmethod
-    def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
-        given = check_list(parameters["members"], "members")
-        members = [ActionSpace.from_dict(member) for member in given]
-        return cls(**{**parameters, "members": members})
-
-    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
-        """Write each member's constraints on a sub-block ``block.member[i]``."""
-        block.member = pyo.Block(range(len(self.members)))
-        for i, member in enumerate(self.members):
-            member.constrain(block.member[i], actions)
-
     def violations(self, action: ArrayLike) -> list[str]:
         """Collect the members' violations."""
         return [text for member in self.members for text in member.violations(action)]
-
-    def feasible(self, actions: ActionArray) -> BoolArray:
-        """Check many actions, by one member after another."""
-        found = np.ones(len(actions), dtype=bool)
-        for member in self.members:
-            found[found] = member.feasible(actions[found])
-        return found
 
     def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Return the smallest of the members' bounds."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
-import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
-from milp_rl.formulations.checks import check_list, shown
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.composite import Composite
+from milp_rl.formulations.spaces.listing import check_limit
 from milp_rl.formulations.spaces.pins import Pins
 
 
-class Product(ActionSpace):
+class Product(Composite):
     """Actions whose parts are feasible for one member each; written ``a * b``.
 
     The variables of the first member come first. ``linear_max`` is the sum of the members', exact
@@ -30,15 +29,8 @@ class Product(ActionSpace):
     """
 
     def __init__(self, members: Iterable[ActionSpace]) -> None:
-        flat: list[ActionSpace] = []
-        for member in members:
-            if not isinstance(member, ActionSpace):
-                raise ValueError(f"members must be action spaces, got {shown(member)}")
-            flat.extend(member.members if isinstance(member, Product) else [member])
-        if not flat:
-            raise ValueError("a product needs at least one space")
-        self.members: tuple[ActionSpace, ...] = tuple(flat)
-        ends = np.cumsum([member.n_actions for member in flat]).tolist()
+        super().__init__(members)
+        ends = np.cumsum([member.n_actions for member in self.members]).tolist()
         self._parts = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
     @property
@@ -66,44 +58,16 @@ class Product(ActionSpace):
         """True if every member's is."""
         return all(member.exact for member in self.members)
 
-    @property
-    def down_closed(self) -> bool:
-        """True if every member is."""
-        return all(member.down_closed for member in self.members)
-
     def parts(self) -> list[tuple[ActionSpace, slice]]:
         """Return the members and their variables."""
         return list(zip(self.members, self._parts, strict=True))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready description."""
-        return {"type": "Product", "members": [member.to_dict() for member in self.members]}
-
-    @classmethod
-    def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
-        given = check_list(parameters["members"], "members")
-        members = [ActionSpace.from_dict(member) for member in given]
-        return cls(**{**parameters, "members": members})
-
-    def constrain(self, block: Any, actions: Sequence[Any]) -> None:
-        """Write each member's constraints on a sub-block ``block.member[i]``."""
-        block.member = pyo.Block(range(len(self.members)))
-        for i, (member, part) in enumerate(zip(self.members, self._parts, strict=True)):
-            member.constrain(block.member[i], actions[part])
 
     def violations(self, action: ArrayLike) -> list[str]:
         """Collect the members' violations."""
         a = self.check_action(action)
         found = []
-        for i, (member, part) in enumerate(zip(self.members, self._parts, strict=True)):
+        for i, (member, part) in enumerate(self.parts()):
             found += [f"member {i}: {text}" for text in member.violations(a[part])]
-        return found
-
-    def feasible(self, actions: ActionArray) -> BoolArray:
-        """Check many actions, part by part."""
-        found = np.ones(len(actions), dtype=bool)
-        for member, part in zip(self.members, self._parts, strict=True):
-            found[found] = member.feasible(actions[found][:, part])
         return found
 
     def _open(self, actions: ActionArray, decided: int) -> BoolArray:
@@ -159,7 +123,7 @@ class Product(ActionSpace):
         """List every combination of the members' actions."""
         self.require_binary("listed")
         lists = [member.enumerate(limit) for member in self.members]
-        self._check_limit(float(np.prod([float(len(rows)) for rows in lists])), limit)
+        check_limit(float(np.prod([float(len(rows)) for rows in lists])), limit)
         rows = np.zeros((1, 0), dtype=np.int8)
         for own in lists:
             left, right = np.indices((len(rows), len(own))).reshape(2, -1)

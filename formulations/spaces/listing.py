@@ -1,0 +1,99 @@
+"""Listing every feasible action of a space, in an order that is always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milp_rl.formulations.arrays import ActionArray, BoolArray
+
+_MOST_PARTIAL = 2_000_000
+_PARTIAL_PER_ACTION = 8  # listed, partial actions on the way
+_MOST_ENTRIES = 2**28
+_CHUNK = 2**15
+
+
+def check_limit(count: float, limit: int) -> None:
+    """Raise ``ValueError`` if there are more actions than ``limit``."""
+    if count > limit:
+        raise ValueError(
+            f"the space has more than {limit} feasible actions; raise `limit` to list them"
+        )
+
+
+def grown(
+    n: int,
+    feasible: Callable[[ActionArray], BoolArray],
+    is_open: Callable[[ActionArray, int], BoolArray],
+    *,
+    down_closed: bool,
+    limit: int,
+) -> ActionArray | None:
+    """List by deciding variable by variable for all partial actions at once.
+
+    Parameters
+    ----------
+    n
+        Number of actions.
+    feasible, is_open
+        Which actions are feasible, and which partial ones, their first variables decided, may be
+        completed; as the methods of :class:`.base.ActionSpace`.
+    down_closed
+        Whether what is open is feasible.
+    limit
+        Largest number of actions to list.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        In the order of :func:`built`; ``None`` if too many partial actions may or may not be
+        completed.
+    """
+    most = max(limit, min(_PARTIAL_PER_ACTION * limit, _MOST_PARTIAL, _MOST_ENTRIES // n))
+    rows = np.zeros((1, n), dtype=np.int8)
+    if down_closed and not feasible(rows)[0]:
+        return rows[:0]
+    for i in range(n):
+        chosen = rows.copy()
+        chosen[:, i] = 1
+        both = np.concatenate([rows, chosen])
+        parts = np.array_split(both, len(both) // _CHUNK + 1)
+        rows = np.concatenate([part[is_open(part, i + 1)] for part in parts])
+        if down_closed:  # what is kept is feasible
+            check_limit(len(rows), limit)
+        if len(rows) > most:
+            return None
+    if not down_closed and len(rows):
+        parts = np.array_split(rows, len(rows) // _CHUNK + 1)
+        rows = np.concatenate([part[feasible(part)] for part in parts])
+    sizes = rows.sum(axis=1)
+    width = int(sizes.max(initial=0))
+    places = np.argsort(-rows, axis=1, kind="stable")[:, :width]
+    places[np.arange(width) >= sizes[:, None]] = -1
+    ordered: ActionArray = rows[np.lexsort(places.T[::-1])] if width else rows
+    return ordered
+
+
+def built(
+    n: int,
+    violations: Callable[[ActionArray], list[str]],
+    extensions: Callable[[ActionArray], NDArray[np.intp]],
+    limit: int,
+) -> ActionArray:
+    """List by adding to partial actions what keeps them completable, one after another."""
+    found: list[ActionArray] = []
+
+    def visit(action: ActionArray, last: int) -> None:
+        if not violations(action):
+            found.append(action.copy())
+            check_limit(len(found), limit)
+        for i in extensions(action):
+            if i > last:
+                action[i] = 1
+                visit(action, int(i))
+                action[i] = 0
+
+    visit(np.zeros(n, dtype=np.int8), -1)
+    return np.array(found, dtype=np.int8).reshape(len(found), n)
