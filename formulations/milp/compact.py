@@ -3,16 +3,10 @@ r"""The network as rows of a linear model, without Pyomo: what is loaded for eve
 Building an ``OmltBlock`` and compiling it takes tens of milliseconds, longer than the solve, so
 the solvers' loop uses this writer instead; the rows are those of OMLT's formulations, but on a
 network in which every neuron proven on is replaced by its affine expression and every neuron
-proven off by zero. Only unstable neurons get variables: for neuron
-:math:`y = \max(0, Px + p)` with bounds :math:`l < 0 < u`
-
-``bigm``
-    :math:`y \ge Px + p,\; y \le Px + p - l(1-q),\; y \le uq,\; y \ge 0,\; q \in \{0, 1\}`;
-``partition`` (n)
-    Tsay, Kronqvist, Thebelt, Misener (NeurIPS 2021, arXiv 2102.04373, equations 13 to 17): the
-    terms of :math:`Px` in n groups of similar coefficient, each with a copy :math:`v_k` of its
-    own that is zero unless :math:`q = 1`; the two big-M rows with our bounds are kept as well, so
-    the relaxation is never weaker than ``bigm``.
+proven off by zero. Only unstable neurons get variables, :math:`y = \max(0, Px + p)` with bounds
+:math:`l < 0 < u`: in the rows of :mod:`~milp_rl.formulations.milp.bigm`, and for ``"partition"``
+also in those of :mod:`~milp_rl.formulations.milp.partition`, so that this relaxation is never
+weaker.
 
 With ``one_sided`` the last hidden layer keeps only what maximising a scalar output needs: a
 neuron with negative output weight only ``y >= Px + p`` (no binary), one with positive output
@@ -33,7 +27,10 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from milp_rl.formulations.arrays import FloatArray, IntArray
+from milp_rl.formulations.milp.bigm import write_upper
 from milp_rl.formulations.milp.linear_model import LinearModel
+from milp_rl.formulations.milp.partition import write_partition
+from milp_rl.formulations.milp.writer import RowWriter
 from milp_rl.formulations.names import Formulation
 from milp_rl.formulations.networks.network import Network
 
@@ -90,38 +87,6 @@ class CompactModel:
         return x
 
 
-class _Writer:
-    """Rows and columns as they are collected.
-
-    Expressions are dense rows over "slots": the action columns, then the neuron columns.
-    """
-
-    def __init__(self, n_actions: int, lower: FloatArray, upper: FloatArray, capacity: int):
-        self.n_slots = n_actions
-        self.capacity = capacity
-        self.lower = np.concatenate([lower, np.zeros(capacity - n_actions)])
-        self.upper = np.concatenate([upper, np.zeros(capacity - n_actions)])
-        self.integer = np.zeros(capacity, dtype=bool)
-        self.rows: list[FloatArray] = []
-        self.row_lower: list[FloatArray] = []
-        self.row_upper: list[FloatArray] = []
-        self.neurons: list[tuple[IntArray, IntArray, IntArray]] = []
-        self.copies: list[tuple[IntArray, FloatArray, int]] = []
-
-    def columns(self, low: FloatArray, high: FloatArray, integer: bool = False) -> IntArray:
-        start, end = self.n_slots, self.n_slots + len(low)
-        self.lower[start:end], self.upper[start:end] = low, high
-        self.integer[start:end] = integer
-        self.n_slots = end
-        return np.arange(start, end)
-
-    def add(self, rows: FloatArray, low: FloatArray | float, high: FloatArray | float) -> None:
-        if len(rows):
-            self.rows.append(rows)
-            self.row_lower.append(np.broadcast_to(low, len(rows)))
-            self.row_upper.append(np.broadcast_to(high, len(rows)))
-
-
 def compact_model(
     network: Network,
     lower: Sequence[FloatArray],
@@ -158,7 +123,7 @@ def compact_model(
     unstable = [(low < 0) & (high > 0) for low, high in zip(lows, highs, strict=True)]
     extra = 2 + (partitions if formulation == "partition" else 0)
     capacity = n_actions + extra * sum(int(mask.sum()) for mask in unstable)
-    writer = _Writer(
+    writer = RowWriter(
         n_actions, base.column_lower[:n_actions], base.column_upper[:n_actions], capacity
     )
     weight: FloatArray | None = None  # of the layer's inputs; the first layer's are the actions
@@ -181,15 +146,10 @@ def compact_model(
         over[np.arange(len(over)), y[needs_lower]] = 1.0
         writer.add(over, constant[needs_lower], np.inf)
         q = np.full(len(pick), -1)
-        q[needs_upper] = _write_upper(
-            writer,
-            inner[needs_upper],
-            constant[needs_upper],
-            low[needs_upper],
-            high[needs_upper],
-            y[needs_upper],
-            partitions if formulation == "partition" else 0,
-        )
+        kept = np.flatnonzero(needs_upper)
+        q[kept] = write_upper(writer, inner[kept], constant[kept], low[kept], high[kept], y[kept])
+        for i in kept if formulation == "partition" else ():
+            write_partition(writer, inner[i], float(constant[i]), int(y[i]), int(q[i]), partitions)
         writer.neurons.append((pick, y, q))
     output_weight = _composed(network.output.weight, weight, capacity)
     output_bias = network.output.weight @ bias + network.output.bias
@@ -213,68 +173,8 @@ def check_formulation(formulation: str, partitions: int) -> None:
         raise ValueError(f"partitions must be at least 1, got {partitions}")
 
 
-def _write_upper(
-    writer: _Writer,
-    inner: FloatArray,
-    constant: FloatArray,
-    low: FloatArray,
-    high: FloatArray,
-    y: IntArray,
-    partitions: int,
-) -> IntArray:
-    """Write the upper side of ``y = max(0, inner @ x + constant)``; return the binaries."""
-    each = np.arange(len(y))
-    q = writer.columns(np.zeros(len(y)), np.ones(len(y)), integer=True)
-    under = -inner
-    under[each, y] = 1.0
-    under[each, q] = -low
-    writer.add(under, -np.inf, constant - low)
-    switch = np.zeros_like(inner)
-    switch[each, y] = 1.0
-    switch[each, q] = -high
-    writer.add(switch, -np.inf, 0.0)
-    for i in each if partitions else ():
-        _write_partition(writer, inner[i], float(constant[i]), int(y[i]), int(q[i]), partitions)
-    return q
-
-
-def _write_partition(
-    writer: _Writer, inner: FloatArray, constant: float, y: int, q: int, partitions: int
-) -> None:
-    used = np.flatnonzero(inner)
-    used = used[np.argsort(inner[used], kind="stable")]
-    groups = [group for group in np.array_split(used, partitions) if len(group)]
-    width = len(inner)
-    parts = np.zeros((len(groups), width))
-    for k, group in enumerate(groups):
-        parts[k, group] = inner[group]
-    low = np.minimum(parts * writer.lower, parts * writer.upper).sum(axis=1)
-    high = np.maximum(parts * writer.lower, parts * writer.upper).sum(axis=1)
-    copies = writer.columns(np.minimum(low, 0.0), np.maximum(high, 0.0))
-    writer.copies.append((copies, parts, q))
-    each = np.arange(len(groups))
-    value = np.zeros(width)  # y = sum of the copies + constant * q
-    value[copies] = -1.0
-    value[y], value[q] = 1.0, -constant
-    writer.add(value[None], 0.0, 0.0)
-    rest = parts.sum(axis=0)  # sum of (part - copy) + constant * (1 - q) <= 0
-    rest[copies] = -1.0
-    rest[q] = -constant
-    writer.add(rest[None], -np.inf, -constant)
-    above, below = np.zeros((len(groups), width)), np.zeros((len(groups), width))
-    above[each, copies] = below[each, copies] = 1.0
-    above[:, q], below[:, q] = -high, -low
-    writer.add(above, -np.inf, 0.0)  # low * q <= copy <= high * q
-    writer.add(below, 0.0, np.inf)
-    above, below = parts.copy(), parts.copy()
-    above[each, copies] = below[each, copies] = -1.0
-    above[:, q], below[:, q] = high, low
-    writer.add(above, -np.inf, high)  # low * (1 - q) <= part - copy <= high * (1 - q)
-    writer.add(below, low, np.inf)
-
-
 def _assemble(
-    writer: _Writer,
+    writer: RowWriter,
     base: LinearModel,
     network: Network,
     output_weight: FloatArray,
