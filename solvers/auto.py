@@ -92,11 +92,9 @@ class AutoArgmax(Argmax):
             if part is not None and part.network is not network:
                 part.update(network)
 
-    def solve(
-        self, states: FloatArray, options: SolveOptions, starts: Starts | None = None
+    def _results(
+        self, states: FloatArray, options: SolveOptions, starts: Starts
     ) -> list[ArgmaxResult]:
-        """Solve for several states; see :meth:`.Argmax.solve`."""
-        firsts: Starts = starts if starts is not None else [None] * len(states)
         begin = time.perf_counter()
         self._solves += 1
         quick = self.space.counts_quickly or 2**self.space.n_actions <= _COUNTED_AT_ONCE
@@ -104,13 +102,13 @@ class AutoArgmax(Argmax):
             self._count(options.deadline(begin))
         if self._search is None:
             why = "the space has continuous variables and is not one Box of them"
-            return _explained(self._milp.solve(states, options, firsts), why)
+            return _explained(self._milp.solve(states, options, starts), why)
         if self._listed is not None and self._seconds_to_list() < self._next_to_no_time():
             why = f"so few actions are evaluated in about {self._seconds_to_list() * 1e3:.1g} ms"
-            return _explained(self._listed.solve(states, options, firsts), why)
+            return _explained(self._listed.solve(states, options, starts), why)
         if not self._counted:
-            return self._counted_if_hard(states, options, firsts, begin)
-        return self._tried(states, options, firsts, begin)
+            return self._counted_if_hard(states, options, starts, begin)
+        return self._tried(states, options, starts, begin)
 
     def _counted_if_hard(
         self, states: FloatArray, options: SolveOptions, starts: Starts, begin: float

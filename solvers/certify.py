@@ -263,17 +263,9 @@ def check_bounds(problem: ArgmaxProblem, bounds: Bounds) -> None:
         if len(wrong):
             row, neuron = (int(i) for i in wrong[0])
             raise ContradictionError(
-                f"the feasible action {np.flatnonzero(sample[row]).tolist()} gives neuron {neuron}"
+                f"the feasible action {shown(problem.space, sample[row])} gives neuron {neuron}"
                 f" of hidden layer {depth} the pre-activation {before[row, neuron]!r}, outside its"
                 f" bounds [{low[neuron]!r}, {high[neuron]!r}]; is `linear_max` of"
                 f" {type(problem.space).__name__} an upper bound?"
             )
         hidden = np.maximum(before, 0.0)
-
-
-def called_empty(space: ActionSpace, known: ActionArray) -> ContradictionError:
-    """Say that ``linear_max`` finds no action where there is one."""
-    return ContradictionError(
-        f"linear_max of {type(space).__name__} says that the set is empty, but"
-        f" {np.flatnonzero(known).tolist()} is feasible"
-    )

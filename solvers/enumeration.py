@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.formulations.spaces.contradictions import ContradictionError, shown
+from milp_rl.formulations.spaces.contradictions import check_listed
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.options import SolveOptions
-from milp_rl.solvers.protocol import Answer, Argmax, Starts, without_action
+from milp_rl.solvers.protocol import Answer, Argmax, Starts
 
 _BATCH_ENTRIES = 100_000  # of a layer, few enough to stay in the cache
 _KEPT_ENTRIES = 20_000_000
 _FLOAT64_PER_FLOAT32 = float(np.finfo(np.float64).eps / np.finfo(np.float32).eps)
-_CHECKED = 64  # listed actions, by the space's own check
 _FLOAT32 = (1e-25, 1e25)  # sizes that float32 keeps its precision for
 
 
@@ -66,7 +65,7 @@ class EnumerationArgmax(Argmax):
     ) -> None:
         self._actions: ActionArray = space.enumerate(limit)
         super().__init__(network, space, incumbents)
-        _check_list(space, self._actions, self.incumbents.sample)
+        check_listed(space, self._actions, self.incumbents.sample)
 
     def __len__(self) -> int:
         return len(self._actions)
@@ -94,7 +93,7 @@ class EnumerationArgmax(Argmax):
         begin, n = time.perf_counter(), len(self._actions)
         problem = self._problem(state)
         if not n:
-            return without_action(problem, "infeasible", begin, "empty set")
+            return Answer.empty(problem, begin, "empty set")
         network = problem.network
         with np.errstate(over="ignore", invalid="ignore"):
             rough = self._rough_values(network)
@@ -104,9 +103,8 @@ class EnumerationArgmax(Argmax):
         values = network.forward(self._actions[candidates])[:, 0]
         best = int(np.argmax(values))
         action = self._actions[candidates[best]].copy()
-        ends = self._actions[
-            [candidates[best], int(np.argmin(rough))]
-        ]  # their spread is the true one
+        # The spread of these is the true one.
+        ends = self._actions[[candidates[best], int(np.argmin(rough))]]
         rounding = error if self._dtype is np.float64 else error * _FLOAT64_PER_FLOAT32
         problem = replace(problem, sample=ends, rounding=rounding)
         bound = max(problem.value(action), float(values[best]))
@@ -142,26 +140,3 @@ def _rounding(network: Network, unit: float) -> float:
         size = np.abs(layer.weight) @ size + np.abs(layer.bias)
         operations += layer.weight.shape[1] + 2
     return float(size[0]) * operations * unit
-
-
-def _check_list(space: ActionSpace, actions: ActionArray, known: ActionArray) -> None:
-    """Compare the listed actions with the space's check and with those that it draws."""
-    picked = np.unique(np.linspace(0, len(actions) - 1, _CHECKED).astype(int))[: len(actions)]
-    for action in actions[picked]:
-        if found := space.violations(action):
-            raise ContradictionError(
-                f"{type(space).__name__}: `enumerate` lists {shown(space, action)}, which"
-                f" `violations` refuses: {'; '.join(found)}"
-            )
-    listed = {row.tobytes() for row in actions.astype(np.int8)}
-    flips = actions[picked].copy()
-    turned = np.random.default_rng(0).integers(space.n_actions, size=len(flips))
-    each = np.arange(len(flips))
-    flips[each, turned] = 1 - flips[each, turned]
-    missed = [action for action in flips if action.tobytes() not in listed]
-    for action in (*known, *(action for action in missed if not space.violations(action))):
-        if action.astype(np.int8).tobytes() not in listed:
-            raise ContradictionError(
-                f"{type(space).__name__}: `enumerate` leaves out {shown(space, action)}, which"
-                " `violations` accepts"
-            )

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.networks.network import Layer, Network
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.contradictions import shown
 from milp_rl.solvers.certify import ArgmaxProblem, certify
 from milp_rl.solvers.errors import CertificationError
 from milp_rl.solvers.incumbents import Incumbents
@@ -55,6 +54,12 @@ class Answer:
     message: str = ""
     status: Status = "no_solution"
     exhaustive: bool = False
+
+    @classmethod
+    def empty(cls, problem: ArgmaxProblem, begin: float, message: str) -> Answer:
+        """Return the answer that there is no feasible action."""
+        seconds = time.perf_counter() - begin
+        return cls(problem, None, -math.inf, seconds, message=message, status="infeasible")
 
 
 class Argmax(ABC):
@@ -119,17 +124,26 @@ class Argmax(ABC):
         ContradictionError
             If the space's own methods disagree.
         """
-        firsts = starts if starts is not None else [None] * len(states)
+        firsts = self._checked(starts, len(states))
+        return self._results(states, options, firsts) if len(states) else []
+
+    def _checked(self, starts: Starts | None, n: int) -> Starts:
+        """Return a feasible start, or ``None``, for each of n states."""
+        firsts = starts if starts is not None else [None] * n
         for start in firsts:
             if start is not None and (found := self.space.violations(start)):
                 raise ValueError(f"the start is not feasible: {'; '.join(found)}")
-        if not len(states):
-            return []
-        if not self.space.binary:  # up to 1e-6 outside the bounds they count as feasible
-            firsts = [
-                s if s is None else s.clip(self.space.lower, self.space.upper) for s in firsts
-            ]
-        return [self._result(a, options) for a in self._solve(states, options, firsts)]
+        if self.space.binary:
+            return firsts
+        # Up to 1e-6 outside the bounds they count as feasible.
+        lower, upper = self.space.lower, self.space.upper
+        return [start if start is None else start.clip(lower, upper) for start in firsts]
+
+    def _results(
+        self, states: FloatArray, options: SolveOptions, starts: Starts
+    ) -> list[ArgmaxResult]:
+        """Solve for one or more states and certify the answers."""
+        return [self._result(a, options) for a in self._solve(states, options, starts)]
 
     def solve_one(
         self, state: FloatArray, options: SolveOptions, start: ActionArray | None = None
@@ -156,7 +170,7 @@ class Argmax(ABC):
         problem, action = answer.problem, answer.action
         if action is None:
             if answer.status == "infeasible" and len(self.incumbents.sample):
-                known = np.flatnonzero(self.incumbents.sample[0]).tolist()
+                known = shown(self.space, self.incumbents.sample[0])
                 raise CertificationError(
                     f"{self.name} calls the set empty, but {known} is feasible"
                 )
@@ -203,11 +217,3 @@ class Argmax(ABC):
             message,
             problem.tolerance(inner),
         )
-
-
-def without_action(
-    problem: ArgmaxProblem, status: Status, begin: float, message: str, bound: float = -math.inf
-) -> Answer:
-    """Return the answer that there is no action."""
-    seconds = time.perf_counter() - begin
-    return Answer(problem, None, bound, seconds, message=message, status=status)

@@ -8,6 +8,7 @@ highspy and gurobipy without Pyomo in the loop.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,13 @@ class LinearModel:
     def n_rows(self) -> int:
         """Number of constraints."""
         return len(self.row_lower)
+
+    @cached_property
+    def largest_coefficients(self) -> FloatArray:
+        """Largest absolute coefficient of each row, shape (rows,)."""
+        if not self.n_rows:
+            return np.zeros(0)
+        return np.asarray(abs(self.matrix).max(axis=1).toarray().ravel())
 
     def fixed(self, whole: FloatArray) -> LinearModel:
         """Return the model with its integer columns held at given values, shape (columns,)."""

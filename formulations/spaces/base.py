@@ -261,7 +261,8 @@ class ActionSpace(ABC):
             Shape (n, n_actions), of the space's :attr:`dtype`.
         """
         drawn = [self._sample_one(rng, maximal) for _ in range(n)]
-        return np.array(drawn, dtype=self.dtype).reshape(n, self.n_actions)
+        stacked: ActionArray = np.array(drawn, dtype=self.dtype).reshape(n, self.n_actions)
+        return stacked
 
     def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
         """Draw one action: built at random, or mixed where variables are continuous."""

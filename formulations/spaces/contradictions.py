@@ -22,6 +22,7 @@ _MOST_NEIGHBOURS = 64
 _MOST_COMPLETED = 4  # actions of either kind, where auxiliary variables must be filled in
 _LARGEST_COMPLETED = 2000  # columns
 _SECONDS = 0.5
+_LISTED = 64  # of listed actions are checked
 
 
 class ContradictionError(RuntimeError):
@@ -53,10 +54,7 @@ def check_consistent(space: ActionSpace, sample: ActionArray) -> None:
         return
     if space.binary:
         rng = np.random.default_rng(0)
-        flips = sample[rng.integers(len(sample), size=_MOST_NEIGHBOURS)].copy()
-        turned = rng.integers(space.n_actions, size=len(flips))
-        each = np.arange(len(flips))
-        flips[each, turned] = 1 - flips[each, turned]
+        flips = _flipped(sample[rng.integers(len(sample), size=_MOST_NEIGHBOURS)], rng)
         outside = [action for action in flips if space.violations(action)]
         few = space.linear_model.n_columns > space.n_actions
         n = _MOST_COMPLETED if few else len(sample)
@@ -67,6 +65,50 @@ def check_consistent(space: ActionSpace, sample: ActionArray) -> None:
         for action in _beyond(space, sample)[:n]:
             refusal(space, action)
     _check_linear_max(space, sample)
+
+
+def check_listed(space: ActionSpace, actions: ActionArray, known: ActionArray) -> None:
+    """Compare what a space lists with its own check and with actions that it draws.
+
+    Raises
+    ------
+    ContradictionError
+        Naming the block and the action.
+    """
+    picked = np.unique(np.linspace(0, len(actions) - 1, _LISTED).astype(int))[: len(actions)]
+    for action in actions[picked]:
+        if found := space.violations(action):
+            raise ContradictionError(
+                f"{_name(space)}: `enumerate` lists {shown(space, action)}, which `violations`"
+                f" refuses: {'; '.join(found)}"
+            )
+    flips = _flipped(actions[picked], np.random.default_rng(0))
+    wanted = {action.astype(np.int8).tobytes(): action for action in (*known, *flips)}
+    for action in actions:
+        wanted.pop(action.tobytes(), None)
+    for action in wanted.values():
+        if not space.violations(action):
+            raise ContradictionError(
+                f"{_name(space)}: `enumerate` leaves out {shown(space, action)}, which `violations`"
+                " accepts"
+            )
+
+
+def called_empty(space: ActionSpace, known: ActionArray) -> ContradictionError:
+    """Say that ``linear_max`` finds no action where there is one."""
+    return ContradictionError(
+        f"linear_max of {_name(space)} says that the set is empty, but {shown(space, known)} is"
+        " feasible"
+    )
+
+
+def _flipped(actions: ActionArray, rng: np.random.Generator) -> ActionArray:
+    """Return binary actions with one entry each, at random, turned."""
+    flips = actions.copy()
+    each = np.arange(len(flips))
+    turned = rng.integers(actions.shape[1], size=len(flips))
+    flips[each, turned] = 1 - flips[each, turned]
+    return flips
 
 
 def _beyond(space: ActionSpace, sample: ActionArray) -> ActionArray:
@@ -87,10 +129,7 @@ def _check_linear_max(space: ActionSpace, sample: ActionArray) -> None:
         i = wrong[0]
         action = sample[values[i].argmax()]
         if np.isneginf(bound[i]):
-            raise ContradictionError(
-                f"linear_max of {_name(space)} says that the set is empty, but"
-                f" {shown(space, action)} is feasible"
-            )
+            raise called_empty(space, action)
         raise ContradictionError(
             f"{_name(space)}: the feasible action {shown(space, action)} reaches {reached[i]:g}"
             f" where `linear_max` says {bound[i]:g}; is `linear_max` of {_name(space)} an upper"
@@ -190,7 +229,7 @@ def _excess(space: ActionSpace, actions: ActionArray, sides: FloatArray) -> Floa
         return np.full(len(actions), -np.inf)
     sums = model.matrix @ np.asarray(actions, dtype=np.float64).T
     excess = np.maximum(sums - model.row_upper[:, None], model.row_lower[:, None] - sums)
-    scale = np.maximum(sides, abs(model.matrix).max(axis=1).toarray().ravel())
+    scale = np.maximum(sides, model.largest_coefficients)
     scale[scale == 0] = 1.0
     return np.asarray((excess / scale[:, None]).max(axis=0))
 

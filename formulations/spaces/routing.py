@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property
 from importlib.resources import files
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import networkx as nx
 import numpy as np
@@ -131,7 +131,7 @@ class Routing(ActionSpace):
         }
 
     @classmethod
-    def _from_parameters(cls, parameters: dict[str, Any]) -> ActionSpace:
+    def _from_parameters(cls, parameters: dict[str, Any]) -> Self:
         rest = dict(parameters)
         graph: Any = nx.DiGraph() if check_flag(rest.pop("directed"), "directed") else nx.Graph()
         labels = [_label(label) for label in check_list(rest.pop("labels"), "labels")]

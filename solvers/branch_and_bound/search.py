@@ -18,18 +18,19 @@ from __future__ import annotations
 import time
 
 from milp_rl.formulations.arrays import FloatArray
-from milp_rl.formulations.bounds import BoundPropagator, InfeasibleSetError
+from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.solvers.bounded import BoundedArgmax
 from milp_rl.solvers.branch_and_bound.nodes import Nodes
 from milp_rl.solvers.branch_and_bound.tree import Search, Tree
-from milp_rl.solvers.certify import called_empty, check_bounds
+from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.options import SolveOptions, late
-from milp_rl.solvers.protocol import Answer, Argmax, Starts, without_action
+from milp_rl.solvers.protocol import Answer, Starts
 
 
-class BranchAndBoundArgmax(Argmax):
+class BranchAndBoundArgmax(BoundedArgmax):
     """Exact argmax over a space of binary variables.
 
     Parameters
@@ -53,41 +54,19 @@ class BranchAndBoundArgmax(Argmax):
         self, network: Network, space: ActionSpace, incumbents: Incumbents | None = None
     ) -> None:
         space.require_binary("branched on")
-        self._propagator: BoundPropagator | None = None
         super().__init__(network, space, incumbents)
 
-    def update(self, network: Network) -> None:
-        """Replace the network; what is known of the space is kept."""
-        super().update(network)
-        if self._propagator is not None:
-            self._propagator.update(self._centred)
-
-    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
-        begin = time.perf_counter()
-        try:
-            if self._propagator is None:
-                self._propagator = BoundPropagator(
-                    self._centred,
-                    self.space.n_actions,
-                    self.space.linear_max,
-                    box=(self.space.lower, self.space.upper),
-                )
-            bounds = self._propagator.at(states)
-        except InfeasibleSetError as error:
-            if len(self.incumbents.sample):
-                raise called_empty(self.space, self.incumbents.sample[0]) from error
-            return [
-                without_action(self._problem(state), "infeasible", begin, str(error))
-                for state in states
-            ]
-        searches = [
-            Search(self._problem(state, float(rounding)), int(unstable))
-            for state, rounding, unstable in zip(
-                states, bounds.rounding, bounds.unstable, strict=True
-            )
-        ]
-        for i, search in enumerate(searches):
-            check_bounds(search.problem, bounds.at(i))
+    def _search(
+        self,
+        states: FloatArray,
+        problems: list[ArgmaxProblem],
+        bounds: Bounds,
+        options: SolveOptions,
+        starts: Starts,
+        begin: float,
+    ) -> list[Answer]:
+        pairs = zip(problems, bounds.unstable, strict=True)
+        searches = [Search(problem, int(unstable)) for problem, unstable in pairs]
         deadline = options.deadline(begin)
         tree = Tree(
             self._centred,

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import FloatArray, IntArray
-from milp_rl.formulations.bounds import BoundPropagator, Bounds, interval
+from milp_rl.formulations.bounds import Bounds, interval
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.relaxation import (
     ACTION,
@@ -38,10 +38,11 @@ from milp_rl.formulations.relaxation import (
 )
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.box import Box, box_maxima
-from milp_rl.solvers.certify import ArgmaxProblem, check_bounds
+from milp_rl.solvers.bounded import BoundedArgmax
+from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.options import SolveOptions, late
-from milp_rl.solvers.protocol import Answer, Argmax, Starts
+from milp_rl.solvers.protocol import Answer, Starts
 
 _NODES_PER_ROUND = 32
 _STEPS = 8  # of a node's bound,
@@ -75,7 +76,7 @@ class _Boxes:
         return _Boxes(*(np.concatenate(pair) for pair in pairs))
 
 
-class SpatialArgmax(Argmax):
+class SpatialArgmax(BoundedArgmax):
     """Exact argmax over a :class:`Box` of continuous variables by spatial branch and bound.
 
     Parameters
@@ -107,25 +108,15 @@ class SpatialArgmax(Argmax):
         self._box = space
         super().__init__(network, space, incumbents)
 
-    def update(self, network: Network) -> None:
-        """Replace the network; what is known of the space is kept."""
-        super().update(network)
-        self._propagator = BoundPropagator(
-            self._centred,
-            self.space.n_actions,
-            self.space.linear_max,
-            box=(self.space.lower, self.space.upper),
-        )
-
-    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
-        begin = time.perf_counter()
-        bounds = self._propagator.at(states)
-        problems = [
-            self._problem(state, float(rounding))
-            for state, rounding in zip(states, bounds.rounding, strict=True)
-        ]
-        for i, problem in enumerate(problems):
-            check_bounds(problem, bounds.at(i))
+    def _search(
+        self,
+        states: FloatArray,
+        problems: list[ArgmaxProblem],
+        bounds: Bounds,
+        options: SolveOptions,
+        starts: Starts,
+        begin: float,
+    ) -> list[Answer]:
         search = _Search(self._centred, self._box, states, problems, options, bounds)
         built = self.incumbents.build(self._centred, states).astype(float)
         search.offer(built, np.arange(len(built)))
@@ -175,7 +166,9 @@ class _Search:
         assert space.anchor is not None
         self.action = np.tile(space.anchor, (count, 1))
         self.value = self._relaxation.values(self.action, np.arange(count))
-        self._target, self._targeted = np.zeros(0), np.zeros(0)  # of which values
+        # The bounds up to which nodes need not be searched.
+        pairs = zip(problems, self.value.tolist(), strict=True)
+        self.target = np.array([problem.target(value, options) for problem, value in pairs])
         self.pruned = np.full(count, -np.inf)  # the largest bound that was not searched further
         self.nodes = np.zeros(count, dtype=int)
         self._open = self._bounded(
@@ -197,10 +190,10 @@ class _Search:
         order = np.lexsort((-values, state))
         leaders = order[np.unique(state[order], return_index=True)[1]]
         better = leaders[values[leaders] > self.value[state[leaders]]]
-        if len(better):
-            self.action[state[better]] = actions[better]
-            self.value = self.value.copy()
-            self.value[state[better]] = values[better]
+        self.action[state[better]] = actions[better]
+        self.value[state[better]] = values[better]
+        for i in state[better]:
+            self.target[i] = self.problems[i].target(float(self.value[i]), self.options)
 
     def halve(self) -> bool:
         """Halve the most promising nodes of every state; false if none is left."""
@@ -229,17 +222,9 @@ class _Search:
 
     def _kept(self, nodes: _Boxes) -> _Boxes:
         """Prune what cannot be better than the incumbents by more than the gap."""
-        pruned = nodes.bound <= self._targets()[nodes.state]
+        pruned = nodes.bound <= self.target[nodes.state]
         np.maximum.at(self.pruned, nodes.state[pruned], nodes.bound[pruned])
         return nodes[~pruned]
-
-    def _targets(self) -> FloatArray:
-        """Return the bound below which a node of each state need not be searched."""
-        if self._targeted is not self.value:
-            pairs = zip(self.problems, self.value.tolist(), strict=True)
-            targets = [problem.target(value, self.options) for problem, value in pairs]
-            self._target, self._targeted = np.array(targets), self.value
-        return self._target
 
     def _bounded(
         self,
@@ -305,7 +290,7 @@ class _Search:
             bound += relaxation.margins(self._sizes[state], size, np.abs(p))
             best = np.minimum(best, bound)
             self.offer(self.space.pulled_in(corner, self.action[state]), state)
-            excess = bound - self._targets()[state]
+            excess = bound - self.target[state]
             if left == 1 or not (excess > 0).any():
                 break
             z, _ = relaxation.forward(corner, state, p, own)

@@ -13,9 +13,7 @@ from scipy import sparse
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.bounds import (
-    BoundPropagator,
     Bounds,
-    InfeasibleSetError,
     check_strength,
 )
 from milp_rl.formulations.milp.compact import (
@@ -28,12 +26,13 @@ from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import shown
-from milp_rl.solvers.certify import ArgmaxProblem, called_empty, certify, check_bounds, leeway
+from milp_rl.solvers.bounded import BoundedArgmax
+from milp_rl.solvers.certify import ArgmaxProblem, certify, leeway
 from milp_rl.solvers.errors import CertificationError
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.milp.solver import MilpSolution, MilpSolver
 from milp_rl.solvers.options import SolveOptions, late
-from milp_rl.solvers.protocol import Answer, Argmax, Starts, without_action
+from milp_rl.solvers.protocol import Answer, Starts
 from milp_rl.solvers.ranges import Ranges
 from milp_rl.solvers.result import Status
 
@@ -75,7 +74,7 @@ class MilpOptions:
         check_strength(self.bounds)
 
 
-class MilpArgmax(Argmax):
+class MilpArgmax(BoundedArgmax):
     """The argmax by a MILP solver.
 
     The space is compiled once; for a state, the bounds are propagated, and the network's rows
@@ -110,14 +109,8 @@ class MilpArgmax(Argmax):
         self.options = options or MilpOptions()
         self._ranges = Ranges(space)
         self._base = self._ranges.model(space.linear_model)
-        self._propagator: BoundPropagator | None = None
+        self.strength = self.options.bounds
         super().__init__(network, space, incumbents)
-
-    def update(self, network: Network) -> None:
-        """Replace the network; the space stays loaded."""
-        super().update(network)
-        if self._propagator is not None:
-            self._propagator.update(self._centred)
 
     def for_thread(self) -> MilpArgmax:
         """Return a copy for another thread, with a solver of its own."""
@@ -125,54 +118,33 @@ class MilpArgmax(Argmax):
         other.solver = type(self.solver)()
         return other
 
-    def bounds(self, state: FloatArray) -> Bounds:
-        """Bound the neurons for one state.
-
-        Raises
-        ------
-        InfeasibleSetError
-            If the space is empty.
-        """
-        if self._propagator is None:
-            self._propagator = BoundPropagator(
-                self._centred,
-                self.space.n_actions,
-                self.space.linear_max,
-                box=(self.space.lower, self.space.upper),
-                strength=self.options.bounds,
-                model=self.space.linear_model,
-            )
-        return self._propagator.at(state[None])
-
     def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
-        return [
-            self._solve_one(state, options, start)
-            for state, start in zip(states, starts, strict=True)
-        ]
+        answers = []
+        for i in range(len(states)):  # one after another, each with a limit of its own
+            answers += super()._solve(states[i : i + 1], options, starts[i : i + 1])
+        return answers
 
-    def _solve_one(
-        self, state: FloatArray, options: SolveOptions, start: ActionArray | None
-    ) -> Answer:
-        begin = time.perf_counter()
-        try:
-            bounds = self.bounds(state)
-        except InfeasibleSetError as error:
-            if len(self.incumbents.sample):
-                raise called_empty(self.space, self.incumbents.sample[0]) from error
-            return without_action(self._problem(state), "infeasible", begin, str(error))
-        problem = self._problem(state, float(bounds.rounding[0]))
-        check_bounds(problem, bounds)
+    def _search(
+        self,
+        states: FloatArray,
+        problems: list[ArgmaxProblem],
+        bounds: Bounds,
+        options: SolveOptions,
+        starts: Starts,
+        begin: float,
+    ) -> list[Answer]:
+        (problem,) = problems
         deadline = options.deadline(begin)
-        first = self._first_action(problem, state, start, deadline)
+        first = self._first_action(problem, states, starts[0], deadline)
         highest, unstable = float(bounds.output_upper[0, 0]), int(bounds.unstable[0])
         if first is not None and highest <= problem.target(problem.value(first), options):
             seconds = time.perf_counter() - begin
             message = "proven by the bounds of the network alone"
-            return Answer(problem, first, highest, seconds, 0, unstable, message)
+            return [Answer(problem, first, highest, seconds, 0, unstable, message)]
         if late(deadline):
             seconds, message = time.perf_counter() - begin, "stopped at the limit before the model"
             status: Status = "no_solution"
-            return Answer(problem, first, highest, seconds, 0, unstable, message, status)
+            return [Answer(problem, first, highest, seconds, 0, unstable, message, status)]
         compact = compact_model(
             self._ranges.network(problem.network),
             bounds.lower,
@@ -195,26 +167,21 @@ class MilpArgmax(Argmax):
             begin,
         )
         status = run.solve()
-        return Answer(
-            problem,
-            run.action,
-            min(run.bound, highest),
-            time.perf_counter() - begin,
-            run.nodes,
-            unstable,
-            run.message,
-            status,
+        seconds, bound = time.perf_counter() - begin, min(run.bound, highest)
+        answer = Answer(
+            problem, run.action, bound, seconds, run.nodes, unstable, run.message, status
         )
+        return [answer]
 
     def _first_action(
         self,
         problem: ArgmaxProblem,
-        state: FloatArray,
+        states: FloatArray,
         start: ActionArray | None,
         deadline: float,
     ) -> ActionArray | None:
         """Return the best that greedy building and one-swap search find, also from the start."""
-        candidates = list(self.incumbents.build(self._centred, state[None], deadline))
+        candidates = list(self.incumbents.build(self._centred, states, deadline))
         if start is not None:
             candidates.append(start)
         if not candidates:

@@ -12,6 +12,7 @@ import pyomo.environ as pyo
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.pyomo import EmbeddedNetwork
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.contradictions import shown
 from milp_rl.solvers.options import TOLERANCE
 
 _ROUNDING = 1e-11  # of a forward pass in float64, relative to what it gives
@@ -71,7 +72,7 @@ class Embedded:
             kind = type(space).__name__
             found.extend(
                 f"the space {kind} on {block.name} contradicts itself: its `constrain` admits"
-                f" the action {_shown(space, actions)}, its `violations` says: {text}"
+                f" the action {shown(space, _values(actions))}, its `violations` says: {text}"
                 for text in _violations(space, actions)
             )
         return found
@@ -109,8 +110,3 @@ def _violations(space: ActionSpace, actions: list[Any]) -> list[str]:
         return space.violations(_values(actions))
     except ValueError as error:  # not an action at all
         return [str(error)]
-
-
-def _shown(space: ActionSpace, actions: list[Any]) -> str:
-    values = _values(actions)
-    return str((np.flatnonzero(values) if space.binary else values).tolist())
