@@ -260,9 +260,10 @@ class ActionSpace(ABC):
         numpy.ndarray
             Shape (n, n_actions), of the space's :attr:`dtype`.
         """
-        drawn = [self._sample_one(rng, maximal) for _ in range(n)]
-        stacked: ActionArray = np.array(drawn, dtype=self.dtype).reshape(n, self.n_actions)
-        return stacked
+        drawn: ActionArray = np.zeros((n, self.n_actions), dtype=self.dtype)
+        for row in range(n):
+            drawn[row] = self._sample_one(rng, maximal)
+        return drawn
 
     def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
         """Draw one action: built at random, or mixed where variables are continuous."""
