@@ -124,7 +124,7 @@ class Relaxation:
         at = copy.copy(self)
         first = np.zeros((len(states), len(self._biases[0])))
         for row, state in zip(first, states, strict=True):
-            row[:] = folded_bias(self._first, state)
+            row[:] = folded_bias(self._first.bias, self._first.weight[:, self.n_actions :], state)
         at._biases = [first, *self._biases[1:]]
         return at
 

@@ -1,8 +1,12 @@
-"""The ReLU network that the formulations, bounds and solvers work on.
+r"""The ReLU network that the formulations, bounds and solvers work on.
 
-A network is a tuple of dense layers, ``y = activation(weight @ x + bias)`` with ReLU or linear
-activation, in float64. It is the one ground truth: the value of an action is always the forward
-pass of this representation. :func:`milp_rl.formulations.networks.conversion.to_network` makes one
+A network is a tuple of layers in float64 whose input may come from the layer before and from any
+earlier one (skips),
+
+.. math:: z_k = b_k + \sum_{j < k} W_{kj} h_j, \qquad h_k = \max(0, z_k), \quad h_0 = x,
+
+with a linear output. It is the one ground truth: the value of an action is always the forward pass
+of this representation. :func:`milp_rl.formulations.networks.conversion.to_network` makes one
 of a torch module, an ONNX file or OMLT's ``NetworkDefinition``, :meth:`Network.from_arrays` of
 plain arrays.
 """
@@ -17,9 +21,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from milp_rl.formulations.arrays import FloatArray, check_vector
+from milp_rl.formulations.arrays import BoolArray, FloatArray, check_vector
 
 Activation = Literal["relu", "linear"]
+
+INPUT = -1
+"""The source of a layer's input that is the network's own; others are numbers of hidden layers."""
 
 _LARGEST_RATIO = 1e8
 
@@ -34,16 +41,20 @@ class ScalingWarning(UserWarning):
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One dense layer, ``y = activation(weight @ x + bias)``.
+    """One layer, ``y = activation(weight @ x + bias)``, with skips ``weight_j @ x_j`` added.
 
     Parameters
     ----------
     weight
-        Shape (outputs, inputs), at least one of each, finite, stored as a float64 copy.
+        Of the outputs of the layer before (the network's inputs, for the first), shape (outputs,
+        inputs), at least one of each, finite, stored as a float64 copy.
     bias
         Shape (outputs,), finite, stored as a float64 copy.
     activation
         ``"relu"`` or ``"linear"``.
+    skips
+        Pairs of a source, the number of an earlier layer or ``INPUT``, and its weight, shape
+        (outputs, width of the source).
 
     Raises
     ------
@@ -54,6 +65,7 @@ class Layer:
     weight: FloatArray
     bias: FloatArray
     activation: Activation = "relu"
+    skips: tuple[tuple[int, FloatArray], ...] = ()
 
     def __post_init__(self) -> None:
         # A copy, because a network is often made from a model that goes on training in place.
@@ -64,7 +76,20 @@ class Layer:
                 f"a layer needs a weight of shape (outputs, inputs), at least one of each, and a"
                 f" bias of shape (outputs,), got {weight.shape} and {bias.shape}"
             )
-        for name, values in (("weight", weight), ("bias", bias)):
+        skips = tuple(
+            (int(source), np.array(own, dtype=np.float64, order="C")) for source, own in self.skips
+        )
+        for source, own in skips:
+            if own.ndim != 2 or len(own) != len(bias):
+                raise NetworkError(
+                    f"the skip from layer {source} needs a weight of shape ({len(bias)}, width of"
+                    f" the source), got {own.shape}"
+                )
+        for name, values in (
+            ("weight", weight),
+            ("bias", bias),
+            *((f"weight of layer {source}", own) for source, own in skips),
+        ):
             bad = np.argwhere(~np.isfinite(values))
             if len(bad):
                 index = tuple(int(i) for i in bad[0])
@@ -78,24 +103,26 @@ class Layer:
             )
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "bias", bias)
+        object.__setattr__(self, "skips", skips)
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
     """A feed-forward ReLU network: hidden layers with ReLU, a linear output layer.
 
-    Consecutive linear layers are merged; a final ReLU is kept as a layer of its own followed by
-    an identity, so that every hidden layer has ReLU and the output layer is linear.
+    Linear layers are merged into those they lead to; a final ReLU is kept as a layer of its own
+    followed by an identity, so that every hidden layer has ReLU and the output layer is linear.
 
     Parameters
     ----------
     layers
-        At least one layer; each layer's input width is the previous one's output width.
+        At least one layer; each layer's input width is the previous one's output width, and a
+        skip's that of its source, which counts the layers given here from 0.
 
     Raises
     ------
     NetworkError
-        If there is no layer or widths do not chain.
+        If there is no layer or widths do not fit.
     """
 
     layers: tuple[Layer, ...]
@@ -103,12 +130,26 @@ class Network:
     def __post_init__(self) -> None:
         if not self.layers:
             raise NetworkError("a network needs at least one layer")
-        for i, (first, second) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
-            if second.weight.shape[1] != first.weight.shape[0]:
+        widths = {INPUT: self.layers[0].weight.shape[1]}
+        for i, layer in enumerate(self.layers):
+            if layer.weight.shape[1] != widths[i - 1]:
                 raise NetworkError(
-                    f"layer {i + 1} takes {second.weight.shape[1]} inputs but layer {i} gives"
-                    f" {first.weight.shape[0]}"
+                    f"layer {i} takes {layer.weight.shape[1]} inputs but layer {i - 1} gives"
+                    f" {widths[i - 1]}"
                 )
+            sources = [source for source, _ in layer.skips]
+            if len(set(sources)) < len(sources) or not all(INPUT <= j < i - 1 for j in sources):
+                raise NetworkError(
+                    f"layer {i} has skips from {sources}; they must come from different layers"
+                    f" before layer {i - 1}, or from {INPUT}, the network's input"
+                )
+            for source, weight in layer.skips:
+                if weight.shape[1] != widths[source]:
+                    raise NetworkError(
+                        f"layer {i} takes {weight.shape[1]} inputs from layer {source}, which gives"
+                        f" {widths[source]}"
+                    )
+            widths[i] = len(layer.bias)
         object.__setattr__(self, "layers", _normalize(self.layers))
 
     @classmethod
@@ -118,9 +159,9 @@ class Network:
         Parameters
         ----------
         weights
-            One array of shape (outputs, inputs) a layer (torch's layout).
+            One array of shape (outputs, inputs) per layer (torch's layout).
         biases
-            One array of shape (outputs,) a layer.
+            One array of shape (outputs,) per layer.
         """
         if len(weights) != len(biases):
             raise NetworkError(f"got {len(weights)} weights but {len(biases)} biases")
@@ -152,6 +193,16 @@ class Network:
         """The linear output layer."""
         return self.layers[-1]
 
+    @property
+    def is_chain(self) -> bool:
+        """Whether every layer takes input from the one before alone."""
+        return not any(layer.skips for layer in self.layers)
+
+    def inputs(self, depth: int) -> tuple[tuple[int, FloatArray], ...]:
+        """Return the sources of a layer's input, numbers of layers or ``INPUT``, and weights."""
+        layer = self.layers[depth]
+        return ((depth - 1, layer.weight), *layer.skips)
+
     def forward(self, x: ArrayLike) -> FloatArray:
         """Evaluate the network in float64.
 
@@ -168,12 +219,37 @@ class Network:
         y = np.asarray(x, dtype=np.float64)
         if y.shape[-1:] != (self.n_inputs,):
             raise ValueError(f"the network takes {self.n_inputs} inputs, got shape {y.shape}")
-        for layer in self.hidden:
-            y = np.maximum(y @ layer.weight.T + layer.bias, 0.0)
-        return np.asarray(y @ self.output.weight.T + self.output.bias)
+        if self.is_chain:
+            for layer in self.hidden:
+                y = np.maximum(y @ layer.weight.T + layer.bias, 0.0)
+            return np.asarray(y @ self.output.weight.T + self.output.bias)
+        return self.pre_activations(y)[-1]
+
+    def pre_activations(self, x: FloatArray) -> list[FloatArray]:
+        """Evaluate every layer before its ReLU; the last are the outputs.
+
+        Parameters
+        ----------
+        x
+            Inputs, shape (..., n_inputs).
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Shape (..., width) for each layer.
+        """
+        found: list[FloatArray] = []
+        outputs: dict[int, FloatArray] = {INPUT: x}
+        for depth, layer in enumerate(self.layers):
+            y = outputs[depth - 1] @ layer.weight.T + layer.bias
+            for source, weight in layer.skips:
+                y = y + outputs[source] @ weight.T
+            outputs[depth] = np.maximum(y, 0.0)
+            found.append(y)
+        return found
 
     def at_state(self, state: ArrayLike) -> Network:
-        """Fix the trailing inputs to ``state`` by folding them into the first bias.
+        """Fix the trailing inputs to ``state`` by folding them into the biases.
 
         Parameters
         ----------
@@ -192,27 +268,69 @@ class Network:
                 f"a state of {len(s)} values leaves no action inputs: the network takes"
                 f" {self.n_inputs} inputs, [action, state]"
             )
-        first = self.layers[0]
-        folded = Layer(
-            first.weight[:, :n_actions],
-            folded_bias(first, s),
-            first.activation,
-        )
-        return Network((folded, *self.layers[1:]))
+        kept = np.arange(self.n_inputs) < n_actions
+        return self.with_inputs_fixed(kept, s)
+
+    def with_inputs_fixed(self, kept: BoolArray, values: FloatArray) -> Network:
+        """Return the network as a function of the inputs that are kept.
+
+        Parameters
+        ----------
+        kept
+            Shape (n_inputs,).
+        values
+            Of the other inputs, in order.
+        """
+        layers = []
+        for depth, layer in enumerate(self.layers):
+            bias, rest = layer.bias, []
+            for source, weight in self.inputs(depth):
+                if source == INPUT:
+                    bias = folded_bias(bias, weight[:, ~kept], values)
+                    weight = weight[:, kept]
+                rest.append((source, weight))
+            layers.append(Layer(rest[0][1], bias, layer.activation, tuple(rest[1:])))
+        return Network(tuple(layers))
+
+    def affine_of_inputs(self, matrix: FloatArray, offset: FloatArray) -> Network:
+        """Return the network as a function of ``u`` where its inputs are ``matrix @ u + offset``.
+
+        Parameters
+        ----------
+        matrix
+            Shape (n_inputs, n), or (n_inputs,) for a diagonal one.
+        offset
+            Shape (n_inputs,).
+        """
+        layers = []
+        for depth, layer in enumerate(self.layers):
+            bias, rest = layer.bias, []
+            for source, weight in self.inputs(depth):
+                if source == INPUT:
+                    bias = bias + weight @ offset
+                    weight = weight * matrix if matrix.ndim == 1 else weight @ matrix
+                rest.append((source, weight))
+            layers.append(Layer(rest[0][1], bias, layer.activation, tuple(rest[1:])))
+        return Network(tuple(layers))
+
+    def with_output(self, scale: float, bias: FloatArray) -> Network:
+        """Return the network whose last layer is scaled, and has another bias."""
+        last = self.output
+        skips = tuple((source, scale * weight) for source, weight in last.skips)
+        return Network((*self.hidden, Layer(scale * last.weight, bias, "linear", skips)))
 
     def negated(self) -> Network:
         """Return the network whose outputs are the negatives of this one's."""
-        return Network((*self.layers[:-1], Layer(-self.output.weight, -self.output.bias, "linear")))
+        return self.with_output(-1.0, -self.output.bias)
 
 
-def folded_bias(first: Layer, state: FloatArray) -> FloatArray:
-    """Return the bias of a first layer with its trailing inputs fixed to a state.
+def folded_bias(bias: FloatArray, weight: FloatArray, values: FloatArray) -> FloatArray:
+    """Return the bias of a layer with some of its inputs fixed to values.
 
     Every computation takes it from here: products of whole batches round otherwise, and where
     large states cancel, that is more than what bounds on the network itself allow for.
     """
-    weight = first.weight[:, first.weight.shape[1] - len(state) :]
-    return np.asarray(first.bias + weight @ np.ascontiguousarray(state))
+    return np.asarray(bias + weight @ np.ascontiguousarray(values))
 
 
 def warn_if_badly_scaled(network: Network) -> None:
@@ -221,13 +339,13 @@ def warn_if_badly_scaled(network: Network) -> None:
     A solver's tolerances are then larger than what some neurons have to say: it takes longer, and
     may end with a gap or a ``CertificationError``.
     """
-    reach = np.ones(network.n_inputs)
-    reaches = []
-    for layer in network.hidden:
+    reaches = {INPUT: np.ones(network.n_inputs)}
+    for depth in range(len(network.hidden)):
         with np.errstate(over="ignore"):
-            reach = np.abs(layer.weight) @ reach
-        reaches.append(reach[reach > 0])
-    positive = np.concatenate([np.ones(0), *reaches])
+            parts = [np.abs(weight) @ reaches[source] for source, weight in network.inputs(depth)]
+            reaches[depth] = np.sum(parts, axis=0)
+    sizes = [reach[reach > 0] for source, reach in reaches.items() if source != INPUT]
+    positive = np.concatenate([np.ones(0), *sizes])
     if len(positive) and positive.max() > _LARGEST_RATIO * positive.min():
         warnings.warn(
             f"the ranges of the network's neurons differ by a factor of"
@@ -241,16 +359,33 @@ def warn_if_badly_scaled(network: Network) -> None:
 
 def _normalize(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """Merge linear layers into their successors and end with a linear layer."""
+    if all(layer.activation == "relu" for layer in layers[:-1]):
+        if layers[-1].activation == "linear":
+            return layers
+        width = len(layers[-1].bias)
+        return (*layers, Layer(np.eye(width), np.zeros(width), "linear"))
+    widths = {INPUT: layers[0].weight.shape[1]}
+    numbers = {INPUT: INPUT}  # of the layers that are kept
+    linear: dict[int, tuple[dict[int, FloatArray], FloatArray]] = {}  # the others, over these
     merged: list[Layer] = []
-    for layer in layers:
-        if merged and merged[-1].activation == "linear":
-            before = merged.pop()
+    for depth, layer in enumerate(layers):
+        weights: dict[int, FloatArray] = {}
+        bias = layer.bias
+        for source, weight in ((depth - 1, layer.weight), *layer.skips):
             with np.errstate(over="ignore", invalid="ignore"):  # Layer refuses what overflows
-                weight = layer.weight @ before.weight
-                bias = layer.weight @ before.bias + layer.bias
-            layer = Layer(weight, bias, layer.activation)
-        merged.append(layer)
-    if merged[-1].activation == "relu":
-        width = merged[-1].weight.shape[0]
-        merged.append(Layer(np.eye(width), np.zeros(width), "linear"))
-    return tuple(merged)
+                if source in numbers:
+                    passed = {numbers[source]: weight}
+                else:
+                    inner, constant = linear[source]
+                    bias = bias + weight @ constant
+                    passed = {below: weight @ own for below, own in inner.items()}
+                for below, own in passed.items():
+                    weights[below] = weights[below] + own if below in weights else own
+        if layer.activation == "linear" and depth < len(layers) - 1:
+            linear[depth] = weights, bias
+            continue
+        number = len(merged)
+        main = weights.pop(number - 1, np.zeros((len(bias), widths[number - 1])))
+        merged.append(Layer(main, bias, layer.activation, tuple(sorted(weights.items()))))
+        widths[number], numbers[depth] = len(bias), number
+    return _normalize(tuple(merged))
