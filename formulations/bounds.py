@@ -20,18 +20,19 @@ widened by what float64 may lose in them (:mod:`milp_rl.formulations.relaxation`
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.formulations.milp.compact import compact_model
 from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.names import Strength
-from milp_rl.formulations.networks.network import Layer, Network
-from milp_rl.formulations.relaxation import ACTION, Lines, Relaxation
+from milp_rl.formulations.networks.action_value import ActionNetworks
+from milp_rl.formulations.networks.network import INPUT
+from milp_rl.formulations.relaxation import Lines, Relaxation
 from milp_rl.formulations.spaces.oracles.lp import LinearOracle
 
 LinearMax = Callable[[FloatArray], FloatArray]
@@ -85,18 +86,25 @@ class Bounds:
         )
 
 
-class BoundPropagator:
-    """Bounds of one network over one set of actions, for many states.
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """What is known of networks that share their first weight: that, and its rows' ranges."""
 
-    What does not depend on the state (the range of every first-layer row over the set) is
-    computed once.
+    first: FloatArray
+    relaxation: Relaxation
+    ranges: list[FloatArray]
+
+
+class BoundPropagator:
+    """Bounds of networks over one set of actions, for many states.
+
+    What does not depend on the state (the range over the set of every row that the states share)
+    is computed once.
 
     Parameters
     ----------
-    network
-        Its inputs are [action, state].
     n_actions
-        Number of leading inputs that are actions.
+        Number of action variables.
     linear_max
         Oracle of the set over the actions, e.g. ``space.linear_max`` or :func:`box_maximum`.
     box
@@ -111,7 +119,6 @@ class BoundPropagator:
 
     def __init__(
         self,
-        network: Network,
         n_actions: int,
         linear_max: LinearMax,
         *,
@@ -122,10 +129,6 @@ class BoundPropagator:
         check_strength(strength)
         if strength == "lp" and model is None:
             raise ValueError("bounds 'lp' need the compiled set")
-        if not 1 <= n_actions <= network.n_inputs:
-            raise ValueError(
-                f"the set has {n_actions} actions but the network takes {network.n_inputs} inputs"
-            )
         self.n_actions = n_actions
         self.strength = strength
         self._linear_max = linear_max
@@ -134,41 +137,31 @@ class BoundPropagator:
             box = self._ranges()
         self._box_lower, self._box_upper = box
         self._largest = np.maximum(np.abs(self._box_lower), np.abs(self._box_upper))
-        self.update(network)
+        self._shared: _Shared | None = None
 
-    def update(self, network: Network) -> None:
-        """Replace the network by one of the same number of inputs."""
-        self.network = network
-        self._relaxation = Relaxation(network, self.n_actions)
-        weight = network.layers[0].weight[:, : self.n_actions]
-        low, high = interval(weight, self._box_lower[None], self._box_upper[None])
-        self._first_lower, self._first_upper = low[0], high[0]
-        if self.strength != "interval":
-            support = self._reach(np.concatenate([weight, -weight]))
-            self._first_upper = np.minimum(self._first_upper, support[: len(weight)])
-            self._first_lower = np.maximum(self._first_lower, -support[len(weight) :])
-
-    def at(self, states: ArrayLike) -> Bounds:
-        """Compute the bounds for a batch of states, shape (states, state_dim).
+    def at(self, networks: ActionNetworks) -> Bounds:
+        """Compute the bounds for a batch of states.
 
         Raises
         ------
+        ValueError
+            If the networks take another number of actions.
         InfeasibleSetError
             If the set is found to be empty.
         """
-        s = np.asarray(states, dtype=np.float64)
-        width = self.network.n_inputs - self.n_actions
-        if s.ndim != 2 or s.shape[1] != width:
-            raise ValueError(f"states must have shape (batch, {width}), got {s.shape}")
-        widest = max(len(layer.bias) for layer in self.network.layers)
-        size = max(_ENTRIES // (2 * widest * self.n_actions), 1)
-        if len(s) <= size:
-            return self._at(s)
-        return _joined([self._at(s[i : i + size]) for i in range(0, len(s), size)])
+        if networks.n_actions != self.n_actions:
+            raise ValueError(
+                f"the set has {self.n_actions} actions but the networks take {networks.n_actions}"
+            )
+        size = max(_ENTRIES // (2 * networks.widest * self.n_actions), 1)
+        count = networks.n_states
+        if count <= size:
+            return self._at(networks)
+        return _joined([self._at(networks.rows(slice(i, i + size))) for i in range(0, count, size)])
 
-    def _at(self, s: FloatArray) -> Bounds:
-        bounds = self._propagate(s, None)
-        return self._propagate(s, bounds) if self.strength == "lp" else bounds
+    def _at(self, networks: ActionNetworks) -> Bounds:
+        bounds = self._propagate(networks, None)
+        return self._propagate(networks, bounds) if self.strength == "lp" else bounds
 
     def _ranges(self) -> tuple[FloatArray, FloatArray]:
         """Ask the oracle for the range of each variable, some variables at a time."""
@@ -183,39 +176,65 @@ class BoundPropagator:
             low[own], high[own] = -reach[len(own) :], reach[: len(own)]
         return low, high
 
-    def _propagate(self, s: FloatArray, known: Bounds | None) -> Bounds:
+    def _relaxation(self, networks: ActionNetworks) -> tuple[Relaxation, list[FloatArray]]:
+        """Return the relaxation, and the ranges of the rows that states share, if it is known."""
+        known = self._shared
+        first = networks.layers[0].inputs
+        if known is not None and known.first is first[0][1]:
+            self._shared = replace(known, relaxation=known.relaxation.with_values_of(networks))
+            return self._shared.relaxation, known.ranges
+        relaxation = Relaxation(networks)
+        weight = first[0][1] if first else np.zeros((networks.layers[0].width, self.n_actions))
+        ranges = list(interval(weight, self._box_lower, self._box_upper))
+        if self.strength != "interval":
+            flat = weight.reshape(-1, self.n_actions)
+            support = self._reach(np.concatenate([flat, -flat]))
+            most, least = support[: len(flat)], -support[len(flat) :]
+            shape = ranges[0].shape
+            ranges = [
+                np.maximum(ranges[0], least.reshape(shape)),
+                np.minimum(ranges[1], most.reshape(shape)),
+            ]
+        if weight.ndim == 2:
+            self._shared = _Shared(weight, relaxation, ranges)
+        return relaxation, ranges
+
+    def _propagate(self, networks: ActionNetworks, known: Bounds | None) -> Bounds:
         """Bound layer after layer; ``known`` bounds are tightened by linear programming."""
-        relaxation = self._relaxation.folded(s)
-        states = np.arange(len(s))
-        lows, highs = (np.zeros((len(s), relaxation.neurons)) for _ in range(2))
-        sizes = np.zeros((len(s), relaxation.neurons))
+        relaxation, ranges = self._relaxation(networks)
+        count = networks.n_states
+        states = np.arange(count)
+        lows, highs = (np.zeros((count, relaxation.neurons)) for _ in range(2))
+        sizes = np.zeros((count, relaxation.neurons))
         parts = [*relaxation.layers, slice(relaxation.neurons, None)]
         for depth, part in enumerate(parts):
             before = slice(0, part.start)
             own = relaxation.sizes(self._largest, highs[:, before], depth)
-            low, high = self._layer(relaxation, states, lows, highs, depth)
             margin = relaxation.rounding(own)
+            if depth == 0:
+                bias = relaxation.bias(depth, states)
+                low, high = ranges[0] + bias - margin, ranges[1] + bias + margin
+            else:
+                low, high = self._layer(relaxation, states, lows, highs, depth)
+                low, high = low - margin, high + margin
             if depth and self.strength != "interval":
                 lines = Lines.over(lows[:, before], highs[:, before])
-                rows = relaxation.rows_of_both_signs(depth)
+                rows = relaxation.rows_of_both_signs(depth, states)
                 a, constant, p = relaxation.backward(rows, states, lines)
                 reach = constant + self._reach(a.reshape(-1, self.n_actions)).reshape(
                     constant.shape
                 )
                 width = own.shape[1]
-                weights = np.abs(p).reshape(len(s), 2, width, -1).max(axis=1)
-                loss = relaxation.margins(sizes[:, before], own, weights)
+                weights = np.abs(p).reshape(count, 2, width, -1).max(axis=1)
+                margin = relaxation.margins(sizes[:, before], own, weights)
                 bias = relaxation.bias(depth, states)
-                high = np.minimum(high + margin, reach[:, :width] + bias + loss)
-                low = np.maximum(low - margin, -reach[:, width:] + bias - loss)
-                margin = loss
-            else:
-                low, high = low - margin, high + margin
+                high = np.minimum(high, reach[:, :width] + bias + margin)
+                low = np.maximum(low, -reach[:, width:] + bias - margin)
             if known is not None:
                 low = np.maximum(low, (*known.lower, known.output_lower)[depth])
                 high = np.minimum(high, (*known.upper, known.output_upper)[depth])
                 if depth > 0:
-                    self._tighten_by_lp(depth, s, lows, highs, low, high)
+                    self._tighten_by_lp(networks, depth, lows, highs, low, high)
             if depth < len(relaxation.layers):
                 lows[:, part], highs[:, part], sizes[:, part] = low, high, own
         lowers = tuple(lows[:, part] for part in relaxation.layers)
@@ -230,13 +249,10 @@ class BoundPropagator:
         highs: FloatArray,
         depth: int,
     ) -> tuple[FloatArray, FloatArray]:
-        """Bound a layer by intervals alone; the first one over the set where that is known."""
-        bias = relaxation.bias(depth, states)
-        if depth == 0:
-            return self._first_lower + bias, self._first_upper + bias
-        low = high = bias
+        """Bound a layer by intervals alone."""
+        low = high = relaxation.bias(depth, states)
         for source, weight in relaxation.inputs[depth]:
-            if source == ACTION:
+            if source == INPUT:
                 least, most = self._box_lower[None], self._box_upper[None]
             else:
                 part = relaxation.layers[source]
@@ -250,8 +266,8 @@ class BoundPropagator:
 
     def _tighten_by_lp(
         self,
+        networks: ActionNetworks,
         depth: int,
-        states: FloatArray,
         lows: FloatArray,
         highs: FloatArray,
         low: FloatArray,
@@ -259,20 +275,20 @@ class BoundPropagator:
     ) -> None:
         """Tighten ``low`` and ``high`` in place by linear programming, state by state."""
         assert self._model is not None
-        layer = self.network.layers[depth]
-        truncated = Network(
-            (*self.network.layers[:depth], Layer(layer.weight, layer.bias, "linear"))
-        )
-        is_output = depth == len(self.network.layers) - 1
-        for i, state in enumerate(states):
+        layers = networks.layers[: depth + 1]
+        truncated = ActionNetworks(layers, networks.n_actions, networks.n_states)
+        is_output = depth == len(networks.hidden)
+        for i in range(networks.n_states):
             wanted = np.flatnonzero((low[i] < 0) & (high[i] > 0))
             if is_output:
                 wanted = np.arange(len(low[i]))
             if not len(wanted):
                 continue
-            parts = self._relaxation.layers[:depth]
+            network = truncated.at(i)
+            ends = np.cumsum([0, *(len(layer.bias) for layer in network.hidden)]).tolist()
+            parts = [slice(a, b) for a, b in itertools.pairwise(ends)]
             compact = compact_model(
-                truncated.at_state(state),
+                network,
                 [lows[i, part] for part in parts],
                 [highs[i, part] for part in parts],
                 self._model,
@@ -320,6 +336,26 @@ def _nonempty(maxima: FloatArray) -> FloatArray:
 def interval(
     weight: FloatArray, low: FloatArray, high: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the range of ``x @ weight.T`` over the boxes [low, high], shape (states, rows)."""
-    positive, negative = np.maximum(weight, 0.0).T, np.minimum(weight, 0.0).T
-    return low @ positive + high @ negative, high @ positive + low @ negative
+    """Return the range of ``weight @ x`` over boxes [low, high].
+
+    Parameters
+    ----------
+    weight
+        Shape (rows, n), or (boxes, rows, n).
+    low, high
+        Shape (n,), or (boxes, n) or (1, n).
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Shape (rows,) or (boxes, rows).
+    """
+    positive, negative = np.maximum(weight, 0.0), np.minimum(weight, 0.0)
+    if weight.ndim == 2:
+        positive, negative = positive.T, negative.T
+        return low @ positive + high @ negative, high @ positive + low @ negative
+    least, most = low[..., None], high[..., None]
+    return (
+        np.asarray((positive @ least + negative @ most)[..., 0]),
+        np.asarray((positive @ most + negative @ least)[..., 0]),
+    )

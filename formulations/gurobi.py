@@ -13,6 +13,7 @@ from milp_rl.formulations.bounds import BoundPropagator, box_maximum
 from milp_rl.formulations.milp.compact import compact_model
 from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.names import Formulation, Strength
+from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.networks.network import Network
 
 
@@ -75,14 +76,13 @@ def add_to_gurobi(
         np.zeros(n, dtype=bool),
     )
     propagator = BoundPropagator(
-        network,
         n,
         box_maximum(low, high),
         box=(low, high),
         strength=bounds,
         model=base if bounds == "lp" else None,
     )
-    known = propagator.at(np.zeros((1, 0)))
+    known = propagator.at(ActionNetworks.of(network))
     compact = compact_model(
         network,
         known.lower,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -46,7 +46,9 @@ from milp_rl.formulations.milp.compact import check_formulation
 from milp_rl.formulations.milp.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.model_checks import check_domain
 from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.formulations.networks.network import Layer, Network
+from milp_rl.formulations.networks.action_value import ActionNetworks
+from milp_rl.formulations.networks.chain import Chain, chained
+from milp_rl.formulations.networks.network import INPUT, Network
 from milp_rl.formulations.spaces.base import ActionSpace
 
 
@@ -168,19 +170,24 @@ def add_network(
         raise ValueError("with a space, the first inputs must be its action variables")
     if not variable.any():
         raise ValueError("all inputs are numbers; evaluate network.forward(inputs) instead")
-    inner = _with_constants(network, variable, lower)
+    inner = network.with_inputs_fixed(variable, lower[~variable])
     low, high = lower[variable], upper[variable]
     propagator = BoundPropagator(
-        inner,
         len(low),
         _oracle(space, low, high),
         box=(low, high),
         strength=bounds,
         model=_set_model(space, low, high) if bounds == "lp" else None,
     )
-    known = propagator.at(np.zeros((1, 0)))
-    definition = omlt_definition(inner, low, high)
-    writers = _Writers(known, formulation, partitions, inner.output.weight if one_sided else None)
+    known = propagator.at(ActionNetworks.of(inner))
+    chain = chained(inner, low)
+    definition = omlt_definition(chain.network, low, high)
+    writers = _Writers(
+        _with_carried(known, chain, low, high),
+        formulation,
+        partitions,
+        chain.network.output.weight if one_sided else None,
+    )
     formulation_object = FullSpaceNNFormulation(
         definition,
         layer_constraints={DenseLayer: writers.layer},
@@ -308,17 +315,24 @@ def _range(i: int, entry: Any) -> tuple[float, float]:
     return float(range_[0]), float(range_[1])
 
 
-def _with_constants(network: Network, variable: NDArray[np.bool_], values: FloatArray) -> Network:
-    """Fold the inputs that are numbers into the first bias."""
-    if variable.all():
-        return network
-    first = network.layers[0]
-    folded = Layer(
-        first.weight[:, variable],
-        first.bias + first.weight[:, ~variable] @ values[~variable],
-        first.activation,
-    )
-    return Network((folded, *network.layers[1:]))
+def _with_carried(bounds: Bounds, chain: Chain, low: FloatArray, high: FloatArray) -> Bounds:
+    """Return the bounds of a chain's neurons: those carried from earlier layers are never off."""
+    lowers, uppers = [], []
+    for own_low, own_high, (source, column) in zip(
+        bounds.lower, bounds.upper, chain.carried, strict=True
+    ):
+        low_carried, high_carried = np.zeros((1, len(source))), np.zeros((1, len(source)))
+        for k in np.unique(source):
+            at = source == k
+            i = column[at]
+            if k == INPUT:
+                high_carried[:, at] = high[i] - low[i]
+            else:
+                low_carried[:, at] = np.maximum(bounds.lower[k][:, i], 0.0)
+                high_carried[:, at] = np.maximum(bounds.upper[k][:, i], 0.0)
+        lowers.append(np.concatenate([own_low, low_carried], axis=1))
+        uppers.append(np.concatenate([own_high, high_carried], axis=1))
+    return replace(bounds, lower=tuple(lowers), upper=tuple(uppers))
 
 
 def _oracle(space: ActionSpace | None, low: FloatArray, high: FloatArray) -> LinearMax:
@@ -347,7 +361,7 @@ def omlt_definition(network: Network, low: FloatArray, high: FloatArray) -> Netw
     Parameters
     ----------
     network
-        Any network.
+        A chain (:func:`milp_rl.formulations.networks.chain.chained`).
     low, high
         Shape (n_inputs,).
     """

@@ -25,23 +25,24 @@ are the largest outputs of the layer before; :meth:`Relaxation.margins` adds the
 to what was actually summed, whatever the scale of the network.
 
 A layer may take input from the action and from any earlier layer: ``inputs[d]`` lists (source,
-weight) pairs, where source ``ACTION`` is the action and ``k`` the outputs of hidden layer ``k``.
+weight) pairs, where source ``INPUT`` is the action and ``k`` the outputs of hidden layer ``k``.
+Weights of shape (states, outputs, width) differ from state to state.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
-from milp_rl.formulations.networks.network import Network, folded_bias
+from milp_rl.formulations.networks.action_value import ActionNetworks, times_transposed
+from milp_rl.formulations.networks.network import INPUT
 
-ACTION = -1
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps)
 
 
@@ -94,59 +95,75 @@ class Lines:
 
 
 class Relaxation:
-    """The linear relaxation of one network over actions, for a batch of states.
+    """The linear relaxation of the networks of a batch of states.
 
     Parameters
     ----------
-    network
-        Its inputs are [action, state].
-    n_actions
-        Number of leading inputs that are actions; :meth:`folded` takes the states.
+    networks
+        In the action alone.
     """
 
-    def __init__(self, network: Network, n_actions: int) -> None:
-        first = network.layers[0]
-        weights = [first.weight[:, :n_actions], *(layer.weight for layer in network.layers[1:])]
-        self.inputs = [[(d - 1 if d else ACTION, w)] for d, w in enumerate(weights)]
-        self._absolute = [[np.abs(w).T for _, w in own] for own in self.inputs]
-        self._both = [[(k, np.concatenate([w, -w])) for k, w in own] for own in self.inputs]
-        self._biases = [layer.bias for layer in network.layers]
-        self._first = first
-        ends = np.cumsum([0, *(len(layer.bias) for layer in network.hidden)]).tolist()
+    def __init__(self, networks: ActionNetworks) -> None:
+        self.networks = networks
+        self.inputs = [layer.inputs for layer in networks.layers]
+        self._biases = [layer.bias for layer in networks.layers]
+        ends = np.cumsum([0, *(layer.width for layer in networks.hidden)]).tolist()
         self.layers = [slice(a, b) for a, b in itertools.pairwise(ends)]
         self.neurons = ends[-1]
-        self.n_actions = n_actions
-        operations = n_actions + sum(w.shape[0] + w.shape[1] + 8 for w in weights)
+        self.n_actions = networks.n_actions
+        operations = networks.n_actions + sum(
+            w.shape[-2] + w.shape[-1] + 8 for own in self.inputs for _, w in own
+        )
         self._gamma = 2.0 * operations * _UNIT_ROUNDOFF
 
-    def folded(self, states: FloatArray) -> Relaxation:
-        """Return the relaxation at some states, shape (states, state_dim)."""
-        at = copy.copy(self)
-        first = np.zeros((len(states), len(self._biases[0])))
-        for row, state in zip(first, states, strict=True):
-            row[:] = folded_bias(self._first.bias, self._first.weight[:, self.n_actions :], state)
-        at._biases = [first, *self._biases[1:]]
-        return at
+    @cached_property
+    def absolute(self) -> list[list[tuple[int, FloatArray]]]:
+        """The absolute weights of each layer by source."""
+        return [[(k, np.abs(w)) for k, w in own] for own in self.inputs]
+
+    @cached_property
+    def _both(self) -> list[list[tuple[int, FloatArray]]]:
+        return [[(k, np.concatenate([w, -w], axis=-2)) for k, w in own] for own in self.inputs]
+
+    def with_values_of(self, networks: ActionNetworks) -> Relaxation:
+        """Return the relaxation of networks of other states, with what is shared kept."""
+        other = Relaxation(networks)
+        for name in ("absolute", "_both"):
+            if name in self.__dict__ and self._shares(networks):
+                other.__dict__[name] = self.__dict__[name]
+        return other
+
+    def _shares(self, networks: ActionNetworks) -> bool:
+        """Whether the weights are the very ones of this relaxation."""
+        pairs = zip(self.inputs, (layer.inputs for layer in networks.layers), strict=True)
+        return all(
+            len(own) == len(others)
+            and all(w is v and w.ndim == 2 for (_, w), (_, v) in zip(own, others, strict=True))
+            for own, others in pairs
+        )
 
     def bias(self, depth: int, state: IntArray) -> FloatArray:
         """Return the biases of a layer, shape (width,) or (groups, width)."""
         bias = self._biases[depth]
         return bias if bias.ndim == 1 else bias[state]
 
-    def rows(self, depth: int) -> dict[int, FloatArray]:
-        """Return all rows of a layer as functions of its sources, (1, rows, width) each."""
-        return {source: weight[None] for source, weight in self.inputs[depth]}
+    def rows(self, depth: int, state: IntArray) -> dict[int, FloatArray]:
+        """Return all rows of a layer by source, (1 or groups, rows, width) each."""
+        return {source: of_groups(weight, state) for source, weight in self.inputs[depth]}
 
-    def rows_of_both_signs(self, depth: int) -> dict[int, FloatArray]:
-        """Return all rows of a layer and their negatives, (1, 2 * rows, width) each."""
-        return {source: both[None] for source, both in self._both[depth]}
+    def rows_of_both_signs(self, depth: int, state: IntArray) -> dict[int, FloatArray]:
+        """Return all rows of a layer and their negatives, (1 or groups, 2 * rows, width) each."""
+        return {source: of_groups(both, state) for source, both in self._both[depth]}
 
-    def row_of_both_signs(self, depth: int, neuron: IntArray) -> dict[int, FloatArray]:
+    def row_of_both_signs(
+        self, depth: int, neuron: IntArray, state: IntArray
+    ) -> dict[int, FloatArray]:
         """Return one row of a layer and its negative for each group, (groups, 2, width) each."""
-        return {
-            source: np.stack([weight[neuron], -weight[neuron]], axis=1)
-            for source, weight in self.inputs[depth]
-        }
+        found = {}
+        for source, weight in self.inputs[depth]:
+            row = weight[neuron] if weight.ndim == 2 else weight[state, neuron]
+            found[source] = np.stack([row, -row], axis=1)
+        return found
 
     def backward(
         self,
@@ -193,9 +210,9 @@ class Relaxation:
             bias = self.bias(d, state)
             constant += own @ bias if bias.ndim == 1 else _products(own, bias)
             for source, weight in self.inputs[d]:
-                passed = (own.reshape(-1, len(weight)) @ weight).reshape(*shape, weight.shape[1])
+                passed = _passed(own, weight, state)
                 left[source] = left[source] + passed if source in left else passed
-        found = left.get(ACTION, np.zeros((1, 1, 1)))  # nothing that the action reaches
+        found = left.get(INPUT, np.zeros((1, 1, 1)))  # nothing that the action reaches
         return np.broadcast_to(found, (*shape, self.n_actions)), constant, outputs
 
     def forward(
@@ -217,22 +234,16 @@ class Relaxation:
         for d, part in enumerate(self.layers):
             before = self.bias(d, state)
             for source, weight in self.inputs[d]:
-                inputs = x if source == ACTION else h[:, self.layers[source]]
-                before = before + inputs @ weight.T
+                inputs = x if source == INPUT else h[:, self.layers[source]]
+                before = before + times_transposed(inputs, weight, state)
             z[:, part] = before
             above = lines.upper[:, part] * before + lines.intercept[:, part]
             h[:, part] = np.where(p[:, part] > 0, above, lines.lower[:, part] * before)
         return z, h
 
     def values(self, x: FloatArray, state: IntArray) -> FloatArray:
-        """Return the network's own values of actions, shape (groups,), by a forward pass."""
-        outputs: list[FloatArray] = []
-        for depth, own in enumerate(self.inputs):
-            y = self.bias(depth, state)
-            for source, weight in own:
-                y = y + (x if source == ACTION else outputs[source]) @ weight.T
-            outputs.append(np.maximum(y, 0.0))
-        return np.asarray(y[:, 0])
+        """Return the networks' own values of actions, shape (groups,), by a forward pass."""
+        return self.networks.values(x, state)
 
     def sizes(self, reach: FloatArray, high: FloatArray, depth: int) -> FloatArray:
         """Bound the sum of the absolute terms of the pre-activations of a layer.
@@ -251,11 +262,31 @@ class Relaxation:
         numpy.ndarray
             Shape (states, width).
         """
-        total = np.abs(self._biases[depth])
-        for (source, _), weight in zip(self.inputs[depth], self._absolute[depth], strict=True):
-            largest = reach if source == ACTION else np.maximum(high[:, self.layers[source]], 0.0)
-            total = total + largest @ weight
-        return np.asarray(np.broadcast_to(total, (len(self._biases[0]), total.shape[-1])))
+        count = self.networks.n_states
+        states = np.arange(count)
+        total = np.broadcast_to(np.abs(self._biases[depth]), (count, self._biases[depth].shape[-1]))
+        for source, weight in self.absolute[depth]:
+            largest = (
+                reach[None] if source == INPUT else np.maximum(high[:, self.layers[source]], 0)
+            )
+            if weight.ndim == 3:
+                largest = np.broadcast_to(largest, (count, largest.shape[1]))
+            total = total + times_transposed(largest, weight, states)
+        return np.asarray(total)
+
+    def all_sizes(self, reach: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the sizes of all neurons, (states, neurons), and of the outputs.
+
+        Parameters
+        ----------
+        reach
+            As for :meth:`sizes`.
+        high
+            Upper bounds of the pre-activations, (states, neurons).
+        """
+        sizes = [self.sizes(reach, high, depth) for depth in range(len(self.layers) + 1)]
+        none = np.zeros((self.networks.n_states, 0))
+        return np.concatenate([none, *sizes[:-1]], axis=1), sizes[-1]
 
     def margins(self, sizes: FloatArray, own: FloatArray, weights: FloatArray) -> FloatArray:
         """Bound the rounding in bounds that :meth:`backward` and an oracle have given.
@@ -284,6 +315,18 @@ class Relaxation:
     def rounding(self, sizes: FloatArray) -> FloatArray:
         """Bound the rounding of sums whose absolute terms add up to ``sizes``."""
         return np.asarray(self._gamma * sizes)
+
+
+def of_groups(weight: FloatArray, state: IntArray) -> FloatArray:
+    """Return weights with a leading axis: of length 1 where shared, else one for each group."""
+    return weight[None] if weight.ndim == 2 else weight[state]
+
+
+def _passed(own: FloatArray, weight: FloatArray, state: IntArray) -> FloatArray:
+    """Multiply (groups, rows, outputs) by the weights of the groups' states."""
+    if weight.ndim == 3:
+        return np.asarray(np.matmul(own, weight[state]))
+    return (own.reshape(-1, len(weight)) @ weight).reshape(*own.shape[:2], weight.shape[1])
 
 
 def _products(rows: FloatArray, values: FloatArray) -> FloatArray:

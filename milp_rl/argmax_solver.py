@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from milp_rl.formulations.arrays import FloatArray, check_vector
 from milp_rl.formulations.names import Formulation, Strength
+from milp_rl.formulations.networks.action_value import ActionValue, NetworkValue
 from milp_rl.formulations.networks.conversion import to_network
 from milp_rl.formulations.networks.network import Network, warn_if_badly_scaled
 from milp_rl.formulations.spaces.base import ActionSpace
@@ -103,16 +104,12 @@ class ArgmaxSolver:
         self.space = space
         self.sense = sense
         self.options = SolveOptions(gap, absolute_gap, time_limit, threads, node_limit)
-        ir = self._oriented(network)
-        if ir.n_inputs < space.n_actions:
-            raise ValueError(
-                f"the network takes {ir.n_inputs} inputs, [action, state], but the space alone has"
-                f" {space.n_actions} actions"
-            )
-        self.state_dim = ir.n_inputs - space.n_actions
-        warn_if_badly_scaled(ir)
+        value = self._oriented(network)
+        self.state_dim = value.state_dim
+        if isinstance(value, NetworkValue):
+            warn_if_badly_scaled(value.network)
         backend = new_backend(
-            ir,
+            value,
             space,
             solver,
             MilpOptions(formulation, partitions, bounds, one_sided),
@@ -133,13 +130,18 @@ class ArgmaxSolver:
         RuntimeError
             If another thread is solving with this solver.
         """
-        ir = self._oriented(network)
-        if ir.n_inputs != self.space.n_actions + self.state_dim:
+        value = self._oriented(network)
+        if value.state_dim != self.state_dim:
             raise ValueError(
-                f"the new network takes {ir.n_inputs} inputs, the old one"
-                f" {self.space.n_actions + self.state_dim}"
+                f"the new network takes {self.space.n_actions + value.state_dim} inputs, the old"
+                f" one {self.space.n_actions + self.state_dim}"
             )
-        self._batch.update(ir)
+        self._batch.update(value)
+
+    @property
+    def value(self) -> ActionValue:
+        """What is maximised: Q, or its negative where it is minimised."""
+        return self._batch.backend.value
 
     def solve(
         self,
@@ -243,11 +245,27 @@ class ArgmaxSolver:
             )
         return s
 
-    def _oriented(self, network: Any) -> Network:
-        ir: Network = to_network(network)
-        if ir.n_outputs != 1:
-            raise ValueError(f"the network must have one output, the Q-value; got {ir.n_outputs}")
-        return ir.negated() if self.sense == "minimize" else ir
+    def _oriented(self, network: Any) -> ActionValue:
+        n = self.space.n_actions
+        if isinstance(network, ActionValue):
+            value = network
+            if value.n_actions != n:
+                raise ValueError(
+                    f"the action value is of {value.n_actions} actions, the space of {n}"
+                )
+        else:
+            ir: Network = to_network(network)
+            if ir.n_outputs != 1:
+                raise ValueError(
+                    f"the network must have one output, the Q-value; got {ir.n_outputs}"
+                )
+            if ir.n_inputs < n:
+                raise ValueError(
+                    f"the network takes {ir.n_inputs} inputs, [action, state], but the space alone"
+                    f" has {n} actions"
+                )
+            value = NetworkValue(ir, n)
+        return value.negated() if self.sense == "minimize" else value
 
 
 def argmax(

@@ -10,7 +10,6 @@ to the MILP. The bound of a result is the best that any way has proven.
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.enumeration import EnumerationArgmax
@@ -51,8 +50,8 @@ class AutoArgmax(Argmax):
 
     Parameters
     ----------
-    network
-        Scalar output; inputs [action, state].
+    value
+        Q(state, action), or a network of one output whose inputs are [action, state].
     space
         The feasible set.
     incumbents
@@ -69,7 +68,7 @@ class AutoArgmax(Argmax):
 
     def __init__(
         self,
-        network: Network,
+        value: ActionValue | Network,
         space: ActionSpace,
         incumbents: Incumbents,
         *,
@@ -83,56 +82,53 @@ class AutoArgmax(Argmax):
         self._listed: EnumerationArgmax | None = None
         self._counted = False
         self._solves = 0
-        super().__init__(network, space, incumbents)
+        super().__init__(value, space, incumbents)
 
-    def update(self, network: Network) -> None:
-        """Replace the network; what is known of the space is kept."""
-        super().update(network)
-        for part in (self._milp, self._search, self._listed):
-            if part is not None and part.network is not network:
-                part.update(network)
-
-    def _results(
-        self, states: FloatArray, options: SolveOptions, starts: Starts
+    def results(
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
     ) -> list[ArgmaxResult]:
+        """Solve for the networks of one or more states, from feasible starts."""
         begin = time.perf_counter()
         self._solves += 1
         quick = self.space.counts_quickly or 2**self.space.n_actions <= _COUNTED_AT_ONCE
-        if quick or len(states) > 1 or self._solves >= _SOLVES_BEFORE_COUNTING:
+        if quick or networks.n_states > 1 or self._solves >= _SOLVES_BEFORE_COUNTING:
             self._count(options.deadline(begin))
         if self._search is None:
             why = "the space has continuous variables and is not one Box of them"
-            return _explained(self._milp.solve(states, options, starts), why)
-        if self._listed is not None and self._seconds_to_list() < self._next_to_no_time():
-            why = f"so few actions are evaluated in about {self._seconds_to_list() * 1e3:.1g} ms"
-            return _explained(self._listed.solve(states, options, starts), why)
+            return _explained(self._milp.results(networks, options, starts), why)
+        if self._listed is not None and self._seconds_to_list(networks) < self._next_to_no_time(
+            networks
+        ):
+            milliseconds = 1e3 * self._seconds_to_list(networks)
+            why = f"so few actions are evaluated in about {milliseconds:.1g} ms"
+            return _explained(self._listed.results(networks, options, starts), why)
         if not self._counted:
-            return self._counted_if_hard(states, options, starts, begin)
-        return self._tried(states, options, starts, begin)
+            return self._counted_if_hard(networks, options, starts, begin)
+        return self._tried(networks, options, starts, begin)
 
     def _counted_if_hard(
-        self, states: FloatArray, options: SolveOptions, starts: Starts, begin: float
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts, begin: float
     ) -> list[ArgmaxResult]:
         """Try the search for as long as counting the set may take; count it for what is left."""
         assert self._search is not None
-        limit = max(int(_SECONDS_BEFORE_COUNTING / self._seconds_per_node()), _FIRST_NODES)
+        limit = max(int(_SECONDS_BEFORE_COUNTING / _seconds_per_node(networks)), _FIRST_NODES)
         limit = min(limit, self._nodes)
         if options.node_limit is not None and options.node_limit <= limit:
-            return self._search.solve(states, options, starts)
-        tried = self._search.solve(states, replace(options, node_limit=limit), starts)
-        spent = (time.perf_counter() - begin) / len(states)
+            return self._search.results(networks, options, starts)
+        tried = self._search.results(networks, replace(options, node_limit=limit), starts)
+        spent = (time.perf_counter() - begin) / networks.n_states
         for i, result in enumerate(tried):
             if result.status in ("feasible", "no_solution"):
-                left = _left(spent, options, len(states))
+                left = _left(spent, options, networks.n_states)
                 if left is not None:
                     began = time.perf_counter()
                     self._count(left.deadline(began))
-                    again = self._tried(states[i : i + 1], left, [result.action], began)[0]
+                    again = self._tried(networks[i], left, [result.action], began)[0]
                     tried[i] = _merged(again, result, options)
         return tried
 
     def _tried(
-        self, states: FloatArray, options: SolveOptions, starts: Starts, begin: float
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts, begin: float
     ) -> list[ArgmaxResult]:
         """Try the search for as long as what comes after it takes, and go on with that."""
         search, after, limit = self._search, self._milp, self._nodes
@@ -140,36 +136,38 @@ class AutoArgmax(Argmax):
         waited = time.perf_counter() - begin  # for counting
         if self._listed is not None:
             after = self._listed
-            limit = int(self._seconds_to_list() / self._seconds_per_node())
+            limit = int(self._seconds_to_list(networks) / _seconds_per_node(networks))
         if options.node_limit is not None and options.node_limit <= limit:
-            return search.solve(states, _remaining(options, begin), starts)
+            return search.results(networks, _remaining(options, begin), starts)
         limited = replace(_remaining(options, begin), node_limit=limit)
-        first = _TRIED_FIRST if len(states) > 2 * _TRIED_FIRST else len(states)
-        results = search.solve(states[:first], limited, starts[:first]) if limit else []
-        hopeless = first < len(states) and not any(r.status == "optimal" for r in results)
-        if not hopeless and first < len(states):
-            results += search.solve(states[first:], limited, starts[first:])
-        for i in range(len(states)):
-            together = first if i < first else len(states) - first
+        first = _TRIED_FIRST if networks.n_states > 2 * _TRIED_FIRST else networks.n_states
+        results = (
+            search.results(networks.rows(slice(first)), limited, starts[:first]) if limit else []
+        )
+        hopeless = first < networks.n_states and not any(r.status == "optimal" for r in results)
+        if not hopeless and first < networks.n_states:
+            results += search.results(networks.rows(slice(first, None)), limited, starts[first:])
+        for i in range(networks.n_states):
+            together = first if i < first else networks.n_states - first
             if i >= len(results):
                 why = (
                     f"branch and bound did not solve {first} other states in {limit} nodes"
                     if limit
                     else "all are evaluated in less time than a node takes"
                 )
-                results += _explained(after.solve(states[i : i + 1], options, [starts[i]]), why)
+                results += _explained(after.results(networks[i], options, [starts[i]]), why)
             elif results[i].status in ("feasible", "no_solution"):
                 tried = results[i]
                 left = _left(tried.seconds + waited / together, options, together)
                 if left is not None:
-                    better = after.solve(states[i : i + 1], left, [tried.action])[0]
+                    better = after.results(networks[i], left, [tried.action])[0]
                     why = (
                         f"branch and bound left a gap of {tried.gap:.2g} after {tried.nodes} nodes"
                     )
                     merged = _merged(better, tried, options)
                     if merged.status == "feasible" and _unlimited(options):
                         # Beyond its tolerances a MILP solver proves nothing: the search goes on.
-                        again = search.solve(states[i : i + 1], options, [merged.action])[0]
+                        again = search.results(networks[i], options, [merged.action])[0]
                         merged = _merged(again, merged, options)
                     results[i] = _explained([merged], why)[0]
         return results
@@ -182,31 +180,37 @@ class AutoArgmax(Argmax):
         self._counted = small is not None
         if small:
             self._listed = EnumerationArgmax(
-                self.network, self.space, self.incumbents, limit=LARGEST_LISTED
+                self.value, self.space, self.incumbents, limit=LARGEST_LISTED
             )
 
-    def _next_to_no_time(self) -> float:
-        return _SECONDS_TO_START + _FIRST_NODES * self._seconds_per_node()
+    def _next_to_no_time(self, networks: ActionNetworks) -> float:
+        return _SECONDS_TO_START + _FIRST_NODES * _seconds_per_node(networks)
 
-    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
+    def _solve(
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+    ) -> list[Answer]:
         raise NotImplementedError  # the parts certify their own answers
 
-    def _seconds_to_list(self) -> float:
+    def _seconds_to_list(self, networks: ActionNetworks) -> float:
         """Estimate the time of an enumeration; the same on every machine."""
         assert self._listed is not None
-        hidden = sum(len(layer.bias) for layer in self.network.hidden)
-        return len(self._listed) * (self._products() + 8 * hidden) * _SECONDS_PER_PRODUCT
+        hidden = sum(layer.width for layer in networks.hidden)
+        return len(self._listed) * (_products(networks) + 8 * hidden) * _SECONDS_PER_PRODUCT
 
-    def _seconds_per_node(self) -> float:
-        """Estimate the time of a node: about ten passes for both bounds of every neuron."""
-        hidden = sum(len(layer.bias) for layer in self.network.hidden)
-        return _SECONDS_PER_NODE + 20 * hidden * self._products() * _SECONDS_PER_PRODUCT
 
-    def _products(self) -> int:
-        """Multiplications of one evaluation."""
-        n = self.space.n_actions
-        widths = [n, *(len(layer.bias) for layer in self.network.layers)]
-        return sum(a * b for a, b in itertools.pairwise(widths))
+def _seconds_per_node(networks: ActionNetworks) -> float:
+    """Estimate the time of a node: about ten passes for both bounds of every neuron."""
+    hidden = sum(layer.width for layer in networks.hidden)
+    return _SECONDS_PER_NODE + 20 * hidden * _products(networks) * _SECONDS_PER_PRODUCT
+
+
+def _products(networks: ActionNetworks) -> int:
+    """Multiplications of one evaluation."""
+    return sum(
+        weight.shape[-2] * weight.shape[-1]
+        for layer in networks.layers
+        for _, weight in layer.inputs
+    )
 
 
 def _merged(better: ArgmaxResult, tried: ArgmaxResult, options: SolveOptions) -> ArgmaxResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+from milp_rl.formulations.networks.action_value import ActionValue
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.box import Box
@@ -21,17 +22,17 @@ _BOXES_BEFORE_MILP = 5000
 
 
 def new_backend(
-    network: Network,
+    value: ActionValue | Network,
     space: ActionSpace,
     solver: SolverName = "auto",
     options: MilpOptions | None = None,
 ) -> Argmax:
-    """Return what solves the argmax of a network over a space.
+    """Return what solves the argmax of an action value over a space.
 
     Parameters
     ----------
-    network
-        Scalar output; inputs [action, state].
+    value
+        Q(state, action), or a network of one output whose inputs are [action, state].
     space
         The feasible set.
     solver
@@ -50,27 +51,29 @@ def new_backend(
     if solver not in known:
         raise ValueError(f"solver must be one of {', '.join(map(repr, known))}, got {solver!r}")
     if solver == "enumeration":
-        return EnumerationArgmax(network, space)
+        return EnumerationArgmax(value, space)
     if solver == "branch_and_bound":
-        return native_search(network, space, Incumbents(space))
+        return native_search(value, space, Incumbents(space))
     incumbents = Incumbents(space)
     milp = MilpArgmax(
-        network, space, milp_solver("highs" if solver == "auto" else solver), options, incumbents
+        value, space, milp_solver("highs" if solver == "auto" else solver), options, incumbents
     )
     if solver != "auto":
         return milp
     searched = space.binary or _is_continuous_box(space)
     return AutoArgmax(
-        network,
+        value,
         space,
         incumbents,
         milp=milp,
-        search=native_search(network, space, incumbents) if searched else None,
+        search=native_search(value, space, incumbents) if searched else None,
         nodes=_NODES_BEFORE_MILP if space.binary else _BOXES_BEFORE_MILP,
     )
 
 
-def native_search(network: Network, space: ActionSpace, incumbents: Incumbents) -> Argmax:
+def native_search(
+    value: ActionValue | Network, space: ActionSpace, incumbents: Incumbents
+) -> Argmax:
     """Return the native search for a space of binary variables, or a box of continuous ones.
 
     Raises
@@ -79,7 +82,7 @@ def native_search(network: Network, space: ActionSpace, incumbents: Incumbents) 
         If the space has continuous variables, but is not a :class:`Box` of nothing else.
     """
     kind = BranchAndBoundArgmax if space.binary else SpatialArgmax
-    return kind(network, space, incumbents)
+    return kind(value, space, incumbents)
 
 
 def _is_continuous_box(space: ActionSpace) -> bool:

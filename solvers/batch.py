@@ -25,7 +25,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.interruption import in_threads
-from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.networks.action_value import ActionValue
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.processes import safe_path
 from milp_rl.solvers.protocol import Argmax, Starts
@@ -34,7 +34,7 @@ from milp_rl.solvers.result import ArgmaxResult
 _GROUP = 32
 _SECONDS_WORTH_PROCESSES = 2.0
 logger = logging.getLogger(__name__)
-_known: dict[str, tuple[str, Argmax]] = {}  # in a worker: network's version and backend by owner
+_known: dict[str, tuple[str, Argmax]] = {}  # in a worker: value's version and backend by owner
 
 
 class BatchSolver:
@@ -59,13 +59,13 @@ class BatchSolver:
     def __setstate__(self, state: dict[str, Argmax]) -> None:
         BatchSolver.__init__(self, state["backend"])
 
-    def update(self, network: Network) -> None:
-        """Replace the backend's network.
+    def update(self, value: ActionValue) -> None:
+        """Replace the backend's action value.
 
         Raises
         ------
         RuntimeError
-            If another thread is solving, which would see both networks.
+            If another thread is solving, which would see both.
         """
         with self._guard:
             if self._solving:
@@ -73,7 +73,7 @@ class BatchSolver:
                     "update() while another thread solves with this solver: wait for it, or give"
                     " each thread a copy of its own (copy.deepcopy)"
                 )
-            self.backend.update(network)
+            self.backend.update(value)
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -169,7 +169,7 @@ class BatchSolver:
                         self._owner,
                         self.backend.version,
                         self._pickled,
-                        self.backend.network,
+                        self.backend.value,
                         np.ascontiguousarray(states[group]),
                         options,
                         starts[group],
@@ -187,7 +187,7 @@ def _solve_group(
     owner: str,
     version: str,
     pickled: bytes,
-    network: Network,
+    value: ActionValue,
     states: FloatArray,
     options: SolveOptions,
     starts: Starts,
@@ -198,6 +198,6 @@ def _solve_group(
         _known.clear()
         backend = pickle.loads(pickled)
     if known != version:
-        backend.update(network)
+        backend.update(value)
         _known[owner] = (version, backend)
     return backend.solve(states, options, starts)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 
-from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.bounds import BoundPropagator, Bounds, InfeasibleSetError
 from milp_rl.formulations.names import Strength
-from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.contradictions import called_empty
 from milp_rl.solvers.certify import ArgmaxProblem, check_bounds
 from milp_rl.solvers.options import SolveOptions
@@ -22,33 +21,30 @@ class BoundedArgmax(Argmax):
     """Of the bounds."""
     _propagator: BoundPropagator | None = None
 
-    def update(self, network: Network) -> None:
-        """Replace the network; what is known of the space is kept."""
-        super().update(network)
-        if self._propagator is not None:
-            self._propagator.update(self._centred)
-
-    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
+    def _solve(
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+    ) -> list[Answer]:
         begin = time.perf_counter()
+        count, centred = networks.n_states, networks.centred()
         try:
             if self._propagator is None:
                 self._propagator = self._new_propagator()
-            bounds = self._propagator.at(states)
+            bounds = self._propagator.at(centred)
         except InfeasibleSetError as error:
             if len(self.incumbents.sample):
                 raise called_empty(self.space, self.incumbents.sample[0]) from error
-            return [Answer.empty(self._problem(state), begin, str(error)) for state in states]
-        pairs = zip(states, bounds.rounding, strict=True)
-        problems = [self._problem(state, float(rounding)) for state, rounding in pairs]
+            return [
+                Answer.empty(self._problem(networks, i), begin, str(error)) for i in range(count)
+            ]
+        problems = [self._problem(networks, i, float(bounds.rounding[i])) for i in range(count)]
         for i, problem in enumerate(problems):
             check_bounds(problem, bounds.at(i))
-        return self._search(states, problems, bounds, options, starts, begin)
+        return self._search(centred, problems, bounds, options, starts, begin)
 
     def _new_propagator(self) -> BoundPropagator:
         """Return what bounds the network; a set found empty is an ``InfeasibleSetError``."""
         lp = self.strength == "lp"
         return BoundPropagator(
-            self._centred,
             self.space.n_actions,
             self.space.linear_max,
             box=(self.space.lower, self.space.upper),
@@ -59,11 +55,14 @@ class BoundedArgmax(Argmax):
     @abstractmethod
     def _search(
         self,
-        states: FloatArray,
+        networks: ActionNetworks,
         problems: list[ArgmaxProblem],
         bounds: Bounds,
         options: SolveOptions,
         starts: Starts,
         begin: float,
     ) -> list[Answer]:
-        """Search within the bounds, of one row per state; ``begin`` is when the clock started."""
+        """Search for the networks without their constants.
+
+        The bounds have one row per state; ``begin`` is when the clock started.
+        """

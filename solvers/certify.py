@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.bounds import Bounds
+from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import (
@@ -232,15 +233,8 @@ def _ascended(problem: ArgmaxProblem, action: ActionArray) -> tuple[ActionArray,
 
 def gradients(network: Network, points: FloatArray) -> FloatArray:
     """Return the gradient of a scalar network at points, shape (points, n_inputs)."""
-    active, y = [], np.asarray(points, dtype=np.float64)
-    for layer in network.hidden:
-        y = y @ layer.weight.T + layer.bias
-        active.append(y > 0)
-        y = np.maximum(y, 0.0)
-    slope = np.repeat(network.output.weight, len(y), axis=0)
-    for layer, on in zip(reversed(network.hidden), reversed(active), strict=True):
-        slope = np.where(on, slope, 0.0) @ layer.weight
-    return slope
+    here = np.zeros(len(points), dtype=int)
+    return ActionNetworks.of(network).values_and_gradients(np.asarray(points, dtype=float), here)[1]
 
 
 def check_bounds(problem: ArgmaxProblem, bounds: Bounds) -> None:
@@ -254,9 +248,7 @@ def check_bounds(problem: ArgmaxProblem, bounds: Bounds) -> None:
     sample = problem.sample
     if sample is None or not len(sample):
         return
-    hidden = sample.astype(np.float64)
-    for depth, layer in enumerate(problem.network.hidden):
-        before = hidden @ layer.weight.T + layer.bias
+    for depth, before in enumerate(problem.network.pre_activations(sample.astype(np.float64))[:-1]):
         low, high = bounds.lower[depth][0], bounds.upper[depth][0]
         margin = 1e-6 * (np.abs(low) + np.abs(high))
         wrong = np.argwhere((before < low - margin) | (before > high + margin))
@@ -268,4 +260,3 @@ def check_bounds(problem: ArgmaxProblem, bounds: Bounds) -> None:
                 f" bounds [{low[neuron]!r}, {high[neuron]!r}]; is `linear_max` of"
                 f" {type(problem.space).__name__} an upper bound?"
             )
-        hidden = np.maximum(before, 0.0)

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
-from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
+from milp_rl.formulations.networks.network import INPUT, Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import check_listed
 from milp_rl.solvers.incumbents import Incumbents
@@ -35,8 +36,8 @@ class EnumerationArgmax(Argmax):
 
     Parameters
     ----------
-    network
-        Scalar output; inputs [action, state].
+    value
+        Q(state, action), or a network of one output whose inputs are [action, state].
     space
         The feasible set.
     incumbents
@@ -57,47 +58,37 @@ class EnumerationArgmax(Argmax):
 
     def __init__(
         self,
-        network: Network,
+        value: ActionValue | Network,
         space: ActionSpace,
         incumbents: Incumbents | None = None,
         *,
         limit: int = 1_000_000,
     ) -> None:
         self._actions: ActionArray = space.enumerate(limit)
-        super().__init__(network, space, incumbents)
+        self._cast: dict[int, tuple[FloatArray, RoughArray]] = {}
+        super().__init__(value, space, incumbents)
         check_listed(space, self._actions, self.incumbents.sample)
 
     def __len__(self) -> int:
         return len(self._actions)
 
-    def update(self, network: Network) -> None:
-        """Replace the network."""
-        super().update(network)
-        widest = max(len(layer.bias) for layer in network.layers)
-        self._batch = max(_BATCH_ENTRIES // widest, 1)
-        sizes = [np.abs(layer.weight[layer.weight != 0]) for layer in network.layers]
-        sizes += [np.cumprod([size.max(initial=1.0) for size in sizes])]
-        narrow = all(((s > _FLOAT32[0]) & (s < _FLOAT32[1])).all() for s in sizes)
-        self._dtype: type[np.float32 | np.float64] = np.float32 if narrow else np.float64
-        self._weights = [layer.weight.astype(self._dtype) for layer in network.layers]
-        self._weights[0] = self._weights[0][:, : self.space.n_actions]
-        self._products: RoughArray | None = None  # the actions' part of the first layer
-        if len(self._actions) * len(self._weights[0]) <= _KEPT_ENTRIES:
-            self._products = self._multiplied(slice(None))
+    def _solve(
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+    ) -> list[Answer]:
+        return [self._best(networks, i) for i in range(networks.n_states)]
 
-    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
-        return [self._best(state) for state in states]
-
-    def _best(self, state: FloatArray) -> Answer:
+    def _best(self, networks: ActionNetworks, state: int) -> Answer:
         """Return the best feasible action, the first of equals."""
         begin, n = time.perf_counter(), len(self._actions)
-        problem = self._problem(state)
+        problem = self._problem(networks, state)
         if not n:
             return Answer.empty(problem, begin, "empty set")
         network = problem.network
+        own = networks.centred()[state]
+        dtype = np.float32 if _narrow(own) else np.float64
         with np.errstate(over="ignore", invalid="ignore"):
-            rough = self._rough_values(network)
-        error = _rounding(network, float(np.finfo(self._dtype).eps))
+            rough = self._rough_values(own, dtype)
+        error = _rounding(network, float(np.finfo(dtype).eps))
         # Not below, so that a network that overflows float32 is valued in float64 altogether.
         candidates = np.flatnonzero(~(rough < rough.max() - 2 * error))
         values = network.forward(self._actions[candidates])[:, 0]
@@ -105,38 +96,63 @@ class EnumerationArgmax(Argmax):
         action = self._actions[candidates[best]].copy()
         # The spread of these is the true one.
         ends = self._actions[[candidates[best], int(np.argmin(rough))]]
-        rounding = error if self._dtype is np.float64 else error * _FLOAT64_PER_FLOAT32
+        rounding = error if dtype is np.float64 else error * _FLOAT64_PER_FLOAT32
         problem = replace(problem, sample=ends, rounding=rounding)
         bound = max(problem.value(action), float(values[best]))
         seconds = time.perf_counter() - begin
         message = f"evaluated all {n} feasible actions"
         return Answer(problem, action, bound, seconds, n, message=message, exhaustive=True)
 
-    def _rough_values(self, network: Network) -> RoughArray:
+    def _rough_values(
+        self, network: ActionNetworks, dtype: type[np.float32 | np.float64]
+    ) -> RoughArray:
         """Value every action, in float32 where the network's weights allow that."""
-        values = np.empty(len(self._actions), dtype=self._dtype)
-        biases = [layer.bias.astype(self._dtype) for layer in network.layers]
-        for i in range(0, len(values), self._batch):
-            rows = slice(i, i + self._batch)
-            products = self._products
-            y = self._multiplied(rows) if products is None else products[rows].copy()
-            y += biases[0]
-            for weight, bias in zip(self._weights[1:], biases[1:], strict=True):
-                y = np.maximum(y, 0.0, out=y) @ weight.T
-                y += bias
-            values[rows] = y[:, 0]
+        values = np.empty(len(self._actions), dtype=dtype)
+        cast = network.astype(dtype)
+        known = {
+            depth: self._products(depth, weight, dtype) for depth, weight in network.direct.items()
+        }
+        batch = max(_BATCH_ENTRIES // network.widest, 1)
+        for i in range(0, len(values), batch):
+            rows = slice(i, i + batch)
+            products = {
+                depth: self._multiplied(rows, cast.direct[depth]) if all_ is None else all_[rows]
+                for depth, all_ in known.items()
+            }
+            here = np.zeros(len(self._actions[rows]), dtype=int)
+            values[rows] = cast.values_after(products, here)
         return values
 
-    def _multiplied(self, rows: slice) -> RoughArray:
-        actions: RoughArray = self._actions[rows].astype(self._dtype)
-        return np.asarray(actions @ self._weights[0].T)
+    def _products(
+        self, depth: int, weight: FloatArray, dtype: type[np.float32 | np.float64]
+    ) -> RoughArray | None:
+        """Return the actions' part of a layer, which is kept for the states that share it."""
+        if len(self._actions) * len(weight) > _KEPT_ENTRIES:
+            return None
+        known = self._cast.get(depth)
+        if known is None or known[0] is not weight or known[1].dtype != dtype:
+            known = self._cast[depth] = weight, self._multiplied(slice(None), weight.astype(dtype))
+        return known[1]
+
+    def _multiplied(self, rows: slice, weight: RoughArray) -> RoughArray:
+        return np.asarray(self._actions[rows].astype(weight.dtype) @ weight.T)
+
+
+def _narrow(network: ActionNetworks) -> bool:
+    """Whether float32 keeps its precision for the weights and their products."""
+    sizes = [np.abs(w[w != 0]) for layer in network.layers for _, w in layer.inputs]
+    sizes += [np.cumprod([size.max(initial=1.0) for size in sizes])]
+    return all(((s > _FLOAT32[0]) & (s < _FLOAT32[1])).all() for s in sizes)
 
 
 def _rounding(network: Network, unit: float) -> float:
     """Bound the error of a value in an arithmetic, whatever the action: sums of absolute terms."""
-    size = np.ones(network.n_inputs)
+    sizes = {INPUT: np.ones(network.n_inputs)}
     operations = 0
-    for layer in network.layers:
-        size = np.abs(layer.weight) @ size + np.abs(layer.bias)
-        operations += layer.weight.shape[1] + 2
+    for depth, layer in enumerate(network.layers):
+        size = np.abs(layer.bias)
+        for source, weight in network.inputs(depth):
+            size = size + np.abs(weight) @ sizes[source]
+            operations += weight.shape[1] + 2
+        sizes[depth] = size
     return float(size[0]) * operations * unit

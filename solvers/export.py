@@ -13,12 +13,13 @@ from milp_rl.formulations.files import write_atomically
 from milp_rl.formulations.milp.compact import CompactModel, compact_model
 from milp_rl.formulations.milp.highs import new_highs, pass_model
 from milp_rl.formulations.names import Formulation, Strength
+from milp_rl.formulations.networks.action_value import ActionValue, as_action_value
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 
 
 def export_model(
-    network: Network,
+    network: Network | ActionValue,
     space: ActionSpace,
     state: ArrayLike,
     path: str | Path,
@@ -38,7 +39,7 @@ def export_model(
     Parameters
     ----------
     network
-        Scalar output; inputs [action, state].
+        Q(state, action), or a network of one output whose inputs are [action, state].
     space
         The feasible set.
     state
@@ -64,23 +65,25 @@ def export_model(
     if target.suffix not in (".mps", ".lp"):
         raise ValueError(f"a model is written as .mps or .lp, not {target.name!r}")
     s = check_vector(state, "state")
-    if len(s) != network.n_inputs - space.n_actions or network.n_outputs != 1:
+    if isinstance(network, Network) and (
+        len(s) != network.n_inputs - space.n_actions or network.n_outputs != 1
+    ):
         raise ValueError(
             f"the network takes {network.n_inputs} inputs and has {network.n_outputs} outputs; a"
             f" state of {len(s)} values and {space.n_actions} actions do not fit"
         )
     base = space.linear_model
+    networks = as_action_value(network, space.n_actions).at_states(s[None])[0]
     propagator = BoundPropagator(
-        network,
         space.n_actions,
         space.linear_max,
         box=(space.lower, space.upper),
         strength=bounds,
         model=base,
     )
-    known = propagator.at(s[None])
+    known = propagator.at(networks)
     compact = compact_model(
-        network.at_state(s),
+        networks.at(0),
         known.lower,
         known.upper,
         base,

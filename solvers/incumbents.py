@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
-from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.networks.action_value import ActionNetworks, times_transposed
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import refusal
 from milp_rl.formulations.spaces.sequential import SequentialBuilder
@@ -73,34 +73,32 @@ class Incumbents:
         action: ActionArray = np.frombuffer(key, dtype=self.space.dtype)
         return refusal(self.space, action, complete=self._examined <= _COMPLETED)
 
-    def build(
-        self, network: Network, states: FloatArray, deadline: float = math.inf
-    ) -> ActionArray:
+    def build(self, networks: ActionNetworks, deadline: float = math.inf) -> ActionArray:
         """Build an action for each state greedily; none if building gets stuck.
 
         With continuous variables, or where the deadline passes, take the best of the sample.
         """
         if self._greedy is None:
-            return self._best_known(network, states)
+            return self._best_known(networks)
         try:
-            return self._greedy.build(_Additions(network, states, deadline).expand, len(states))
+            return self._greedy.build(_Additions(networks, deadline).expand, networks.n_states)
         except _LateError:
-            return self._best_known(network, states)
+            return self._best_known(networks)
         except RuntimeError:
             return np.zeros((0, self.space.n_actions), dtype=np.int8)
 
-    def _best_known(self, network: Network, states: FloatArray) -> ActionArray:
+    def _best_known(self, networks: ActionNetworks) -> ActionArray:
         """Return the best of the sample for each state, none if it is empty."""
         sample = self.sample
         if not len(sample):
             return sample
         best: list[int] = []
-        size = max(_ENTRIES // (len(sample) * network.n_inputs), 1)
-        for i in range(0, len(states), size):
-            own = states[i : i + size]
-            each = np.repeat(own, len(sample), axis=0)
-            inputs = np.concatenate([np.tile(sample, (len(own), 1)), each], axis=1)
-            best += network.forward(inputs).reshape(len(own), -1).argmax(axis=1).tolist()
+        size = max(_ENTRIES // (len(sample) * networks.n_actions), 1)
+        for i in range(0, networks.n_states, size):
+            own = np.arange(i, min(i + size, networks.n_states))
+            actions = np.tile(sample, (len(own), 1)).astype(np.float64)
+            values = networks.values(actions, np.repeat(own, len(sample)))
+            best += values.reshape(len(own), -1).argmax(axis=1).tolist()
         return np.asarray(sample[best])
 
     def climb(
@@ -158,31 +156,39 @@ class _LateError(Exception):
 
 
 class _Additions:
-    """Values actions and all their additions, by what each adds to the first layer."""
+    """Values actions and all their additions, by what each adds to the layers that take it."""
 
-    def __init__(self, network: Network, states: FloatArray, deadline: float) -> None:
-        first, *self._rest = network.layers
-        n = network.n_inputs - states.shape[1]
-        self._columns = np.ascontiguousarray(first.weight[:, :n].T)
-        self._bias = first.bias + states @ first.weight[:, n:].T
+    def __init__(self, networks: ActionNetworks, deadline: float) -> None:
+        self._networks = networks
+        # (states or 1, actions, outputs)
+        self._columns = {
+            depth: np.ascontiguousarray(weight.transpose(0, 2, 1))
+            if weight.ndim == 3
+            else np.ascontiguousarray(weight.T)[None]
+            for depth, weight in networks.direct.items()
+        }
         self._deadline = deadline
-        self._most = max(_ENTRIES // max(len(layer.bias) for layer in network.layers), 1)
+        self._most = max(_ENTRIES // networks.widest, 1)
 
     def expand(
         self, rows: IntArray, actions: ActionArray, allowed: BoolArray
     ) -> tuple[FloatArray, FloatArray]:
         """Value partial actions and their additions, for a :class:`.SequentialBuilder`."""
-        before = actions.astype(np.float64) @ self._columns + self._bias[rows]
+        chosen = actions.astype(np.float64)
+        before = {
+            depth: times_transposed(chosen, weight, rows)
+            for depth, weight in self._networks.direct.items()
+        }
         children = np.full(actions.shape, -np.inf)
         of, additions = np.nonzero(allowed)
         for i in range(0, len(of), self._most):
             if late(self._deadline):
                 raise _LateError
             own, added = of[i : i + self._most], additions[i : i + self._most]
-            children[own, added] = self._values(before[own] + self._columns[added])
-        return self._values(before), children
-
-    def _values(self, y: FloatArray) -> FloatArray:
-        for layer in self._rest:
-            y = np.maximum(y, 0.0) @ layer.weight.T + layer.bias
-        return np.asarray(y[:, 0])
+            products = {
+                depth: before[depth][own]
+                + (columns[0, added] if len(columns) == 1 else columns[rows[own], added])
+                for depth, columns in self._columns.items()
+            }
+            children[own, added] = self._networks.values_after(products, rows[own])
+        return self._networks.values_after(before, rows), children

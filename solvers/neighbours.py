@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.options import late
 
@@ -73,30 +74,30 @@ def neighbours_above(
     tuple of numpy.ndarray
         Their rows, as :func:`neighbourhood` counts them, ascending; and their values.
     """
-    first, *rest = problem.network.layers
-    columns = first.weight.T  # what each action adds to the first layer
+    networks = ActionNetworks.of(problem.network)
+    columns = {depth: weight.T for depth, weight in networks.direct.items()}  # of each action
     chosen = np.flatnonzero(action)
     zeros = np.flatnonzero(action == 0)
-    here = columns[chosen].sum(axis=0) + first.bias
-    widest = max(len(layer.bias) for layer in problem.network.layers)
+    here = {depth: own[chosen].sum(axis=0) for depth, own in columns.items()}
     rows = _neighbour_rows(len(action), len(chosen), len(zeros))
-    size = max(_ENTRIES // widest, 1)
+    size = max(_ENTRIES // networks.widest, 1)
     found, values = [], []
     for i in range(0, len(rows), size):
         own = rows[i : i + size]
         flips, swaps = own[own < len(action)], own[own >= len(action)] - len(action)
-        y = np.empty((len(own), len(here)))
-        y[: len(flips)] = columns[flips] * np.where(action[flips], -1.0, 1.0)[:, None]
-        if len(swaps):
-            one, zero = np.divmod(swaps, len(zeros))
-            y[len(flips) :] = columns[zeros[zero]] - columns[chosen[one]]
-        y += here
-        for layer in rest:
-            y = np.maximum(y, 0.0, out=y) @ layer.weight.T
-            y += layer.bias
-        above = y[:, 0] > limit
+        products = {}
+        for depth, added in columns.items():
+            y = np.empty((len(own), added.shape[1]))
+            y[: len(flips)] = added[flips] * np.where(action[flips], -1.0, 1.0)[:, None]
+            if len(swaps):
+                one, zero = np.divmod(swaps, len(zeros))
+                y[len(flips) :] = added[zeros[zero]] - added[chosen[one]]
+            y += here[depth]
+            products[depth] = y
+        valued = networks.values_after(products, np.zeros(len(own), dtype=int))
+        above = valued > limit
         found.append(own[above])
-        values.append(y[above, 0])
+        values.append(valued[above])
         if late(deadline):
             break
     return np.concatenate(found), np.concatenate(values)

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
-from milp_rl.formulations.networks.network import Layer, Network
+from milp_rl.formulations.networks.action_value import (
+    ActionNetworks,
+    ActionValue,
+    as_action_value,
+)
+from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import shown
 from milp_rl.solvers.certify import ArgmaxProblem, certify
@@ -63,12 +68,12 @@ class Answer:
 
 
 class Argmax(ABC):
-    """One (network, space) pair, set up once and solved for many states.
+    """One (action value, space) pair, set up once and solved for many states.
 
     Parameters
     ----------
-    network
-        Scalar output; inputs [action, state].
+    value
+        Q(state, action), or a network of one output whose inputs are [action, state].
     space
         The feasible set.
     incumbents
@@ -81,20 +86,16 @@ class Argmax(ABC):
     """How a batch is spread: threads for what releases the interpreter lock."""
 
     def __init__(
-        self, network: Network, space: ActionSpace, incumbents: Incumbents | None = None
+        self, value: ActionValue | Network, space: ActionSpace, incumbents: Incumbents | None = None
     ) -> None:
         self.space = space
         self.incumbents = incumbents or Incumbents(space)
-        self.update(network)
+        self.update(value)
 
-    def update(self, network: Network) -> None:
-        """Replace the network; what is known of the space is kept."""
-        self.network = network
-        self.version = uuid.uuid4().hex  # of the network, also where the solver is copied to
-        # Without hidden layers the state goes into the same sum.
-        self._offset = float(network.output.bias[0]) if network.hidden else 0.0
-        last = Layer(network.output.weight, network.output.bias - self._offset, "linear")
-        self._centred = Network((*network.hidden, last))
+    def update(self, value: ActionValue | Network) -> None:
+        """Replace the action value; what is known of the space is kept."""
+        self.value = as_action_value(value, self.space.n_actions)
+        self.version = uuid.uuid4().hex  # of the value, also where the solver is copied to
 
     def for_thread(self) -> Argmax:
         """Return what can be used in another thread at the same time."""
@@ -125,7 +126,10 @@ class Argmax(ABC):
             If the space's own methods disagree.
         """
         firsts = self._checked(starts, len(states))
-        return self._results(states, options, firsts) if len(states) else []
+        if not len(states):
+            return []
+        networks = self.value.at_states(states)
+        return self.results(networks[0] if len(states) == 1 else networks, options, firsts)
 
     def _checked(self, starts: Starts | None, n: int) -> Starts:
         """Return a feasible start, or ``None``, for each of n states."""
@@ -139,11 +143,14 @@ class Argmax(ABC):
         lower, upper = self.space.lower, self.space.upper
         return [start if start is None else start.clip(lower, upper) for start in firsts]
 
-    def _results(
-        self, states: FloatArray, options: SolveOptions, starts: Starts
+    def results(
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
     ) -> list[ArgmaxResult]:
-        """Solve for one or more states and certify the answers."""
-        return [self._result(a, options) for a in self._solve(states, options, starts)]
+        """Solve for the networks of one or more states, from feasible starts; certify the answers.
+
+        The value that the solver was set up with plays no part.
+        """
+        return [self._result(a, options) for a in self._solve(networks, options, starts)]
 
     def solve_one(
         self, state: FloatArray, options: SolveOptions, start: ActionArray | None = None
@@ -152,15 +159,19 @@ class Argmax(ABC):
         return self.solve(state[None], options, [start])[0]
 
     @abstractmethod
-    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
+    def _solve(
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+    ) -> list[Answer]:
         """Search for the best action of every state."""
 
-    def _problem(self, state: FloatArray, rounding: float = 0.0) -> ArgmaxProblem:
+    def _problem(
+        self, networks: ActionNetworks, state: int, rounding: float = 0.0
+    ) -> ArgmaxProblem:
         """Return the problem of a state."""
         return ArgmaxProblem(
-            self._centred.at_state(state),
+            networks.centred().at(state),
             self.space,
-            self._offset,
+            float(networks.constants[state]),
             self.incumbents.sample,
             rounding,
         )

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.milp.linear_model import LinearModel
-from milp_rl.formulations.networks.network import Layer, Network
+from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 
 
@@ -38,10 +38,7 @@ class Ranges:
 
     def network(self, network: Network) -> Network:
         """Return a network of actions as one of columns."""
-        first = network.layers[0]
-        bias = first.bias + first.weight @ self.lower
-        own = Layer(first.weight * self.width, bias, first.activation)
-        return Network((own, *network.layers[1:]))
+        return network.affine_of_inputs(self.width, self.lower) if self._moved else network
 
     def model(self, model: LinearModel) -> LinearModel:
         """Return the compiled space in these units, no row with coefficients below one alone."""

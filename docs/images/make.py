@@ -26,6 +26,7 @@ import milp_rl as mr
 from milp_rl.envs import make_bandit
 from milp_rl.envs.care_management import care_actions
 from milp_rl.formulations.bounds import BoundPropagator, LinearMax, Strength, box_maximum
+from milp_rl.formulations.networks.action_value import NetworkValue
 
 ROOT = Path(__file__).parents[2]
 
@@ -333,9 +334,9 @@ def bounds() -> plt.Figure:
     )
     figure, axes = plt.subplots(figsize=(8.4, 4.0))
     for name, strength, oracle, color, width in rows:
-        found = BoundPropagator(
-            network, 20, oracle, strength=strength, model=space.linear_model
-        ).at([state])
+        found = BoundPropagator(20, oracle, strength=strength, model=space.linear_model).at(
+            NetworkValue(network, 20).at_states(state[None])
+        )
         label = f"{name}: {found.unstable[0]} unstable, Q at most {found.output_upper[0, 0]:.2f}"
         low, high = found.lower[-1][0], found.upper[-1][0]
         axes.vlines(np.arange(len(low)), low, high, color=color, lw=width, label=label)

@@ -8,9 +8,9 @@ proven off by zero. Only unstable neurons get variables, :math:`y = \max(0, Px +
 also in those of :mod:`~milp_rl.formulations.milp.partition`, so that this relaxation is never
 weaker.
 
-With ``one_sided`` the last hidden layer keeps only what maximising a scalar output needs: a
-neuron with negative output weight only ``y >= Px + p`` (no binary), one with positive output
-weight only the upper rows.
+With ``one_sided`` a hidden layer that leads to the output alone keeps only what maximising a scalar
+output needs: a neuron with negative output weight only ``y >= Px + p`` (no binary), one with
+positive output weight only the upper rows.
 
 The variables :math:`y` and :math:`v_k` are scaled by their ranges and the rows by their largest
 coefficient, so that a solver's absolute tolerances are relative to each neuron's range, whatever
@@ -32,7 +32,7 @@ from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.milp.partition import write_partition
 from milp_rl.formulations.milp.writer import RowWriter
 from milp_rl.formulations.names import Formulation
-from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.networks.network import INPUT, Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +76,10 @@ class CompactModel:
             fill in.
         """
         x = np.full(self.model.n_columns, np.nan)
-        x[: self.network.n_inputs] = hidden = np.asarray(action, dtype=np.float64)
-        for layer, (pick, y, q) in zip(self.network.hidden, self.neurons, strict=True):
-            pre = layer.weight @ hidden + layer.bias
-            hidden = np.maximum(pre, 0.0)
-            x[y] = hidden[pick] / self.scale[y]
+        x[: self.network.n_inputs] = chosen = np.asarray(action, dtype=np.float64)
+        before = self.network.pre_activations(chosen)
+        for pre, (pick, y, q) in zip(before, self.neurons, strict=False):
+            x[y] = np.maximum(pre[pick], 0.0) / self.scale[y]
             x[q[q >= 0]] = pre[pick[q >= 0]] > 0
         for columns, groups, q_column in self.copies:
             x[columns] = groups @ np.nan_to_num(x) * x[q_column] / self.scale[columns]
@@ -112,7 +111,7 @@ def compact_model(
     partitions
         Number of groups for ``"partition"``.
     one_sided
-        Keep only what maximising a scalar output needs in the last hidden layer.
+        Keep only what maximising a scalar output needs in hidden layers that lead to it alone.
     """
     check_formulation(formulation, partitions)
     if one_sided and network.n_outputs != 1:
@@ -126,21 +125,21 @@ def compact_model(
     writer = RowWriter(
         n_actions, base.column_lower[:n_actions], base.column_upper[:n_actions], capacity
     )
-    weight: FloatArray | None = None  # of the layer's inputs; the first layer's are the actions
-    bias = np.zeros(n_actions)
-    for depth, layer in enumerate(network.hidden):
-        pre_weight = _composed(layer.weight, weight, capacity)
-        pre_bias = layer.weight @ bias + layer.bias
+    last = _into_output_alone(network)
+    known: dict[int, tuple[FloatArray, FloatArray]] = {}  # layers' outputs over the slots
+    for depth in range(len(network.hidden)):
+        pre_weight, pre_bias = _composed(network, depth, known, capacity)
         on = lows[depth] >= 0
         weight, bias = np.where(on[:, None], pre_weight, 0.0), np.where(on, pre_bias, 0.0)
+        known[depth] = weight, bias
         pick = np.flatnonzero(unstable[depth])
         low, high = lows[depth][pick], highs[depth][pick]
         y = writer.columns(np.zeros(len(pick)), high)
         weight[pick, y] = 1.0
         inner, constant = pre_weight[pick], pre_bias[pick]
         needs_lower = needs_upper = np.ones(len(pick), dtype=bool)
-        if one_sided and depth == len(network.hidden) - 1:
-            gain = network.output.weight[0, pick]
+        if one_sided and depth in last:
+            gain = last[depth][0, pick]
             needs_lower, needs_upper = gain < 0, gain > 0
         over = -inner[needs_lower]
         over[np.arange(len(over)), y[needs_lower]] = 1.0
@@ -151,18 +150,33 @@ def compact_model(
         for i in kept if formulation == "partition" else ():
             write_partition(writer, inner[i], float(constant[i]), int(y[i]), int(q[i]), partitions)
         writer.neurons.append((pick, y, q))
-    output_weight = _composed(network.output.weight, weight, capacity)
-    output_bias = network.output.weight @ bias + network.output.bias
+    output_weight, output_bias = _composed(network, len(network.hidden), known, capacity)
     return _assemble(writer, base, network, output_weight, output_bias)
 
 
-def _composed(outer: FloatArray, inner: FloatArray | None, capacity: int) -> FloatArray:
-    """Return the rows of a layer over the slots, given those of its inputs."""
-    if inner is not None:
-        return np.asarray(outer @ inner)
-    rows = np.zeros((len(outer), capacity))
-    rows[:, : outer.shape[1]] = outer
-    return rows
+def _composed(
+    network: Network,
+    depth: int,
+    known: dict[int, tuple[FloatArray, FloatArray]],
+    capacity: int,
+) -> tuple[FloatArray, FloatArray]:
+    """Return a layer's pre-activations over the slots, given the outputs of those before."""
+    bias = network.layers[depth].bias
+    rows = np.zeros((len(bias), capacity))
+    for source, weight in network.inputs(depth):
+        if source == INPUT:
+            rows[:, : weight.shape[1]] += weight
+        else:
+            rows += weight @ known[source][0]
+            bias = bias + weight @ known[source][1]
+    return rows, bias
+
+
+def _into_output_alone(network: Network) -> dict[int, FloatArray]:
+    """Return the output's weights of the hidden layers that lead nowhere else, by layer."""
+    others = {k for depth in range(len(network.hidden)) for k, _ in network.inputs(depth)}
+    output = network.inputs(len(network.hidden))
+    return {k: weight for k, weight in output if k != INPUT and k not in others}
 
 
 def check_formulation(formulation: str, partitions: int) -> None:

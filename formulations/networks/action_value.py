@@ -11,6 +11,7 @@ is the case in which only biases depend on the state (:class:`NetworkValue`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray, check_states
-from milp_rl.formulations.networks.network import INPUT, Layer, Network, folded_bias
+from milp_rl.formulations.networks.network import INPUT, Activation, Layer, Network, folded_bias
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,35 @@ class ActionLayer:
         """Number of outputs."""
         return int(self.bias.shape[-1])
 
+    @property
+    def shared(self) -> bool:
+        """Whether it is the same at all states."""
+        return self.bias.ndim == 1 and all(weight.ndim == 2 for _, weight in self.inputs)
+
+    def rows(self, states: slice | IntArray | BoolArray) -> ActionLayer:
+        """Return the layer of some of the states."""
+        if self.shared:
+            return self
+        inputs = tuple((k, w if w.ndim == 2 else w[states]) for k, w in self.inputs)
+        return ActionLayer(inputs, self.bias if self.bias.ndim == 1 else self.bias[states])
+
+    def at(self, state: int, depth: int, before: int, kind: Activation) -> Layer:
+        """Return the layer of one state; ``before`` is the width of the one before."""
+        if self.shared and (depth, kind) in self._known:
+            return self._known[depth, kind]
+        weights = {k: w if w.ndim == 2 else w[state] for k, w in self.inputs}
+        bias = self.bias if self.bias.ndim == 1 else self.bias[state]
+        main = weights.pop(depth - 1, np.zeros((self.width, before)))
+        layer = Layer(main, bias, kind, tuple(weights.items()))
+        if self.shared:
+            self._known[depth, kind] = layer
+        return layer
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, Activation], Layer]:
+        """The layer, by its place and activation, where it is the same at all states."""
+        return {}
+
 
 @dataclass(frozen=True, eq=False)
 class ActionNetworks:
@@ -50,7 +80,7 @@ class ActionNetworks:
     Parameters
     ----------
     layers
-        From the first hidden layer to the output.
+        From the first hidden layer to the output; the first takes the action, first of its inputs.
     n_actions
         Number of action variables.
     n_states
@@ -85,27 +115,30 @@ class ActionNetworks:
 
     def at(self, state: int) -> Network:
         """Return the network of one state."""
-        layers, widths = [], {INPUT: self.n_actions}
+        layers, before = [], self.n_actions
         for depth, layer in enumerate(self.layers):
-            weights = {k: w if w.ndim == 2 else w[state] for k, w in layer.inputs}
-            bias = layer.bias if layer.bias.ndim == 1 else layer.bias[state]
-            main = weights.pop(depth - 1, np.zeros((layer.width, widths[depth - 1])))
-            kind = "linear" if depth == len(self.layers) - 1 else "relu"
-            layers.append(Layer(main, bias, kind, tuple(weights.items())))
-            widths[depth] = layer.width
+            kind: Activation = "linear" if depth == len(self.layers) - 1 else "relu"
+            layers.append(layer.at(state, depth, before, kind))
+            before = layer.width
         return Network(tuple(layers))
 
     def rows(self, states: slice | IntArray | BoolArray) -> ActionNetworks:
         """Return the networks of some of the states."""
         count = len(np.arange(self.n_states)[states])
-        layers = tuple(
-            ActionLayer(
-                tuple((k, w if w.ndim == 2 else w[states]) for k, w in layer.inputs),
-                layer.bias if layer.bias.ndim == 1 else layer.bias[states],
-            )
-            for layer in self.layers
-        )
+        layers = tuple(layer.rows(states) for layer in self.layers)
         return ActionNetworks(layers, self.n_actions, count)
+
+    def __getitem__(self, state: int) -> ActionNetworks:
+        """Return the network of one state, with weights that are shared, there being no other."""
+        layers = tuple(
+            layer
+            if all(weight.ndim == 2 for _, weight in layer.inputs)
+            else ActionLayer(
+                tuple((k, w if w.ndim == 2 else w[0]) for k, w in layer.inputs), layer.bias
+            )
+            for layer in self.rows(slice(state, state + 1)).layers
+        )
+        return ActionNetworks(layers, self.n_actions, 1)
 
     @cached_property
     def constants(self) -> FloatArray:
@@ -130,6 +163,16 @@ class ActionNetworks:
         turned = ActionLayer(tuple((k, -w) for k, w in last.inputs), -last.bias)
         return ActionNetworks((*self.hidden, turned), self.n_actions, self.n_states)
 
+    @cached_property
+    def direct(self) -> dict[int, FloatArray]:
+        """The weights of the action in each layer that takes it directly, by depth."""
+        return {
+            depth: weight
+            for depth, layer in enumerate(self.layers)
+            for source, weight in layer.inputs
+            if source == INPUT
+        }
+
     def values(self, actions: FloatArray, states: IntArray) -> FloatArray:
         """Return the first output of actions at states, shape (actions,).
 
@@ -140,14 +183,81 @@ class ActionNetworks:
         states
             The state of each.
         """
-        outputs: dict[int, FloatArray] = {INPUT: actions}
+        return self.values_after(
+            {depth: times_transposed(actions, w, states) for depth, w in self.direct.items()},
+            states,
+        )
+
+    def values_after(self, products: Mapping[int, FloatArray], states: IntArray) -> FloatArray:
+        """Return the first output of actions of which the first products are known.
+
+        Parameters
+        ----------
+        products
+            The action's part in each layer of :attr:`direct`, (actions, outputs).
+        states
+            The state of each action.
+        """
+        return np.asarray(self._pre_activations(products, states)[-1][:, 0])
+
+    def _pre_activations(
+        self, products: Mapping[int, FloatArray], states: IntArray
+    ) -> list[FloatArray]:
+        """Return those of every layer; where a neuron is off, it may be 0 instead."""
+        found: list[FloatArray] = []
         for depth, layer in enumerate(self.layers):
             bias = layer.bias if layer.bias.ndim == 1 else layer.bias[states]
-            y: FloatArray = np.broadcast_to(bias, (len(actions), layer.width))
+            y: FloatArray | None = None
             for source, weight in layer.inputs:
-                y = y + times_transposed(outputs[source], weight, states)
-            outputs[depth] = np.maximum(y, 0.0)
-        return np.asarray(y[:, 0])
+                if source == INPUT:
+                    passed = products[depth]
+                else:
+                    passed = times_transposed(found[source], weight, states)
+                y = passed + bias if y is None else np.add(y, passed, out=y)
+            if y is None:  # a layer that nothing leads to
+                y = np.tile(layer.bias, (len(states), 1)) if layer.bias.ndim == 1 else bias
+            if depth < len(self.layers) - 1:
+                np.maximum(y, 0.0, out=y)
+            found.append(y)
+        return found
+
+    def values_and_gradients(
+        self, actions: FloatArray, states: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the first output of actions at states, and its gradient by the action.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Shapes (actions,) and (actions, n_actions).
+        """
+        products = {k: times_transposed(actions, w, states) for k, w in self.direct.items()}
+        outputs = self._pre_activations(products, states)
+        top = len(self.hidden)
+        first = np.zeros((len(actions), self.layers[top].width))
+        first[:, 0] = 1.0
+        slopes = {top: first}
+        for depth in range(top, -1, -1):
+            own = slopes.pop(depth, None)
+            if own is None:
+                continue
+            if depth < top:
+                own = np.where(outputs[depth] > 0, own, 0.0)
+            for source, weight in self.layers[depth].inputs:
+                passed = times(own, weight, states)
+                slopes[source] = slopes[source] + passed if source in slopes else passed
+        return outputs[-1][:, 0], slopes.get(INPUT, np.zeros_like(actions))
+
+    def astype(self, dtype: type[np.float32 | np.float64]) -> ActionNetworks:
+        """Return the networks with weights of another precision."""
+        layers = tuple(
+            ActionLayer(
+                tuple((k, w.astype(dtype, copy=False)) for k, w in layer.inputs),
+                layer.bias.astype(dtype, copy=False),
+            )
+            for layer in self.layers
+        )
+        return ActionNetworks(layers, self.n_actions, self.n_states)
 
 
 def times_transposed(x: FloatArray, weight: FloatArray, states: IntArray) -> FloatArray:
@@ -155,6 +265,13 @@ def times_transposed(x: FloatArray, weight: FloatArray, states: IntArray) -> Flo
     if weight.ndim == 2:
         return np.asarray(x @ weight.T)
     return np.asarray(np.matmul(weight[states], x[..., None])[..., 0])
+
+
+def times(x: FloatArray, weight: FloatArray, states: IntArray) -> FloatArray:
+    """Return ``x @ weight`` of each row, (rows, inputs), by the weight of the row's state."""
+    if weight.ndim == 2:
+        return np.asarray(x @ weight)
+    return np.asarray(np.matmul(x[:, None], weight[states])[:, 0])
 
 
 class ActionValue(ABC):
@@ -237,7 +354,8 @@ class NetworkValue(ActionValue):
                     moving.append((numbers[source], own))
                 if not follows[source].all():
                     fixed.append((source, np.ascontiguousarray(weight[rows][:, ~follows[source]])))
-            self._layers.append((tuple(moving), network.layers[depth].bias[rows], tuple(fixed)))
+            layer = ActionLayer(tuple(moving), network.layers[depth].bias[rows])
+            self._layers.append((layer, tuple(fixed)))
 
     def at_states(self, states: FloatArray) -> ActionNetworks:
         """Return the networks in the action alone, for finite states (states, state_dim)."""
@@ -248,15 +366,14 @@ class NetworkValue(ActionValue):
             for depth, z in enumerate(before[:-1]):
                 known[depth] = np.maximum(z[:, ~self._follows[depth]], 0.0)
         layers = []
-        for moving, bias, fixed in self._layers:
-            for source, weight in fixed:
-                rows = np.zeros((len(states), len(weight)))
-                for row, at, values in zip(
-                    rows, np.broadcast_to(bias, rows.shape), known[source], strict=True
-                ):
-                    row[:] = folded_bias(at, weight, values)
-                bias = rows
-            layers.append(ActionLayer(moving, bias))
+        for layer, fixed in self._layers:
+            if fixed:
+                bias = np.tile(layer.bias, (len(states), 1))
+                for source, weight in fixed:
+                    for row, values in zip(bias, known[source], strict=True):
+                        row[:] = folded_bias(row, weight, values)
+                layer = ActionLayer(layer.inputs, bias)
+            layers.append(layer)
         return ActionNetworks(tuple(layers), self.n_actions, len(states))
 
     def at_state(self, state: ArrayLike) -> Network:
@@ -268,3 +385,8 @@ class NetworkValue(ActionValue):
     def negated(self) -> ActionValue:
         """Return the action value whose values are the negatives of these."""
         return NetworkValue(self.network.negated(), self.n_actions)
+
+
+def as_action_value(network: Network | ActionValue, n_actions: int) -> ActionValue:
+    """Return a network whose inputs are [action, state] as an action value."""
+    return NetworkValue(network, n_actions) if isinstance(network, Network) else network

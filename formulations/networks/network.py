@@ -328,9 +328,10 @@ def folded_bias(bias: FloatArray, weight: FloatArray, values: FloatArray) -> Flo
     """Return the bias of a layer with some of its inputs fixed to values.
 
     Every computation takes it from here: products of whole batches round otherwise, and where
-    large states cancel, that is more than what bounds on the network itself allow for.
+    large states cancel, that is more than what bounds on the network itself allow for. So do
+    products with weights of another layout.
     """
-    return np.asarray(bias + weight @ np.ascontiguousarray(values))
+    return np.asarray(bias + np.ascontiguousarray(weight) @ np.ascontiguousarray(values))
 
 
 def warn_if_badly_scaled(network: Network) -> None:

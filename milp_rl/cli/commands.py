@@ -300,12 +300,12 @@ def _strengths(network: Any, space: Any, states: Any) -> list[tuple[str, ...]]:
     import time
 
     from milp_rl.formulations.bounds import BoundPropagator
+    from milp_rl.formulations.networks.action_value import NetworkValue
 
     rows: list[tuple[str, ...]] = []
     hidden = sum(len(layer.bias) for layer in network.hidden)
     for strength in get_args(Strength):
         propagator = BoundPropagator(
-            network,
             space.n_actions,
             space.linear_max,
             box=(space.lower, space.upper),
@@ -313,7 +313,7 @@ def _strengths(network: Any, space: Any, states: Any) -> list[tuple[str, ...]]:
             model=space.linear_model,
         )
         started = time.perf_counter()
-        known = propagator.at(states)
+        known = propagator.at(NetworkValue(network, space.n_actions).at_states(states))
         seconds = (time.perf_counter() - started) / len(states)
         low, high = known.output_lower.min(), known.output_upper.max()
         rows.append(

@@ -19,7 +19,6 @@ from torch import nn
 from milp_rl.argmax_solver import ArgmaxSolver
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.bounds import BoundPropagator
-from milp_rl.formulations.networks.conversion import to_network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.result import ArgmaxResult
 
@@ -58,20 +57,18 @@ class ExactChooser:
     def update(self, network: Any) -> None:
         """Take over the network's weights."""
         self._solver.update(network)
-        if self._propagator is not None:
-            self._propagator.update(to_network(network))
 
-    def bounds(self, network: nn.Module, states: StateArray) -> FloatArray:
+    def bounds(self, states: StateArray) -> FloatArray:
         """Bound the best value in each state from above, without solving for it."""
         if self._propagator is None:
             space = self._solver.space
             self._propagator = BoundPropagator(
-                to_network(network),
                 space.n_actions,
                 space.linear_max,
                 box=(space.lower, space.upper),
             )
-        return self._propagator.at(states).output_upper[:, 0]
+        networks = self._solver.value.at_states(states.astype(np.float64))
+        return self._propagator.at(networks).output_upper[:, 0]
 
     def choose(
         self, states: StateArray, starts: Sequence[ActionArray | None], gap: float
@@ -165,7 +162,7 @@ class CachedArgmax:
         """Bound the best value in each state from above; for exact choosers."""
         assert isinstance(self._chooser, ExactChooser)
         self._renew_chooser()
-        return self._chooser.bounds(self.network, states)
+        return self._chooser.bounds(states)
 
     def _renew_chooser(self) -> None:
         if self._solved_version != self._version:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from milp_rl.argmax_solver import ArgmaxSolver
 from milp_rl.formulations.arrays import FloatArray, check_states
-from milp_rl.formulations.networks.conversion import to_network
+from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.box import Box
 from milp_rl.heuristics.greedy import HeuristicArgmax
@@ -52,27 +52,21 @@ class BoxHeuristic(HeuristicArgmax):
 
     def actions(self, states: ArrayLike) -> FloatArray:
         """Find an action in each state, shape (n, n_actions)."""
-        s = check_states(states, self._network.n_inputs - self.space.n_actions)
-        first = self._network.layers[0]
-        return self._search(first.bias + s @ first.weight[:, self.space.n_actions :].T)
+        s = check_states(states, self._value.state_dim)
+        return self._search(self._value.at_states(s))
 
     @abstractmethod
-    def _search(self, bias: FloatArray) -> FloatArray:
-        """Find actions, given the first layer's bias in each state, shape (n, width)."""
+    def _search(self, networks: ActionNetworks) -> FloatArray:
+        """Find an action for each state."""
 
-    def _values(self, actions: FloatArray, bias: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _values(
+        self, actions: FloatArray, networks: ActionNetworks
+    ) -> tuple[FloatArray, FloatArray]:
         """Return values and gradients of actions, shape (n, points, n_actions)."""
-        layers, n = self._network.layers, self.space.n_actions
-        weights = [layers[0].weight[:, :n], *(layer.weight for layer in layers[1:])]
-        y = actions @ weights[0].T + bias[:, None]
-        active = []
-        for layer in layers[1:]:
-            active.append(y > 0)
-            y = np.maximum(y, 0.0) @ layer.weight.T + layer.bias
-        slope = np.broadcast_to(weights[-1], (*actions.shape[:-1], weights[-1].shape[1]))
-        for weight, on in zip(reversed(weights[:-1]), reversed(active), strict=True):
-            slope = (slope * on) @ weight
-        return y[..., 0], slope
+        states = np.repeat(np.arange(len(actions)), actions.shape[1])
+        flat = actions.reshape(-1, actions.shape[2])
+        values, slopes = networks.values_and_gradients(flat, states)
+        return values.reshape(actions.shape[:2]), slopes.reshape(actions.shape)
 
 
 class GradientAscentArgmax(BoxHeuristic):
@@ -102,19 +96,20 @@ class GradientAscentArgmax(BoxHeuristic):
         drawn = self.space.sample(rng, starts - 1)
         self._starts = np.concatenate([np.asarray(self.space.anchor)[None], drawn])
 
-    def _search(self, bias: FloatArray) -> FloatArray:
+    def _search(self, networks: ActionNetworks) -> FloatArray:
+        n = networks.n_states
         width = self.space.upper - self.space.lower
-        x = np.repeat(self._starts[None], len(bias), axis=0)
+        x = np.repeat(self._starts[None], n, axis=0)
         best, found = x, np.full(x.shape[:2], -np.inf)
         for step in range(self.steps + 1):
-            values, slope = self._values(x, bias)
+            values, slope = self._values(x, networks)
             better = values > found
             best, found = np.where(better[..., None], x, best), np.maximum(values, found)
             scaled = slope * width
             largest = np.abs(scaled).max(axis=-1, keepdims=True)
             direction = scaled / np.where(largest > 0, largest, 1.0)
             x = self.space.project(x + direction * width / (5 + step))
-        return np.asarray(best[np.arange(len(bias)), found.argmax(axis=1)])
+        return np.asarray(best[np.arange(n), found.argmax(axis=1)])
 
 
 class CrossEntropyArgmax(BoxHeuristic):
@@ -150,14 +145,14 @@ class CrossEntropyArgmax(BoxHeuristic):
         rng = np.random.default_rng(seed)
         self._noise = rng.standard_normal((iterations, samples, self.space.n_actions))
 
-    def _search(self, bias: FloatArray) -> FloatArray:
-        n, each = len(bias), np.arange(len(bias))
+    def _search(self, networks: ActionNetworks) -> FloatArray:
+        n, each = networks.n_states, np.arange(networks.n_states)
         mean = np.repeat(np.asarray(self.space.anchor)[None], n, axis=0)
         deviation = np.repeat((self.space.upper - self.space.lower)[None] / 2, n, axis=0)
         best, found = mean, np.full(n, -np.inf)
         for noise in self._noise:
             drawn = self.space.project(mean[:, None] + deviation[:, None] * noise)
-            values, _ = self._values(drawn, bias)
+            values, _ = self._values(drawn, networks)
             order = np.argsort(-values, axis=1, kind="stable")[:, : self.elites]
             top = values[each, order[:, 0]]
             best = np.where((top > found)[:, None], drawn[each, order[:, 0]], best)
@@ -186,8 +181,7 @@ def argmax_gaps(
     numpy.ndarray
         Nonnegative up to the solver's tolerance, shape (n,), in units of Q.
     """
-    ir = to_network(network)
-    s = check_states(states, ir.n_inputs - space.n_actions)
-    exact = ArgmaxSolver(ir, space).solve_batch(s)
-    values = ir.forward(np.concatenate([np.asarray(actions, dtype=np.float64), s], axis=1))[:, 0]
-    return np.array([result.value for result in exact]) - values
+    exact = ArgmaxSolver(network, space)
+    s = check_states(states, exact.state_dim)
+    values = exact.value.values(s, np.asarray(actions, dtype=np.float64))
+    return np.array([result.value for result in exact.solve_batch(s)]) - values

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray, check_states
+from milp_rl.formulations.networks.action_value import ActionValue, as_action_value
 from milp_rl.formulations.networks.conversion import to_network
-from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.sequential import SequentialBuilder, valued_by
 
@@ -32,11 +32,12 @@ class HeuristicArgmax(ABC):
 
     def __init__(self, network: Any, space: ActionSpace) -> None:
         self.space = space
-        self._network: Network = to_network(network)
+        self.update(network)
 
     def update(self, network: Any) -> None:
         """Replace the network."""
-        self._network = to_network(network)
+        value = network if isinstance(network, ActionValue) else to_network(network)
+        self._value = as_action_value(value, self.space.n_actions)
 
     def choose(
         self, states: ArrayLike, starts: Sequence[ActionArray | None], gap: float
@@ -93,9 +94,9 @@ class GreedyArgmax(HeuristicArgmax):
         RuntimeError
             If no feasible action can be built.
         """
-        s = check_states(states, self._network.n_inputs - self.space.n_actions)
+        networks = self._value.at_states(check_states(states, self._value.state_dim))
 
         def values(rows: NDArray[np.intp], actions: ActionArray) -> FloatArray:
-            return self._network.forward(np.concatenate([actions, s[rows]], axis=1))[:, 0]
+            return networks.values(actions.astype(np.float64), rows)
 
-        return self._builder.build(valued_by(values), len(s))
+        return self._builder.build(valued_by(values), networks.n_states)

@@ -14,8 +14,9 @@ import numpy as np
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.bounds import Bounds
-from milp_rl.formulations.networks.network import Network
-from milp_rl.formulations.relaxation import ACTION, Lines, Relaxation, polyak_steps, slope_gradients
+from milp_rl.formulations.networks.action_value import ActionNetworks, times
+from milp_rl.formulations.networks.network import INPUT
+from milp_rl.formulations.relaxation import Lines, Relaxation, polyak_steps, slope_gradients
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
@@ -34,12 +35,10 @@ class NodeBounds:
 
     Parameters
     ----------
-    network
-        Scalar output; inputs [action, state].
+    networks
+        Of the states, one output each.
     space
         The feasible set.
-    states
-        Shape (states, state_dim).
     bounds
         Of the neurons at these states; every node is within them.
     deadline
@@ -48,22 +47,21 @@ class NodeBounds:
 
     def __init__(
         self,
-        network: Network,
+        networks: ActionNetworks,
         space: ActionSpace,
-        states: FloatArray,
         bounds: Bounds,
         deadline: float = math.inf,
     ) -> None:
         self.space = space
         self._deadline = deadline
-        self._relaxation = Relaxation(network, space.n_actions).folded(states)
+        self._relaxation = Relaxation(networks)
         self.layers = self._relaxation.layers
         reach = np.maximum(np.abs(space.lower), np.abs(space.upper))
-        high = np.concatenate([np.zeros((len(states), 0)), *bounds.upper], axis=1)
-        sizes = [self._relaxation.sizes(reach, high, d) for d in range(len(self.layers) + 1)]
-        self._sizes = np.concatenate([np.zeros((len(states), 0)), *sizes[:-1]], axis=1)
-        self._output_size = sizes[-1][:, 0]
-        self._influences = [np.abs(w) for ((_, w),) in self._relaxation.inputs]
+        none = np.zeros((networks.n_states, 0))
+        sizes, own = self._relaxation.all_sizes(
+            reach, np.concatenate([none, *bounds.upper], axis=1)
+        )
+        self._sizes, self._output_size = sizes, own[:, 0]
 
     def values(self, actions: ActionArray, states: IntArray) -> FloatArray:
         """Return the values of actions at states, shape (actions,)."""
@@ -92,7 +90,9 @@ class NodeBounds:
             state = nodes.state[live]
             rows, constant, p = (
                 part[:, 0]
-                for part in relaxation.backward(relaxation.rows(depth), state, own, beta[live])
+                for part in relaxation.backward(
+                    relaxation.rows(depth, state), state, own, beta[live]
+                )
             )
             constant += relaxation.bias(depth, state)[..., 0]
             bound = constant + self.space.linear_max(rows, nodes.pins[live])
@@ -154,7 +154,7 @@ class NodeBounds:
         """Tighten neurons ``row`` of a layer in nodes ``node``; mark the empty nodes."""
         relaxation, layer = self._relaxation, self.layers[depth]
         low, high, state = nodes.low[:, layer], nodes.high[:, layer], nodes.state[node]
-        rows = relaxation.row_of_both_signs(depth, row)
+        rows = relaxation.row_of_both_signs(depth, row, state)
         size = self._sizes[state, layer.start + row][:, None]
         if depth:
             before = slice(0, layer.start)
@@ -164,7 +164,7 @@ class NodeBounds:
             both, constant, p = relaxation.backward(rows, state, lines)
             constant += relaxation.margins(self._sizes[state, before], size, np.abs(p))
         else:
-            both, constant = rows[ACTION], relaxation.rounding(size)
+            both, constant = rows[INPUT], relaxation.rounding(size)
         pins = nodes.pins[np.repeat(node, 2)]
         reach = self.space.linear_max(both.reshape(2 * len(node), -1), pins)
         reach = reach.reshape(-1, 2)
@@ -248,12 +248,17 @@ class NodeBounds:
         undecided = (nodes.low < 0) & (nodes.high > 0) & (nodes.split == 0)
         width = np.where(undecided, nodes.high - nodes.low, 1.0)
         slope = np.where(undecided, nodes.high / width, (nodes.high > 0) & (nodes.split >= 0))
-        moved = np.zeros((len(nodes), self._influences[-1].shape[1]))
+        relaxation, state = self._relaxation, nodes.state
+        moved = np.zeros((len(nodes), relaxation.neurons))  # of each neuron's output
+        actions = np.zeros((len(nodes), relaxation.n_actions))
         for d in range(len(self.layers) - 1, -1, -1):
             layer = self.layers[d]
             own = np.where(undecided[:, layer], doubt[:, layer] / width[:, layer], 0.0)
-            moved = (own + moved * slope[:, layer]) @ self._influences[d]
-        return moved
+            own += moved[:, layer] * slope[:, layer]
+            for source, weight in relaxation.absolute[d]:
+                target = actions if source == INPUT else moved[:, self.layers[source]]
+                target += times(own, weight, state)
+        return actions
 
 
 def _probed(free: BoolArray, coefficients: FloatArray) -> tuple[IntArray, IntArray]:

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import time
 
-from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.bounds import Bounds
+from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.bounded import BoundedArgmax
@@ -35,8 +35,8 @@ class BranchAndBoundArgmax(BoundedArgmax):
 
     Parameters
     ----------
-    network
-        Scalar output; inputs [action, state].
+    value
+        Q(state, action), or a network of one output whose inputs are [action, state].
     space
         The feasible set.
     incumbents
@@ -51,14 +51,14 @@ class BranchAndBoundArgmax(BoundedArgmax):
     name = "branch_and_bound"
 
     def __init__(
-        self, network: Network, space: ActionSpace, incumbents: Incumbents | None = None
+        self, value: ActionValue | Network, space: ActionSpace, incumbents: Incumbents | None = None
     ) -> None:
         space.require_binary("branched on")
-        super().__init__(network, space, incumbents)
+        super().__init__(value, space, incumbents)
 
     def _search(
         self,
-        states: FloatArray,
+        networks: ActionNetworks,
         problems: list[ArgmaxProblem],
         bounds: Bounds,
         options: SolveOptions,
@@ -69,9 +69,8 @@ class BranchAndBoundArgmax(BoundedArgmax):
         searches = [Search(problem, int(unstable)) for problem, unstable in pairs]
         deadline = options.deadline(begin)
         tree = Tree(
-            self._centred,
+            networks,
             self.space,
-            states,
             searches,
             options,
             self.incumbents,
@@ -82,7 +81,7 @@ class BranchAndBoundArgmax(BoundedArgmax):
         tree.expand_roots(Nodes.roots(bounds, self.space.n_actions))
         while not late(deadline) and tree.branch():
             pass
-        seconds = (time.perf_counter() - begin) / len(states)
+        seconds = (time.perf_counter() - begin) / len(problems)
         return [self._answer(search, options, seconds) for search in searches]
 
     def _answer(self, search: Search, options: SolveOptions, seconds: float) -> Answer:

@@ -28,9 +28,13 @@ from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.formulations.bounds import Bounds, interval
-from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.networks.action_value import (
+    ActionNetworks,
+    ActionValue,
+    times_transposed,
+)
+from milp_rl.formulations.networks.network import INPUT, Network
 from milp_rl.formulations.relaxation import (
-    ACTION,
     Lines,
     Relaxation,
     polyak_steps,
@@ -81,8 +85,8 @@ class SpatialArgmax(BoundedArgmax):
 
     Parameters
     ----------
-    network
-        Scalar output; inputs [action, state].
+    value
+        Q(state, action), or a network of one output whose inputs are [action, state].
     space
         The feasible set.
     incumbents
@@ -97,7 +101,7 @@ class SpatialArgmax(BoundedArgmax):
     name = "branch_and_bound"
 
     def __init__(
-        self, network: Network, space: ActionSpace, incumbents: Incumbents | None = None
+        self, value: ActionValue | Network, space: ActionSpace, incumbents: Incumbents | None = None
     ) -> None:
         if not isinstance(space, Box) or not space.continuous.all():
             raise ValueError(
@@ -106,19 +110,19 @@ class SpatialArgmax(BoundedArgmax):
                 f" {space.n_actions} variables: use solver='highs' or 'gurobi'"
             )
         self._box = space
-        super().__init__(network, space, incumbents)
+        super().__init__(value, space, incumbents)
 
     def _search(
         self,
-        states: FloatArray,
+        networks: ActionNetworks,
         problems: list[ArgmaxProblem],
         bounds: Bounds,
         options: SolveOptions,
         starts: Starts,
         begin: float,
     ) -> list[Answer]:
-        search = _Search(self._centred, self._box, states, problems, options, bounds)
-        built = self.incumbents.build(self._centred, states).astype(float)
+        search = _Search(networks, self._box, problems, options, bounds)
+        built = self.incumbents.build(networks).astype(float)
         search.offer(built, np.arange(len(built)))
         for i, start in enumerate(starts):
             if start is not None:
@@ -126,8 +130,8 @@ class SpatialArgmax(BoundedArgmax):
         deadline = options.deadline(begin)
         while not late(deadline) and search.halve():
             pass
-        seconds = (time.perf_counter() - begin) / len(states)
-        return [self._answer(search, i, options, seconds) for i in range(len(states))]
+        seconds = (time.perf_counter() - begin) / len(problems)
+        return [self._answer(search, i, options, seconds) for i in range(len(problems))]
 
     def _answer(self, search: _Search, i: int, options: SolveOptions, seconds: float) -> Answer:
         problem, action, bound = search.problems[i], search.action[i], search.bound_of(i)
@@ -145,23 +149,21 @@ class _Search:
 
     def __init__(
         self,
-        network: Network,
+        networks: ActionNetworks,
         space: Box,
-        states: FloatArray,
         problems: list[ArgmaxProblem],
         options: SolveOptions,
         bounds: Bounds,
     ) -> None:
-        n, count = space.n_actions, len(states)
-        self.network, self.space, self.problems, self.options = network, space, problems, options
-        self._relaxation = relaxation = Relaxation(network, n).folded(states)
+        count = networks.n_states
+        self.space, self.problems, self.options = space, problems, options
+        self._relaxation = relaxation = Relaxation(networks)
         none = np.zeros((count, 0))
         self._low = np.concatenate([none, *bounds.lower], axis=1)
         self._high = np.concatenate([none, *bounds.upper], axis=1)
         reach = np.maximum(np.abs(space.lower), np.abs(space.upper))
-        sizes = [relaxation.sizes(reach, self._high, d) for d in range(len(network.layers))]
-        self._sizes = np.concatenate([none, *sizes[:-1]], axis=1)
-        self._output_size = sizes[-1][:, 0]
+        self._sizes, own = relaxation.all_sizes(reach, self._high)
+        self._output_size = own[:, 0]
         self._rows = _Rows(space, reach)
         assert space.anchor is not None
         self.action = np.tile(space.anchor, (count, 1))
@@ -241,7 +243,7 @@ class _Search:
         slopes, multipliers = slopes[inside], multipliers[inside]
         centre, radius = (lower + upper) / 2, (upper - lower) / 2
         low, high = self._neurons(centre, radius, state)
-        steepest_down, steepest_up = self._derivatives(low, high, len(state))
+        steepest_down, steepest_up = self._derivatives(low, high, state)
         reach = np.maximum(np.abs(steepest_down), np.abs(steepest_up))
         bound = self._relaxation.values(centre, state) + (radius * reach).sum(axis=1)
         bound += self._relaxation.rounding(self._output_size[state])
@@ -273,7 +275,8 @@ class _Search:
 
         .. math:: c + \lambda r + \max_{l \le x \le u} (g - \lambda M) x.
         """
-        relaxation, depth, rows = self._relaxation, len(self.network.hidden), self._rows
+        relaxation, rows = self._relaxation, self._rows
+        depth = len(relaxation.layers)
         best = np.full(len(state), np.inf)
         hard = self.nodes.max() > _EASY_NODES
         known = lines.unstable & np.isfinite(slopes) & hard
@@ -281,7 +284,8 @@ class _Search:
         for left in range(_STEPS if hard else 1, 0, -1):
             own = lines.with_slopes(slopes)
             a, constant, p = (
-                part[:, 0] for part in relaxation.backward(relaxation.rows(depth), state, own)
+                part[:, 0]
+                for part in relaxation.backward(relaxation.rows(depth, state), state, own)
             )
             maxima, corner = rows.maxima(a - multipliers @ rows.matrix, lower, upper)
             bound = maxima + constant + multipliers @ rows.right
@@ -311,11 +315,11 @@ class _Search:
             bias = relaxation.bias(depth, state)
             loss = relaxation.rounding(own)
             if depth == 0:
-                weight = relaxation.inputs[0][0][1]
-                middle, spread = centre @ weight.T + bias, radius @ np.abs(weight).T
+                middle = times_transposed(centre, relaxation.inputs[0][0][1], state) + bias
+                spread = times_transposed(radius, relaxation.absolute[0][0][1], state)
                 low, high = middle - spread, middle + spread
             else:
-                both = relaxation.rows_of_both_signs(depth)
+                both = relaxation.rows_of_both_signs(depth, state)
                 lines = Lines.over(lows[:, before], highs[:, before])
                 a, constant, p = relaxation.backward(both, state, lines)
                 reach = constant + np.matmul(a, centre[..., None])[..., 0]
@@ -329,25 +333,30 @@ class _Search:
         return lows, highs
 
     def _derivatives(
-        self, low: FloatArray, high: FloatArray, boxes: int
+        self, low: FloatArray, high: FloatArray, state: IntArray
     ) -> tuple[FloatArray, FloatArray]:
         """Bound the partial derivatives by the actions over boxes, each (boxes, n_actions)."""
-        relaxation, top = self._relaxation, len(self.network.hidden)
+        relaxation, boxes = self._relaxation, len(state)
+        top = len(relaxation.layers)
         bounds = {
-            source: (np.repeat(weight, boxes, axis=0),) * 2
-            for source, weight in relaxation.inputs[top]
+            source: (np.repeat(rows, boxes // len(rows), axis=0)[:, 0],) * 2
+            for source, rows in relaxation.rows(top, state).items()
         }
         for depth in range(top - 1, -1, -1):
+            if depth not in bounds:
+                continue
             part = relaxation.layers[depth]
             on, possible = low[:, part] >= 0, high[:, part] > 0
             down, up = bounds.pop(depth)
             down = np.where(down < 0, down * possible, down * on)
             up = np.where(up > 0, up * possible, up * on)
             for source, weight in relaxation.inputs[depth]:
-                least, most = interval(weight.T, down, up)
+                turned = weight.T if weight.ndim == 2 else weight[state].transpose(0, 2, 1)
+                least, most = interval(turned, down, up)
                 known = bounds.get(source, (0.0, 0.0))
                 bounds[source] = (known[0] + least, known[1] + most)
-        return bounds[ACTION]
+        none = np.zeros((boxes, relaxation.n_actions))
+        return bounds.get(INPUT, (none, none))
 
 
 class _Rows:

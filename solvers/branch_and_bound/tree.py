@@ -16,7 +16,7 @@ import numpy as np
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.bounds import Bounds
-from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.branch_and_bound.branching import (
     NEURON_PREFERENCE,
@@ -80,8 +80,8 @@ class Tree:
 
     Parameters
     ----------
-    network, space, states
-        Scalar network without its constant, the feasible set, shape (states, state_dim).
+    networks, space
+        Of the states, without their constants, and the feasible set.
     searches
         One for each state.
     options
@@ -96,24 +96,22 @@ class Tree:
 
     def __init__(
         self,
-        network: Network,
+        networks: ActionNetworks,
         space: ActionSpace,
-        states: FloatArray,
         searches: list[Search],
         options: SolveOptions,
         incumbents: Incumbents,
         bounds: Bounds,
         deadline: float = math.inf,
     ) -> None:
-        self.network = network
+        self.networks = networks
         self.space = space
-        self.states = states
         self.searches = searches
         self.options = options
         self.incumbents = incumbents
         self.deadline = deadline
-        self.bounds = NodeBounds(network, space, states, bounds, deadline)
-        self.targets = np.full(len(states), -np.inf)
+        self.bounds = NodeBounds(networks, space, bounds, deadline)
+        self.targets = np.full(len(searches), -np.inf)
         self._ages = itertools.count(0, -1)  # of equal bounds the newest first: the search dives
         self._pool: Nodes | None = None
         self._unused: list[int] = []
@@ -124,10 +122,10 @@ class Tree:
 
     def find_incumbents(self, starts: Sequence[ActionArray | None]) -> None:
         """Give every search its start, and an action built greedily or, failing that, drawn."""
-        built = self.incumbents.build(self.network, self.states, self.deadline)
+        built = self.incumbents.build(self.networks, self.deadline)
         sample = self.incumbents.sample
         if not len(built) and len(sample):
-            built = np.repeat(sample[:1], len(self.states), axis=0)
+            built = np.repeat(sample[:1], len(self.searches), axis=0)
         self._offer(np.arange(len(built)), built)
         for i, start in enumerate(starts):
             if start is not None:

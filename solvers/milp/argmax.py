@@ -23,6 +23,7 @@ from milp_rl.formulations.milp.compact import (
 )
 from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.names import Formulation, Strength
+from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import shown
@@ -82,8 +83,8 @@ class MilpArgmax(BoundedArgmax):
 
     Parameters
     ----------
-    network
-        Scalar output; inputs [action, state].
+    value
+        Q(state, action), or a network of one output whose inputs are [action, state].
     space
         The feasible set.
     solver
@@ -98,7 +99,7 @@ class MilpArgmax(BoundedArgmax):
 
     def __init__(
         self,
-        network: Network,
+        value: ActionValue | Network,
         space: ActionSpace,
         solver: MilpSolver,
         options: MilpOptions | None = None,
@@ -110,7 +111,7 @@ class MilpArgmax(BoundedArgmax):
         self._ranges = Ranges(space)
         self._base = self._ranges.model(space.linear_model)
         self.strength = self.options.bounds
-        super().__init__(network, space, incumbents)
+        super().__init__(value, space, incumbents)
 
     def for_thread(self) -> MilpArgmax:
         """Return a copy for another thread, with a solver of its own."""
@@ -118,15 +119,17 @@ class MilpArgmax(BoundedArgmax):
         other.solver = type(self.solver)()
         return other
 
-    def _solve(self, states: FloatArray, options: SolveOptions, starts: Starts) -> list[Answer]:
+    def _solve(
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+    ) -> list[Answer]:
         answers = []
-        for i in range(len(states)):  # one after another, each with a limit of its own
-            answers += super()._solve(states[i : i + 1], options, starts[i : i + 1])
+        for i in range(networks.n_states):  # one after another, each with a limit of its own
+            answers += super()._solve(networks[i], options, starts[i : i + 1])
         return answers
 
     def _search(
         self,
-        states: FloatArray,
+        networks: ActionNetworks,
         problems: list[ArgmaxProblem],
         bounds: Bounds,
         options: SolveOptions,
@@ -135,7 +138,7 @@ class MilpArgmax(BoundedArgmax):
     ) -> list[Answer]:
         (problem,) = problems
         deadline = options.deadline(begin)
-        first = self._first_action(problem, states, starts[0], deadline)
+        first = self._first_action(problem, networks, starts[0], deadline)
         highest, unstable = float(bounds.output_upper[0, 0]), int(bounds.unstable[0])
         if first is not None and highest <= problem.target(problem.value(first), options):
             seconds = time.perf_counter() - begin
@@ -176,12 +179,12 @@ class MilpArgmax(BoundedArgmax):
     def _first_action(
         self,
         problem: ArgmaxProblem,
-        states: FloatArray,
+        networks: ActionNetworks,
         start: ActionArray | None,
         deadline: float,
     ) -> ActionArray | None:
         """Return the best that greedy building and one-swap search find, also from the start."""
-        candidates = list(self.incumbents.build(self._centred, states, deadline))
+        candidates = list(self.incumbents.build(networks, deadline))
         if start is not None:
             candidates.append(start)
         if not candidates:

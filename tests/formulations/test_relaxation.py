@@ -6,50 +6,70 @@ import numpy as np
 import pytest
 
 from milp_rl.formulations.bounds import BoundPropagator, box_maximum
-from milp_rl.formulations.networks.network import Network
-from milp_rl.formulations.relaxation import ACTION, Lines, Relaxation, polyak_steps
+from milp_rl.formulations.networks.action_value import ActionLayer, ActionNetworks
+from milp_rl.formulations.networks.network import INPUT, Network
+from milp_rl.formulations.relaxation import Lines, Relaxation, polyak_steps
+from milp_rl.formulations.spaces import BudgetTopK
 
 
-def skipping(rng, n=4, widths=(6, 5, 4)):
-    """A network in which every layer takes the action and all layers before."""
-    chain = Network.from_arrays(
-        [rng.normal(size=(b, a)) for a, b in zip((n, *widths), (*widths, 1), strict=True)],
-        [rng.normal(size=b) for b in (*widths, 1)],
-    )
-    relaxation = Relaxation(chain, n)
-    for d, layer in enumerate(chain.layers):
-        sources = [ACTION, *range(d)]
-        relaxation.inputs[d] = [
-            (k, rng.normal(size=(len(layer.bias), n if k == ACTION else widths[k])))
-            for k in sources
-        ]
-    return relaxation.folded(np.zeros((1, 0)))
+def skipping(rng, n=4, widths=(6, 5, 4), states=1):
+    """Networks in which every layer takes the action and all layers before."""
+    layers = []
+    for d, width in enumerate((*widths, 1)):
+        inputs = tuple(
+            (k, rng.normal(size=(states, width, n if k == INPUT else widths[k])))
+            for k in (INPUT, *range(d))
+        )
+        layers.append(ActionLayer(inputs, rng.normal(size=(states, width))))
+    return ActionNetworks(tuple(layers), n, states)
 
 
-def evaluate(relaxation, x):
-    z, h = [], {ACTION: x}
-    for d in range(len(relaxation.inputs)):
-        total = relaxation.bias(d, np.zeros(1, dtype=int))
-        total = total + sum(h[k] @ w.T for k, w in relaxation.inputs[d])
+def evaluate(networks, x, state):
+    z, h = [], {INPUT: x}
+    for d, layer in enumerate(networks.layers):
+        total = layer.bias[state] + sum(h[k] @ w[state].T for k, w in layer.inputs)
         z.append(total)
         h[d] = np.maximum(total, 0.0)
     return z
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_affine_function_is_nowhere_below_a_network_with_skips(seed):
+def test_the_affine_function_is_nowhere_below_networks_with_skips(seed):
     rng = np.random.default_rng(seed)
-    relaxation = skipping(rng)
+    networks = skipping(rng, states=3)
+    relaxation = Relaxation(networks)
     x = rng.uniform(-1, 1, size=(4000, 4))
-    z = evaluate(relaxation, x)
-    hidden = np.concatenate(z[:-1], axis=1)
-    low, high = hidden.min(axis=0)[None] - 0.1, hidden.max(axis=0)[None] + 0.1
+    state = np.array([2, 0, 1, 2])
+    before = [evaluate(networks, x, s) for s in range(3)]
+    hidden = [np.concatenate(z[:-1], axis=1) for z in before]
+    low = np.stack([hidden[s].min(axis=0) - 0.1 for s in state])
+    high = np.stack([hidden[s].max(axis=0) + 0.1 for s in state])
     lines = Lines.over(low, high).with_slopes(rng.random(low.shape))
-    a, constant, p = relaxation.backward(relaxation.rows(3), np.zeros(1, dtype=int), lines)
-    above = x @ a[0, 0] + constant[0, 0] + relaxation.bias(3, np.zeros(1, dtype=int))
-    assert p.shape == (1, 1, 15)
-    assert (above >= z[-1][:, 0] - 1e-9).all()
-    assert (above - z[-1][:, 0]).min() < np.ptp(z[-1])  # and says something
+    a, constant, p = relaxation.backward(relaxation.rows(3, state), state, lines)
+    assert p.shape == (4, 1, 15)
+    for i, s in enumerate(state):
+        above = x @ a[i, 0] + constant[i, 0] + relaxation.bias(3, state)[i]
+        assert (above >= before[s][-1][:, 0] - 1e-9).all()
+        assert (above - before[s][-1][:, 0]).min() < np.ptp(before[s][-1])  # and says something
+
+
+@pytest.mark.parametrize("strength", ["interval", "linear", "lp"])
+@pytest.mark.parametrize("states", [1, 3])
+def test_bounds_hold_for_networks_that_differ_from_state_to_state(states, strength):
+    rng = np.random.default_rng(states)
+    networks, space = skipping(rng, 6, (5, 4), states=states), BudgetTopK(6, 3)
+    actions = space.enumerate().astype(float)
+    model = space.linear_model
+    found = BoundPropagator(6, space.linear_max, strength=strength, model=model).at(networks)
+    for s in range(states):
+        z = evaluate(networks, actions, s)
+        lows, highs = [*found.lower, found.output_lower], [*found.upper, found.output_upper]
+        for low, high, values in zip(lows, highs, z, strict=True):
+            assert (values >= low[s]).all()
+            assert (values <= high[s]).all()
+        assert networks.at(s).forward(actions)[:, 0] == pytest.approx(z[-1][:, 0])
+        here = np.full(len(actions), s)
+        assert networks.values(actions, here) == pytest.approx(z[-1][:, 0])
 
 
 @pytest.mark.parametrize("exponent", [0, 6, 12])
@@ -64,7 +84,8 @@ def test_margins_cover_what_float64_loses(exponent):
         [np.concatenate([first, first + 1e-9 * rng.normal(size=first.shape)]), second],
         [np.concatenate([np.full(width, 9.0)] * 2), [0.0]],
     )
-    bounds = BoundPropagator(network, n, box_maximum(np.zeros(n), np.ones(n))).at(np.zeros((1, 0)))
+    box = box_maximum(np.zeros(n), np.ones(n))
+    bounds = BoundPropagator(n, box).at(ActionNetworks.of(network))
     exact = []
     for x in rng.integers(0, 2, size=(40, n)):
         hidden = [

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from milp_rl.argmax_solver import ArgmaxSolver
+from milp_rl.formulations.networks.action_value import NetworkValue
 from milp_rl.formulations.spaces import BudgetTopK, Capacity
 from milp_rl.solvers import auto, neighbours
 from milp_rl.solvers.auto import is_small
@@ -210,7 +211,8 @@ def test_without_time_the_best_known_action_is_returned(random_network):
     rng = np.random.default_rng(0)
     network, space = random_network(rng, 12, (8,)), BudgetTopK(10, 4)
     incumbents, states = Incumbents(space), rng.normal(size=(3, 2))
-    built = incumbents.build(network, states, deadline=time.perf_counter())
+    networks = NetworkValue(network, 10).at_states(states)
+    built = incumbents.build(networks, deadline=time.perf_counter())
     for state, action in zip(states, built, strict=True):
         inputs = np.concatenate([incumbents.sample, np.tile(state, (256, 1))], axis=1)
         own = network.forward(np.concatenate([action, state]))[0]
@@ -228,7 +230,8 @@ def test_greedy_building_takes_the_best_addition_every_time(random_network):
     rng = np.random.default_rng(2)
     network, space = random_network(rng, 14, (9, 8)), BudgetTopK(11, 5)
     states = rng.normal(size=(5, 3))
-    for state, action in zip(states, Incumbents(space).build(network, states), strict=True):
+    networks = NetworkValue(network, 11).at_states(states)
+    for state, action in zip(states, Incumbents(space).build(networks), strict=True):
         own = np.zeros(11)
         while own.sum() < 5:
             grown = own + np.eye(11)[own == 0]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from milp_rl.formulations.bounds import BoundPropagator
+from milp_rl.formulations.networks.action_value import NetworkValue
 from milp_rl.formulations.spaces import BudgetTopK, Capacity
 from milp_rl.solvers.branch_and_bound.node_bounds import NodeBounds
 from milp_rl.solvers.branch_and_bound.nodes import Nodes
@@ -19,8 +20,9 @@ class Case:
         self.space = space
         self.network = network_maker(rng, 12, hidden)
         states = rng.normal(size=(4, 3))
-        bounds = BoundPropagator(self.network, 9, space.linear_max).at(states)
-        self.bounds = NodeBounds(self.network, space, states, bounds)
+        networks = NetworkValue(self.network, 9).at_states(states)
+        bounds = BoundPropagator(9, space.linear_max).at(networks)
+        self.bounds = NodeBounds(networks, space, bounds)
         self.nodes = Nodes.roots(bounds, 9)[np.arange(n) % 4]
         self.nodes.one[:] = rng.random((n, 9)) < 0.1
         self.nodes.zero[:] = (rng.random((n, 9)) < 0.2) & ~self.nodes.one

@@ -17,6 +17,7 @@ from milp_rl.formulations.bounds import BoundPropagator
 from milp_rl.formulations.milp.compact import compact_model
 from milp_rl.formulations.milp.highs import new_highs, pass_model, run, silent_highs
 from milp_rl.formulations.milp.linear_model import compile_pyomo
+from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.pyomo import omlt_definition
 from milp_rl.formulations.spaces import ActionSpace, BudgetTopK
@@ -91,7 +92,7 @@ def met_in_training(case):
     network = Network.from_arrays(case["weights"], case["biases"])
     space = ActionSpace.from_dict(case["space"])
     at_state = network.at_state(case["state"])
-    bounds = BoundPropagator(network, space.n_actions, space.linear_max).at([case["state"]])
+    bounds = BoundPropagator(space.n_actions, space.linear_max).at(ActionNetworks.of(at_state))
     # Widened as bounds were then: the path that HiGHS takes depends on their last digits.
     lower = [low - 1e-9 * (1 + np.abs(low)) for low in bounds.lower]
     upper = [high + 1e-9 * (1 + np.abs(high)) for high in bounds.upper]
