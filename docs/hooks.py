@@ -3,6 +3,7 @@
 - The notebooks of ``examples/`` become pages of the section Tutorials, as they are stored.
 - The reports and charts of ``benchmarks/`` and ``results/`` are pages and pictures under these
   names; a page of ``docs/`` shows a chart as in the repository, ``../results/report/overview.png``.
+  A report's ``report.html``, which holds its charts once more, is neither kept nor needed.
 - The three folders of the package are put together as they install, for the reference.
 """
 

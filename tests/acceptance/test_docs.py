@@ -66,6 +66,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
         assert (tmp_path / "site" / folder / "index.html").exists()
     for notebook in (ROOT / "examples").glob("*.ipynb"):
         assert (tmp_path / "site" / "tutorials" / notebook.stem / "index.html").exists()
+    for report in (ROOT / "results").rglob("report.md"):
+        page = tmp_path / "site" / report.relative_to(ROOT).with_suffix("") / "index.html"
+        pictures = re.findall(r'<img [^>]*src="([^"]+\.png)"', page.read_text())
+        assert len(pictures) == report.read_text().count("![")
+        assert all((page.parent / picture).exists() for picture in pictures)
     reference = (tmp_path / "site" / "api" / "actions" / "index.html").read_text()
     assert "linear_max" in reference
     assert ":class:" not in reference
