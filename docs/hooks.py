@@ -1,8 +1,10 @@
 """What the site takes from outside ``docs/``, without copies in the repository.
 
+- ``README.md`` is the home page; ``CONTRIBUTING.md`` and ``CHANGELOG.md`` are pages.
 - The notebooks of ``examples/`` become pages of the section Tutorials, as they are stored.
 - The reports and charts of ``benchmarks/`` and ``results/`` are pages and pictures under these
   names; a page of ``docs/`` shows a chart as in the repository, ``../results/report/overview.png``.
+  A report's ``report.html``, which holds its charts once more, is neither kept nor needed.
 - The three folders of the package are put together as they install, for the reference.
 """
 
@@ -22,6 +24,11 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "examples"
 MEASURED = ("benchmarks", "results")
+ROOT_PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
 FIRST = ("five_lines", "blocks", "training", "comparing", "embedding", "graphq")
 """Notebooks that come first, in this order; the others follow by name."""
 
@@ -42,7 +49,10 @@ def on_config(config: Any) -> Any:
 
 @event_priority(100)  # before the plugin that renders notebooks looks for them
 def on_files(files: Files, config: Any) -> Files:
-    """Add the notebooks, reports and charts as if they lay in ``docs/``."""
+    """Add the root's pages, notebooks, reports and charts as if they lay in ``docs/``."""
+    for name, uri in ROOT_PAGES.items():
+        text = _from_docs((ROOT / name).read_text(encoding="utf-8"))
+        files.append(File.generated(config, uri, content=text))
     folder = Path(_folders[0].name, "notebooks")
     for path in notebooks():  # from a copy, since that plugin takes no generated files
         (folder / _uri(path)).parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +90,15 @@ def _copy_package(folder: Path) -> str:
         target = folder.joinpath(*name.split("."))
         shutil.copytree(ROOT / source, target, ignore=ignore, dirs_exist_ok=True)
     return str(folder)
+
+
+def _from_docs(text: str) -> str:
+    """Turn links from the root of the repository into links within the site."""
+    text = re.sub(r"\]\(docs/", "](", text)
+    text = re.sub(r"\]\(examples/(\w+\.ipynb)\)", r"](tutorials/\1)", text)
+    for name, uri in ROOT_PAGES.items():
+        text = text.replace(f"]({name})", f"]({uri})")
+    return text
 
 
 def _uri(path: Path) -> str:

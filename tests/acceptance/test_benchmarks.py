@@ -1,5 +1,6 @@
-"""The benchmark of the argmax runs, and its exact ways agree on a trained network."""
+"""The benchmark of the argmax runs, its exact ways agree, and the documentation shows its times."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,32 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+COLUMNS = (
+    "default, 32 states together",
+    "default, one state",
+    "published style, gap 2%",
+    "OMLT default",
+)
+"""Of the tables in the documentation, as the CSV file names them."""
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])
+def test_the_times_shown_are_those_measured(page):
+    measured = pd.read_csv(BENCHMARKS / "argmax.csv").pivot_table("ms", "problem", "way")
+    rows = re.findall(
+        r"^\| ([\w ]+), (\d+) arms \|(.+)\|$", (ROOT / page).read_text(), re.MULTILINE
+    )
+    assert len(rows) >= 5
+    for domain, arms, cells in rows:
+        own = measured.loc[f"trained {domain} J={arms} 16-32"]
+        for shown, way in zip(cells.split("|"), COLUMNS, strict=True):
+            digits = len(shown.partition(".")[2].strip())
+            assert float(shown) == pytest.approx(own[way], abs=0.5001 * 10.0**-digits), (
+                domain,
+                way,
+            )
 
 
 @pytest.mark.slow

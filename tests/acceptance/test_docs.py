@@ -1,6 +1,7 @@
-"""The documentation: its code runs page by page, its pictures can be drawn, its site builds."""
+"""The documentation: its code runs page by page, what it names exists, its site builds."""
 
 import importlib.util
+import pkgutil
 import re
 import subprocess
 import sys
@@ -41,8 +42,40 @@ def test_the_code_of_a_page_runs(page, tmp_path):
 
 def test_the_pages_have_code():
     names = {page.relative_to(DOCS).as_posix() for page in PAGES}
-    wanted = {"index.md", "concepts.md", "own-block.md", "formulations.md", "embedding.md"}
+    wanted = {"concepts.md", "own-block.md", "formulations.md", "embedding.md", "training.md"}
     assert wanted | {f"blocks/{page.name}" for page in (DOCS / "blocks").glob("*.md")} <= names
+
+
+MADE = ("runs/", "demo/", "site/", "build/")  # by what a page describes
+NAMED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "mkdocs.yml", *DOCS.rglob("*.md")]
+
+
+def exists(name):
+    """Whether a dotted name is a module, or an attribute of one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("page", NAMED, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_modules_and_files_that_a_page_names_exist(page):
+    text = page.read_text()
+    names = set(re.findall(r"\bmilp_rl(?:\.\w+)+", text))
+    names |= {f"milp_rl.{name}" for name in re.findall(r"\bmr\.(\w+(?:\.\w+)*)", text)}
+    assert not {name for name in names if not exists(name)}
+    folders = "|".join(path.name for path in ROOT.iterdir() if path.is_dir())
+    files = re.findall(rf"(?<![\w/.])(?:{folders})/[\w./-]*\w", text.replace("../", ""))
+    missing = {name for name in files if not (ROOT / name).exists()}
+    assert not {name for name in missing if not name.startswith(MADE)}
+
+
+def test_every_page_is_in_the_navigation():
+    text = (ROOT / "mkdocs.yml").read_text()
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    pages |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "results").rglob("*.md")}
+    assert not {page for page in pages if not re.search(rf"[ :-] {re.escape(page)}\b", text)}
 
 
 def test_every_picture_is_drawn_and_shown(tmp_path):
@@ -66,6 +99,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
         assert (tmp_path / "site" / folder / "index.html").exists()
     for notebook in (ROOT / "examples").glob("*.ipynb"):
         assert (tmp_path / "site" / "tutorials" / notebook.stem / "index.html").exists()
-    reference = (tmp_path / "site" / "api" / "actions" / "index.html").read_text()
+    for report in (ROOT / "results").rglob("report.md"):
+        page = tmp_path / "site" / report.relative_to(ROOT).with_suffix("") / "index.html"
+        pictures = re.findall(r'<img [^>]*src="([^"]+\.png)"', page.read_text())
+        assert len(pictures) == report.read_text().count("![")
+        assert all((page.parent / picture).exists() for picture in pictures)
+    reference = (tmp_path / "site" / "api" / "spaces" / "index.html").read_text()
     assert "linear_max" in reference
     assert ":class:" not in reference

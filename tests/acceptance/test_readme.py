@@ -23,7 +23,7 @@ def test_the_code_blocks_run_one_after_the_other(tmp_path):
     script = tmp_path / "readme.py"
     script.write_text("\n".join(BLOCKS))
     lines = run(script, cwd=tmp_path).splitlines()
-    assert len(BLOCKS) >= 4
+    assert len(BLOCKS) >= 2
     assert any("optimal" in line for line in lines)
 
 
