@@ -66,7 +66,7 @@ def argmax(
     4 if the feasible set is empty, 1 for errors and 2 for wrong usage.
     """
     from milp_rl.argmax_solver import ArgmaxSolver
-    from milp_rl.comparison.run import read_states
+    from milp_rl.comparison.states import read_states
     from milp_rl.formulations.spaces.base import ActionSpace
 
     try:
@@ -116,7 +116,7 @@ def info(
     imports: Imports = None,
 ) -> None:
     """Show a network's layers and, with a space, how many neurons its bounds leave unstable."""
-    from milp_rl.comparison.run import read_states
+    from milp_rl.comparison.states import read_states
     from milp_rl.formulations.networks.onnx_file import load_model
     from milp_rl.formulations.networks.onnx_reader import read_metadata, read_onnx
     from milp_rl.formulations.spaces.base import ActionSpace
@@ -176,7 +176,7 @@ def export(
     imports: Imports = None,
 ) -> None:
     """Write the mixed-integer program of each state, for other solvers."""
-    from milp_rl.comparison.run import read_states
+    from milp_rl.comparison.states import read_states
     from milp_rl.formulations.networks.onnx_reader import read_onnx
     from milp_rl.formulations.spaces.base import ActionSpace
     from milp_rl.solvers.export import export_model
@@ -242,26 +242,27 @@ def compare(
     imports: Imports = None,
 ) -> None:
     """Compare solvers, formulations and bounds on every state of a folder of instances."""
+    from milp_rl.comparison.instances import find_instances
+    from milp_rl.comparison.methods import all_methods
     from milp_rl.comparison.report import write_comparison
     from milp_rl.comparison.run import compare as run
-    from milp_rl.comparison.run import find_instances, ways
 
     free = ("highs", "branch_and_bound", "enumeration", "auto")
     try:
         _import(imports)
         instances = find_instances(folder, header=header)
-        to_try = ways(
+        methods = all_methods(
             solver or free,
             formulation or ("bigm", "partition"),
             bounds or ("linear",),
         )
         if models:
-            _write_models(instances, to_try, output / "models")
+            _write_models(instances, methods, output / "models")
         with bar() as shown:
-            task = shown.add_task(f"{len(instances)} instances, {len(to_try)} ways", total=None)
+            task = shown.add_task(f"{len(instances)} instances, {len(methods)} methods", total=None)
             rows = run(
                 instances,
-                to_try,
+                methods,
                 output,
                 gap=gap,
                 time_limit=time_limit,
@@ -277,14 +278,15 @@ def compare(
     console.print(f"wrote {page}, report.md, results.csv and summary.csv")
 
 
-def _write_models(instances: Sequence[Any], to_try: Sequence[Any], folder: Path) -> None:
-    from milp_rl.comparison.run import NETWORK, SPACE, STATES, read_states
+def _write_models(instances: Sequence[Any], methods: Sequence[Any], folder: Path) -> None:
+    from milp_rl.comparison.instances import NETWORK, SPACE, STATES
+    from milp_rl.comparison.states import read_states
     from milp_rl.formulations.networks.onnx_reader import read_onnx
     from milp_rl.formulations.spaces.base import ActionSpace
     from milp_rl.solvers.export import export_model
 
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = {(way.formulation, way.bounds) for way in to_try if way.formulation}
+    kinds = {(method.formulation, method.bounds) for method in methods if method.formulation}
     for instance in instances:
         network = read_onnx(instance.folder / NETWORK)
         space = ActionSpace.from_json(instance.folder / SPACE)
