@@ -44,7 +44,7 @@ gym.register(
 gym.register(id="milp_rl/Sepsis-v0", entry_point="milp_rl.envs.sepsis:Sepsis")
 gym.register(
     id="milp_rl/PerformativeRisk-v0",
-    entry_point="milp_rl.envs.performative_risk:PerformativeRisk",
+    entry_point="milp_rl.envs.performative.environment:PerformativeRisk",
 )
 
 

@@ -21,151 +21,25 @@ chooses the score that is used next,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
 from milp_rl.envs.known_model import StateArray
+from milp_rl.envs.performative.charts import plot_epochs
+from milp_rl.envs.performative.population import (
+    Intervention,
+    Population,
+    Threshold,
+    no_intervention,
+)
+from milp_rl.envs.performative.scores import LARGEST_PARAMETER, Epoch, fit_score, use_score
 from milp_rl.envs.spaces import FeasibleBox
-from milp_rl.formulations.arrays import FloatArray, check_vector
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.box import Box
-from milp_rl.reports.document import new_figure
-
-LARGEST_PARAMETER = 2.0
-
-Intervention = Callable[[FloatArray, FloatArray], FloatArray]
-"""Map g from scores and actionable covariates, shape (n,), to new actionable covariates."""
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Lowers the actionable covariate of patients whose score is above a level.
-
-    Parameters
-    ----------
-    level
-        The level, in [0, 1].
-    strength
-        By how much it is lowered, at least 0.
-    """
-
-    level: float = 0.5
-    strength: float = 1.0
-
-    def __call__(self, score: FloatArray, actionable: FloatArray) -> FloatArray:
-        """Return the actionable covariates after the intervention."""
-        return np.asarray(actionable - self.strength * (score > self.level))
-
-
-@dataclass(frozen=True)
-class Proportional:
-    """Lowers the actionable covariate in proportion to the score.
-
-    Parameters
-    ----------
-    strength
-        By how much it is lowered at score 1, at least 0.
-    """
-
-    strength: float = 2.0
-
-    def __call__(self, score: FloatArray, actionable: FloatArray) -> FloatArray:
-        """Return the actionable covariates after the intervention."""
-        return np.asarray(actionable - self.strength * score)
-
-
-def no_intervention(score: FloatArray, actionable: FloatArray) -> FloatArray:
-    """Leave the actionable covariates as they are."""
-    return actionable
-
-
-@dataclass(frozen=True)
-class Population:
-    """Normally distributed covariates; override :meth:`draw` for others.
-
-    Parameters
-    ----------
-    size
-        Patients in an epoch, at least 2.
-    mean, deviation
-        Of the static and the actionable covariate; deviations are positive.
-    correlation
-        Between them, in (-1, 1).
-    """
-
-    size: int = 1000
-    mean: tuple[float, float] = (0.0, 0.0)
-    deviation: tuple[float, float] = (1.0, 1.0)
-    correlation: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size < 2:
-            raise ValueError(f"size must be an integer of at least 2, got {self.size!r}")
-        if min(self.deviation) <= 0 or not -1 < self.correlation < 1:
-            raise ValueError(
-                "deviations must be positive and the correlation in (-1, 1), got"
-                f" {self.deviation} and {self.correlation}"
-            )
-
-    def draw(self, rng: np.random.Generator, size: int) -> FloatArray:
-        """Draw covariates, static and actionable, shape (size, 2)."""
-        normal = rng.standard_normal((size, 2))
-        rest = np.sqrt(1 - self.correlation**2)
-        normal[:, 1] = self.correlation * normal[:, 0] + rest * normal[:, 1]
-        return np.asarray(np.array(self.mean) + np.array(self.deviation) * normal)
-
-
-@dataclass(frozen=True, eq=False)
-class Epoch:
-    """What happened in one epoch.
-
-    Parameters
-    ----------
-    number
-        0 for the one without intervention.
-    parameters
-        Of the score in use, shape (3,).
-    covariates
-        Static and actionable, before the intervention, shape (n, 2).
-    scores
-        Shape (n,), in [0, 1].
-    treated
-        Actionable covariates after the intervention, shape (n,).
-    risk_before, risk_after
-        Probabilities of an event without and with the intervention, shape (n,).
-    outcomes
-        Events, zeros and ones; with probability outcomes, ``risk_after``. Shape (n,).
-    """
-
-    number: int
-    parameters: FloatArray
-    covariates: FloatArray
-    scores: FloatArray
-    treated: FloatArray
-    risk_before: FloatArray
-    risk_after: FloatArray
-    outcomes: FloatArray
-
-    @property
-    def intervention(self) -> float:
-        """Mean size of the intervention, in units of the actionable covariate."""
-        return float(np.abs(self.covariates[:, 1] - self.treated).mean())
-
-    @property
-    def calibration_error(self) -> float:
-        """Mean squared difference between the score and the outcomes."""
-        return float(((self.scores - self.outcomes) ** 2).mean())
-
-    @property
-    def prevented(self) -> float:
-        """Expected events without intervention, less those that happened, a patient."""
-        return float((self.risk_before - self.outcomes).mean())
 
 
 class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
@@ -263,44 +137,6 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
         """Return the feasible set; it is the same in every state."""
         return self._block
 
-    def simulate(
-        self,
-        parameters: ArrayLike,
-        covariates: FloatArray,
-        luck: FloatArray | None = None,
-        *,
-        number: int = 1,
-        intervention: Intervention | None = None,
-    ) -> Epoch:
-        """Use a score on a population.
-
-        Parameters
-        ----------
-        parameters
-            Theta, shape (3,).
-        covariates
-            Shape (n, 2).
-        luck
-            Uniform numbers, shape (n,), for sampled outcomes; without, outcomes are probabilities.
-        number
-            Of the epoch.
-        intervention
-            Another map than the environment's.
-        """
-        theta = check_vector(parameters, "parameters")
-        static, actionable = covariates.T
-        scores = expit(theta[0] + theta[1] * static + theta[2] * actionable)
-        act = self.intervention if intervention is None else intervention
-        treated = np.asarray(act(scores, actionable), dtype=np.float64)
-        if treated.shape != actionable.shape or not np.isfinite(treated).all():
-            raise ValueError(
-                f"the intervention must return {len(actionable)} finite covariates, got"
-                f" {treated.shape}"
-            )
-        before, after = expit(static + actionable), expit(static + treated)
-        happened = after if luck is None else (luck < after).astype(np.float64)
-        return Epoch(number, theta, covariates, scores, treated, before, after, happened)
-
     def value(self, epoch: Epoch) -> float:
         """Return the reward of an epoch."""
         if callable(self.reward):
@@ -308,26 +144,6 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
         if self.reward == "calibration":
             return -epoch.calibration_error
         return epoch.prevented - self.cost * epoch.intervention
-
-    def fit(self, epoch: Epoch) -> FloatArray:
-        """Fit a score to the outcomes of an epoch given the covariates before the intervention.
-
-        Returns
-        -------
-        numpy.ndarray
-            Parameters of an unpenalised logistic regression, cut off at -2 and 2, shape (3,).
-        """
-        y, n = epoch.outcomes, len(epoch.outcomes)
-        # A probability is so much of an event and so much of none.
-        x = np.concatenate([epoch.covariates, epoch.covariates])
-        labels, weights = np.repeat([1, 0], n), np.concatenate([y, 1 - y])
-        used = weights > 0
-        if len(np.unique(labels[used])) < 2:  # all or none had the event
-            return np.array([LARGEST_PARAMETER * (2 * labels[used][0] - 1), 0.0, 0.0])
-        model = LogisticRegression(C=np.inf, max_iter=1000)
-        model.fit(x[used], labels[used], sample_weight=weights[used])
-        theta = np.concatenate([model.intercept_, model.coef_[0]])
-        return np.asarray(np.clip(theta, -LARGEST_PARAMETER, LARGEST_PARAMETER))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -337,11 +153,9 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
         if options:
             raise ValueError(f"unknown reset options {sorted(options)}")
         covariates, luck = self._arrivals()
-        first = self.simulate(np.zeros(3), covariates, luck, number=0, intervention=no_intervention)
-        fitted = self.fit(first)
-        self.epochs = [
-            self.simulate(fitted, covariates, luck, number=0, intervention=no_intervention)
-        ]
+        first = use_score(np.zeros(3), covariates, no_intervention, luck, number=0)
+        fitted = fit_score(first)
+        self.epochs = [use_score(fitted, covariates, no_intervention, luck, number=0)]
         return self._observed(), self._info()
 
     def step(self, action: NDArray[Any]) -> tuple[StateArray, float, bool, bool, dict[str, Any]]:
@@ -361,7 +175,7 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
             raise ValueError(f"infeasible action: {'; '.join(violations)}")
         covariates, luck = self._arrivals()
         theta = np.clip(np.asarray(action, dtype=float), -LARGEST_PARAMETER, LARGEST_PARAMETER)
-        self.epochs.append(self.simulate(theta, covariates, luck, number=number))
+        self.epochs.append(use_score(theta, covariates, self.intervention, luck, number=number))
         reward = self.value(self.epoch)
         return self._observed(), reward, False, number == self.horizon, self._info()
 
@@ -400,33 +214,3 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
             "intervention": epoch.intervention,
             "calibration_error": epoch.calibration_error,
         }
-
-
-def plot_epochs(epochs: list[Epoch]) -> Any:
-    """Draw each epoch's scores against the risk with the intervention and without.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        A panel an epoch. On the diagonal a score is calibrated.
-    """
-    figure = new_figure(0.9 + 2.4 * len(epochs), 3.1)
-    panels = figure.subplots(1, len(epochs), sharey=True, squeeze=False)[0]
-    for axes, epoch in zip(panels, epochs, strict=True):
-        axes.scatter(epoch.scores, epoch.risk_before, s=4, color="#c7c7c7", label="untreated")
-        axes.scatter(epoch.scores, epoch.risk_after, s=4, color="#1f5a91", label="treated")
-        axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
-        axes.set(title=f"epoch {epoch.number}", xlabel="score", xlim=(0, 1), ylim=(0, 1))
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("risk")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=8,
-        markerscale=3,
-    )
-    return figure
