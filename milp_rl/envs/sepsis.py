@@ -187,8 +187,16 @@ class Sepsis(gym.Env[NDArray[np.float32], Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Admit a patient."""
+        """Admit a patient.
+
+        Raises
+        ------
+        ValueError
+            If an option is given; there are none.
+        """
         super().reset(seed=seed)
+        if options:
+            raise ValueError(f"unknown reset options {sorted(options)}; there are none")
         self._cohort = SepsisCohort(1, self.np_random)
         return self._cohort.features()[0].astype(np.float32), {}
 

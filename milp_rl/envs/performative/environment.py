@@ -151,7 +151,7 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
         """Start an episode: epoch 0, and the first score fitted to it."""
         super().reset(seed=seed)
         if options:
-            raise ValueError(f"unknown reset options {sorted(options)}")
+            raise ValueError(f"unknown reset options {sorted(options)}; there are none")
         covariates, luck = self._arrivals()
         first = use_score(np.zeros(3), covariates, no_intervention, luck, number=0)
         fitted = fit_score(first)
