@@ -62,13 +62,13 @@ def naive_trajectory(
     Parameters
     ----------
     env
-        Gives covariates and intervention.
+        The environment whose population and intervention are used.
     epochs
-        Updates.
+        Number of updates.
     size
-        Patients.
+        Number of patients.
     seed
-        Of the population.
+        Seed of the population.
 
     Returns
     -------
@@ -99,8 +99,8 @@ def stable_point(
 def optimal_point(env: PerformativeRisk, *, size: int = _LARGE, seed: int = 0) -> FloatArray:
     """Return the performatively optimal score: the fixed one of highest expected reward.
 
-    By differential evolution on one large population with probability outcomes, knowing risk and
-    intervention as no learner does. An oracle up to that search and that population.
+    Found by differential evolution on one large population with probability outcomes, knowing risk
+    and intervention as no learner does: an oracle up to that search and that population.
     """
     covariates = env.population.draw(np.random.default_rng([2, seed]), size)
 

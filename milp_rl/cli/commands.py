@@ -28,7 +28,7 @@ SpaceFile = Annotated[
     typer.Option("--space", help="JSON file of the feasible set.", exists=True, dir_okay=False),
 ]
 StateFile = Annotated[
-    Path, typer.Option(help="CSV file, a state a row.", exists=True, dir_okay=False)
+    Path, typer.Option(help="CSV file, one state per row.", exists=True, dir_okay=False)
 ]
 Header = Annotated[
     bool | None,
@@ -55,7 +55,7 @@ def argmax(
     bounds: BoundsOption = "linear",
     minimize: Annotated[bool, typer.Option("--minimize", help="The lowest value.")] = False,
     gap: Annotated[float, typer.Option(help="Relative gap to stop at.", min=0.0)] = 0.0,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds a state.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds per state.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a state.")] = False,
     header: Header = None,
     imports: Imports = None,
@@ -110,7 +110,7 @@ def info(
         Path | None, typer.Option(help="JSON file of the feasible set.", exists=True)
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(help="CSV file, a state a row; default: zeros.", exists=True)
+        Path | None, typer.Option(help="CSV file, one state per row; default: zeros.", exists=True)
     ] = None,
     header: Header = None,
     imports: Imports = None,
@@ -154,7 +154,7 @@ def info(
         echo(f"{key}: {value}")
     echo(table)
     if rows:
-        bounded = Table("bounds", "unstable neurons", "of", "output between", "ms a state")
+        bounded = Table("bounds", "unstable neurons", "of", "output between", "ms per state")
         for row in rows:
             bounded.add_row(*row)
         echo(bounded)
@@ -232,8 +232,8 @@ def compare(
         list[str] | None, typer.Option(help="May be repeated; default: linear.")
     ] = None,
     gap: Annotated[float, typer.Option(help="Relative gap at which a state is solved.")] = 0.0,
-    time_limit: Annotated[float, typer.Option(help="Seconds a state.")] = 60.0,
-    memory_limit: Annotated[float, typer.Option(help="GiB a process.")] = 8.0,
+    time_limit: Annotated[float, typer.Option(help="Seconds per state.")] = 60.0,
+    memory_limit: Annotated[float, typer.Option(help="GiB per process.")] = 8.0,
     jobs: Annotated[int, typer.Option(help="Processes at a time; 1 gives the truest times.")] = 1,
     models: Annotated[
         bool, typer.Option("--models", help="Write an MPS file of every state and formulation too.")
@@ -298,7 +298,7 @@ def _write_models(instances: Sequence[Any], methods: Sequence[Any], folder: Path
 
 
 def _strengths(network: Any, space: Any, states: Any) -> list[tuple[str, ...]]:
-    """Return a row a strength: mean number of unstable neurons, range of the output, time."""
+    """Return a row per strength: mean number of unstable neurons, range of the output, time."""
     import time
 
     from milp_rl.formulations.bounds import BoundPropagator

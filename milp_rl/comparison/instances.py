@@ -37,7 +37,8 @@ def find_instances(folder: str | Path, *, header: bool | None = None) -> list[In
     folder
         Where to look.
     header
-        Of the files of states, see :func:`~milp_rl.comparison.states.read_states`.
+        Whether the files of states have a header, see
+        :func:`~milp_rl.comparison.states.read_states`.
 
     Raises
     ------

@@ -25,7 +25,7 @@ _LINES = ("-", "--", ":")  # ten colours each
 
 
 def summary_table(rows: pd.DataFrame, time_limit: float) -> pd.DataFrame:
-    """Return a row per method.
+    """Return one row per method.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ def compare(
     Returns
     -------
     list of dict
-        A row per state and method: ``instance``, ``state``, ``method``, ``solver``,
+        One row per state and method: ``instance``, ``state``, ``method``, ``solver``,
         ``formulation``, ``bounds``, ``status`` (that of the result, or ``"memory"``,
         ``"killed"``, ``"stuck"``, ``"unavailable"``, ``"error"``), ``value``, ``bound``,
         ``gap``, ``tolerance``, ``nodes``, ``seconds`` and ``message``.

@@ -62,7 +62,7 @@ def make_bandit(
     budget
         The number B: of interventions, of arms on a route, of workers, or of arms acted on.
     horizon
-        Steps an episode.
+        Steps per episode.
     seed
         Seed of the instance; the same arguments give the same one.
 

@@ -76,11 +76,11 @@ class RewardWeights:
     Parameters
     ----------
     primary
-        Of an acute event (emergency visit or hospitalization), which counts -1.
+        Weight of an acute event (emergency visit or hospitalization), which counts -1.
     engagement
-        Of the mean of contact success and kept appointment.
+        Weight of the mean of contact success and kept appointment.
     intermediate
-        Of the mean of primary-care visit, medication fill and laboratory test.
+        Weight of the mean of primary-care visit, medication fill and laboratory test.
     """
 
     primary: float = 1.0
@@ -115,7 +115,7 @@ def care_actions() -> FactoredActionSpace:
 
 
 class CareManagement(KnownModelEnv):
-    """One patient, one valid action a week, as a Gymnasium environment.
+    """One patient, one valid action per week, as a Gymnasium environment.
 
     The observation is the five features and the index of social needs, float32; the action is
     one-hot over the 16 levels, as :class:`FactoredValidity` has it. Registered as
@@ -124,7 +124,7 @@ class CareManagement(KnownModelEnv):
     Parameters
     ----------
     horizon
-        Weeks an episode.
+        Weeks per episode.
     weights
         Weights of the reward.
     """

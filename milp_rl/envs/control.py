@@ -25,7 +25,7 @@ class ConstrainedControl(gym.Env[Any, Any]):
     env
         With a one-dimensional ``gymnasium.spaces.Box`` of actions, all bounds finite.
     constraints
-        Feasible actions, intersected with the environment's own bounds; without, these.
+        Feasible actions, intersected with the environment's own bounds; by default these.
 
     Raises
     ------

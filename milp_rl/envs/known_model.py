@@ -29,7 +29,7 @@ class KnownModelEnv(gym.Env[StateArray, ActionArray]):
     block
         The feasible set of actions.
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
     observation_space
         The states, vectors.
     luck_dim

@@ -56,7 +56,7 @@ class SepsisCohort:
         Source of randomness.
     admission
         When each was admitted, in [0, 1] over the years that data were collected, shape (n,); usual
-        care gives less fluid and earlier vasopressor as time goes by. Without, drawn.
+        care gives less fluid and earlier vasopressor as time goes by. By default drawn uniformly.
 
     Attributes
     ----------
@@ -234,7 +234,7 @@ def true_value(
     seed
         Seed of everything.
     discount
-        Of rewards.
+        Discount factor of rewards.
     admission
         When the patients are admitted, in [0, 1].
 

@@ -88,7 +88,7 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         Parameters
         ----------
         seed
-            One an episode, or one number s for the seeds s, s + 1, ...; without, the generators
+            One per episode, or one number s for the seeds s, s + 1, ...; by default the generators
             go on.
         options
             ``{"state": ...}`` gives start states, shape (n, J) or (J,).
@@ -96,7 +96,7 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         Raises
         ------
         ValueError
-            If there is not one seed an episode, a state is not one, or an option is unknown; if the
+            If there is not one seed per episode, a state is not one, an option is unknown, or the
             feasible set depends on the state.
         """
         n = self.num_envs

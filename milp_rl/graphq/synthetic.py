@@ -31,7 +31,7 @@ class SyntheticInterventions(KnownModelEnv):
     Parameters
     ----------
     instance
-        The problem; without, ``InterventionsInstance.generate(seed=0)``.
+        The problem; by default ``InterventionsInstance.generate(seed=0)``.
     """
 
     def __init__(self, instance: InterventionsInstance | None = None) -> None:

@@ -20,7 +20,7 @@ from milp_rl.formulations.spaces.base import ActionSpace
 
 
 class AdditiveInstance(BanditInstance):
-    """Base of the instances with an acting and a passive probability an arm."""
+    """Base of the instances with an acting and a passive probability per arm."""
 
     if TYPE_CHECKING:
 

@@ -31,7 +31,7 @@ class BudgetInstance(AdditiveInstance):
     budget
         Largest number of arms acted on, 1 to J.
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
 
     Raises
     ------
@@ -65,7 +65,7 @@ class BudgetInstance(AdditiveInstance):
         budget
             Largest number of arms acted on, at least 1; also the number of good arms.
         horizon
-            Steps an episode.
+            Steps per episode.
         seed
             Seed of the generator.
         """
@@ -83,7 +83,7 @@ class BudgetBandit(AdditiveBandit):
     Parameters
     ----------
     instance
-        Arms and budget; without, ``BudgetInstance.generate(seed=0)``.
+        Arms and budget; by default ``BudgetInstance.generate(seed=0)``.
     """
 
     instance: BudgetInstance

@@ -34,7 +34,7 @@ class CapacityInstance(AdditiveInstance):
     capacities
         Capacity of each worker, shape (B,), nonnegative.
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
 
     Raises
     ------
@@ -84,7 +84,7 @@ class CapacityInstance(AdditiveInstance):
         n_workers
             Number of workers B, at least 1; also the number of good arms.
         horizon
-            Steps an episode.
+            Steps per episode.
         seed
             Seed of the generator.
         """
@@ -108,7 +108,7 @@ class CapacityBandit(AdditiveBandit):
     Parameters
     ----------
     instance
-        Arms, costs and capacities; without, ``CapacityInstance.generate(seed=0)``.
+        Arms, costs and capacities; by default ``CapacityInstance.generate(seed=0)``.
     """
 
     instance: CapacityInstance

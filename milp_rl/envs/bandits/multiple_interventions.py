@@ -48,7 +48,7 @@ class MultipleInterventionsInstance(BanditInstance):
     budget
         Number of interventions chosen, 1 to N.
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
     exactly
         Whether exactly ``budget`` interventions are chosen, as in the paper, or at most.
 
@@ -103,10 +103,10 @@ class MultipleInterventionsInstance(BanditInstance):
         budget
             Number of interventions chosen, at least 1; also the number of good arms.
         n_actions
-            Number of interventions N, at least ``budget``; without, half the arms, but at least
+            Number of interventions N, at least ``budget``; by default half the arms, but at least
             ``budget``.
         horizon
-            Steps an episode.
+            Steps per episode.
         seed
             Seed of the generator.
         """
@@ -136,7 +136,7 @@ class MultipleInterventionsBandit(RestlessBandit):
     Parameters
     ----------
     instance
-        Arms and interventions; without, ``MultipleInterventionsInstance.generate(seed=0)``.
+        Arms and interventions; by default ``MultipleInterventionsInstance.generate(seed=0)``.
     """
 
     def __init__(self, instance: MultipleInterventionsInstance | None = None) -> None:

@@ -39,9 +39,9 @@ class PathInstance(AdditiveInstance):
     max_length
         Largest number of edges of a route.
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
     names
-        A name for each arm; without, none.
+        A name for each arm; by default none.
 
     Raises
     ------
@@ -99,7 +99,7 @@ class PathInstance(AdditiveInstance):
             Largest number of arms acted on, at least 1; also the number of good arms, and half
             the number of edges of a route.
         horizon
-            Steps an episode.
+            Steps per episode.
         seed
             Seed of the generator.
         """
@@ -127,7 +127,7 @@ class PathBandit(AdditiveBandit):
     Parameters
     ----------
     instance
-        Arms and graph; without, ``PathInstance.generate(seed=0)``.
+        Arms and graph; by default ``PathInstance.generate(seed=0)``.
     """
 
     instance: PathInstance
@@ -144,7 +144,7 @@ def _network(rng: np.random.Generator, n_nodes: int) -> Any:
     """Draw points in a square; join them by a shortest tree and the 38% shortest other edges.
 
     Other edges join a point to one of its three nearest: 91 edges for 66 nodes, as in the
-    Underground, are 1.38 a node.
+    Underground, are 1.38 per node.
     """
     points = rng.random((n_nodes, 2))
     length = np.linalg.norm(points[:, None] - points, axis=-1)

@@ -106,7 +106,7 @@ class RestlessBandit(KnownModelEnv):
     The observation is the vector of arm states, raw indices 0..n-1 as float32, shape (J,), so that
     it feeds a network as it is. The reward of a step is the **sum** over arms of the reward of the
     state each moves to. An episode starts with each arm in state 1 with probability 0.2, else 0,
-    or in ``options={"state": ...}`` of :meth:`reset`. One uniform number an arm and step is drawn.
+    or in ``options={"state": ...}`` of :meth:`reset`. One uniform number per arm and step is drawn.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class RestlessBandit(KnownModelEnv):
     block
         The feasible set of actions.
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
     """
 
     def __init__(self, arms: ArmChains, block: ActionSpace, horizon: int) -> None:

@@ -1,7 +1,7 @@
 """The scheduling domain: workers serve arms in the time slots in which both are available.
 
 Domain 3 of Xu, Wilder, Khalil and Tambe (ICLR 2025): an arm that is acted on takes two
-worker-slots; a worker serves one arm a slot.
+worker-slots; a worker serves one arm per slot.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SchedulingInstance(AdditiveInstance):
     arm_slots
         Which arms are available in which slots, zeros and ones, shape (J, slots).
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
 
     Raises
     ------
@@ -82,7 +82,7 @@ class SchedulingInstance(AdditiveInstance):
             Number of workers B, at least 1; also the number of good arms, and the largest number
             of arms acted on.
         horizon
-            Steps an episode.
+            Steps per episode.
         seed
             Seed of the generator.
         """
@@ -104,7 +104,7 @@ class SchedulingBandit(AdditiveBandit):
     Parameters
     ----------
     instance
-        Arms and slots; without, ``SchedulingInstance.generate(seed=0)``.
+        Arms and slots; by default ``SchedulingInstance.generate(seed=0)``.
     """
 
     instance: SchedulingInstance

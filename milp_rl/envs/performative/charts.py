@@ -16,7 +16,7 @@ def plot_epochs(epochs: Sequence[Epoch]) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        A panel an epoch. On the diagonal a score is calibrated.
+        One panel per epoch. On the diagonal a score is calibrated.
     """
     figure = new_figure(0.9 + 2.4 * len(epochs), 3.1)
     panels = figure.subplots(1, len(epochs), sharey=True, squeeze=False)[0]

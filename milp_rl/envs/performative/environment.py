@@ -60,7 +60,7 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
     outcomes
         ``"probability"``: outcomes are the probabilities; ``"sampled"``: events are drawn.
     reward
-        ``"cost_adjusted"``: events prevented a patient, less ``cost`` times the mean size of the
+        ``"cost_adjusted"``: events prevented per patient, less ``cost`` times the mean size of the
         intervention. ``"calibration"``: minus the mean squared difference between the score and
         the outcomes after the intervention it drove. Or a function of the :class:`Epoch`.
     cost
@@ -71,7 +71,7 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
     n_quantiles
         At least 1.
     horizon
-        Epochs an episode, at least 1.
+        Epochs per episode, at least 1.
     render_mode
         ``None`` or ``"rgb_array"``.
 

@@ -20,9 +20,9 @@ class Threshold:
     Parameters
     ----------
     level
-        The level, in [0, 1].
+        The score above which something is done, in [0, 1].
     strength
-        By how much it is lowered, at least 0.
+        How much the covariate is lowered, at least 0.
     """
 
     level: float = 0.5
@@ -40,7 +40,7 @@ class Proportional:
     Parameters
     ----------
     strength
-        By how much it is lowered at score 1, at least 0.
+        How much the covariate is lowered at score 1, at least 0.
     """
 
     strength: float = 2.0
@@ -64,9 +64,10 @@ class Population:
     size
         Patients in an epoch, at least 2.
     mean, deviation
-        Of the static and the actionable covariate; deviations are positive.
+        Means and standard deviations of the static and the actionable covariate; deviations are
+        positive.
     correlation
-        Between them, in (-1, 1).
+        Correlation of the two covariates, in (-1, 1).
     """
 
     size: int = 1000

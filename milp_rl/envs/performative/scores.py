@@ -27,13 +27,13 @@ class Epoch:
     Parameters
     ----------
     number
-        0 for the one without intervention.
+        Number of the epoch; 0 for the one without intervention.
     parameters
-        Of the score in use, shape (3,).
+        Theta of the score in use, shape (3,).
     covariates
-        Static and actionable, before the intervention, shape (n, 2).
+        Static and actionable covariates before the intervention, shape (n, 2).
     scores
-        Shape (n,), in [0, 1].
+        Scores before the intervention, shape (n,), in [0, 1].
     treated
         Actionable covariates after the intervention, shape (n,).
     risk_before, risk_after
@@ -63,7 +63,7 @@ class Epoch:
 
     @property
     def prevented(self) -> float:
-        """Expected events without intervention, less those that happened, a patient."""
+        """Expected events without intervention, less those that happened, per patient."""
         return float((self.risk_before - self.outcomes).mean())
 
 
@@ -89,7 +89,7 @@ def use_score(
         Uniform numbers in [0, 1), shape (n,), for sampled outcomes; by default the outcomes are
         the probabilities.
     number
-        Of the epoch.
+        Number of the epoch.
 
     Raises
     ------
