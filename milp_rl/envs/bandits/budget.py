@@ -78,7 +78,38 @@ class BudgetInstance(AdditiveInstance):
 class BudgetBandit(AdditiveBandit):
     """A restless bandit in which at most B arms are acted on.
 
-    Registered as ``milp_rl/BudgetBandit-v0``.
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleActions` of a :class:`~milp_rl.BudgetTopK`: a binary
+    vector, int8, shape (J,), with a one for each arm acted on, at most ``budget`` of them.
+
+    Observation Space
+    -----------------
+    ``Box(0, n - 1, (J,), float32)``: the state of each arm, an index 0..n-1 as a float, so that it
+    feeds a network as it is. Generated instances have n = 4.
+
+    Rewards
+    -------
+    The sum over arms of ``rewards[j, s]``, s the state that arm j moves to, not the mean. An arm
+    moves one up with probability ``acting[j]`` if acted on, else ``passive[j]``, otherwise one
+    down, within 0..n-1.
+
+    Starting State
+    --------------
+    Each arm independently in state 1 with probability 0.2, else in state 0; or the one given as
+    ``options={"state": ...}`` to :meth:`reset`.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` steps, 20 by default; never terminated.
+
+    Arguments
+    ---------
+    ``import milp_rl.envs`` registers the environment.
+
+    ```python
+    gymnasium.make("milp_rl/BudgetBandit-v0", instance=BudgetInstance.generate(20, 5, seed=0))
+    ```
 
     Parameters
     ----------

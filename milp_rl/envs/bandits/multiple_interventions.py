@@ -130,8 +130,39 @@ class MultipleInterventionsInstance(BanditInstance):
 class MultipleInterventionsBandit(RestlessBandit):
     """A restless bandit whose arms respond to several interventions together.
 
-    An action, shape (N,), says which interventions are chosen. Registered as
-    ``milp_rl/MultipleInterventionsBandit-v0``.
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleActions` of a :class:`~milp_rl.BudgetTopK`: a binary
+    vector, int8, shape (N,), with a one for each intervention chosen, exactly ``budget`` of them
+    (at most ``budget`` with ``exactly=False``).
+
+    Observation Space
+    -----------------
+    ``Box(0, n - 1, (J,), float32)``: the state of each arm, an index 0..n-1 as a float, so that it
+    feeds a network as it is. Generated instances have n = 4.
+
+    Rewards
+    -------
+    The sum over arms of ``rewards[j, s]``, s the state that arm j moves to, not the mean. An arm
+    moves one up with the probability of :meth:`up_probability`, otherwise one down, within 0..n-1.
+
+    Starting State
+    --------------
+    Each arm independently in state 1 with probability 0.2, else in state 0; or the one given as
+    ``options={"state": ...}`` to :meth:`reset`.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` steps, 20 by default; never terminated.
+
+    Arguments
+    ---------
+    ``import milp_rl.envs`` registers the environment.
+
+    ```python
+    instance = MultipleInterventionsInstance.generate(20, 5, seed=0)
+    gymnasium.make("milp_rl/MultipleInterventionsBandit-v0", instance=instance)
+    ```
 
     Parameters
     ----------

@@ -45,10 +45,42 @@ from milp_rl.formulations.spaces.box import Box
 class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
     """Choosing the next risk score, epoch after epoch.
 
-    Registered as ``milp_rl/PerformativeRisk-v0``. The action is theta, a vector in [-2, 2]^3. The
-    observation after an epoch is a summary of the scores in it; before the first step, of those
-    of the score fitted in epoch 0. Episodes are truncated after ``horizon`` epochs with
-    intervention. Populations and the luck of outcomes depend on the seed alone, not on the actions.
+    Populations and the luck of outcomes depend on the seed alone, not on the actions.
+
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleBox`, ``Box(-2, 2, (3,), float64)``: the parameters theta
+    of the score that is used in the next epoch.
+
+    Observation Space
+    -----------------
+    ``Box(0, 1, (n_quantiles,), float32)``: quantiles of the scores of the last epoch's patients, at
+    the levels (k + 1/2) / n_quantiles. With ``observation="scores"`` the scores themselves, shape
+    (population.size,).
+
+    Rewards
+    -------
+    By default events prevented per patient, less ``cost`` times the mean size of the intervention
+    in units of the actionable covariate; see ``reward`` for the other one and for one's own.
+
+    Starting State
+    --------------
+    Epoch 0: a population on which nothing is done, scored by the score that was fitted to its
+    outcomes. There are no options of :meth:`reset`.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` epochs with intervention, 20 by default; never terminated. The info
+    of :meth:`reset` and :meth:`step` has ``epoch``, its number, and, as means over its patients,
+    ``incidence``, ``prevented``, ``intervention`` and ``calibration_error``.
+
+    Arguments
+    ---------
+    ``import milp_rl.envs`` registers the environment.
+
+    ```python
+    gymnasium.make("milp_rl/PerformativeRisk-v0", outcomes="sampled", cost=0.2)
+    ```
 
     Parameters
     ----------
@@ -64,12 +96,12 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
         intervention. ``"calibration"``: minus the mean squared difference between the score and
         the outcomes after the intervention it drove. Or a function of the :class:`Epoch`.
     cost
-        Of a unit of intervention, at least 0.
+        Cost of a unit of intervention, at least 0.
     observation
-        ``"quantiles"``: that many evenly spaced quantiles of the scores. ``"scores"``: all scores,
-        in the order of the patients.
+        ``"quantiles"``: ``n_quantiles`` evenly spaced quantiles of the scores. ``"scores"``: all
+        scores, in the order of the patients.
     n_quantiles
-        At least 1.
+        Number of quantiles, at least 1.
     horizon
         Epochs per episode, at least 1.
     render_mode
