@@ -50,7 +50,7 @@ class ArgmaxSolver:
     formulation
         ``"bigm"`` or ``"partition"``; this and the next three are for MILPs.
     partitions
-        Groups a neuron for ``"partition"``.
+        Groups per neuron for ``"partition"``.
     bounds
         ``"interval"``, ``"linear"`` (constraint-aware) or ``"lp"``.
     one_sided
@@ -61,11 +61,11 @@ class ArgmaxSolver:
         Stop when bound and value are this close; 0 is exact, to 1e-6 of the spread of Q over the
         feasible set (``ArgmaxResult.tolerance``).
     time_limit
-        Seconds a solve; the result then says ``"feasible"`` and its bound is still valid.
+        Seconds per solve; the result then says ``"feasible"`` and its bound is still valid.
     node_limit
-        Nodes a solve; the result then says ``"feasible"`` and its bound is still valid.
+        Nodes per solve; the result then says ``"feasible"`` and its bound is still valid.
     threads
-        Threads a solve by a MILP solver.
+        Threads per solve by a MILP solver.
 
     Raises
     ------
@@ -197,7 +197,7 @@ class ArgmaxSolver:
             32 states together.
         workers
             Threads (MILPs and enumeration) or processes (branch and bound, if it takes long);
-            ``None``: one a core.
+            ``None``: one per core.
 
         Raises
         ------

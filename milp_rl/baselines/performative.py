@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import Bounds, differential_evolution
 
-from milp_rl.envs.performative_risk import LARGEST_PARAMETER, Epoch, PerformativeRisk
+from milp_rl.envs.performative.environment import PerformativeRisk
+from milp_rl.envs.performative.population import no_intervention
+from milp_rl.envs.performative.scores import LARGEST_PARAMETER, Epoch, fit_score, use_score
 from milp_rl.formulations.arrays import FloatArray, check_vector
 
 TRUE_RISK = (0.0, 1.0, 1.0)
@@ -32,7 +34,7 @@ class NaiveUpdatingPolicy:
 
     def act(self, state: ArrayLike) -> FloatArray:
         """Return the parameters fitted to the last epoch."""
-        return self.env.fit(self.env.epoch)
+        return fit_score(self.env.epoch)
 
 
 class FixedScorePolicy:
@@ -60,13 +62,13 @@ def naive_trajectory(
     Parameters
     ----------
     env
-        Gives covariates and intervention.
+        The environment whose population and intervention are used.
     epochs
-        Updates.
+        Number of updates.
     size
-        Patients.
+        Number of patients.
     seed
-        Of the population.
+        Seed of the population.
 
     Returns
     -------
@@ -74,11 +76,11 @@ def naive_trajectory(
         Epoch 0, without intervention, and one for each update.
     """
     covariates = env.population.draw(np.random.default_rng([2, seed]), size)
-    first = env.simulate(np.zeros(3), covariates, number=0, intervention=lambda s, a: a)
-    fitted = env.fit(first)
-    found = [env.simulate(fitted, covariates, number=0, intervention=lambda s, a: a)]
+    fitted = fit_score(use_score(np.zeros(3), covariates, no_intervention, number=0))
+    found = [use_score(fitted, covariates, no_intervention, number=0)]
     for number in range(1, epochs + 1):
-        found.append(env.simulate(env.fit(found[-1]), covariates, number=number))
+        score = fit_score(found[-1])
+        found.append(use_score(score, covariates, env.intervention, number=number))
     return found
 
 
@@ -97,13 +99,13 @@ def stable_point(
 def optimal_point(env: PerformativeRisk, *, size: int = _LARGE, seed: int = 0) -> FloatArray:
     """Return the performatively optimal score: the fixed one of highest expected reward.
 
-    By differential evolution on one large population with probability outcomes, knowing risk and
-    intervention as no learner does. An oracle up to that search and that population.
+    Found by differential evolution on one large population with probability outcomes, knowing risk
+    and intervention as no learner does: an oracle up to that search and that population.
     """
     covariates = env.population.draw(np.random.default_rng([2, seed]), size)
 
     def loss(theta: FloatArray) -> float:
-        return -env.value(env.simulate(theta, covariates))
+        return -env.value(use_score(theta, covariates, env.intervention))
 
     found = differential_evolution(
         loss,

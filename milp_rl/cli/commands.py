@@ -28,7 +28,7 @@ SpaceFile = Annotated[
     typer.Option("--space", help="JSON file of the feasible set.", exists=True, dir_okay=False),
 ]
 StateFile = Annotated[
-    Path, typer.Option(help="CSV file, a state a row.", exists=True, dir_okay=False)
+    Path, typer.Option(help="CSV file, one state per row.", exists=True, dir_okay=False)
 ]
 Header = Annotated[
     bool | None,
@@ -55,7 +55,7 @@ def argmax(
     bounds: BoundsOption = "linear",
     minimize: Annotated[bool, typer.Option("--minimize", help="The lowest value.")] = False,
     gap: Annotated[float, typer.Option(help="Relative gap to stop at.", min=0.0)] = 0.0,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds a state.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds per state.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a state.")] = False,
     header: Header = None,
     imports: Imports = None,
@@ -66,7 +66,7 @@ def argmax(
     4 if the feasible set is empty, 1 for errors and 2 for wrong usage.
     """
     from milp_rl.argmax_solver import ArgmaxSolver
-    from milp_rl.comparison.run import read_states
+    from milp_rl.comparison.states import read_states
     from milp_rl.formulations.spaces.base import ActionSpace
 
     try:
@@ -110,13 +110,13 @@ def info(
         Path | None, typer.Option(help="JSON file of the feasible set.", exists=True)
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(help="CSV file, a state a row; default: zeros.", exists=True)
+        Path | None, typer.Option(help="CSV file, one state per row; default: zeros.", exists=True)
     ] = None,
     header: Header = None,
     imports: Imports = None,
 ) -> None:
     """Show a network's layers and, with a space, how many neurons its bounds leave unstable."""
-    from milp_rl.comparison.run import read_states
+    from milp_rl.comparison.states import read_states
     from milp_rl.formulations.networks.onnx_file import load_model
     from milp_rl.formulations.networks.onnx_reader import read_metadata, read_onnx
     from milp_rl.formulations.spaces.base import ActionSpace
@@ -154,7 +154,7 @@ def info(
         echo(f"{key}: {value}")
     echo(table)
     if rows:
-        bounded = Table("bounds", "unstable neurons", "of", "output between", "ms a state")
+        bounded = Table("bounds", "unstable neurons", "of", "output between", "ms per state")
         for row in rows:
             bounded.add_row(*row)
         echo(bounded)
@@ -176,7 +176,7 @@ def export(
     imports: Imports = None,
 ) -> None:
     """Write the mixed-integer program of each state, for other solvers."""
-    from milp_rl.comparison.run import read_states
+    from milp_rl.comparison.states import read_states
     from milp_rl.formulations.networks.onnx_reader import read_onnx
     from milp_rl.formulations.spaces.base import ActionSpace
     from milp_rl.solvers.export import export_model
@@ -232,8 +232,8 @@ def compare(
         list[str] | None, typer.Option(help="May be repeated; default: linear.")
     ] = None,
     gap: Annotated[float, typer.Option(help="Relative gap at which a state is solved.")] = 0.0,
-    time_limit: Annotated[float, typer.Option(help="Seconds a state.")] = 60.0,
-    memory_limit: Annotated[float, typer.Option(help="GiB a process.")] = 8.0,
+    time_limit: Annotated[float, typer.Option(help="Seconds per state.")] = 60.0,
+    memory_limit: Annotated[float, typer.Option(help="GiB per process.")] = 8.0,
     jobs: Annotated[int, typer.Option(help="Processes at a time; 1 gives the truest times.")] = 1,
     models: Annotated[
         bool, typer.Option("--models", help="Write an MPS file of every state and formulation too.")
@@ -242,26 +242,27 @@ def compare(
     imports: Imports = None,
 ) -> None:
     """Compare solvers, formulations and bounds on every state of a folder of instances."""
+    from milp_rl.comparison.instances import find_instances
+    from milp_rl.comparison.methods import all_methods
     from milp_rl.comparison.report import write_comparison
     from milp_rl.comparison.run import compare as run
-    from milp_rl.comparison.run import find_instances, ways
 
     free = ("highs", "branch_and_bound", "enumeration", "auto")
     try:
         _import(imports)
         instances = find_instances(folder, header=header)
-        to_try = ways(
+        methods = all_methods(
             solver or free,
             formulation or ("bigm", "partition"),
             bounds or ("linear",),
         )
         if models:
-            _write_models(instances, to_try, output / "models")
+            _write_models(instances, methods, output / "models")
         with bar() as shown:
-            task = shown.add_task(f"{len(instances)} instances, {len(to_try)} ways", total=None)
+            task = shown.add_task(f"{len(instances)} instances, {len(methods)} methods", total=None)
             rows = run(
                 instances,
-                to_try,
+                methods,
                 output,
                 gap=gap,
                 time_limit=time_limit,
@@ -277,14 +278,15 @@ def compare(
     console.print(f"wrote {page}, report.md, results.csv and summary.csv")
 
 
-def _write_models(instances: Sequence[Any], to_try: Sequence[Any], folder: Path) -> None:
-    from milp_rl.comparison.run import NETWORK, SPACE, STATES, read_states
+def _write_models(instances: Sequence[Any], methods: Sequence[Any], folder: Path) -> None:
+    from milp_rl.comparison.instances import NETWORK, SPACE, STATES
+    from milp_rl.comparison.states import read_states
     from milp_rl.formulations.networks.onnx_reader import read_onnx
     from milp_rl.formulations.spaces.base import ActionSpace
     from milp_rl.solvers.export import export_model
 
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = {(way.formulation, way.bounds) for way in to_try if way.formulation}
+    kinds = {(method.formulation, method.bounds) for method in methods if method.formulation}
     for instance in instances:
         network = read_onnx(instance.folder / NETWORK)
         space = ActionSpace.from_json(instance.folder / SPACE)
@@ -296,7 +298,7 @@ def _write_models(instances: Sequence[Any], to_try: Sequence[Any], folder: Path)
 
 
 def _strengths(network: Any, space: Any, states: Any) -> list[tuple[str, ...]]:
-    """Return a row a strength: mean number of unstable neurons, range of the output, time."""
+    """Return a row per strength: mean number of unstable neurons, range of the output, time."""
     import time
 
     from milp_rl.formulations.bounds import BoundPropagator

@@ -49,7 +49,7 @@ def run(
     output: Annotated[
         Path | None, typer.Option(help="Folder for the results; default runs/CONFIG.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Cells at a time; -1: one a processor.")] = -1,
+    jobs: Annotated[int, typer.Option(help="Cells at a time; -1: one per processor.")] = -1,
     backend: Annotated[
         BackendName, typer.Option(help="Processes here, or a cluster.")
     ] = BackendName.loky,
@@ -106,7 +106,7 @@ def graphq(
     ] = Path("runs/tune-graphq"),
     preset: Annotated[str, typer.Option(help="Synthetic interventions to learn.")] = "10x10",
     trials: Annotated[int, typer.Option(help="Trials in all, earlier ones included.")] = 50,
-    jobs: Annotated[int, typer.Option(help="Trials at a time; -1: one a processor.")] = -1,
+    jobs: Annotated[int, typer.Option(help="Trials at a time; -1: one per processor.")] = -1,
     episodes: Annotated[int, typer.Option(help="Training episodes of a trial.")] = 50,
     seed: Annotated[int, typer.Option(help="Seed of instance, search and training.")] = 0,
 ) -> None:

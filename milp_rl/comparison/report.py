@@ -25,22 +25,22 @@ _LINES = ("-", "--", ":")  # ten colours each
 
 
 def summary_table(rows: pd.DataFrame, time_limit: float) -> pd.DataFrame:
-    """Return a row a way.
+    """Return one row per method.
 
     Parameters
     ----------
     rows
         As :func:`milp_rl.comparison.run.compare` returns them.
     time_limit
-        Seconds that a state counts which was not solved.
+        Seconds that an unsolved state counts.
 
     Returns
     -------
     pandas.DataFrame
-        Indexed by way: ``states``, ``solved`` (proven within the gap), ``mean_seconds``,
+        Indexed by method: ``states``, ``solved`` (proven within the gap), ``mean_seconds``,
         ``shifted_geometric_mean`` of the seconds, ``mean_nodes``, ``largest_gap`` (of what has an
-        action), ``disagreements``: states in which the way calls a value optimal that is below
-        another way's, beyond the solvers' tolerance.
+        action), ``disagreements``: states in which the method calls a value optimal that is
+        below another's, beyond the solvers' tolerance.
     """
     solved = rows["status"].eq("optimal") | rows["status"].eq("infeasible")
     counted = rows.assign(
@@ -48,7 +48,7 @@ def summary_table(rows: pd.DataFrame, time_limit: float) -> pd.DataFrame:
         counted=np.where(solved, rows["seconds"], time_limit),
         wrong=solved & _below_another(rows),
     )
-    groups = counted.groupby("way", sort=False)
+    groups = counted.groupby("method", sort=False)
     return pd.DataFrame(
         {
             "states": groups.size(),
@@ -65,13 +65,13 @@ def summary_table(rows: pd.DataFrame, time_limit: float) -> pd.DataFrame:
 
 
 def _below_another(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Whether another way found an action above what this way has proven."""
+    """Whether another method found an action above what this one has proven."""
     best = rows.groupby(_KEY)["value"].transform("max")
     return best - rows["bound"] > 2 * rows["tolerance"]
 
 
 def profile_chart(rows: pd.DataFrame) -> Figure:
-    """Draw performance profiles: states solved within a multiple of the fastest way's time."""
+    """Draw performance profiles: states solved within a multiple of the fastest method's time."""
     solved = rows[rows["status"].isin(["optimal", "infeasible"])]
     fastest = solved.groupby(_KEY)["seconds"].min().rename("fastest")
     ratios = solved.join(fastest, on=_KEY)
@@ -80,15 +80,15 @@ def profile_chart(rows: pd.DataFrame) -> Figure:
     figure = new_figure(6.8, 4.0)
     axes = figure.add_subplot()
     largest = float(ratios["ratio"].max()) if len(ratios) else 1.0
-    for i, way in enumerate(dict.fromkeys(rows["way"])):
-        own = np.sort(ratios.loc[ratios["way"] == way, "ratio"].to_numpy())
+    for i, method in enumerate(dict.fromkeys(rows["method"])):
+        own = np.sort(ratios.loc[ratios["method"] == method, "ratio"].to_numpy())
         share = np.arange(1, len(own) + 1) / total
         x = np.concatenate([[1.0], own, [largest]])
         y = np.concatenate([[0.0], share, share[-1:] if len(own) else [0.0]])
-        axes.step(x, y, where="post", label=str(way), linestyle=_LINES[i // 10 % len(_LINES)])
+        axes.step(x, y, where="post", label=str(method), linestyle=_LINES[i // 10 % len(_LINES)])
     axes.set(
         xscale="log",
-        xlabel="time, as a multiple of the fastest way's",
+        xlabel="time, as a multiple of the fastest method's",
         ylabel="share of states solved",
         ylim=(0, 1.03),
     )
@@ -98,15 +98,15 @@ def profile_chart(rows: pd.DataFrame) -> Figure:
 
 
 def time_chart(rows: pd.DataFrame) -> Figure:
-    """Draw the times of solved states as boxes, one a way."""
-    names = [str(way) for way in dict.fromkeys(rows["way"])]
+    """Draw the times of solved states as boxes, one per method."""
+    names = [str(method) for method in dict.fromkeys(rows["method"])]
     solved = rows[rows["status"].isin(["optimal", "infeasible"])]
-    times = [1e3 * solved.loc[solved["way"] == name, "seconds"].to_numpy() for name in names]
+    times = [1e3 * solved.loc[solved["method"] == name, "seconds"].to_numpy() for name in names]
     figure = new_figure(6.8, 1.0 + 0.38 * len(names))
     axes = figure.add_subplot()
     axes.boxplot(times, orientation="horizontal", tick_labels=names, widths=0.6)
     axes.invert_yaxis()
-    axes.set(xlabel="milliseconds a solved state")
+    axes.set(xlabel="milliseconds per solved state")
     if len(solved):
         axes.set_xscale("log")
     axes.spines[["top", "right"]].set_visible(False)
@@ -125,7 +125,7 @@ def write_comparison(
     output
         Folder; made if it does not exist.
     time_limit
-        Seconds that a state counts which was not solved.
+        Seconds that an unsolved state counts.
 
     Returns
     -------
@@ -157,20 +157,20 @@ def write_comparison(
     failed = frame[~frame["status"].isin(["optimal", "infeasible"])]
     sections = [
         Section(
-            "Ways to solve",
+            "Methods",
             f"{frame['instance'].nunique()} instances, {len(frame.drop_duplicates(_KEY))} states."
             f" What is not solved counts the time limit of {time_limit:g} s. The geometric mean is"
             f" shifted by {1e3 * SHIFT:g} ms. A disagreement is a value called optimal that is"
-            " below another way's.",
+            " below another method's.",
             shown,
         ),
         Section("Performance profile", charts=("profile.png",)),
         Section("Times", charts=("times.png",)),
     ]
     if len(failed):
-        counts = failed.groupby(["way", "status"], sort=False)["message"].agg(["size", "first"])
+        counts = failed.groupby(["method", "status"], sort=False)["message"].agg(["size", "first"])
         counts = counts.reset_index().rename(columns={"size": "states", "first": "first message"})
-        sections.append(Section("Not solved", table=counts.set_index("way").astype(str)))
+        sections.append(Section("Not solved", table=counts.set_index("method").astype(str)))
     write_atomically(out / "report.md", to_markdown("Comparison of solvers", sections).encode())
     page = out / "report.html"
     write_atomically(page, to_html("Comparison of solvers", sections, out).encode())

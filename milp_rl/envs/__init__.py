@@ -44,7 +44,7 @@ gym.register(
 gym.register(id="milp_rl/Sepsis-v0", entry_point="milp_rl.envs.sepsis:Sepsis")
 gym.register(
     id="milp_rl/PerformativeRisk-v0",
-    entry_point="milp_rl.envs.performative_risk:PerformativeRisk",
+    entry_point="milp_rl.envs.performative.environment:PerformativeRisk",
 )
 
 
@@ -52,6 +52,36 @@ def make_bandit(
     domain: str, n_arms: int, budget: int, *, horizon: int = 20, seed: int
 ) -> RestlessBandit:
     """Draw an instance of a domain and return its environment.
+
+    Action Space
+    ------------
+    Binary, int8, shape (J,): which arms are acted on. Which ones can be acted on together is the
+    domain's: at most B (``"budget"``), those along one route (``"path"``), or those that B workers
+    can serve (``"capacity"``, ``"scheduling"``). In ``"multiple_interventions"`` shape (N,) with
+    N the larger of B and half of J, rounded down: which interventions are chosen, exactly B.
+
+    Observation Space
+    -----------------
+    ``Box(0, 3, (J,), float32)``: the state of each arm, an index 0..3.
+
+    Rewards
+    -------
+    The sum over arms of the reward of the state that each moves to.
+
+    Starting State
+    --------------
+    Each arm independently in state 1 with probability 0.2, else in state 0.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` steps, never terminated. All of this as in
+    :class:`~milp_rl.envs.RestlessBandit`.
+
+    Arguments
+    ---------
+    ```python
+    make_bandit("capacity", n_arms=10, budget=3, seed=0)
+    ```
 
     Parameters
     ----------
@@ -62,7 +92,7 @@ def make_bandit(
     budget
         The number B: of interventions, of arms on a route, of workers, or of arms acted on.
     horizon
-        Steps an episode.
+        Steps per episode.
     seed
         Seed of the instance; the same arguments give the same one.
 

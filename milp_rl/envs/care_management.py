@@ -76,11 +76,11 @@ class RewardWeights:
     Parameters
     ----------
     primary
-        Of an acute event (emergency visit or hospitalization), which counts -1.
+        Weight of an acute event (emergency visit or hospitalization), which counts -1.
     engagement
-        Of the mean of contact success and kept appointment.
+        Weight of the mean of contact success and kept appointment.
     intermediate
-        Of the mean of primary-care visit, medication fill and laboratory test.
+        Weight of the mean of primary-care visit, medication fill and laboratory test.
     """
 
     primary: float = 1.0
@@ -115,16 +115,52 @@ def care_actions() -> FactoredActionSpace:
 
 
 class CareManagement(KnownModelEnv):
-    """One patient, one valid action a week, as a Gymnasium environment.
+    """One patient, one valid action per week, as a Gymnasium environment.
 
-    The observation is the five features and the index of social needs, float32; the action is
-    one-hot over the 16 levels, as :class:`FactoredValidity` has it. Registered as
-    ``milp_rl/CareManagement-v0``.
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleActions` of a :class:`~milp_rl.FactoredValidity`: a binary
+    vector, int8, shape (16,), one-hot in each of its four parts, which are 4 modalities, 5
+    providers, 4 goals and 3 urgencies in the order of :data:`FACTORS`. Of the 240 combinations 97
+    are valid.
+
+    Observation Space
+    -----------------
+    ``Box(0, 1, (6,), float32)``: clinical risk, behavioral need, engagement, adherence, weeks since
+    the last contact (in units of 8 weeks, at most 1), and the index of social needs, which stays
+    the same in an episode.
+
+    Rewards
+    -------
+    Of the six outcomes of the week, zeros and ones: -1 for an acute event, plus 0.3 times the mean
+    of contact success and kept appointment, plus 0.5 times the mean of primary-care visit,
+    medication fill and laboratory test; so between -1 and 0.8. ``weights`` changes the three
+    factors.
+
+    Starting State
+    --------------
+    A patient drawn by :meth:`start_states`: social needs s are Beta(2.5, 3.5); risk is Beta(2, 4)
+    and behavioral need Beta(2, 5), both plus 0.2 (s - 0.4); engagement is Beta(4, 4) minus
+    0.3 (s - 0.4); adherence is the mean of engagement and a uniform number; the last contact was 0
+    to 4 weeks ago. All are clipped to [0, 1]. Or the state given as ``options={"state": ...}`` to
+    :meth:`reset`.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` weeks, 52 by default; never terminated.
+
+    Arguments
+    ---------
+    ``import milp_rl.envs`` registers the environment.
+
+    ```python
+    gymnasium.make("milp_rl/CareManagement-v0", horizon=26, weights=RewardWeights(primary=2.0))
+    ```
 
     Parameters
     ----------
     horizon
-        Weeks an episode.
+        Weeks per episode, at least 1.
     weights
         Weights of the reward.
     """

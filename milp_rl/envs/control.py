@@ -17,15 +17,45 @@ from milp_rl.formulations.spaces.box import Box
 class ConstrainedControl(gym.Env[Any, Any]):
     """An environment with vector observations and continuous actions, and a :class:`Box` of them.
 
-    Ryu et al. (CAQL, ICLR 2020) restrict the ranges of actions in the same way. Everything but the
-    action space is the environment's own.
+    Ryu et al. (CAQL, ICLR 2020) restrict the ranges of actions in the same manner. Everything but
+    the action space is the environment's own.
+
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleBox`, float64, of the shape of the environment's own
+    actions: those in ``constraints`` and within the environment's bounds. An action is converted to
+    the environment's dtype; :meth:`step` raises ``ValueError`` for one that is not feasible.
+
+    Observation Space
+    -----------------
+    The environment's own.
+
+    Rewards
+    -------
+    The environment's own, as ``float``.
+
+    Starting State
+    --------------
+    The environment's own; seed and options of :meth:`reset` are passed to it.
+
+    Episode End
+    -----------
+    The environment's own: it terminates and truncates.
+
+    Arguments
+    ---------
+    An environment that is made already, and the constraints. It is not registered.
+
+    ```python
+    ConstrainedControl(gymnasium.make("Pendulum-v1"), Box([-0.66], [0.66]))
+    ```
 
     Parameters
     ----------
     env
         With a one-dimensional ``gymnasium.spaces.Box`` of actions, all bounds finite.
     constraints
-        Feasible actions, intersected with the environment's own bounds; without, these.
+        Feasible actions, intersected with the environment's own bounds; by default these.
 
     Raises
     ------

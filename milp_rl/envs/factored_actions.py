@@ -21,13 +21,13 @@ class FactoredActionSpace:
     factors
         Names of the levels of each factor, in order.
     valid
-        Boolean array of one axis a factor, or the valid combinations by level names; without, all
-        combinations are valid.
+        Boolean array of one axis per factor, or the valid combinations by level names; by default
+        all combinations are valid.
 
     Attributes
     ----------
     valid
-        Boolean array of one axis a factor.
+        Boolean array of one axis per factor.
     levels
         The level of each factor in each valid combination, shape (n, factors), in lexicographic
         order: action i is ``levels[i]``.
@@ -61,7 +61,7 @@ class FactoredActionSpace:
         factors
             Names of the levels of each factor.
         frame
-            A column a factor, with the names of levels.
+            One column per factor, with the names of levels.
         """
         seen = frame[list(factors)].drop_duplicates()
         return cls(factors, [tuple(row) for row in seen.itertuples(index=False)])
@@ -82,7 +82,7 @@ class FactoredActionSpace:
         Parameters
         ----------
         combinations
-            Sequences of names, or a table with a column a factor.
+            Sequences of names, or a table with one column per factor.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class FactoredActionSpace:
         ]
 
     def table(self) -> pd.DataFrame:
-        """Return the valid combinations, a row an action, a column a factor."""
+        """Return the valid combinations, one row per action, one column per factor."""
         return pd.DataFrame(self.decode(range(self.n_actions)), columns=list(self.factors))
 
     def one_hot(self, actions: ArrayLike) -> NDArray[np.int8]:

@@ -57,7 +57,7 @@ class FixedSet:
     user
         Who keeps one set, for messages.
     space
-        The set that it keeps; without, the environment's in this state.
+        The set that it keeps; by default the environment's in this state.
 
     Attributes
     ----------

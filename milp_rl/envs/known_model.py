@@ -19,17 +19,43 @@ StateArray = NDArray[np.float32]
 class KnownModelEnv(gym.Env[StateArray, ActionArray]):
     """A state vector moved by the actions of a feasible set and by uniform random numbers.
 
-    Episodes are truncated, never terminated, after ``horizon`` steps. The random numbers of an
-    episode are drawn when it starts, whatever the actions, so that episodes reset with the same
-    seed and state face the same luck under different policies (common random numbers), and in
-    :class:`~milp_rl.envs.vector.ParallelEpisodes`.
+    The random numbers of an episode are drawn when it starts, whatever the actions, so that
+    episodes reset with the same seed and state face the same luck under different policies (common
+    random numbers), and in :class:`~milp_rl.envs.vector.ParallelEpisodes`.
+
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleActions` of ``block``: a binary vector, int8, shape
+    (n_actions,). :meth:`step` raises ``ValueError`` for an action that is not feasible.
+
+    Observation Space
+    -----------------
+    ``observation_space``, a ``gymnasium.spaces.Box`` of vectors, float32, shape (state_dim,). The
+    observation is the whole state.
+
+    Rewards
+    -------
+    The second value of :meth:`transition`; its expectation is :meth:`expected_reward`.
+
+    Starting State
+    --------------
+    One of :meth:`start_states`, or the one given as ``options={"state": ...}`` to :meth:`reset`.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` steps; never terminated.
+
+    Arguments
+    ---------
+    A base class: a model defines :meth:`check_states`, :meth:`transition`, :meth:`expected_reward`,
+    :meth:`start_states` and :meth:`informative_states`.
 
     Parameters
     ----------
     block
         The feasible set of actions.
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
     observation_space
         The states, vectors.
     luck_dim

@@ -56,7 +56,7 @@ class SepsisCohort:
         Source of randomness.
     admission
         When each was admitted, in [0, 1] over the years that data were collected, shape (n,); usual
-        care gives less fluid and earlier vasopressor as time goes by. Without, drawn.
+        care gives less fluid and earlier vasopressor as time goes by. By default drawn uniformly.
 
     Attributes
     ----------
@@ -173,8 +173,53 @@ class SepsisCohort:
 class Sepsis(gym.Env[NDArray[np.float32], Any]):
     """One patient, as a Gymnasium environment.
 
-    The observation is the 41 features, float32; an action is a number 0..8, vasopressor level times
-    three plus fluid level. Registered as ``milp_rl/Sepsis-v0``.
+    A step is four hours; the model is at the top of the module.
+
+    Action Space
+    ------------
+    ``Discrete(9)``: 3 v + f, with v the level of vasopressor and f that of intravenous fluid, each
+    0 (none), 1 (low) or 2 (high). Every action is allowed in every state.
+
+    Observation Space
+    -----------------
+    ``Box(-inf, inf, (41,), float32)``, named by :data:`FEATURES`:
+
+    - 0: mean blood pressure p, on the scale of mmHg;
+    - 1: lactate l, on the scale of mmol/l, between 0.3 and 15;
+    - 2: severity score, 4 z plus normal noise of standard deviation 0.5;
+    - 3: volume w given and not yet excreted, in [0, 4];
+    - 4: age in years;
+    - 5: number of comorbidities;
+    - 6, 7: levels of vasopressor and fluid in the step before, 0 to 2;
+    - 8: hours since the start, 0 to 72;
+    - 9 to 40: laboratory values and vital signs, standardized, that depend linearly on pressure,
+      lactate, severity, volume and age, with normal noise of standard deviation 0.7.
+
+    Severity z itself, in [0, 4], is not observed.
+
+    Rewards
+    -------
+    0 in every step but the last: -15 if the patient dies, +15 if not.
+
+    Starting State
+    --------------
+    A patient drawn anew: age is normal (mean 65, standard deviation 12 years), comorbidities are
+    Poisson(1.5), severity is normal around 1.3, higher with age and comorbidities, in [0.2, 3];
+    pressure and lactate follow severity with noise; nothing was given before. There are no options
+    of :meth:`reset`.
+
+    Episode End
+    -----------
+    Terminated by death, by recovery (severity below 0.35), or alive after 18 steps (72 hours);
+    never truncated. ``info["alive"]`` of :meth:`step` says whether the patient lives.
+
+    Arguments
+    ---------
+    None. ``import milp_rl.envs`` registers the environment.
+
+    ```python
+    gymnasium.make("milp_rl/Sepsis-v0")
+    ```
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012  (Gymnasium's own declaration)
@@ -187,8 +232,16 @@ class Sepsis(gym.Env[NDArray[np.float32], Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Admit a patient."""
+        """Admit a patient.
+
+        Raises
+        ------
+        ValueError
+            If an option is given; there are none.
+        """
         super().reset(seed=seed)
+        if options:
+            raise ValueError(f"unknown reset options {sorted(options)}; there are none")
         self._cohort = SepsisCohort(1, self.np_random)
         return self._cohort.features()[0].astype(np.float32), {}
 
@@ -226,7 +279,7 @@ def true_value(
     seed
         Seed of everything.
     discount
-        Of rewards.
+        Discount factor of rewards.
     admission
         When the patients are admitted, in [0, 1].
 

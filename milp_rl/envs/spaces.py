@@ -76,7 +76,7 @@ class FeasibleBox(gym.spaces.Box):
 
 
 class FeasibleActionRows(gym.spaces.MultiBinary):
-    """Several feasible actions, one a row: the actions of environments played at once.
+    """Several feasible actions, one per row: the actions of environments played at once.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class FeasibleActionRows(gym.spaces.MultiBinary):
         self.block = block
 
     def sample(self, mask: Any = None, probability: Any = None) -> NDArray[np.int8]:
-        """Draw a feasible action a row; masks are not supported."""
+        """Draw a feasible action per row; masks are not supported."""
         _refuse_masks(mask, probability)
         return np.asarray(self.block.sample(self.np_random, self.shape[0]), dtype=np.int8)
 

@@ -27,9 +27,9 @@ class Transitions:
     rewards
         Shape (N,), finite.
     terminated
-        Whether the episode ended in the next state, shape (N,); without, never.
+        Whether the episode ended in the next state, shape (N,); by default never.
     interventions, variables
-        Names of actions and state variables; without, ``"intervention 0"`` and so on.
+        Names of actions and state variables; by default ``"intervention 0"`` and so on.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def collect_transitions(
         Record ``env.expected_reward`` rather than sampled rewards.
     feasible
         Gives the feasible set in each state, also in the last of an episode that is truncated;
-        without, ``env.action_space_block`` where an action is drawn.
+        by default ``env.action_space_block`` where an action is drawn.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")

@@ -23,6 +23,36 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
     together; the step after that starts new ones and ignores its actions (Gymnasium's next-step
     autoreset).
 
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleActionRows`: a binary matrix, int8, shape (n, n_actions),
+    one feasible action per row.
+
+    Observation Space
+    -----------------
+    ``env.observation_space`` batched: float32, shape (n, state_dim).
+
+    Rewards
+    -------
+    Those of ``env``, float64, shape (n,); 0 in the step that starts new episodes.
+
+    Starting State
+    --------------
+    One start state of ``env`` per episode, from its own seed; or those given as
+    ``options={"state": ...}`` to :meth:`reset`.
+
+    Episode End
+    -----------
+    All episodes are truncated together after ``env.horizon`` steps; none is terminated.
+
+    Arguments
+    ---------
+    An environment whose model is known, and the number of episodes.
+
+    ```python
+    ParallelEpisodes(make_bandit("capacity", 10, 3, seed=0), num_envs=8)
+    ```
+
     Parameters
     ----------
     env
@@ -88,7 +118,7 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         Parameters
         ----------
         seed
-            One an episode, or one number s for the seeds s, s + 1, ...; without, the generators
+            One per episode, or one number s for the seeds s, s + 1, ...; by default the generators
             go on.
         options
             ``{"state": ...}`` gives start states, shape (n, J) or (J,).
@@ -96,7 +126,7 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         Raises
         ------
         ValueError
-            If there is not one seed an episode, a state is not one, or an option is unknown; if the
+            If there is not one seed per episode, a state is not one, an option is unknown, or the
             feasible set depends on the state.
         """
         n = self.num_envs

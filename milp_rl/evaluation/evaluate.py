@@ -27,8 +27,8 @@ def evaluate(
 ) -> pd.DataFrame:
     """Play the same episodes with every policy.
 
-    An episode is a seed and a start state. The restless bandits draw one uniform number an arm
-    and step whatever the action, so that all policies face the same luck in an episode (common
+    An episode is a seed and a start state. The restless bandits draw one uniform number per
+    arm and step whatever the action, so that all policies face the same luck in an episode (common
     random numbers). The reward of an episode is the mean over its steps of the expected reward of
     the step, ``env.expected_reward(state, action)``, where the environment has it (the measure of
     Xu et al. 2025), otherwise of the sampled reward.
@@ -40,10 +40,10 @@ def evaluate(
     policies
         Policies by name.
     seeds
-        One an episode, passed to ``env.reset``.
+        One per episode, passed to ``env.reset``.
     start_states
         Shape (episodes, state_dim), passed to ``env.reset`` as ``options={"state": ...}``;
-        without, ``env.reset`` draws the start from the seed.
+        by default ``env.reset`` draws the start from the seed.
 
     Returns
     -------

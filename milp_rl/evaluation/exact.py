@@ -79,7 +79,7 @@ class JointMDP:
         Parameters
         ----------
         start_states
-            Shape (episodes, J), each as likely; without, all starts with their probability.
+            Shape (episodes, J), each as likely; by default all starts with their probability.
         """
         values = np.zeros(len(self.states))
         for _ in range(self.env.horizon):

@@ -63,7 +63,7 @@ class LoggedDecisions:
         Whose decision it was, any values that can be sorted, shape (N,): decisions of one are
         resampled together, and are its trajectory.
     steps
-        Number of each decision in its patient's trajectory, 0, 1, ..., shape (N,); without, a
+        Number of each decision in its patient's trajectory, 0, 1, ..., shape (N,); by default a
         patient's rows must be in the order of time (those of others may lie between them).
 
     Raises
@@ -254,9 +254,9 @@ def estimate(
     truncation
         Largest ratio pi / pi_b.
     discount
-        Of trajectories, in [0, 1].
+        Discount factor of trajectories, in [0, 1].
     level
-        Of the confidence interval, by the percentiles of a bootstrap over patients.
+        Level of the confidence interval, by the percentiles of a bootstrap over patients.
     n_bootstraps
         Bootstrap samples.
     seed
@@ -325,9 +325,9 @@ def outcome_model(
     logged
         The decisions.
     action_features
-        Features of each action, shape (A, f), such as one-hot levels; without, one-hot actions.
+        Features of each action, shape (A, f), such as one-hot levels; by default one-hot actions.
     model
-        A scikit-learn regressor; without, gradient-boosted trees.
+        A scikit-learn regressor; by default gradient-boosted trees.
     folds
         Groups of patients for cross-fitting, at least 2.
     seed

@@ -20,7 +20,7 @@ def plot_rewards(summary: pd.DataFrame, title: str = "") -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        To be saved with ``savefig``; pyplot and its global state are not touched.
+        The figure, to be saved with ``savefig``; pyplot and its global state are not touched.
     """
     figure = Figure(figsize=(1.6 + 1.1 * len(summary), 3.6), layout="constrained")
     FigureCanvasAgg(figure)

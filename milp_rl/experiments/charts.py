@@ -57,7 +57,7 @@ def reward_chart(rewards: pd.DataFrame, setting: Setting) -> Figure:
     Parameters
     ----------
     rewards
-        Columns ``method``, ``reward`` and ``error``, a row a method.
+        Columns ``method``, ``reward`` and ``error``, one row per method.
     setting
         Domain and size, for the title.
     """
@@ -70,7 +70,7 @@ def reward_chart(rewards: pd.DataFrame, setting: Setting) -> Figure:
 
 
 def overview_chart(rewards: dict[Setting, pd.DataFrame]) -> Figure:
-    """Draw the rewards in all settings: a row of charts a size, a column a domain.
+    """Draw the rewards in all settings: one row of charts per size, one column per domain.
 
     The sizes of a single domain are drawn in one row.
     """
@@ -153,7 +153,7 @@ def time_chart(times: pd.DataFrame, domain: str) -> Figure:
     Parameters
     ----------
     times
-        A row a size J, a column a method, in milliseconds.
+        One row per size J, one column per method, in milliseconds.
     domain
         The domain, for the title.
     """
@@ -165,7 +165,7 @@ def time_chart(times: pd.DataFrame, domain: str) -> Figure:
         axes.plot(
             known.index, known, color=_color(method, methods), marker="o", label=label(method)
         )
-    axes.set(xscale="log", yscale="log", xlabel="J", ylabel="milliseconds a decision")
+    axes.set(xscale="log", yscale="log", xlabel="J", ylabel="milliseconds per decision")
     axes.set_xticks(times.index, [str(size) for size in times.index])
     axes.minorticks_off()
     axes.set_title(DOMAIN_LABELS[domain])

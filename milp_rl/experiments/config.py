@@ -30,7 +30,7 @@ class Cell:
     method
         Name of the method.
     horizon
-        Steps an episode.
+        Steps per episode.
     episodes
         Episodes of evaluation.
     validate_every, validation_episodes
@@ -82,9 +82,9 @@ class ExperimentConfig:
         Names of baselines, ``"iterative_dqn"``, ``"sequoia"``, ``"flat_dqn"`` (one output for each
         feasible action), ``"graphq"``, ``"graphq_beam"``, ``"dqn_exact"``, ``"dqn_gradient"``,
         ``"dqn_cem"`` and names in ``learners``. A baseline that a domain does not have is left out
-        there. Without, all baselines of bandits and the first two learners.
+        there. By default all baselines of bandits and the first two learners.
     horizon
-        Steps an episode.
+        Steps per episode.
     episodes
         Episodes of evaluation, at least 2 (for a standard error).
     preset

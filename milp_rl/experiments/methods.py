@@ -26,7 +26,7 @@ from milp_rl.baselines.performative import (
 from milp_rl.dqn import DQNAgent, FlatDQN
 from milp_rl.envs import DOMAINS, ConstrainedControl, make_bandit
 from milp_rl.envs.bandits.restless_bandit import RestlessBandit
-from milp_rl.envs.performative_risk import PerformativeRisk, Population, no_intervention
+from milp_rl.envs.performative import PerformativeRisk, Population, no_intervention
 from milp_rl.formulations.spaces.box import Box
 from milp_rl.graphq import GraphDQN, InterventionsInstance, SyntheticInterventions
 

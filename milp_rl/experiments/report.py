@@ -127,8 +127,8 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
 def gain_table(rewards: dict[Setting, pd.DataFrame]) -> pd.DataFrame:
     """Return how much more reward SEQUOIA has than each other method, as a share of the other's.
 
-    A row a domain and size with SEQUOIA, and one with the mean over these; a column a method, and
-    one with the mean over the others but the null policy.
+    One row per domain and size with SEQUOIA, and one with the mean over these; one column per
+    method, and one with the mean over the others but the null policy.
     """
     rows = {}
     for setting, table in rewards.items():
@@ -235,7 +235,7 @@ def _cost_sections(results: pd.DataFrame) -> list[Section]:
     decisions = decisions[_ordered(decisions.columns)].rename(columns=label)
     sections = [
         Section(
-            "Milliseconds a decision",
+            "Milliseconds per decision",
             "Wall-clock, one thread, mean over seeds.",
             decisions.map(lambda value: "" if np.isnan(value) else f"{value:.2f}"),
         )

@@ -69,14 +69,15 @@ def run_experiment(
         ``"loky"``: processes on this machine; ``"dask"`` and ``"ray"``: a cluster, through
         joblib.
     address
-        Of the Dask scheduler or Ray head; without, a local cluster of ``jobs`` workers is started.
+        Address of the Dask scheduler or Ray head; by default a local cluster of ``jobs`` workers is
+        started.
     progress
         Called every second or so with the work done and in all, in arbitrary units.
 
     Returns
     -------
     pandas.DataFrame
-        A row a cell, in the order of :meth:`ExperimentConfig.cells`; also written as
+        One row per cell, in the order of :meth:`ExperimentConfig.cells`; also written as
         ``results.csv`` and ``results.parquet``, with the learning curves in ``curves.csv``.
 
     Raises

@@ -121,9 +121,9 @@ class GraphDQN(DQNAgent):
         As for :class:`~milp_rl.dqn.DQNAgent`; its interventions are its actions, its variables its
         observations.
     config
-        Parameters; without, the defaults.
+        Parameters; by default those of the class.
     graph
-        The dependency graph; without, as the configuration says.
+        The dependency graph; by default as the configuration says.
     seed
         Seed of everything, the random steps and the estimate among it.
 

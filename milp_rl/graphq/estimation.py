@@ -64,7 +64,7 @@ def estimate_graph(
     forced, forbidden
         Edges (from, to), by names, that an expert knows to be there, or not to be.
     jobs
-        Variables estimated at the same time; -1: one a processor.
+        Variables estimated at the same time; -1: one per processor.
     seed
         Seed of the bootstrap samples; the result does not depend on ``jobs``.
 

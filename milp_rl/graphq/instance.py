@@ -42,28 +42,28 @@ class InterventionsInstance(Instance):
     Parameters
     ----------
     effects
-        W, shape (m, n).
+        Effects W of interventions on variables, shape (m, n).
     pairs
         Positions of the interventions of each pair, shape (pairs, 2).
     pair_effects
-        V, shape (m, pairs).
+        Effects V of pairs on variables, shape (m, pairs).
     influences
-        P, shape (m, M), with M = m, or m + 2 with a clock; each row's absolute sum at most 1. The
-        diagonal is how much of a variable persists.
+        Influences P of the state on variables, shape (m, M), with M = m, or m + 2 with a clock;
+        each row's absolute sum at most 1. The diagonal is how much of a variable persists.
     base
-        b, what a variable returns to when left alone, shape (m,), in [0, 1].
+        Base b, what a variable returns to when left alone, shape (m,), in [0, 1].
     weights
-        v, shape (m,).
+        Value v of each variable, shape (m,).
     costs
-        c, shape (n,), nonnegative.
+        Cost c of each intervention, shape (n,), nonnegative.
     noise
-        nu, in [0, 1].
+        Size nu of the noise, in [0, 1].
     relapse
-        rho, in [0, 1).
+        Probability rho of a relapse to 0, in [0, 1).
     period
         Steps of a turn of the clock; 0 for none.
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
     block
         The feasible set over the n interventions.
     interventions, variables
@@ -178,11 +178,12 @@ class InterventionsInstance(Instance):
         n_interventions, budget
             Number of interventions n, and how many may be chosen at most.
         n_variables
-            Number of variables m, at least 2; without, n up to 20, then half of what n exceeds
+            Number of variables m, at least 2; by default n up to 20, then half of what n exceeds
             20 more.
         effect_density, influence_density
             Expected share of the variables that an intervention moves (at least one), and of the
-            other variables that move a variable, beside the driver; without, two and one variables.
+            other variables that move a variable, beside the driver; by default two and one
+            variables.
         interaction_density
             Pairs per intervention.
         noise, relapse, period, horizon

@@ -27,7 +27,7 @@ def plot_graph(
     graph
         The graph.
     axes
-        Where to draw; without, a new figure.
+        Where to draw; by default a new figure.
     truth
         The true graph, over the same names.
 

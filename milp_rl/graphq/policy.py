@@ -23,7 +23,7 @@ from milp_rl.graphq.network import GraphQNetwork
 
 
 class GraphQPolicy:
-    """Builds decisions on a :class:`GraphQNetwork`: one pass of it an intervention, batched.
+    """Builds decisions on a :class:`GraphQNetwork`: one pass of it per intervention, batched.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class GraphQPolicy:
         states
             Shape (n, state_dim), finite.
         rng
-            Source of sampling; without, the policy's own.
+            Source of sampling; by default the policy's own.
 
         Returns
         -------
@@ -120,8 +120,9 @@ class GraphQPolicy:
         Returns
         -------
         pandas.DataFrame
-            A row a step: ``selected`` (what it adds, ``""`` for stopping), ``value`` (of stopping
-            before it), and for each intervention its marginal value, NaN where it cannot be added.
+            One row per step: ``selected`` (what it adds, ``""`` for stopping), ``value`` (of
+            stopping before it), and for each intervention its marginal value, NaN where it cannot
+            be added.
         """
         s = check_vector(state, "state").astype(np.float32)[None]
         names = self.network.graph.interventions

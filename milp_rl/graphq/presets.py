@@ -46,7 +46,7 @@ def clinical_instance(*, horizon: int = 20, seed: int) -> InterventionsInstance:
     Parameters
     ----------
     horizon
-        Steps an episode.
+        Steps per episode.
     seed
         Seed of the strengths.
     """

@@ -23,15 +23,45 @@ _TOLERANCE = 1e-6
 class SyntheticInterventions(KnownModelEnv):
     """Interventions that move variables, together and through each other.
 
-    The model is in :mod:`milp_rl.graphq.instance`. The observation is the vector of variables in
-    [0, 1], those of the clock last, float32, shape (M,). An episode starts with every variable
-    uniform on [0, 0.5) and a random time on the clock. Registered as
-    ``milp_rl/SyntheticInterventions-v0``.
+    The model is in :mod:`milp_rl.graphq.instance`.
+
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleActions` of ``instance.block``: a binary vector, int8,
+    shape (n,), with a one for each intervention chosen. In generated instances at most ``budget``
+    are chosen.
+
+    Observation Space
+    -----------------
+    ``Box(0, 1, (M,), float32)``: the m variables; with a ``period``, M = m + 2, and the last two
+    are (1 + sine) / 2 and (1 + cosine) / 2 of the clock; otherwise M = m.
+
+    Rewards
+    -------
+    v @ x' - c @ a: the value of the variables after the step, less the costs of the interventions.
+
+    Starting State
+    --------------
+    Every variable uniform on [0, 0.5), and the clock at one of its ``period`` times; or the state
+    given as ``options={"state": ...}`` to :meth:`reset`.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` steps, 20 by default; never terminated.
+
+    Arguments
+    ---------
+    ``import milp_rl.graphq`` registers the environment.
+
+    ```python
+    instance = InterventionsInstance.generate(20, 5, seed=0)
+    gymnasium.make("milp_rl/SyntheticInterventions-v0", instance=instance)
+    ```
 
     Parameters
     ----------
     instance
-        The problem; without, ``InterventionsInstance.generate(seed=0)``.
+        The problem; by default ``InterventionsInstance.generate(seed=0)``.
     """
 
     def __init__(self, instance: InterventionsInstance | None = None) -> None:
@@ -203,6 +233,33 @@ class SyntheticInterventions(KnownModelEnv):
 
 def make_interventions(preset: str, *, seed: int, **changes: Any) -> SyntheticInterventions:
     """Draw an instance of a preset size and return its environment.
+
+    Action Space
+    ------------
+    Binary, int8, shape (n,): which interventions are chosen, as the preset's block allows.
+
+    Observation Space
+    -----------------
+    ``Box(0, 1, (M,), float32)``: the variables, and the clock if there is one.
+
+    Rewards
+    -------
+    The value of the variables after the step, less the costs of the interventions.
+
+    Starting State
+    --------------
+    Every variable uniform on [0, 0.5), and the clock at a random time.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` steps, 20 by default; never terminated. All of this as in
+    :class:`SyntheticInterventions`.
+
+    Arguments
+    ---------
+    ```python
+    make_interventions("10x10", seed=0, horizon=10)
+    ```
 
     Parameters
     ----------

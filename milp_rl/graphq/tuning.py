@@ -94,7 +94,7 @@ def tune(
     n_trials
         Trials in all, those of earlier runs in the folder among them.
     jobs
-        Trials at a time, each in its own process with one thread; -1: one a processor.
+        Trials at a time, each in its own process with one thread; -1: one per processor.
     base
         Parameters that are not searched, such as the number of episodes.
     validate_every, validation_episodes

@@ -120,7 +120,7 @@ class CrossEntropyArgmax(BoxHeuristic):
     network, space
         As for :class:`BoxHeuristic`.
     iterations, samples, elites
-        Rounds, samples a round, and how many of them the next distribution is fitted to.
+        Rounds, samples per round, and how many of them the next distribution is fitted to.
     seed
         Seed of the samples.
     """

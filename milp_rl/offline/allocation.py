@@ -46,13 +46,13 @@ class Limit:
     Parameters
     ----------
     name
-        For messages.
+        Name for messages.
     use
         What each action uses, shape (A,), finite.
     most
         Limit of the sum over patients.
     patient_factor
-        By what a patient's use counts, shape (N,); without, 1.
+        Factor of each patient's use, shape (N,); by default 1.
     """
 
     name: str
@@ -67,7 +67,7 @@ def parity_limits(name: str, level: ArrayLike, groups: ArrayLike, tolerance: flo
     Parameters
     ----------
     name
-        For messages.
+        Name for messages.
     level
         Which actions have the level, shape (A,), boolean.
     groups
@@ -78,7 +78,7 @@ def parity_limits(name: str, level: ArrayLike, groups: ArrayLike, tolerance: flo
     Returns
     -------
     list of Limit
-        Two a group.
+        Two per group.
     """
     labels = np.asarray(groups)
     if tolerance < 0:
@@ -106,7 +106,7 @@ class Allocation:
     violations
         Limits that are not kept, with by how much; empty for the exact methods.
     used
-        Of each limit, by name.
+        What is used of each limit, by name.
     seconds
         Wall-clock time.
     n_choices
@@ -341,7 +341,7 @@ def _solve(
     taken = x > 0.5
     chosen[patients[taken]] = actions[taken]
     if (chosen < 0).any() or taken.sum() != len(chosen):
-        raise RuntimeError("the solver's allocation is not one action a patient")
+        raise RuntimeError("the solver's allocation is not one action per patient")
     return chosen, float(highs.getInfo().mip_dual_bound)
 
 

@@ -128,7 +128,7 @@ def parity_audit(
     Returns
     -------
     pandas.DataFrame
-        A row a group: the mean probability of the level, its difference to everyone's
+        One row per group: the mean probability of the level, its difference to everyone's
         (demographic parity), mean need, and share divided by need (need-proportional parity).
     """
     share = target[:, level].sum(axis=1)
@@ -162,7 +162,7 @@ def mediation(
     group
         The group compared with all others.
     n_bootstraps, seed
-        Of the confidence intervals, over patients.
+        Bootstrap samples of the confidence intervals, over patients, and their seed.
     """
     member = (data.groups == group).astype(float)
     if not 0 < member.mean() < 1:

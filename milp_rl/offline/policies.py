@@ -53,7 +53,7 @@ class PolicyConfig:
     hidden
         Width of the LSTM, in each direction.
     discount
-        Of returns, in [0, 1).
+        Discount factor of returns, in [0, 1).
     beta, largest_weight
         AWR's temperature and largest weight.
     conservatism, temperature
@@ -116,7 +116,7 @@ class WindowNetwork(nn.Module):
     Parameters
     ----------
     n_features, n_outputs
-        Features a week, and outputs.
+        Number of features per week, and of outputs.
     hidden
         Width in each direction.
     """
@@ -221,11 +221,11 @@ def train_policy(
     data
         The weeks.
     config
-        Parameters; without, AWR with the defaults.
+        Parameters; by default AWR with the defaults.
     seed
         Seed of weights, batches and the patients held out.
     device
-        ``"cuda"`` or ``"cpu"``; without, a GPU if there is one.
+        ``"cuda"`` or ``"cpu"``; by default a GPU if there is one.
     """
     c = PolicyConfig() if config is None else config
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -140,7 +140,7 @@ def test_a_comparison_has_rows_for_all_and_goes_on_where_it_was(tmp_path):
     arguments += ["--solver", "branch_and_bound", "--solver", "enumeration"]
     run = milp_rl(*arguments, "--models", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    table = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("way")
+    table = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("method")
     assert set(table.index) == {
         "highs-bigm-linear",
         "highs-partition-linear",
@@ -178,7 +178,7 @@ def test_limits_and_failures_become_rows(tmp_path):
         cwd=tmp_path,
     )
     assert run.returncode == 0, run.stderr
-    rows = pd.read_csv(tmp_path / "out" / "results.csv").set_index("way")
+    rows = pd.read_csv(tmp_path / "out" / "results.csv").set_index("method")
     assert (rows.loc["highs-bigm-linear", "status"] == "feasible").all()
     assert (rows.loc["highs-bigm-linear", "bound"] >= rows.loc["highs-bigm-linear", "value"]).all()
     assert rows.loc["enumeration", "message"].str.contains("more than").all()

@@ -25,6 +25,7 @@ MODULES = (
     "milp_rl.graphq",
     "milp_rl.offline",
     "milp_rl.comparison.run",
+    "milp_rl.comparison.worker",
 )
 FIVE_LINES = """
 import milp_rl as mr

@@ -20,7 +20,7 @@ from milp_rl.formulations.spaces.base import ActionSpace
 
 
 class AdditiveInstance(BanditInstance):
-    """Base of the instances with an acting and a passive probability an arm."""
+    """Base of the instances with an acting and a passive probability per arm."""
 
     if TYPE_CHECKING:
 
@@ -44,9 +44,37 @@ def draw_probabilities(rng: np.random.Generator, n_arms: int) -> tuple[FloatArra
 
 
 class AdditiveBandit(RestlessBandit):
-    """A restless bandit whose action, shape (J,), says which arms are acted on.
+    """A restless bandit whose action says which arms are acted on; the base of four domains.
 
-    See :class:`RestlessBandit` for observation, reward and episodes.
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleActions` of ``block``: a binary vector, int8, shape (J,),
+    with a one for each arm acted on.
+
+    Observation Space
+    -----------------
+    ``Box(0, n - 1, (J,), float32)``: the state of each arm, an index 0..n-1 as a float, so that it
+    feeds a network as it is. Generated instances have n = 4.
+
+    Rewards
+    -------
+    The sum over arms of ``rewards[j, s]``, s the state that arm j moves to, not the mean. An arm
+    moves one up with probability ``acting[j]`` if acted on, else ``passive[j]``, otherwise one
+    down, within 0..n-1.
+
+    Starting State
+    --------------
+    Each arm independently in state 1 with probability 0.2, else in state 0; or the one given as
+    ``options={"state": ...}`` to :meth:`reset`.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` steps, 20 by default; never terminated.
+
+    Arguments
+    ---------
+    A base class; :class:`~milp_rl.envs.BudgetBandit`, :class:`~milp_rl.envs.CapacityBandit`,
+    :class:`~milp_rl.envs.PathBandit` and :class:`~milp_rl.envs.SchedulingBandit` give it a block.
 
     Parameters
     ----------

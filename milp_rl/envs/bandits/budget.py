@@ -31,7 +31,7 @@ class BudgetInstance(AdditiveInstance):
     budget
         Largest number of arms acted on, 1 to J.
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
 
     Raises
     ------
@@ -65,7 +65,7 @@ class BudgetInstance(AdditiveInstance):
         budget
             Largest number of arms acted on, at least 1; also the number of good arms.
         horizon
-            Steps an episode.
+            Steps per episode.
         seed
             Seed of the generator.
         """
@@ -78,12 +78,43 @@ class BudgetInstance(AdditiveInstance):
 class BudgetBandit(AdditiveBandit):
     """A restless bandit in which at most B arms are acted on.
 
-    Registered as ``milp_rl/BudgetBandit-v0``.
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleActions` of a :class:`~milp_rl.BudgetTopK`: a binary
+    vector, int8, shape (J,), with a one for each arm acted on, at most ``budget`` of them.
+
+    Observation Space
+    -----------------
+    ``Box(0, n - 1, (J,), float32)``: the state of each arm, an index 0..n-1 as a float, so that it
+    feeds a network as it is. Generated instances have n = 4.
+
+    Rewards
+    -------
+    The sum over arms of ``rewards[j, s]``, s the state that arm j moves to, not the mean. An arm
+    moves one up with probability ``acting[j]`` if acted on, else ``passive[j]``, otherwise one
+    down, within 0..n-1.
+
+    Starting State
+    --------------
+    Each arm independently in state 1 with probability 0.2, else in state 0; or the one given as
+    ``options={"state": ...}`` to :meth:`reset`.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` steps, 20 by default; never terminated.
+
+    Arguments
+    ---------
+    ``import milp_rl.envs`` registers the environment.
+
+    ```python
+    gymnasium.make("milp_rl/BudgetBandit-v0", instance=BudgetInstance.generate(20, 5, seed=0))
+    ```
 
     Parameters
     ----------
     instance
-        Arms and budget; without, ``BudgetInstance.generate(seed=0)``.
+        Arms and budget; by default ``BudgetInstance.generate(seed=0)``.
     """
 
     instance: BudgetInstance

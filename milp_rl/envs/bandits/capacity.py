@@ -34,7 +34,7 @@ class CapacityInstance(AdditiveInstance):
     capacities
         Capacity of each worker, shape (B,), nonnegative.
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
 
     Raises
     ------
@@ -84,7 +84,7 @@ class CapacityInstance(AdditiveInstance):
         n_workers
             Number of workers B, at least 1; also the number of good arms.
         horizon
-            Steps an episode.
+            Steps per episode.
         seed
             Seed of the generator.
         """
@@ -101,14 +101,45 @@ class CapacityInstance(AdditiveInstance):
 class CapacityBandit(AdditiveBandit):
     """A restless bandit whose arms are served by workers of limited capacity.
 
-    ``gymnasium.make("milp_rl/CapacityBandit-v0", instance=...)`` gives the same environment after
-    ``import milp_rl.envs``. See :class:`RestlessBandit` for observation, reward and episodes. The
-    action is binary, shape (J,): which arms are acted on.
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleActions` of a :class:`~milp_rl.Capacity`: a binary vector,
+    int8, shape (J,), with a one for each arm served. Arms served can be divided among the workers
+    such that those of each worker cost at most its capacity; the division is not part of the
+    action.
+
+    Observation Space
+    -----------------
+    ``Box(0, n - 1, (J,), float32)``: the state of each arm, an index 0..n-1 as a float, so that it
+    feeds a network as it is. Generated instances have n = 4.
+
+    Rewards
+    -------
+    The sum over arms of ``rewards[j, s]``, s the state that arm j moves to, not the mean. An arm
+    moves one up with probability ``acting[j]`` if acted on, else ``passive[j]``, otherwise one
+    down, within 0..n-1.
+
+    Starting State
+    --------------
+    Each arm independently in state 1 with probability 0.2, else in state 0; or the one given as
+    ``options={"state": ...}`` to :meth:`reset`.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` steps, 20 by default; never terminated.
+
+    Arguments
+    ---------
+    ``import milp_rl.envs`` registers the environment.
+
+    ```python
+    gymnasium.make("milp_rl/CapacityBandit-v0", instance=CapacityInstance.generate(20, 5, seed=0))
+    ```
 
     Parameters
     ----------
     instance
-        Arms, costs and capacities; without, ``CapacityInstance.generate(seed=0)``.
+        Arms, costs and capacities; by default ``CapacityInstance.generate(seed=0)``.
     """
 
     instance: CapacityInstance

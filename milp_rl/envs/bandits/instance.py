@@ -120,7 +120,7 @@ class BanditInstance(Instance):
 
         @property
         def horizon(self) -> int:
-            """Steps an episode."""
+            """Steps per episode."""
 
         @property
         def budget(self) -> int:

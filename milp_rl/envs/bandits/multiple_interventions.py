@@ -48,7 +48,7 @@ class MultipleInterventionsInstance(BanditInstance):
     budget
         Number of interventions chosen, 1 to N.
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
     exactly
         Whether exactly ``budget`` interventions are chosen, as in the paper, or at most.
 
@@ -103,10 +103,10 @@ class MultipleInterventionsInstance(BanditInstance):
         budget
             Number of interventions chosen, at least 1; also the number of good arms.
         n_actions
-            Number of interventions N, at least ``budget``; without, half the arms, but at least
+            Number of interventions N, at least ``budget``; by default half the arms, but at least
             ``budget``.
         horizon
-            Steps an episode.
+            Steps per episode.
         seed
             Seed of the generator.
         """
@@ -130,13 +130,44 @@ class MultipleInterventionsInstance(BanditInstance):
 class MultipleInterventionsBandit(RestlessBandit):
     """A restless bandit whose arms respond to several interventions together.
 
-    An action, shape (N,), says which interventions are chosen. Registered as
-    ``milp_rl/MultipleInterventionsBandit-v0``.
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleActions` of a :class:`~milp_rl.BudgetTopK`: a binary
+    vector, int8, shape (N,), with a one for each intervention chosen, exactly ``budget`` of them
+    (at most ``budget`` with ``exactly=False``).
+
+    Observation Space
+    -----------------
+    ``Box(0, n - 1, (J,), float32)``: the state of each arm, an index 0..n-1 as a float, so that it
+    feeds a network as it is. Generated instances have n = 4.
+
+    Rewards
+    -------
+    The sum over arms of ``rewards[j, s]``, s the state that arm j moves to, not the mean. An arm
+    moves one up with the probability of :meth:`up_probability`, otherwise one down, within 0..n-1.
+
+    Starting State
+    --------------
+    Each arm independently in state 1 with probability 0.2, else in state 0; or the one given as
+    ``options={"state": ...}`` to :meth:`reset`.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` steps, 20 by default; never terminated.
+
+    Arguments
+    ---------
+    ``import milp_rl.envs`` registers the environment.
+
+    ```python
+    instance = MultipleInterventionsInstance.generate(20, 5, seed=0)
+    gymnasium.make("milp_rl/MultipleInterventionsBandit-v0", instance=instance)
+    ```
 
     Parameters
     ----------
     instance
-        Arms and interventions; without, ``MultipleInterventionsInstance.generate(seed=0)``.
+        Arms and interventions; by default ``MultipleInterventionsInstance.generate(seed=0)``.
     """
 
     def __init__(self, instance: MultipleInterventionsInstance | None = None) -> None:

@@ -39,9 +39,9 @@ class PathInstance(AdditiveInstance):
     max_length
         Largest number of edges of a route.
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
     names
-        A name for each arm; without, none.
+        A name for each arm; by default none.
 
     Raises
     ------
@@ -99,7 +99,7 @@ class PathInstance(AdditiveInstance):
             Largest number of arms acted on, at least 1; also the number of good arms, and half
             the number of edges of a route.
         horizon
-            Steps an episode.
+            Steps per episode.
         seed
             Seed of the generator.
         """
@@ -122,12 +122,45 @@ class PathInstance(AdditiveInstance):
 class PathBandit(AdditiveBandit):
     """A restless bandit whose arms are acted on along a route.
 
-    Registered as ``milp_rl/PathBandit-v0``.
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleActions` of a :class:`~milp_rl.Routing`: a binary vector,
+    int8, shape (J,), with a one for each arm acted on, at most ``budget`` of them. One closed walk
+    from the depot, of at most ``max_length`` edges, passes them all; the walk is not part of the
+    action.
+
+    Observation Space
+    -----------------
+    ``Box(0, n - 1, (J,), float32)``: the state of each arm, an index 0..n-1 as a float, so that it
+    feeds a network as it is. Generated instances have n = 4.
+
+    Rewards
+    -------
+    The sum over arms of ``rewards[j, s]``, s the state that arm j moves to, not the mean. An arm
+    moves one up with probability ``acting[j]`` if acted on, else ``passive[j]``, otherwise one
+    down, within 0..n-1.
+
+    Starting State
+    --------------
+    Each arm independently in state 1 with probability 0.2, else in state 0; or the one given as
+    ``options={"state": ...}`` to :meth:`reset`.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` steps, 20 by default; never terminated.
+
+    Arguments
+    ---------
+    ``import milp_rl.envs`` registers the environment.
+
+    ```python
+    gymnasium.make("milp_rl/PathBandit-v0", instance=PathInstance.generate(20, 5, seed=0))
+    ```
 
     Parameters
     ----------
     instance
-        Arms and graph; without, ``PathInstance.generate(seed=0)``.
+        Arms and graph; by default ``PathInstance.generate(seed=0)``.
     """
 
     instance: PathInstance
@@ -144,7 +177,7 @@ def _network(rng: np.random.Generator, n_nodes: int) -> Any:
     """Draw points in a square; join them by a shortest tree and the 38% shortest other edges.
 
     Other edges join a point to one of its three nearest: 91 edges for 66 nodes, as in the
-    Underground, are 1.38 a node.
+    Underground, are 1.38 per node.
     """
     points = rng.random((n_nodes, 2))
     length = np.linalg.norm(points[:, None] - points, axis=-1)

@@ -103,10 +103,36 @@ class ArmChains:
 class RestlessBandit(KnownModelEnv):
     """Arms moved by the actions of a feasible set; the base of the domains.
 
-    The observation is the vector of arm states, raw indices 0..n-1 as float32, shape (J,), so that
-    it feeds a network as it is. The reward of a step is the **sum** over arms of the reward of the
-    state each moves to. An episode starts with each arm in state 1 with probability 0.2, else 0,
-    or in ``options={"state": ...}`` of :meth:`reset`. One uniform number an arm and step is drawn.
+    One uniform number per arm and step is drawn: arm j moves up where it is below the arm's
+    probability.
+
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleActions` of ``block``: a binary vector, int8, shape
+    (n_actions,). :meth:`step` raises ``ValueError`` for an action that is not feasible.
+
+    Observation Space
+    -----------------
+    ``Box(0, n - 1, (J,), float32)``: the state of each arm, an index 0..n-1 as a float, so that it
+    feeds a network as it is. Generated instances have n = 4.
+
+    Rewards
+    -------
+    The sum over arms of ``rewards[j, s]``, s the state that arm j moves to, not the mean. An arm
+    moves one up with probability :meth:`up_probability`, otherwise one down, within 0..n-1.
+
+    Starting State
+    --------------
+    Each arm independently in state 1 with probability 0.2, else in state 0; or the one given as
+    ``options={"state": ...}`` to :meth:`reset`.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` steps; never terminated.
+
+    Arguments
+    ---------
+    A base class: a domain defines :meth:`up_probability` and :meth:`one_step_network`.
 
     Parameters
     ----------
@@ -115,7 +141,7 @@ class RestlessBandit(KnownModelEnv):
     block
         The feasible set of actions.
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
     """
 
     def __init__(self, arms: ArmChains, block: ActionSpace, horizon: int) -> None:

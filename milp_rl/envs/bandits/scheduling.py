@@ -1,7 +1,7 @@
 """The scheduling domain: workers serve arms in the time slots in which both are available.
 
 Domain 3 of Xu, Wilder, Khalil and Tambe (ICLR 2025): an arm that is acted on takes two
-worker-slots; a worker serves one arm a slot.
+worker-slots; a worker serves one arm per slot.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SchedulingInstance(AdditiveInstance):
     arm_slots
         Which arms are available in which slots, zeros and ones, shape (J, slots).
     horizon
-        Steps an episode, at least 1.
+        Steps per episode, at least 1.
 
     Raises
     ------
@@ -82,7 +82,7 @@ class SchedulingInstance(AdditiveInstance):
             Number of workers B, at least 1; also the number of good arms, and the largest number
             of arms acted on.
         horizon
-            Steps an episode.
+            Steps per episode.
         seed
             Seed of the generator.
         """
@@ -99,12 +99,46 @@ class SchedulingInstance(AdditiveInstance):
 class SchedulingBandit(AdditiveBandit):
     """A restless bandit whose arms are served by workers in time slots.
 
-    Registered as ``milp_rl/SchedulingBandit-v0``.
+    Action Space
+    ------------
+    :class:`~milp_rl.envs.spaces.FeasibleActions` of a :class:`~milp_rl.Scheduling`: a binary
+    vector, int8, shape (J,), with a one for each arm served, at most B of them. Each arm served
+    gets 2 worker-slots in which it and the worker are available, and a worker serves one arm per
+    slot; the schedule is not part of the action.
+
+    Observation Space
+    -----------------
+    ``Box(0, n - 1, (J,), float32)``: the state of each arm, an index 0..n-1 as a float, so that it
+    feeds a network as it is. Generated instances have n = 4.
+
+    Rewards
+    -------
+    The sum over arms of ``rewards[j, s]``, s the state that arm j moves to, not the mean. An arm
+    moves one up with probability ``acting[j]`` if acted on, else ``passive[j]``, otherwise one
+    down, within 0..n-1.
+
+    Starting State
+    --------------
+    Each arm independently in state 1 with probability 0.2, else in state 0; or the one given as
+    ``options={"state": ...}`` to :meth:`reset`.
+
+    Episode End
+    -----------
+    Truncated after ``horizon`` steps, 20 by default; never terminated.
+
+    Arguments
+    ---------
+    ``import milp_rl.envs`` registers the environment.
+
+    ```python
+    instance = SchedulingInstance.generate(20, 5, seed=0)
+    gymnasium.make("milp_rl/SchedulingBandit-v0", instance=instance)
+    ```
 
     Parameters
     ----------
     instance
-        Arms and slots; without, ``SchedulingInstance.generate(seed=0)``.
+        Arms and slots; by default ``SchedulingInstance.generate(seed=0)``.
     """
 
     instance: SchedulingInstance

@@ -125,13 +125,13 @@ def reward_chart(table: pd.DataFrame) -> Figure:
 def population_chart(table: pd.DataFrame) -> Figure:
     """Draw the value of allocations, as a share of the exact one."""
     figure, (axes,) = plain_axes(6.4, 3.0)
-    ways = list(dict.fromkeys(table["way"]))
+    methods = list(dict.fromkeys(table["method"]))
     sizes = list(dict.fromkeys(table["patients"]))
-    width = 0.8 / len(ways)
-    for i, (way, color) in enumerate(zip(ways, [_BLUE, _GREEN, _GREY], strict=False)):
-        rows = table[table["way"] == way]
-        x = np.arange(len(sizes)) + (i - (len(ways) - 1) / 2) * width
-        bars = axes.bar(x, 100 * rows["share of exact"], width, label=way, color=color)
+    width = 0.8 / len(methods)
+    for i, (method, color) in enumerate(zip(methods, [_BLUE, _GREEN, _GREY], strict=False)):
+        rows = table[table["method"] == method]
+        x = np.arange(len(sizes)) + (i - (len(methods) - 1) / 2) * width
+        bars = axes.bar(x, 100 * rows["share of exact"], width, label=method, color=color)
         broken = [f"{n} broken" if n else "" for n in rows["limits broken"]]
         axes.bar_label(bars, broken, fontsize=7, color=_RED)
     axes.set_xticks(np.arange(len(sizes)), [f"{size:,} patients" for size in sizes])

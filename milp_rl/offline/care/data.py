@@ -104,7 +104,7 @@ class CareData(LoggedTable):
         Parameters
         ----------
         weights
-            Of the parts; without, 1, 0.3 and 0.5.
+            Weights of the parts; by default 1, 0.3 and 0.5.
         """
         outcomes = self.frame[list(OUTCOMES)].astype(float)
         outcomes["contact_success"] = outcomes["contact_success"].fillna(

@@ -59,12 +59,12 @@ def write_care_report(
     Parameters
     ----------
     folder
-        For ``report.html``, ``report.md``, a CSV file a table and a PNG file a chart; of one
-        data set and one choice of seed and epochs.
+        For ``report.html``, ``report.md``, one CSV file per table and one PNG file per chart; of
+        one data set and one choice of seed and epochs.
     data
-        Weeks of one's own; without, simulated ones, which are written too.
+        Weeks of one's own; by default simulated ones, which are written too.
     n_patients, n_weeks, seed
-        Of the simulation; the seed is also that of training and bootstraps.
+        Size and seed of the simulation; the seed is also that of training and bootstraps.
     epochs
         Largest number of training epochs.
     grids
@@ -230,7 +230,7 @@ def population_table(
         limits.append(Limit("home visits", home.astype(float), size / 50))
         limits += parity_limits("home visits", home, data.groups[drawn], 0.02)
         exact = allocate(q, limits, optional=True)
-        ways = {
+        methods = {
             "exact": exact,
             "best alone, repaired": allocate_greedily(q, limits, optional=True),
             "best alone": allocate_greedily(q, limits, optional=True, repair=False),
@@ -238,14 +238,14 @@ def population_table(
         rows += [
             {
                 "patients": size,
-                "way": way,
+                "method": method,
                 "value": found.value,
                 "share of exact": found.value / exact.value,
-                "proven gap": found.gap if way == "exact" else np.nan,
+                "proven gap": found.gap if method == "exact" else np.nan,
                 "limits broken": len(found.violations),
                 "seconds": found.seconds,
             }
-            for way, found in ways.items()
+            for method, found in methods.items()
         ]
     return pd.DataFrame(rows)
 

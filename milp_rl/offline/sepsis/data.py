@@ -84,9 +84,9 @@ class SepsisData(LoggedTable):
             ``"temporal"``: every stay of a part is admitted before all of the next part, so that
             nothing of the future is learnt from; ``"random"`` to show the difference.
         shares
-            Of the stays, summing to 1.
+            Shares of the stays in each part, summing to 1.
         seed
-            Of the random split.
+            Seed of the random split.
         """
         if abs(sum(shares) - 1) > 1e-9 or min(shares) <= 0:
             raise ValueError(f"shares must be positive and sum to 1, got {shares}")

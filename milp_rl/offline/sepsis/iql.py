@@ -53,13 +53,13 @@ class IQLConfig:
     discount
         Gamma, in [0, 1).
     pressure_weight, lactate_weight
-        Of the losses of the further tasks; 0 leaves them out.
+        Weights of the losses of the further tasks; 0 leaves them out.
     entropy_weight, temperature
-        Of the entropy bonus, and of its policy softmax(Q / temperature).
+        Weight of the entropy bonus, and temperature of its policy softmax(Q / temperature).
     conservatism
         CQL's alpha.
     learning_rate, batch_size, clip_norm
-        AdamW's step size, rows a batch, and largest norm of the gradient.
+        AdamW's step size, rows per batch, and largest norm of the gradient.
     epochs, patience
         Training ends when the validation loss has not fallen for ``patience`` epochs.
     tau
@@ -140,7 +140,7 @@ class QPolicy:
     network
         The network, on standardized features.
     mean, scale
-        Of the features, shape (41,).
+        Mean and scale of the features, shape (41,).
     dueling
         Whether Q is V plus the centred advantages that the Q-head gives.
     """
@@ -179,7 +179,7 @@ def train_q(
     train, validation
         What is learnt from, and what early stopping looks at.
     config
-        Parameters; without, IQL with the published ones.
+        Parameters; by default IQL with the published ones.
     seed
         Seed of weights and batches.
     checkpoint
@@ -190,7 +190,7 @@ def train_q(
     tensorboard
         A folder for the same losses as TensorBoard has them (``pip install tensorboard``).
     device
-        ``"cuda"`` or ``"cpu"``; without, a GPU if there is one.
+        ``"cuda"`` or ``"cpu"``; by default a GPU if there is one.
 
     Raises
     ------

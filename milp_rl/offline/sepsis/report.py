@@ -55,7 +55,7 @@ def run_sepsis(
         For ``seed-N/*.csv``; seeds whose tables are there are not run again. All seeds in it are
         of the same data and settings.
     data
-        Steps of one's own; without, simulated ones, drawn anew for each seed.
+        Steps of one's own; by default simulated ones, drawn anew for each seed.
     seeds
         Seeds of simulation and training.
     n_stays
@@ -68,7 +68,7 @@ def run_sepsis(
     Returns
     -------
     pandas.DataFrame
-        A row a seed and model, also written as ``results.csv``.
+        One row per seed and model, also written as ``results.csv``.
 
     Raises
     ------

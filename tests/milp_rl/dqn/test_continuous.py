@@ -12,7 +12,7 @@ import milp_rl.dqn
 import milp_rl.envs
 from milp_rl.dqn import DQNAgent, DQNConfig, Validation
 from milp_rl.envs import ConstrainedControl
-from milp_rl.envs.performative_risk import PerformativeRisk, Population
+from milp_rl.envs.performative import PerformativeRisk, Population
 
 TOY = {
     "hidden": (8, 8),
