@@ -31,7 +31,7 @@ from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.options import SolveOptions, late
 
-_NODES_PER_ROUND = 64
+_NODES_PER_ROUND = 64  # taken off all searches together, so many that array operations pay
 _ACTIONS_PER_ROUND = 131_072  # of the nodes of a round together
 _POOL_BYTES = 2**28  # of open nodes, above which the search dives
 _PASSES = 3  # of tightening and probing, in one node
