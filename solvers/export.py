@@ -30,7 +30,8 @@ def export_model(
 ) -> CompactModel:
     r"""Write ``max Q(state, action)`` over the space as a mixed-integer linear program.
 
-    .. math:: \max \{ W_K h_{K-1} + b_K : a \in A,\; h_0 = a,\; h_k = \max(0, W_k h_{k-1} + b_k) \}
+    .. math:: \max \Big\{ b_K + \sum_{j < K} W_{Kj} h_j : a \in A,\; h_0 = a,\;
+              h_k = \max\Big(0, b_k + \sum_{j < k} W_{kj} h_j\Big) \Big\}
 
     It is the model that the MILP solvers of this library solve, with the constant of the objective.
     The columns of the action are named ``a0``, ``a1``, ... and come first, those of hidden neurons

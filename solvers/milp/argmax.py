@@ -77,7 +77,8 @@ class MilpOptions:
 class MilpArgmax(BoundedArgmax):
     r"""The argmax by a MILP solver.
 
-    .. math:: \max \{ W_K h_{K-1} + b_K : a \in A,\; h_0 = a,\; h_k = \max(0, W_k h_{k-1} + b_k) \}
+    .. math:: \max \Big\{ b_K + \sum_{j < K} W_{Kj} h_j : a \in A,\; h_0 = a,\;
+              h_k = \max\Big(0, b_k + \sum_{j < k} W_{kj} h_j\Big) \Big\}
 
     The space is compiled once; for a state, the bounds are propagated, and the network's rows
     are written with the neurons that the bounds leave unstable
