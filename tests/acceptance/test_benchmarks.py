@@ -1,4 +1,4 @@
-"""The benchmark of the argmax runs, and its exact ways agree on a trained network."""
+"""The benchmark of the argmax runs, and its exact methods agree on a trained network."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.slow
-def test_every_way_solves_a_trained_network(tmp_path):
+def test_every_method_solves_a_trained_network(tmp_path):
     pytest.importorskip("gurobipy")
     subprocess.run(
         [
@@ -24,7 +24,7 @@ def test_every_way_solves_a_trained_network(tmp_path):
         capture_output=True,
     )
     table = pd.read_csv(tmp_path / "argmax.csv")
-    ours = table[~table["way"].str.contains("published|OMLT")]
+    ours = table[~table["method"].str.contains("published|OMLT")]
     assert len(ours) == 16
     assert ours["exact"].all()
     assert ours["worst shortfall"].max() < 1e-5
