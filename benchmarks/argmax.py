@@ -1,6 +1,6 @@
 """Time single argmaxes, side by side with how it is done elsewhere.
 
-Every way solves the same states of every problem (`problems.py`, `ways.py`), one way after the
+Every method solves the same states of every problem (`problems.py`, `methods.py`), one after the
 other in one process on one thread, until the states or the seconds for it are used up. All exact
 answers must agree. Writes argmax.csv and argmax.png.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from methods import TooLargeError, all_methods, timed
 from problems import Problem, all_problems
 from tqdm import tqdm
-from ways import TooLargeError, all_ways, timed
 
 HERE = Path(__file__).parent
 PUBLISHED = "published style, gap 2%"
@@ -24,11 +24,11 @@ SINGLE = "default, one state"
 
 
 def measure(problem: Problem, seconds: float, full: bool) -> pd.DataFrame:
-    """Time every way on one problem and compare their answers."""
+    """Time every method on one problem and compare their answers."""
     rows = []
     exact: dict[str, list[float]] = {}
     values: dict[str, list[float]] = {}
-    for name, make in all_ways(problem, full):
+    for name, make in all_methods(problem, full):
         try:
             solve = make()
             # What is set up or learnt of the action set once is not timed.
@@ -43,7 +43,7 @@ def measure(problem: Problem, seconds: float, full: bool) -> pd.DataFrame:
             else:
                 time, answers = timed(solve, problem.states, seconds)
         except TooLargeError as error:
-            rows.append({"way": name, "note": str(error)[:60]})
+            rows.append({"method": name, "note": str(error)[:60]})
             continue
         values[name] = [value for value, _ in answers]
         proven = [claimed for _, claimed in answers]
@@ -51,7 +51,7 @@ def measure(problem: Problem, seconds: float, full: bool) -> pd.DataFrame:
             exact[name] = values[name]
         rows.append(
             {
-                "way": name,
+                "method": name,
                 "ms": time * 1e3,
                 "states": len(answers),
                 "exact": all(proven),
@@ -67,7 +67,7 @@ def measure(problem: Problem, seconds: float, full: bool) -> pd.DataFrame:
         name: max(np.subtract(best[: len(found)], found[: len(best)]), default=np.nan)
         for name, found in values.items()
     }
-    table["worst shortfall"] = table["way"].map(shortfalls).clip(lower=0)
+    table["worst shortfall"] = table["method"].map(shortfalls).clip(lower=0)
     for column, value in (
         ("problem", problem.name),
         ("kind", problem.kind),
@@ -80,9 +80,9 @@ def measure(problem: Problem, seconds: float, full: bool) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, folder: Path) -> None:
-    """Draw the times of the ways on every problem."""
-    wide = table.pivot_table(index="problem", columns="way", values="ms", sort=False)
-    ways = [
+    """Draw the times of the methods on every problem."""
+    wide = table.pivot_table(index="problem", columns="method", values="ms", sort=False)
+    methods = [
         w
         for w in (
             DEFAULT,
@@ -96,9 +96,9 @@ def draw(table: pd.DataFrame, folder: Path) -> None:
     ]
     figure, axes = plt.subplots(figsize=(9, 0.32 * len(wide) + 1.6), layout="constrained")
     y = np.arange(len(wide))[::-1]
-    for way, marker in zip(ways, "osD^v*", strict=False):
-        axes.plot(wide[way], y, marker, label=way, alpha=0.8)
-    axes.set(xscale="log", xlabel="ms an argmax (log scale)", yticks=y, yticklabels=wide.index)
+    for method, marker in zip(methods, "osD^v*", strict=False):
+        axes.plot(wide[method], y, marker, label=method, alpha=0.8)
+    axes.set(xscale="log", xlabel="ms per argmax (log scale)", yticks=y, yticklabels=wide.index)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False)
     figure.savefig(folder / "argmax.png", dpi=130)
@@ -107,7 +107,7 @@ def draw(table: pd.DataFrame, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=4.0, help="for a way on a problem")
+    parser.add_argument("--seconds", type=float, default=4.0, help="for a method on a problem")
     parser.add_argument("--full", action="store_true", help="each formulation and bound")
     parser.add_argument("--only", default="", help="problems whose name contains this")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for table and plot")
@@ -125,7 +125,7 @@ def main() -> None:
         table = table.sort_values("problem", key=lambda c: c.map(order.get), kind="stable")
         table.to_csv(file, index=False)
     draw(table, arguments.out)
-    wide = table.pivot_table(index="problem", columns="way", values="ms", sort=False)
+    wide = table.pivot_table(index="problem", columns="method", values="ms", sort=False)
     wide["times faster"] = wide[PUBLISHED] / wide[DEFAULT]
     print(wide.round(2).to_string())
 

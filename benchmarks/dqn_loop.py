@@ -16,8 +16,8 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import torch
+from methods import published_action
 from problems import Problem
-from ways import published_action
 
 import milp_rl as mr
 from milp_rl.dqn import cached_argmax
@@ -59,7 +59,7 @@ def run(domain: str, episodes: int, **changes: Any) -> dict[str, float]:
         "episodes (s)": seconds - pretraining,
         "of it argmaxes (s)": argmax,
         "argmaxes solved": solves,
-        "ms an argmax": 1e3 * argmax / solves,
+        "ms per argmax": 1e3 * argmax / solves,
         "pretraining (s)": pretraining,
     }
 
@@ -77,8 +77,10 @@ def main() -> None:
         with patch.object(cached_argmax, "ArgmaxSolver", PublishedArgmax):
             published = run(domain, arguments.episodes)
         ratio = published["episodes (s)"] / ours["episodes (s)"]
-        rows.append({"domain": domain, "way": "milp-rl", **ours, "times faster": ratio})
-        rows.append({"domain": domain, "way": "published style", **published, "times faster": 1.0})
+        rows.append({"domain": domain, "method": "milp-rl", **ours, "times faster": ratio})
+        rows.append(
+            {"domain": domain, "method": "published style", **published, "times faster": 1.0}
+        )
     table = pd.DataFrame(rows)
     table.to_csv(Path(__file__).parent / "dqn_loop.csv", index=False)
     print(table.round(2).to_string(index=False))

@@ -35,8 +35,10 @@ STYLES = {
 }
 
 
-def ways(preset: str, seconds: float, epochs: int) -> tuple[Any, dict[str, Callable[[Any], Any]]]:
-    """Return states, and for each way a function that decides in a batch of them."""
+def methods(
+    preset: str, seconds: float, epochs: int
+) -> tuple[Any, dict[str, Callable[[Any], Any]]]:
+    """Return states, and for each method a function that decides in a batch of them."""
     env = make_interventions(preset, seed=0)
     common = {"episodes": 0, "pretrain_epochs": epochs, "expected_rewards": False}
     graph = GraphDQN(env, GraphDQNConfig(**common), seed=0).train()
@@ -62,7 +64,7 @@ def like(common: dict[str, Any]) -> DQNConfig:
 
 
 def per_state(decide: Callable[[Any], Any], batches: list[Any], limit: float) -> float:
-    """Return seconds a state, over batches until the limit is spent."""
+    """Return seconds per state, over batches until the limit is spent."""
     started, n = time.perf_counter(), 0
     for batch in batches:
         decide(batch)
@@ -81,20 +83,20 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for preset in tqdm(arguments.presets):
-        states, found = ways(preset, arguments.seconds, arguments.epochs)
-        for way, decide in found.items():
+        states, found = methods(preset, arguments.seconds, arguments.epochs)
+        for method, decide in found.items():
             decide(states[32:34])  # caches
             limit = 6 * arguments.seconds
             alone = per_state(decide, [states[[i]] for i in range(32)], limit)
-            row = {"preset": preset, "way": way, "alone (ms)": 1e3 * alone}
-            if way != EXACT or alone < arguments.seconds / 2:
+            row = {"preset": preset, "method": method, "alone (ms)": 1e3 * alone}
+            if method != EXACT or alone < arguments.seconds / 2:
                 row["32 together (ms)"] = 1e3 * per_state(decide, [states[:32]], limit)
-            if way == EXACT:
+            if method == EXACT:
                 solved = [decide(states[[i]])[0].status == "optimal" for i in range(4)]
                 row["solved"] = f"{sum(solved)} of 4"
             rows.append(row)
     table = pd.DataFrame(rows)
-    exact = table[table["way"] == EXACT].set_index("preset")["alone (ms)"]
+    exact = table[table["method"] == EXACT].set_index("preset")["alone (ms)"]
     table["times faster than exact"] = table["preset"].map(exact) / table["alone (ms)"]
     table.to_csv(HERE / "graphq.csv", index=False)
     print(table.round(2).to_string(index=False))
@@ -104,13 +106,13 @@ def main() -> None:
 def plot(table: pd.DataFrame) -> None:
     figure, axes = plt.subplots(figsize=(6.6, 4.0), layout="constrained")
     sizes = [int(preset.split("x")[0]) for preset in table["preset"]]
-    for way, (color, line) in STYLES.items():
-        rows = table[table["way"] == way]
+    for method, (color, line) in STYLES.items():
+        rows = table[table["method"] == method]
         x = [int(preset.split("x")[0]) for preset in rows["preset"]]
-        axes.plot(x, rows["alone (ms)"], color=color, ls=line, marker="o", label=way)
+        axes.plot(x, rows["alone (ms)"], color=color, ls=line, marker="o", label=method)
         axes.plot(x, rows["32 together (ms)"], color=color, ls=":", marker=".")
     axes.plot([], [], color="#888888", ls=":", label="32 states together")
-    axes.set(xscale="log", yscale="log", xlabel="interventions", ylabel="milliseconds a decision")
+    axes.set(xscale="log", yscale="log", xlabel="interventions", ylabel="milliseconds per decision")
     axes.set_xticks(sorted(set(sizes)), [str(size) for size in sorted(set(sizes))])
     axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,7 +1,7 @@
 """How the time of an argmax grows with arms, budget, width and depth, on random networks.
 
-Random networks are the hard case. Each point is the mean of a few states, gap 0; a way whose mean
-passes the time limit is not tried on larger problems. Writes growth.csv and growth.png.
+Random networks are the hard case. Each point is the mean of a few states, gap 0; a method whose
+mean passes the time limit is not tried on larger problems. Writes growth.csv and growth.png.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from methods import Solve, ours, published_style, timed
 from problems import Problem, random_network
 from tqdm import tqdm
-from ways import Solve, ours, published_style, timed
 
 import milp_rl as mr
 
 HERE = Path(__file__).parent
-WAYS: dict[str, Callable[[Problem], Solve]] = {
+METHODS: dict[str, Callable[[Problem], Solve]] = {
     "milp-rl, default": lambda p: ours(p),
     "milp-rl, branch and bound": lambda p: ours(p, solver="branch_and_bound"),
     "milp-rl, HiGHS": lambda p: ours(p, solver="highs"),
@@ -50,7 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for sweep, points in tqdm(SWEEPS.items()):
-        for way, make in WAYS.items():
+        for method, make in METHODS.items():
             for x, n_arms, k, hidden in points:
                 case = problem(n_arms, k, hidden, arguments.states)
                 solve = make(case)
@@ -58,23 +58,25 @@ def main() -> None:
                 seconds, _ = timed(solve, case.states, arguments.seconds)
                 if seconds > 0.9 * arguments.seconds:
                     break
-                rows.append({"sweep": sweep, "way": way, "x": x, "ms": seconds * 1e3})
+                rows.append({"sweep": sweep, "method": method, "x": x, "ms": seconds * 1e3})
     table = pd.DataFrame(rows)
     table.to_csv(HERE / "growth.csv", index=False)
     figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained", sharey=True)
     for axis, (sweep, of_sweep) in zip(axes.flat, table.groupby("sweep", sort=False), strict=True):
-        for way, marker in zip(WAYS, "oPsD^", strict=True):
-            line = of_sweep[of_sweep["way"] == way]
-            axis.plot(line["x"], line["ms"], marker=marker, label=way)
+        for method, marker in zip(METHODS, "oPsD^", strict=True):
+            line = of_sweep[of_sweep["method"] == method]
+            axis.plot(line["x"], line["ms"], marker=marker, label=method)
         points = [x for x, *_ in SWEEPS[str(sweep)]]
-        axis.set(xscale="log", yscale="log", xlabel=sweep, ylabel="ms an argmax")
+        axis.set(xscale="log", yscale="log", xlabel=sweep, ylabel="ms per argmax")
         axis.set_xticks(points, [str(x) for x in points])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     figure.savefig(HERE / "growth.png", dpi=130)
-    print(table.pivot_table(index=["sweep", "x"], columns="way", values="ms", sort=False).round(1))
+    print(
+        table.pivot_table(index=["sweep", "x"], columns="method", values="ms", sort=False).round(1)
+    )
 
 
 if __name__ == "__main__":

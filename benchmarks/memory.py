@@ -1,6 +1,6 @@
-"""The memory of each way: resident megabytes of a process before and after many argmaxes.
+"""The memory of each method: resident megabytes of a process before and after many argmaxes.
 
-Every way runs in a process of its own. Writes memory.csv beside this file.
+Every method runs in a process of its own. Writes memory.csv beside this file.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from methods import ours, published_style
 from problems import trained
-from ways import ours, published_style
 
 PAGE = 4096 / 2**20
 
@@ -22,12 +22,14 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
-def measure(case: tuple[str, int, int], way: str, n_solves: int) -> dict[str, object]:
+def measure(case: tuple[str, int, int], method: str, n_solves: int) -> dict[str, object]:
     """Solve many states in this process, whose memory is then its own."""
     domain, n_arms, budget = case
     problem = trained(domain, n_arms, budget, (16, 32))
     at_first = resident()
-    solve = published_style(problem) if way == "published style" else ours(problem, solver=way)
+    solve = (
+        published_style(problem) if method == "published style" else ours(problem, solver=method)
+    )
     solve(problem.states[:2], 1e3)
     loaded = resident()
     rng = np.random.default_rng(0)
@@ -38,7 +40,7 @@ def measure(case: tuple[str, int, int], way: str, n_solves: int) -> dict[str, ob
         held.append(resident())
     return {
         "problem": problem.name,
-        "way": way,
+        "method": method,
         "before (MB)": at_first,
         "loaded": loaded - at_first,
         "after half": held[0] - at_first,
@@ -52,9 +54,9 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for case in (("capacity", 20, 5), ("scheduling", 100, 20)):
-        for way in ("auto", "branch_and_bound", "highs", "gurobi", "published style"):
+        for method in ("auto", "branch_and_bound", "highs", "gurobi", "published style"):
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                rows.append(pool.apply(measure, (case, way, arguments.solves)))
+                rows.append(pool.apply(measure, (case, method, arguments.solves)))
     table = pd.DataFrame(rows)
     table.to_csv(Path(__file__).parent / "memory.csv", index=False)
     print(f"{arguments.solves} argmaxes")

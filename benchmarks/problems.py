@@ -89,7 +89,7 @@ def all_problems() -> list[Problem]:
     found = [trained(d, n, b, (16, 32)) for d, n, b in sizes]
     found += [trained(d, 20, 5, h) for d in DOMAINS for h in ((64, 64), (128, 128))]
     found += [random(d, 20, 5, (16, 32)) for d in DOMAINS]
-    # Larger random networks take every exact way minutes; how times grow is in growth.py.
+    # Larger random networks take every exact method minutes; how times grow is in growth.py.
     found += [random("budget", 20, 5, h) for h in ((16, 32), (64, 64), (128, 128))]
     found += [random("budget", 40, 10, (16, 32))]
     return found

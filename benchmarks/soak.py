@@ -1,6 +1,6 @@
-"""A soak: many argmaxes in one process, in every way, printing the resident memory on the way.
+"""A soak: many argmaxes in one process, by every method, printing the resident memory.
 
-Networks change as in a training loop; the ways take turns. Memory has to stay flat.
+Networks change as in a training loop; the methods take turns. Memory has to stay flat.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from memory import resident
 
 import milp_rl as mr
 
-WAYS = ("auto", "branch_and_bound", "enumeration", "highs", "gurobi")
+METHODS = ("auto", "branch_and_bound", "enumeration", "highs", "gurobi")
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     budget, box = mr.BudgetTopK(12, 3), mr.Box([-1, -1], [1, 1], matrix=[[1, 1]], right=[1])
     networks = [mr.QNetwork(4, 12, (6, 6), generator=generator) for _ in range(2)]
     small = mr.QNetwork(4, 2, (6, 6), generator=generator)
-    solvers = [mr.ArgmaxSolver(networks[0], budget, solver=way) for way in WAYS]
+    solvers = [mr.ArgmaxSolver(networks[0], budget, solver=method) for method in METHODS]
     solvers.append(mr.ArgmaxSolver(small, box))
     done, batch = 0, 20
     while done < arguments.solves:
@@ -34,7 +34,7 @@ def main() -> None:
             results = solver.solve_batch(rng.random((batch, 4)), workers=1)
             assert all(result.status == "optimal" for result in results)
             done += batch
-            if k < len(WAYS):
+            if k < len(METHODS):
                 solver.update(networks[rng.integers(2)])
             step = arguments.solves // arguments.reports
             if done % step < batch:

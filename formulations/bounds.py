@@ -53,7 +53,7 @@ class Bounds:
     Parameters
     ----------
     lower, upper
-        One array a hidden layer, shape (states, width).
+        One array per hidden layer, shape (states, width).
     output_lower, output_upper
         Shape (states, n_outputs).
     rounding
@@ -96,10 +96,15 @@ class _Shared:
 
 
 class BoundPropagator:
-    """Bounds of networks over one set of actions, for many states.
+    r"""Bounds of networks over one set of actions, for many states.
 
-    What does not depend on the state (the range over the set of every row that the states share)
-    is computed once.
+    For a row :math:`w` of the first layer with bias :math:`b`, over the feasible set :math:`A`,
+
+    .. math:: -\max_{a \in A} (-w a) + b \;\le\; w a + b \;\le\; \max_{a \in A} w a + b,
+
+    and for a later layer the same of the affine functions of the action below and above its
+    pre-activations (the module's docstring has them). The maxima of the first layer do not depend
+    on the state where its weights do not, and are then computed once.
 
     Parameters
     ----------
@@ -109,12 +114,37 @@ class BoundPropagator:
         Oracle of the set over the actions, e.g. ``space.linear_max`` or :func:`box_maximum`.
     box
         Lower and upper bounds of the action variables, shape (n_actions,) each. Without them, or
-        of up to 1,000 variables, the oracle is asked for the range of each: that is closer, but
-        takes two of its maxima a variable.
+        of up to 1,000 variables, the oracle is asked for the range of each: that is tighter, but
+        takes two of its maxima per variable.
     strength
         ``"interval"``, ``"linear"`` or ``"lp"``.
     model
         The compiled set (first ``n_actions`` columns the actions); needed for ``"lp"``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such strength, ``"lp"`` has no model, or the network has fewer inputs than
+        the set has actions.
+    InfeasibleSetError
+        If the set is found to be empty.
+
+    Examples
+    --------
+    A neuron that is on for two of three actions is off wherever at most one may be taken:
+
+    >>> import numpy as np
+    >>> import milp_rl as mr
+    >>> from milp_rl.formulations.bounds import BoundPropagator, box_maximum
+    >>> from milp_rl.formulations.networks.action_value import ActionNetworks
+    >>> network = mr.Network.from_arrays([[[1.0, 1.0, 1.0]], [[1.0]]], [[-1.5], [0.0]])
+    >>> networks = ActionNetworks.of(network)
+    >>> box = BoundPropagator(3, box_maximum(np.zeros(3), np.ones(3))).at(networks)
+    >>> box.upper[0].round(6), box.unstable
+    (array([[1.5]]), array([1]))
+    >>> budget = BoundPropagator(3, mr.BudgetTopK(3, 1).linear_max).at(networks)
+    >>> budget.upper[0].round(6), budget.unstable
+    (array([[-0.5]]), array([0]))
     """
 
     def __init__(

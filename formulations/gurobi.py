@@ -32,7 +32,13 @@ def add_to_gurobi(
     bounds: Strength = "linear",
     one_sided: bool = False,
 ) -> Any:
-    """Add ``network(inputs)`` to a gurobipy model.
+    r"""Add ``network(inputs)`` to a gurobipy model.
+
+    The rows are those of :func:`milp_rl.formulations.milp.compact.compact_model`, in which only
+    neurons with :math:`l < 0 < u` have variables: with big-M, for :math:`y = \max(0, Px + p)`,
+
+    .. math:: y \ge Px + p, \quad y \ge 0, \quad y \le Px + p - l (1 - q), \quad y \le u q,
+              \quad q \in \{0, 1\}.
 
     Parameters
     ----------
@@ -41,7 +47,7 @@ def add_to_gurobi(
     network
         A :class:`Network`.
     inputs
-        One entry an input of the network: variables or linear expressions of the model, all with
+        One entry per input of the network: variables or linear expressions of the model, all with
         finite bounds, or numbers.
     formulation, partitions, bounds, one_sided
         As in :func:`milp_rl.formulations.pyomo.add_network`.
@@ -55,6 +61,20 @@ def add_to_gurobi(
     ------
     ValueError
         If the number of inputs is wrong, or one has no finite bounds.
+
+    Examples
+    --------
+    >>> import gurobipy as gp
+    >>> import milp_rl as mr
+    >>> weights = [[[1.0, 1.0], [1.0, -1.0]], [[1.0, 1.0]]]  # relu(a + b - 1) + relu(a - b)
+    >>> network = mr.Network.from_arrays(weights, [[-1.0, 0.0], [0.0]])
+    >>> model = gp.Model(env=gp.Env(params={"OutputFlag": 0}))
+    >>> arms = model.addVars(2, vtype="B")
+    >>> budget = model.addConstr(arms.sum() <= 1)
+    >>> model.setObjective(mr.add_network(model, network, arms.values()), gp.GRB.MAXIMIZE)
+    >>> model.optimize()
+    >>> round(model.ObjVal, 6), [round(arm.X) for arm in arms.values()]
+    (1.0, [1, 0])
     """
     if len(inputs) != network.n_inputs:
         raise ValueError(f"the network takes {network.n_inputs} inputs, got {len(inputs)}")

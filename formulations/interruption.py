@@ -117,8 +117,8 @@ def interruptible(solve: Callable[[], T], stop: Callable[[], None]) -> T:
     """Call a solver; what is raised in the main thread meanwhile stops it.
 
     Called in the main thread, or below :func:`in_threads`; in other threads ``solve`` is called as
-    it is. A solver that does not stop within a second is left behind in its thread until it does:
-    the caller must not use what ``solve`` uses again after an exception.
+    it is. A solver that has not stopped 1.8 seconds later is left behind in its thread until it
+    does: the caller must not use what ``solve`` uses again after an exception.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def interruptible(solve: Callable[[], T], stop: Callable[[], None]) -> T:
 
 
 def in_threads(functions: Sequence[Callable[[], T]]) -> list[T]:
-    """Call functions side by side, a thread each; what is raised in this one stops their solves.
+    """Call functions side by side, one thread each; what is raised in this one stops their solves.
 
     Where functions raise, the error of the first of them is raised, after all have ended.
     """

@@ -61,7 +61,7 @@ class EmbeddedNetwork:
     network
         The whole network.
     inputs
-        Pyomo variables, expressions or numbers, one an input.
+        Pyomo variables, expressions or numbers, one per input.
     outputs
         The block's output variables.
     bounds
@@ -108,7 +108,16 @@ def add_network(
     space: ActionSpace | None = None,
     one_sided: bool = False,
 ) -> Any:
-    """Add ``network(inputs)`` to a Pyomo block, or to a gurobipy model.
+    r"""Add ``network(inputs)`` to a Pyomo block, or to a gurobipy model.
+
+    The block's output variables equal the network's outputs wherever the constraints that it adds
+    hold. With big-M, these are for each hidden neuron of pre-activation :math:`z = Wx + b`, known
+    to lie between :math:`l` and :math:`u`,
+
+    .. math:: y \ge z, \quad y \ge 0, \quad y \le z - l (1 - q), \quad y \le u q,
+              \quad q \in \{0, 1\};
+
+    with ``"partition"`` those of :mod:`milp_rl.formulations.milp.partition`.
 
     Parameters
     ----------
@@ -118,13 +127,13 @@ def add_network(
     network
         A :class:`Network`; convert a torch module or an ONNX file with ``milp_rl.to_network``.
     inputs
-        One entry an input of the network: Pyomo variables or linear expressions, all with finite
+        One entry per input of the network: Pyomo variables or linear expressions, all with finite
         bounds, or numbers.
     formulation
-        ``"bigm"`` (Lomuscio & Maganti 2017; OMLT's ``ReluBigMFormulation``) or ``"partition"``
-        (Tsay et al. 2021; OMLT's ``ReluPartitionFormulation``).
+        ``"bigm"`` (Lomuscio and Maganti 2017, arXiv 1706.07351; OMLT's ``ReluBigMFormulation``) or
+        ``"partition"`` (Tsay et al. 2021, arXiv 2102.04373; OMLT's ``ReluPartitionFormulation``).
     partitions
-        Number of groups a neuron for ``"partition"``.
+        Number of groups per neuron for ``"partition"``.
     bounds
         ``"interval"``, ``"linear"`` or ``"lp"``.
     space
@@ -146,6 +155,22 @@ def add_network(
         or an option is wrong.
     InfeasibleSetError
         If the space is found to be empty.
+
+    Examples
+    --------
+    >>> import milp_rl as mr
+    >>> import pyomo.environ as pyo
+    >>> weights = [[[1.0, 1.0], [1.0, -1.0]], [[1.0, 1.0]]]  # relu(a + b - 1) + relu(a - b)
+    >>> network = mr.Network.from_arrays(weights, [[-1.0, 0.0], [0.0]])
+    >>> space = mr.BudgetTopK(2, 1)
+    >>> model = pyo.ConcreteModel()
+    >>> model.space, model.q = pyo.Block(), pyo.Block()
+    >>> actions = space.add_to(model.space)
+    >>> value = mr.add_network(model.q, network, actions, space=space)
+    >>> model.objective = pyo.Objective(expr=value, sense=pyo.maximize)
+    >>> result = mr.solve_model(model)
+    >>> result.status, round(result.value, 6), [round(pyo.value(a)) for a in actions]
+    ('optimal', 1.0, [1, 0])
     """
     if is_gurobi_model(block):
         if space is not None:
@@ -210,7 +235,7 @@ def add_network(
 
 
 class _Writers:
-    """The layer and activation writers handed to OMLT, one call a layer in order."""
+    """The layer and activation writers handed to OMLT, one call per layer in order."""
 
     def __init__(
         self,

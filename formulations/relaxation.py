@@ -72,7 +72,7 @@ class Lines:
     def over(
         cls, low: FloatArray, high: FloatArray, split: NDArray[np.int8] | None = None
     ) -> Lines:
-        """Return the lines over [low, high], the lower slopes 0 or 1, whichever is closer."""
+        """Return the lines over [low, high], the lower slopes 0 or 1, whichever leaves less."""
         unstable, on = (low < 0) & (high > 0), low >= 0
         chord = unstable if split is None else unstable & (split == 0)
         upper = (on if split is None else np.where(unstable, split > 0, on)).astype(np.float64)
@@ -101,6 +101,22 @@ class Relaxation:
     ----------
     networks
         In the action alone.
+
+    Examples
+    --------
+    Above ``relu(a + b - 1)`` with its pre-activation in [-1, 1] lies the line ``(a + b) / 2``:
+
+    >>> import numpy as np
+    >>> import milp_rl as mr
+    >>> from milp_rl.formulations.networks.action_value import ActionNetworks
+    >>> from milp_rl.formulations.relaxation import Lines, Relaxation
+    >>> network = mr.Network.from_arrays([[[1.0, 1.0]], [[1.0]]], [[-1.0], [0.0]])
+    >>> relaxation = Relaxation(ActionNetworks.of(network))
+    >>> lines = Lines.over(np.array([[-1.0]]), np.array([[1.0]]))
+    >>> state = np.array([0])
+    >>> coefficients, constant, _ = relaxation.backward(relaxation.rows(1, state), state, lines)
+    >>> coefficients, constant
+    (array([[[0.5, 0.5]]]), array([[0.]]))
     """
 
     def __init__(self, networks: ActionNetworks) -> None:
@@ -190,7 +206,7 @@ class Relaxation:
         -------
         tuple of numpy.ndarray
             Coefficients (groups, rows, n_actions), constants (groups, rows), and the coefficients
-            p of the neurons' outputs on the way, (groups, rows, neurons of ``lines``).
+            p of the neurons' outputs, (groups, rows, neurons of ``lines``).
         """
         left = dict(rows)
         shape = (len(state), next(iter(left.values())).shape[1])

@@ -5,7 +5,7 @@ is faster than that, or than a MILP, on most trained networks and slower on othe
 the only way to tell: it gets about as many nodes as what would come after it takes, so that the
 pick costs at most twice the better of both. A box of continuous actions is searched spatially
 (:mod:`milp_rl.solvers.branch_and_bound.spatial`); a space with binary and continuous variables goes
-to the MILP. The bound of a result is the best that any way has proven.
+to the MILP. The bound of a result is the best that any solver has proven.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from milp_rl.solvers.protocol import Answer, Argmax, Starts
 from milp_rl.solvers.result import ArgmaxResult, relative_gap
 
 LARGEST_LISTED = 30_000
-_LEAST_SECONDS = 1e-3
-_LIST_BYTES = 300_000_000
-_DRAWS = 500
+_LEAST_SECONDS = 1e-3  # that a solver gets, however late it is
+_LIST_BYTES = 300_000_000  # of the longest list
+_DRAWS = 500  # different actions, after which a set is taken for a large one
 _DRAWN_AT_ONCE = 25
-_SECONDS_PER_PRODUCT = 5e-11
+_SECONDS_PER_PRODUCT = 5e-11  # one multiplication of an evaluation
 _SECONDS_PER_NODE = 2e-4  # without its products
 _SECONDS_TO_START = 1e-3  # and so many nodes take next to no time:
 _FIRST_NODES = 4
@@ -42,7 +42,7 @@ _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tri
 
 
 class AutoArgmax(Argmax):
-    """Exact argmax by whichever way suits the set, the network and the state.
+    """Exact argmax by whichever solver suits the set, the network and the state.
 
     A set that counts quickly is counted at once; another one, since that can take seconds, before
     the first batch, before the 32nd single solve, or when the search does not solve a state soon.
@@ -214,7 +214,7 @@ def _products(networks: ActionNetworks) -> int:
 
 
 def _merged(better: ArgmaxResult, tried: ArgmaxResult, options: SolveOptions) -> ArgmaxResult:
-    """Join what two ways have proven of one state: the better action, the lower bound."""
+    """Join what two solvers have proven of one state: the better action, the lower bound."""
     best = tried if better.action is None or tried.value > better.value else better
     if best.action is None:
         bound = min(better.bound, tried.bound)

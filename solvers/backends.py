@@ -17,8 +17,8 @@ from milp_rl.solvers.models.solve import milp_solver
 from milp_rl.solvers.names import SolverName
 from milp_rl.solvers.protocol import Argmax
 
-_NODES_BEFORE_MILP = 2000
-_BOXES_BEFORE_MILP = 5000
+_NODES_BEFORE_MILP = 2000  # of branch and bound that `auto` tries
+_BOXES_BEFORE_MILP = 5000  # of the spatial search
 
 
 def new_backend(

@@ -32,7 +32,10 @@ RoughArray = NDArray[Any]  # float32, or float64
 
 
 class EnumerationArgmax(Argmax):
-    """Every feasible action, listed once and evaluated for each state.
+    r"""Every feasible action, listed once and evaluated for each state.
+
+    .. math:: \max_{a \in A} Q(a, s) = \max \{ Q(a_1, s), \dots, Q(a_m, s) \}, \qquad
+              A = \{a_1, \dots, a_m\}
 
     Parameters
     ----------
@@ -51,6 +54,14 @@ class EnumerationArgmax(Argmax):
         If the space has more than ``limit`` feasible actions.
     ContradictionError
         If the space lists an action that its own check refuses, or leaves one out.
+
+    Examples
+    --------
+    >>> import milp_rl as mr
+    >>> network = mr.Network.from_arrays([[[-1.0, 1.0, 1.0]], [[1.0]]], [[-1.0], [0.0]])
+    >>> result = mr.argmax(network, [], mr.BudgetTopK(3, 2), solver="enumeration")
+    >>> result.action, result.value, result.message
+    (array([0, 1, 1], dtype=int8), 1.0, 'evaluated all 7 feasible actions')
     """
 
     name = "enumeration"

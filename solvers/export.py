@@ -29,7 +29,10 @@ def export_model(
     bounds: Strength = "linear",
     one_sided: bool = True,
 ) -> CompactModel:
-    """Write ``max Q(state, action)`` over the space as a mixed-integer linear program.
+    r"""Write ``max Q(state, action)`` over the space as a mixed-integer linear program.
+
+    .. math:: \max \Big\{ b_K + \sum_{j < K} W_{Kj} h_j : a \in A,\; h_0 = a,\;
+              h_k = \max\Big(0, b_k + \sum_{j < k} W_{kj} h_j\Big) \Big\}
 
     It is the model that the MILP solvers of this library solve, with the constant of the objective.
     The columns of the action are named ``a0``, ``a1``, ... and come first, those of hidden neurons
@@ -60,6 +63,22 @@ def export_model(
         If the path has another ending, or network, space and state do not fit.
     InfeasibleSetError
         If the space is found to be empty.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import milp_rl as mr
+    >>> from milp_rl.solvers.export import export_model
+    >>> network = mr.Network.from_arrays([[[-1.0, 1.0, 1.0]], [[1.0]]], [[-1.0], [0.0]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "model.lp")
+    ...     written = export_model(network, mr.BudgetTopK(3, 2), [], path)
+    ...     text = path.read_text()
+    >>> [name in text for name in ("a0", "a1", "a2", "y_0_0", "q_0_0")]
+    [True, True, True, True, True]
+    >>> written.model.n_columns, written.model.n_rows
+    (5, 3)
     """
     target = Path(path)
     if target.suffix not in (".mps", ".lp"):

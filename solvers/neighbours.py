@@ -1,4 +1,4 @@
-"""Neighbours of an action, with which answers are tested: a flip, a swap, part of the way."""
+"""Neighbours of an action, with which answers are tested: a flip, a swap, part of a step."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from milp_rl.solvers.certify import ArgmaxProblem
 
 SHARES = (0.5, 0.1, 0.01, 0.001)
-"""Of the way to another action at which continuous ones are tried."""
+"""Parts of the step to another action at which continuous ones are tried."""
 
 _MOST_SWAPS = 100_000  # of which all are looked at; of more, as many that a fixed seed picks
 _ENTRIES = 4_000_000  # of a layer that are computed at a time
 
 
 def on_the_way(space: ActionSpace, action: ActionArray, others: ActionArray) -> ActionArray:
-    """Move an action's continuous variables some of the way towards those of other actions."""
+    """Move an action's continuous variables by parts of the step to those of other actions."""
     moves = np.where(space.continuous, others - action, 0.0)
     return np.concatenate([action + share * moves for share in SHARES])
 

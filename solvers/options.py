@@ -23,7 +23,7 @@ class SolveOptions:
     time_limit
         Seconds, positive; ``None`` for none.
     threads
-        Threads a solve, at least 1.
+        Threads per solve, at least 1.
     node_limit
         Branch-and-bound nodes, at least 1; ``None`` for no limit.
     """

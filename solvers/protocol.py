@@ -1,4 +1,4 @@
-"""What every way of solving an argmax implements, and the one place that makes its results."""
+"""What every solver of an argmax implements, and the one place that makes its results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Starts = Sequence[ActionArray | None]
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a way of solving found for one state, before it is certified.
+    """What a solver found for one state, before it is certified.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Argmax(ABC):
     space
         The feasible set.
     incumbents
-        What is known of the space; shared by the ways that solve it.
+        What is known of the space; shared by the solvers of an ``auto``.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """Continuous actions as a MILP solver is given them: between 0 and 1, whatever their units.
 
-A solver leaves out what changes the objective by less than its tolerance a unit of a column, which
-over a range of 1e7 can be most of Q, and meets a row within the same tolerance, however small its
-coefficients are.
+A solver leaves out what changes the objective by less than its tolerance per unit of a column,
+which over a range of 1e7 can be most of Q, and meets a row within the same tolerance, however small
+its coefficients are.
 """
 
 from __future__ import annotations

@@ -29,6 +29,9 @@ def write_upper(
 
     .. math:: y \le Px + p - l (1 - q), \qquad y \le u q, \qquad q \in \{0, 1\}
 
+    The lower side, :math:`y \ge Px + p` and :math:`y \ge 0`, needs no binary and is written by
+    :func:`~milp_rl.formulations.milp.compact.compact_model`.
+
     Parameters
     ----------
     writer
@@ -44,6 +47,25 @@ def write_upper(
     -------
     numpy.ndarray
         The slots of the binaries q, shape (neurons,).
+
+    Examples
+    --------
+    ``y = max(0, a + b - 1)`` of two binary actions, between -1 and 1 before the ReLU. In the slots
+    (a, b, y, q) the rows say ``y - a - b + q <= 0`` and ``y - q <= 0``:
+
+    >>> import numpy as np
+    >>> from milp_rl.formulations.milp.bigm import write_upper
+    >>> from milp_rl.formulations.milp.writer import RowWriter
+    >>> writer = RowWriter(2, np.zeros(2), np.ones(2), capacity=4)
+    >>> y = writer.columns(np.zeros(1), np.ones(1))
+    >>> inner, low, high = np.array([[1.0, 1.0, 0.0, 0.0]]), np.array([-1.0]), np.array([1.0])
+    >>> write_upper(writer, inner, np.array([-1.0]), low, high, y)
+    array([3])
+    >>> np.concatenate(writer.rows) + 0.0
+    array([[-1., -1.,  1.,  1.],
+           [ 0.,  0.,  1., -1.]])
+    >>> np.concatenate(writer.row_upper)
+    array([0., 0.])
     """
     each = np.arange(len(y))
     q = writer.columns(np.zeros(len(y)), np.ones(len(y)), integer=True)

@@ -96,14 +96,21 @@ def compact_model(
     partitions: int = 2,
     one_sided: bool = False,
 ) -> CompactModel:
-    """Write ``network`` over the set ``base``.
+    r"""Write ``network`` over the set ``base``.
+
+    Over a feasible set :math:`A`, rows and columns describe
+
+    .. math:: \Big\{(a, h) : a \in A,\; h_0 = a,\;
+              h_k = \max\Big(0, b_k + \sum_{j < k} W_{kj} h_j\Big)\Big\},
+
+    each unstable neuron by the formulation's binary and rows.
 
     Parameters
     ----------
     network
         A function of the actions alone (see :meth:`Network.at_state`).
     lower, upper
-        Valid pre-activation bounds a hidden layer, shape (1, width) or (width,).
+        Valid pre-activation bounds per hidden layer, shape (1, width) or (width,).
     base
         The compiled set; its first columns are the network's inputs.
     formulation
@@ -112,6 +119,31 @@ def compact_model(
         Number of groups for ``"partition"``.
     one_sided
         Keep only what maximising a scalar output needs in hidden layers that lead to it alone.
+
+    Raises
+    ------
+    ValueError
+        If there is no such formulation, or ``one_sided`` is given with several outputs.
+
+    Examples
+    --------
+    Of the two neurons of ``relu(a + b - 1) + relu(a - b)``, the first is never on under a budget
+    of one: it takes no column. The second adds its output and its binary.
+
+    >>> import numpy as np
+    >>> import milp_rl as mr
+    >>> from milp_rl.formulations.milp.compact import compact_model
+    >>> weights = [[[1.0, 1.0], [1.0, -1.0]], [[1.0, 1.0]]]
+    >>> network = mr.Network.from_arrays(weights, [[-1.0, 0.0], [0.0]])
+    >>> lower, upper = [np.array([-1.0, -1.0])], [np.array([0.0, 1.0])]
+    >>> budget = mr.BudgetTopK(2, 1).linear_model
+    >>> written = compact_model(network, lower, upper, budget)
+    >>> written.model.n_columns, written.model.n_rows
+    (4, 4)
+    >>> written.model.integer
+    array([ True,  True, False,  True])
+    >>> written.complete([1, 0])
+    array([1., 0., 1., 1.])
     """
     check_formulation(formulation, partitions)
     if one_sided and network.n_outputs != 1:

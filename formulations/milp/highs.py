@@ -58,8 +58,8 @@ def new_highs() -> highspy.Highs:
     presolve and with (next to) no cut pool that is down to about one in ten thousand, which the
     argmax notices and solves again (:mod:`milp_rl.solvers.milp.argmax`). HiGHS 1.16.0 is
     right on the kept models of the first two kinds; on that of the third it is wrong with these
-    options, and right with its own (docs/reliability.md; ``tests/solvers/test_highs.py``). The
-    models of the argmax are small and lose nothing by these options.
+    options, and right with its own (docs/reliability.md; ``tests/solvers/milp/test_highs.py``).
+    The models of the argmax are small and lose nothing by these options.
     """
     highs = silent_highs()
     highs.setOptionValue("presolve", "off")

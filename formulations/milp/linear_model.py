@@ -30,7 +30,10 @@ class InfeasibleRowError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
-    """Maximise ``objective @ x + offset`` over rows, column bounds and integrality.
+    r"""Maximise ``objective @ x + offset`` over rows, column bounds and integrality.
+
+    .. math:: \max \{ c x + c_0 : r \le M x \le R,\; l \le x \le u,\;
+              x_j \text{ integer for integer columns } j \}
 
     Parameters
     ----------
@@ -46,6 +49,13 @@ class LinearModel:
         Shape (columns,), infinite where a column is free.
     integer
         Shape (columns,), true for integer columns.
+
+    Examples
+    --------
+    >>> import milp_rl as mr
+    >>> model = mr.BudgetTopK(3, 2).linear_model
+    >>> model.matrix.toarray(), model.row_lower, model.row_upper
+    (array([[1., 1., 1.]]), array([-inf]), array([2.]))
     """
 
     objective: FloatArray

@@ -23,7 +23,10 @@ from milp_rl.formulations.milp.writer import RowWriter
 def write_partition(
     writer: RowWriter, inner: FloatArray, constant: float, y: int, q: int, partitions: int
 ) -> None:
-    """Write one neuron ``y = max(0, inner @ x + constant)`` in groups of its inputs.
+    r"""Write one neuron ``y = max(0, inner @ x + constant)`` in groups of its inputs.
+
+    .. math:: y = \sum_k v_k + p q, \qquad \sum_k (P_k x - v_k) + p (1 - q) \le 0, \qquad
+              l_k q \le v_k \le u_k q, \qquad l_k (1 - q) \le P_k x - v_k \le u_k (1 - q)
 
     Parameters
     ----------
@@ -35,6 +38,26 @@ def write_partition(
         Slots of the neuron and of its binary.
     partitions
         Number of groups N, of inputs of similar coefficients.
+
+    Examples
+    --------
+    ``y = max(0, a + b - 1)`` in two groups, ``a`` and ``b``, with the slots (a, b, y, q, v1, v2).
+    The first row is ``y + q - v1 - v2 = 0``, the second ``a + b - v1 - v2 + q <= 1``:
+
+    >>> import numpy as np
+    >>> from milp_rl.formulations.milp.partition import write_partition
+    >>> from milp_rl.formulations.milp.writer import RowWriter
+    >>> writer = RowWriter(2, np.zeros(2), np.ones(2), capacity=6)
+    >>> (y,) = writer.columns(np.zeros(1), np.ones(1))
+    >>> (q,) = writer.columns(np.zeros(1), np.ones(1), integer=True)
+    >>> write_partition(writer, np.array([1.0, 1.0, 0.0, 0.0, 0.0, 0.0]), -1.0, y, q, 2)
+    >>> np.concatenate(writer.rows[:2])
+    array([[ 0.,  0.,  1.,  1., -1., -1.],
+           [ 1.,  1.,  0.,  1., -1., -1.]])
+    >>> np.concatenate(writer.row_upper[:2])
+    array([0., 1.])
+    >>> len(np.concatenate(writer.rows))
+    10
     """
     used = np.flatnonzero(inner)
     used = used[np.argsort(inner[used], kind="stable")]

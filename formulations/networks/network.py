@@ -108,7 +108,10 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A feed-forward ReLU network: hidden layers with ReLU, a linear output layer.
+    r"""A feed-forward ReLU network: hidden layers with ReLU, a linear output layer.
+
+    .. math:: h_0 = x, \qquad h_k = \max\Big(0, b_k + \sum_{j < k} W_{kj} h_j\Big), \qquad
+              Q(x) = b_K + \sum_{j < K} W_{Kj} h_j
 
     Linear layers are merged into those they lead to; a final ReLU is kept as a layer of its own
     followed by an identity, so that every hidden layer has ReLU and the output layer is linear.
@@ -123,6 +126,18 @@ class Network:
     ------
     NetworkError
         If there is no layer or widths do not fit.
+
+    Examples
+    --------
+    >>> import milp_rl as mr
+    >>> network = mr.Network.from_arrays([[[1.0, 1.0, 2.0]], [[3.0]]], [[-1.5], [0.5]])
+    >>> network.forward([[1, 1, 0.5], [0, 0, 0]])
+    array([[5. ],
+           [0.5]])
+    >>> network.at_state([0.5]).n_inputs
+    2
+    >>> network.at_state([0.5]).forward([1, 1])
+    array([5.])
     """
 
     layers: tuple[Layer, ...]

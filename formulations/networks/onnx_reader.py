@@ -344,7 +344,7 @@ class _Walk:
         return values.astype(np.float64)
 
     def _per_feature(self, values: FloatArray) -> FloatArray:
-        """Return a constant added to the data as one value a feature."""
+        """Return a constant added to the data as one value per feature."""
         width = self.shape[0 if self.column else -1]
         across = values
         if self.column:

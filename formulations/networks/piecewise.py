@@ -20,7 +20,9 @@ _SMALLEST_ERROR = 1e-9  # far above the rounding of a chord
 
 
 def relu_pieces(points: ArrayLike, values: ArrayLike) -> FloatArray:
-    """Return the weight of ``relu(z - x)`` for each of the points but the last.
+    r"""Return the weight of ``relu(z - x)`` for each of the points but the last.
+
+    .. math:: w_1 = k_1, \qquad w_i = k_i - k_{i-1}, \qquad k_i = (y_i - y_{i-1}) / (x_i - x_{i-1})
 
     Parameters
     ----------
@@ -34,6 +36,14 @@ def relu_pieces(points: ArrayLike, values: ArrayLike) -> FloatArray:
     numpy.ndarray
         Shape (m,): ``values[0] + weights @ relu(z - points[:-1])`` is the interpolation on
         ``[points[0], points[-1]]``.
+
+    Examples
+    --------
+    The tent of height 1 over [0, 2]:
+
+    >>> from milp_rl.formulations.networks.piecewise import relu_pieces
+    >>> relu_pieces([0.0, 1.0, 2.0], [0.0, 1.0, 0.0])
+    array([ 1., -2.])
     """
     slopes = np.diff(values) / np.diff(points)
     return np.diff(slopes, prepend=0.0)

@@ -1,7 +1,7 @@
 """What every action space is: the contract, and defaults that hold for any linear block.
 
-An action is a vector over ``n_actions`` actions (arms): binary, but for the variables that a block
-says are :attr:`ActionSpace.continuous`. A space knows the feasible vectors in several ways at once:
+An action is a vector over ``n_actions`` actions (arms): binary, but for the variables that a space
+says are :attr:`ActionSpace.continuous`. A space knows the feasible vectors in three forms at once:
 as Pyomo constraints (:meth:`ActionSpace.constrain`), as an independent check
 (:meth:`ActionSpace.violations`), and as an oracle for linear objectives
 (:meth:`ActionSpace.linear_max`). The first two must accept exactly the same actions.
@@ -32,15 +32,50 @@ from milp_rl.formulations.spaces.oracles.lp import LinearOracle
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.sampling import built_at_random, mixture
 
-_REMEMBERED = 100_000
-_REMEMBERED_BYTES = 200_000_000
-_REBUILT = ("_oracle", "_extensions_of", "known_actions")
-_KNOWN = 256
-_KNOWN_ONE_BY_ONE = 64
+_REMEMBERED = 100_000  # partial actions whose extensions are kept,
+_REMEMBERED_BYTES = 200_000_000  # and as many as take this
+_REBUILT = ("_oracle", "_extensions_of", "known_actions")  # rather than pickled
+_KNOWN = 256  # feasible actions drawn to test answers with
+_KNOWN_ONE_BY_ONE = 64  # of a space that draws them one after another
 
 
 class ActionSpace(ABC):
-    """A feasible set over ``n_actions`` action variables, binary unless it says otherwise."""
+    r"""A feasible set over ``n_actions`` action variables, binary unless it says otherwise.
+
+    .. math:: A = \{x : \text{there is } z \text{ with } F x + G z \le d,\; l \le x \le u,\;
+              x_i \in \{0, 1\} \text{ where not continuous}\},
+
+    with auxiliary variables z, continuous or integer, that only the model has. Spaces over the
+    same variables are intersected by ``a & b``, spaces over different ones multiplied by ``a * b``.
+
+    Examples
+    --------
+    A block of one's own, here an implication, has four members; all else follows from them:
+
+    >>> import milp_rl as mr
+    >>> import pyomo.environ as pyo
+    >>> class Implies(mr.ActionSpace):
+    ...     '''The first of three actions only together with the second.'''
+    ...
+    ...     n_actions = 3
+    ...
+    ...     def constrain(self, block, actions):
+    ...         block.implied = pyo.Constraint(expr=actions[0] <= actions[1])
+    ...
+    ...     def violations(self, action):
+    ...         a = self.check_action(action)
+    ...         return ["action 0 is chosen without action 1"] if a[0] > a[1] else []
+    ...
+    ...     def to_dict(self):
+    ...         return {"type": "Implies"}
+    >>> space = Implies() & mr.BudgetTopK(3, 1)
+    >>> space.violations([1, 0, 0])
+    ['action 0 is chosen without action 1']
+    >>> network = mr.Network.from_arrays([[[3.0, 1.0, 2.0]]], [[0.0]])
+    >>> result = mr.argmax(network, [], space)
+    >>> result.action, result.value, result.status
+    (array([0, 0, 1], dtype=int8), 2.0, 'optimal')
+    """
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Let what repeats a block's check in another form not outlive the check."""
@@ -74,7 +109,7 @@ class ActionSpace(ABC):
         Returns
         -------
         list of str
-            Empty if feasible; otherwise which constraints are violated and by how much.
+            Empty if feasible; otherwise which constraints are violated, and the excess of each.
 
         Raises
         ------
@@ -505,7 +540,7 @@ class ActionSpace(ABC):
             action = np.frombuffer(key, dtype=np.int8)
             return self.extensions(action), not self.violations(action)
 
-        # An action takes a byte an entry; its additions take eight.
+        # An action takes one byte per entry; its additions take eight.
         return lru_cache(min(_REMEMBERED, _REMEMBERED_BYTES // (9 * self.n_actions)))(find)
 
     def _checked(self, coefficients: ArrayLike, pins: Pins | None) -> tuple[FloatArray, Pins]:

@@ -18,9 +18,9 @@ from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.rows import within
 
-_TOLERANCE = 1e-6
-_LOOSE = 1e-5
-_DYKSTRA_ROUNDS = 20
+_TOLERANCE = 1e-6  # by which a constraint or bound may be exceeded, relative to its side if above 1
+_LOOSE = 1e-5  # by which partial actions may exceed them: nothing feasible is left out
+_DYKSTRA_ROUNDS = 20  # of alternating projections
 
 
 class Box(ActionSpace):
@@ -49,6 +49,17 @@ class Box(ActionSpace):
     ------
     ValueError
         If a shape is wrong, a number is not finite, bounds cross or no point is feasible.
+
+    Examples
+    --------
+    >>> import milp_rl as mr
+    >>> space = mr.Box([0, 0], [1, 1], matrix=[[1, 2]], right=[2])
+    >>> space.violations([1, 1])
+    ['constraint 0: 3 exceeds 2 by 1']
+    >>> space.linear_max([[1.0, 1.0]]), space.maximizers([[1.0, 1.0]])
+    (array([1.5]), array([[1. , 0.5]]))
+    >>> space.project([[1.0, 1.0]])
+    array([[0.8, 0.6]])
     """
 
     def __init__(
@@ -357,10 +368,10 @@ class Box(ActionSpace):
 
 
 def _shares(there: FloatArray, here: FloatArray, right: FloatArray) -> FloatArray:
-    """Return how much of the way from ``here`` to ``there`` stays within ``right``."""
+    """Return the largest share of the step from ``here`` to ``there`` that keeps to ``right``."""
     room = np.maximum(right - here, 0.0)
-    way = np.where(there > right, np.maximum(there - here, 1e-300), np.maximum(room, 1.0))
-    return np.asarray(np.where(there > right, np.minimum(room / way, 1.0), 1.0))
+    step = np.where(there > right, np.maximum(there - here, 1e-300), np.maximum(room, 1.0))
+    return np.asarray(np.where(there > right, np.minimum(room / step, 1.0), 1.0))
 
 
 def box_maxima(

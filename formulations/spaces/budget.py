@@ -38,7 +38,8 @@ class BudgetTopK(ActionSpace):
     .. math:: \sum_i a_i \le k \;(\text{or} = k), \qquad \sum_i c_i a_i \le b
 
     Without costs, ``linear_max`` is exact: the sum of the k largest positive coefficients (of the
-    k largest, if exactly k). With costs it is the smaller of that and the fractional knapsack.
+    k largest, if exactly k). With costs it is the smaller of that and the fractional knapsack
+    (Dantzig, "Discrete-variable extremum problems", Operations Research 5, 1957), a bound.
 
     Parameters
     ----------
@@ -49,14 +50,27 @@ class BudgetTopK(ActionSpace):
     exactly
         Require exactly k.
     costs
-        Nonnegative cost an action, shape (n_actions,); with ``budget``.
+        Nonnegative cost of each action, shape (n_actions,); with ``budget``.
     budget
-        Largest total cost, nonnegative.
+        Largest total cost, nonnegative, in the unit of the costs. Sums of costs may exceed it by
+        1e-9.
 
     Raises
     ------
     ValueError
         If a parameter is out of range or no action is feasible.
+
+    Examples
+    --------
+    >>> import milp_rl as mr
+    >>> space = mr.BudgetTopK(n_actions=4, k=2)
+    >>> space.count()
+    11
+    >>> space.linear_max([[1.0, 2.0, 3.0, -4.0]])
+    array([5.])
+    >>> within_budget = mr.BudgetTopK(4, 2, costs=[1, 1, 2, 3], budget=3)
+    >>> within_budget.violations([0, 0, 1, 1])
+    ['cost 5 exceeds the budget 3 by 2']
     """
 
     def __init__(

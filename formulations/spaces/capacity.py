@@ -36,13 +36,17 @@ class Capacity(ActionSpace):
 
     .. math:: \sum_w y_{iw} = a_i, \qquad \sum_i c_i y_{iw} \le C_w
 
+    The model chooses how many workers are filled by each packing pattern (Gilmore and Gomory, "A
+    linear programming approach to the cutting-stock problem", Operations Research 9, 1961), or,
+    where there are too many patterns, how many arms of each cost each worker takes.
+
     Feasibility depends only on the number of chosen arms of each cost. ``linear_max`` is exact
     where the maximal feasible numbers can be listed (some 20,000 of them; always so in the
-    restless bandits of Xu et al. 2025, with five costs); otherwise it is the smaller of the
-    fractional knapsack over what the workers can hold and the sum of as many best coefficients
-    as there are arms that may fit. The check is exact too, and takes well under a millisecond
-    with few different costs; in general the problem is NP-hard, so that with dozens of different
-    costs and many arms a worker the check of an action that nearly fits may not finish.
+    restless bandits of Xu et al., arXiv 2503.01919, with five costs); otherwise it is the smaller
+    of the fractional knapsack over what the workers can hold and the sum of as many best
+    coefficients as there are arms that may fit. The check is exact too, and takes well under a
+    millisecond with few different costs; in general the problem is NP-hard, so that with dozens of
+    different costs and many arms per worker the check of an action that nearly fits may not finish.
 
     Parameters
     ----------
@@ -50,13 +54,26 @@ class Capacity(ActionSpace):
         Nonnegative cost of each arm, shape (n_actions,). An arm that costs more than every
         capacity is never chosen.
     capacities
-        Nonnegative capacity of each worker, shape (workers,). Sums of costs may exceed it by
-        1e-9.
+        Nonnegative capacity of each worker, shape (workers,), in the unit of the costs. Sums of
+        costs may exceed it by 1e-9.
 
     Raises
     ------
     ValueError
         If there are no arms or workers, or a number is negative, NaN or infinite.
+
+    Examples
+    --------
+    >>> import milp_rl as mr
+    >>> space = mr.Capacity(costs=[3, 2, 2, 1], capacities=[4, 3])
+    >>> space.violations([1, 1, 1, 0])
+    []
+    >>> space.assignment([1, 1, 1, 0])
+    {0: [1, 2], 1: [0]}
+    >>> space.violations([1, 1, 1, 1])
+    ['4 arms of total cost 8 do not fit the workers, whose total capacity is 7: 1 too much']
+    >>> space.linear_max([[4.0, 3.0, 2.0, 1.0]])
+    array([9.])
     """
 
     def __init__(self, costs: ArrayLike, capacities: ArrayLike) -> None:
@@ -100,8 +117,8 @@ class Capacity(ActionSpace):
         """Write the packing constraints, by packing patterns or as an assignment.
 
         Arms of one cost and workers of one capacity are interchangeable, so there is one integer
-        variable for each way to fill a worker of each capacity, or, where there are too many
-        ways, for each cost and worker.
+        variable for each pattern that fills a worker of each capacity, or, where there are too
+        many patterns, for each cost and worker.
         """
         never = [a for a, k in zip(actions, self._class_of, strict=True) if k < 0]
         if never:
@@ -315,7 +332,7 @@ class Capacity(ActionSpace):
 
     @cached_property
     def _patterns(self) -> list[tuple[int, Counts]] | None:
-        """The ways to fill a worker of each group; ``None`` if they are too many."""
+        """The patterns that fill a worker of each group; ``None`` if they are too many."""
         found: list[tuple[int, Counts]] = []
         for group, capacity in enumerate(self._worker_groups[0]):
             for pattern in undominated_patterns(self._class_costs, self._class_sizes, capacity):

@@ -16,12 +16,12 @@ from milp_rl.formulations.spaces.base import ActionSpace
 
 _CLEAR = 1e-6  # beyond a row, relative to what it sums, an action is outside; within a part of it
 _MET = 1e-3  # the row is met
-_DIRECTIONS = 8
-_SHARES_BEYOND = (0.1, 0.5, 2.0)  # of the way from another action
+_DIRECTIONS = 8  # random objectives for `linear_max`
+_SHARES_BEYOND = (0.1, 0.5, 2.0)  # of the step from another action, beyond this one
 _MOST_NEIGHBOURS = 64
 _MOST_COMPLETED = 4  # actions of either kind, where auxiliary variables must be filled in
 _LARGEST_COMPLETED = 2000  # columns
-_SECONDS = 0.5
+_SECONDS = 0.5  # for values of the auxiliary variables
 _LISTED = 64  # of listed actions are checked
 
 
@@ -30,7 +30,7 @@ class ContradictionError(RuntimeError):
 
 
 def check_consistent(space: ActionSpace, sample: ActionArray) -> None:
-    """Compare what a space says in several ways about some actions.
+    """Compare what the methods of a space say about some actions.
 
     Parameters
     ----------

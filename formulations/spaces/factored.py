@@ -51,7 +51,7 @@ class FactoredValidity(ActionSpace):
     factors
         Names of the levels of each factor, in order.
     allowed
-        The valid combinations, as tuples of level names or as a boolean array of one axis a
+        The valid combinations, as tuples of level names or as a boolean array of one axis per
         factor; without ``allowed`` and ``forbidden`` all are valid.
     forbidden
         The combinations that are not valid, in the same form; not with ``allowed``.
@@ -67,6 +67,25 @@ class FactoredValidity(ActionSpace):
     ------
     ValueError
         If names are unknown or repeated, or no action is feasible.
+
+    Examples
+    --------
+    >>> import milp_rl as mr
+    >>> factors = {"channel": ["call", "visit"], "time": ["day", "night"]}
+    >>> space = mr.FactoredValidity(
+    ...     factors,
+    ...     forbidden=[("visit", "night")],
+    ...     n_decision_makers=2,
+    ...     caps={"channel": {"visit": 1}},
+    ... )
+    >>> space.encode([("visit", "day"), ("call", "night")])
+    array([0, 1, 1, 0, 1, 0, 0, 1], dtype=int8)
+    >>> space.decode([0, 1, 1, 0, 1, 0, 0, 1])
+    [('visit', 'day'), ('call', 'night')]
+    >>> space.violations(space.encode([("visit", "day"), ("visit", "day")]))
+    ["channel 'visit' is used 2 times, at most 1 allowed"]
+    >>> space.count()
+    8
     """
 
     def __init__(
@@ -197,7 +216,7 @@ class FactoredValidity(ActionSpace):
         Parameters
         ----------
         combinations
-            One a decision-maker; ``None`` for no combination.
+            One per decision-maker; ``None`` for no combination.
         """
         if len(combinations) != self.n_decision_makers:
             raise ValueError(

@@ -18,7 +18,10 @@ _MOST_ASKED = 1000  # variables of which the members' oracles are asked for the 
 
 
 class Intersection(Composite):
-    """The actions that are feasible for every member; written ``a & b``.
+    r"""The actions that are feasible for every member; written ``a & b``.
+
+    .. math:: A = A_1 \cap \dots \cap A_m, \qquad
+              \max_{x \in A} c x \le \min_j \max_{x \in A_j} c x
 
     A variable is continuous if it is for every member.
 
@@ -28,7 +31,28 @@ class Intersection(Composite):
     Parameters
     ----------
     members
-        Two or more spaces over the same number of actions.
+        One or more spaces over the same number of actions.
+
+    Raises
+    ------
+    ValueError
+        If there is no member, one is not a space, or their numbers of actions differ.
+
+    Examples
+    --------
+    >>> import milp_rl as mr
+    >>> space = mr.BudgetTopK(3, 2) & mr.Capacity(costs=[2, 2, 1], capacities=[2, 1])
+    >>> space.violations([1, 1, 0])
+    ['2 arms of total cost 4 do not fit the workers, whose total capacity is 3: 1 too much']
+    >>> space.enumerate()
+    array([[0, 0, 0],
+           [1, 0, 0],
+           [1, 0, 1],
+           [0, 1, 0],
+           [0, 1, 1],
+           [0, 0, 1]], dtype=int8)
+    >>> space.linear_max([[3.0, 2.0, 1.0]])
+    array([4.])
     """
 
     def __init__(self, members: Iterable[ActionSpace]) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from milp_rl.formulations.arrays import ActionArray, BoolArray
 
 _MOST_PARTIAL = 2_000_000
-_PARTIAL_PER_ACTION = 8  # listed, partial actions on the way
+_PARTIAL_PER_ACTION = 8  # partial actions that may be open, per action listed
 _MOST_ENTRIES = 2**28
 _CHUNK = 2**15
 

@@ -15,7 +15,10 @@ from milp_rl.formulations.spaces.pins import Pins
 
 
 class Product(Composite):
-    """Actions whose parts are feasible for one member each; written ``a * b``.
+    r"""Actions whose parts are feasible for one member each; written ``a * b``.
+
+    .. math:: A = A_1 \times \dots \times A_m, \qquad
+              \max_{x \in A} c x = \sum_j \max_{x_j \in A_j} c_j x_j
 
     The variables of the first member come first. ``linear_max`` is the sum of the members', exact
     if theirs are. Constraints across members are written by intersecting with a space over all
@@ -26,6 +29,29 @@ class Product(Composite):
     ----------
     members
         One or more spaces.
+
+    Raises
+    ------
+    ValueError
+        If there is no member, or one is not a space.
+
+    Examples
+    --------
+    Whom to call, and for how long (in hours, up to 8), at most one person in all:
+
+    >>> import milp_rl as mr
+    >>> parts = mr.BudgetTopK(2, 1) * mr.Box([0.0], [8.0])
+    >>> parts.continuous
+    array([False, False,  True])
+    >>> parts.linear_max([[1.0, 2.0, 0.5]])
+    array([6.])
+    >>> only_if_called = [[-8.0, -8.0, 1.0]]  # hours <= 8 (first + second)
+    >>> rows = mr.Box([0, 0, 0], [1, 1, 8], matrix=only_if_called, right=[0], binary=[0, 1])
+    >>> space = parts & rows
+    >>> space.violations([0, 0, 2.5])
+    ['constraint 0: 2.5 exceeds 0 by 2.5']
+    >>> space.violations([0, 1, 2.5])
+    []
     """
 
     def __init__(self, members: Iterable[ActionSpace]) -> None:

@@ -41,6 +41,9 @@ class Routing(ActionSpace):
               f_{uv} \le m\, x_{uv}, \quad a_v \le \sum_u x_{uv}, \quad
               \sum_u f_{uv} - \sum_u f_{vu} = a_v \; (v \ne depot).
 
+    The flow is that of Gavish and Graves ("The travelling salesman problem and related problems",
+    MIT Operations Research Center, working paper OR 078-78, 1978), on walks instead of tours.
+
     ``linear_max`` is a relaxation: the best nodes that can be visited at all (with every node held
     at one, in either order).
 
@@ -62,6 +65,20 @@ class Routing(ActionSpace):
     ------
     ValueError
         If the depot or a node is not in the graph, or a number is out of range.
+
+    Examples
+    --------
+    >>> import milp_rl as mr
+    >>> import networkx as nx
+    >>> space = mr.Routing(nx.cycle_graph(6), depot=0, max_length=4)
+    >>> space.violations([0, 0, 1, 0, 1, 0])
+    ['no closed walk of at most 4 edges from 0 visits [2, 4]']
+    >>> space.violations([0, 1, 1, 0, 0, 0])
+    []
+    >>> space.shortest_route([0, 1, 1, 0, 0, 0])
+    [0, 1, 2, 1, 0]
+    >>> space.linear_max([[0.0, 1.0, 1.0, 9.0, 1.0, 1.0]])  # node 3 is out of reach
+    array([4.])
     """
 
     def __init__(

@@ -27,7 +27,7 @@ _LARGEST_NEED = 10**9
 
 
 class Scheduling(ActionSpace):
-    r"""Each chosen arm is served in time slots by workers; a worker serves one arm a slot.
+    r"""Each chosen arm is served in time slots by workers; a worker serves one arm per slot.
 
     Two workers may serve an arm in the same slot, so workers only count by the number
     :math:`W_t` available in slot t. An action is feasible if there is a service
@@ -35,8 +35,10 @@ class Scheduling(ActionSpace):
     .. math:: \sum_{t \in T_j} y_{jt} = n_j a_j, \qquad \sum_j y_{jt} \le W_t, \qquad y \ge 0,
               \qquad \sum_j a_j \le b,
 
-    which can be taken integer, being a flow; by Hall's theorem, if in every set of slots the
-    chosen arms that can be served only there need no more than the workers have there.
+    where arm j is available in the slots :math:`T_j` and needs :math:`n_j` worker-slots. It can be
+    taken integer, being a flow. By Hall's theorem (Hall, "On representatives of subsets", Journal
+    of the London Mathematical Society 10, 1935) there is one if in every set of slots the chosen
+    arms that can be served only there need no more than the workers have there.
     Feasibility depends only on the number of chosen arms of each kind (availability and need), so
     ``linear_max`` is exact where the maximal feasible numbers can be listed, or every need is one;
     otherwise it is the linear relaxation (with different needs and a budget, the smaller of that
@@ -50,7 +52,7 @@ class Scheduling(ActionSpace):
     arm_slots
         Which arms are available in which slots, boolean, shape (n_actions, slots).
     needs
-        Worker-slots that each arm needs if chosen, one integer of at least 1 or one an arm.
+        Worker-slots that each arm needs if chosen, at least 1: one integer, or one per arm.
     budget
         Largest number of chosen arms; ``None`` for no limit of its own.
 
@@ -58,6 +60,18 @@ class Scheduling(ActionSpace):
     ------
     ValueError
         If shapes do not fit or a value is out of range.
+
+    Examples
+    --------
+    >>> import milp_rl as mr
+    >>> workers = [[1, 1, 0], [0, 1, 1]]  # the first works in slots 0 and 1, the second in 1 and 2
+    >>> space = mr.Scheduling(workers, arm_slots=[[1, 1, 0], [1, 1, 0], [0, 1, 1]], needs=2)
+    >>> space.violations([1, 1, 0])
+    ['arms [0, 1] need 4 worker-slots in slots [0, 1], where workers have 3: 1 short']
+    >>> space.schedule([1, 0, 1])  # (arm, worker, slot)
+    [(0, 0, 0), (0, 1, 1), (2, 0, 1), (2, 1, 2)]
+    >>> space.linear_max([[3.0, 2.0, 1.0]])
+    array([4.])
     """
 
     def __init__(

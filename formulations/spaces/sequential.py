@@ -64,6 +64,18 @@ class SequentialBuilder:
     ------
     ValueError
         If a number is out of range, or a beam is to be sampled.
+
+    Examples
+    --------
+    For a sum of coefficients, greedy building takes the largest that fit:
+
+    >>> import numpy as np
+    >>> import milp_rl as mr
+    >>> from milp_rl.formulations.spaces.sequential import SequentialBuilder, valued_by
+    >>> builder = SequentialBuilder(mr.BudgetTopK(4, 2))
+    >>> coefficients = np.array([1.0, -2.0, 3.0, 2.0])
+    >>> builder.build(valued_by(lambda rows, actions: actions @ coefficients), n=1)
+    array([[0, 0, 1, 1]], dtype=int8)
     """
 
     def __init__(

@@ -23,8 +23,8 @@ from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 from milp_rl.solvers.options import late
 
 _LARGEST_MULTIPLIER = 100.0  # in units of a neuron's coefficient: larger ones add rounding only
-_STEPS = 3
-_MANY = 0.3  # part of the free actions held for which it is worth to start over
+_STEPS = 3  # Polyak steps of slopes and multipliers per bound, a backward and forward pass each
+_MANY = 0.3  # part of the free actions held by probing for which it is worth to start over
 _ENTRIES = 4_000_000  # of the coefficients that are made at a time
 _PROBED_ENTRIES = 8_000_000  # of the coefficients for all probes of a node
 _AVERAGE = 0.2  # weight of the newest maximiser in the running average
@@ -236,7 +236,7 @@ class NodeBounds:
         return held, other
 
     def influence(self, nodes: Nodes, doubt: FloatArray) -> FloatArray:
-        """Return how much each action moves the neurons in doubt, in units of the value.
+        """Return by how far each action moves the neurons in doubt, in units of the value.
 
         Parameters
         ----------

@@ -15,7 +15,7 @@ from milp_rl.formulations.spaces.pins import Pins
 
 @dataclass(eq=False)
 class Nodes:
-    """A batch of nodes, one a row of every array; hidden neurons of all layers side by side.
+    """A batch of nodes, one per row of every array; hidden neurons of all layers side by side.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Nodes:
 
     @classmethod
     def roots(cls, bounds: Bounds, n_actions: int) -> Self:
-        """Return one node a state."""
+        """Return one node per state."""
         n = len(bounds.output_upper)
         low = np.concatenate([np.zeros((n, 0)), *bounds.lower], axis=1)
         high = np.concatenate([np.zeros((n, 0)), *bounds.upper], axis=1)

@@ -31,7 +31,9 @@ from milp_rl.solvers.protocol import Answer, Starts
 
 
 class BranchAndBoundArgmax(BoundedArgmax):
-    """Exact argmax over a space of binary variables.
+    r"""Exact argmax over a space of binary variables.
+
+    .. math:: \max \{ Q(a, s) : a \in A \subseteq \{0, 1\}^n \}
 
     Parameters
     ----------
@@ -46,6 +48,16 @@ class BranchAndBoundArgmax(BoundedArgmax):
     ------
     ValueError
         If a variable of the space is continuous.
+
+    Examples
+    --------
+    Only the second and third action together raise ``relu(b + c - a - 1)``:
+
+    >>> import milp_rl as mr
+    >>> network = mr.Network.from_arrays([[[-1.0, 1.0, 1.0]], [[1.0]]], [[-1.0], [0.0]])
+    >>> result = mr.argmax(network, [], mr.BudgetTopK(3, 2), solver="branch_and_bound")
+    >>> result.status, result.action, result.value
+    ('optimal', array([0, 1, 1], dtype=int8), 1.0)
     """
 
     name = "branch_and_bound"

@@ -48,12 +48,13 @@ from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.protocol import Answer, Starts
 
-_NODES_PER_ROUND = 32
-_STEPS = 8  # of a node's bound,
-_EASY_NODES = 200  # once a state needs more than these
-_MOST_NODES = 100_000  # of a state, where there is no smaller limit
+_NODES_PER_ROUND = 32  # per state
+_EASY_NODES = 200  # per state, up to which a bound takes one pass and no Polyak step
+_STEPS = 8  # passes per bound, with a Polyak step between them, once a state needs more nodes
+_MOST_NODES = 100_000  # per state, where there is no smaller limit
 _LARGEST_MULTIPLIER = 100.0  # in units of the objective over the row: larger ones add rounding only
 _OUTSIDE = 1e-9  # beyond a row, relative to what it sums, a box is empty
+_OPPOSITE = 1e-12  # largest entry of the sum of two rows of norm one that say an equality
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,9 @@ class _Boxes:
 
 
 class SpatialArgmax(BoundedArgmax):
-    """Exact argmax over a :class:`Box` of continuous variables by spatial branch and bound.
+    r"""Exact argmax over a :class:`Box` of continuous variables by spatial branch and bound.
+
+    .. math:: \max \{ Q(x, s) : l \le x \le u,\; M x \le r \}
 
     Parameters
     ----------
@@ -96,6 +99,17 @@ class SpatialArgmax(BoundedArgmax):
     ------
     ValueError
         If a variable of the space is binary, or the space is not a single box.
+
+    Examples
+    --------
+    The tent ``1 - |x - 0.25|`` over [-1, 1]:
+
+    >>> import milp_rl as mr
+    >>> weights = [[[1.0], [-1.0]], [[-1.0, -1.0]]]
+    >>> tent = mr.Network.from_arrays(weights, [[-0.25, 0.25], [1.0]])
+    >>> result = mr.argmax(tent, [], mr.Box([-1.0], [1.0]), solver="branch_and_bound")
+    >>> result.status, result.action, result.value
+    ('optimal', array([0.25]), 1.0)
     """
 
     name = "branch_and_bound"
@@ -370,7 +384,7 @@ class _Rows:
         self.free = ~space.matrix.any(axis=0)  # variables in no constraint
         self.sizes = np.abs(self.matrix) @ reach + np.abs(self.right)
         opposite = np.abs(self.matrix[:, None] + self.matrix[None]).max(axis=2, initial=0.0)
-        self._pairs = [(i, j) for i, j in np.argwhere(opposite < 1e-12).tolist() if i < j]
+        self._pairs = [(i, j) for i, j in np.argwhere(opposite < _OPPOSITE).tolist() if i < j]
 
     def reached(self, lower: FloatArray, upper: FloatArray) -> NDArray[np.bool_]:
         """Mark the boxes that are not altogether beyond a constraint."""

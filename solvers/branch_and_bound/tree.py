@@ -31,9 +31,12 @@ from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.options import SolveOptions, late
 
-_NODES_PER_ROUND = 64
+_NODES_PER_ROUND = 64  # taken off all searches together, so many that array operations pay
+_LEAST_ROUNDS = 4  # whose nodes the pool holds, however large they are
 _ACTIONS_PER_ROUND = 131_072  # of the nodes of a round together
 _POOL_BYTES = 2**28  # of open nodes, above which the search dives
+_ACTION_BYTES = 6  # of a node per action: one, zero, x
+_NEURON_BYTES = 45  # of a node per neuron: low, high, split, alpha, beta, z, h
 _PASSES = 3  # of tightening and probing, in one node
 _PROBE_AGAIN = 0.7  # once the excess is less than this part of what it was at the last probing
 
@@ -117,7 +120,8 @@ class Tree:
         self._unused: list[int] = []
         n, neurons = space.n_actions, sum(low.shape[1] for low in bounds.lower)
         self._nodes_per_round = max(min(_NODES_PER_ROUND, _ACTIONS_PER_ROUND // n), 2)
-        self._most_rows = max(_POOL_BYTES // (6 * n + 37 * neurons), 4 * _NODES_PER_ROUND)
+        size = _ACTION_BYTES * n + _NEURON_BYTES * neurons
+        self._most_rows = max(_POOL_BYTES // size, _LEAST_ROUNDS * _NODES_PER_ROUND)
         self._rounds = 0
 
     def find_incumbents(self, starts: Sequence[ActionArray | None]) -> None:
@@ -320,7 +324,7 @@ class Tree:
         missing = len(nodes) - len(self._unused)
         if missing > 0:
             size = 0 if self._pool is None else len(self._pool)
-            least = max(size + missing, 4 * _NODES_PER_ROUND)
+            least = max(size + missing, _LEAST_ROUNDS * _NODES_PER_ROUND)
             grown = max(min(2 * size, self._most_rows), least)
             self._pool = (nodes if self._pool is None else self._pool).resized(grown)
             self._unused.extend(range(size, grown))

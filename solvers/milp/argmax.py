@@ -39,8 +39,8 @@ from milp_rl.solvers.result import Status
 
 logger = logging.getLogger(__name__)
 
-_SEEDS = 5
-_MAX_CUTS = 50
+_SEEDS = 5  # of the solver, tried while its answer is wrong
+_MAX_CUTS = 50  # of actions, in one solve
 _UNITS_PER_SPREAD = 100.0  # of the objective: absolute tolerances of 1e-6 are 1e-8 of the spread
 
 
@@ -76,10 +76,14 @@ class MilpOptions:
 
 
 class MilpArgmax(BoundedArgmax):
-    """The argmax by a MILP solver.
+    r"""The argmax by a MILP solver.
+
+    .. math:: \max \Big\{ b_K + \sum_{j < K} W_{Kj} h_j : a \in A,\; h_0 = a,\;
+              h_k = \max\Big(0, b_k + \sum_{j < k} W_{kj} h_j\Big) \Big\}
 
     The space is compiled once; for a state, the bounds are propagated, and the network's rows
-    are written with the neurons that the bounds leave unstable.
+    are written with the neurons that the bounds leave unstable
+    (:func:`~milp_rl.formulations.milp.compact.compact_model`).
 
     Parameters
     ----------
@@ -93,6 +97,14 @@ class MilpArgmax(BoundedArgmax):
         How the network is written.
     incumbents
         What is known of the space.
+
+    Examples
+    --------
+    >>> import milp_rl as mr
+    >>> network = mr.Network.from_arrays([[[-1.0, 1.0, 1.0]], [[1.0]]], [[-1.0], [0.0]])
+    >>> result = mr.argmax(network, [], mr.BudgetTopK(3, 2), solver="highs")
+    >>> result.status, result.action, result.value
+    ('optimal', array([0, 1, 1], dtype=int8), 1.0)
     """
 
     parallel = "threads"
@@ -194,11 +206,11 @@ class MilpArgmax(BoundedArgmax):
 
 
 class _Run:
-    """One solve with its repairs: tighter tolerances, other seeds, cuts against cheating points.
+    """One solve with its repairs: tighter tolerances, other seeds, cuts of tolerance violations.
 
     A MILP solver accepts binaries within 1e-6 of an integer; times a big-M, that is a value which
-    no action has. The rounded action is re-evaluated, so such a point only shows as a bound that
-    stays above the value: then the model is solved again at the tightest tolerances, and after
+    no action has. The rounded action is re-evaluated, so such a violation only shows as a bound
+    that stays above the value: then the model is solved again at the tightest tolerances, and after
     that with the point's action cut off, until bound and value meet (continuous actions, which
     cannot be cut off, are polished by a linear program; a gap that is left is reported). An answer
     that is proven wrong is solved for again, first at the tightest tolerances, then on other paths
@@ -276,7 +288,7 @@ class _Run:
         )
 
     def _cut_off(self, solution: MilpSolution) -> Status:
-        """Cut off the actions of points that cheat until bound and value meet."""
+        """Cut off the actions of tolerance violations until bound and value meet."""
         model = self.model
         for _ in range(_MAX_CUTS):
             if not self._unproven(solution) or solution.x is None:

@@ -24,7 +24,7 @@ class ScipSolver:
     """SCIP; every solve builds its model anew, as SCIP's interface wants it.
 
     Without presolve: SCIP 10.0's loses the optimum of some partition models of ReLU networks
-    (``tests/solvers/test_scip.py`` keeps one).
+    (``tests/solvers/milp/test_scip.py`` keeps one).
 
     Raises
     ------

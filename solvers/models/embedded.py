@@ -63,11 +63,11 @@ class Embedded:
                     " Var whose bounds cover all its values, and fix that)"
                 )
 
-    def complaints(self) -> list[str]:
+    def contradictions(self) -> list[str]:
         """Compare the values in the model's variables with every network and space."""
         found: list[str] = []
         for block, network in self.networks:
-            found.extend(_network_complaints(block.name, network))
+            found.extend(_network_contradictions(block.name, network))
         for block, space, actions in self.spaces:
             kind = type(space).__name__
             found.extend(
@@ -78,7 +78,7 @@ class Embedded:
         return found
 
 
-def _network_complaints(name: str, embedded: EmbeddedNetwork) -> Iterator[str]:
+def _network_contradictions(name: str, embedded: EmbeddedNetwork) -> Iterator[str]:
     inputs = np.array([pyo.value(entry) for entry in embedded.inputs])
     true = embedded.network.forward(inputs)
     claimed = np.array([pyo.value(output) for output in embedded.outputs])

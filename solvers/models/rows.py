@@ -1,6 +1,6 @@
 """Whether a point meets a model's own rows, judged apart from any solver.
 
-How much a row may be off is not a matter of the largest term: in ``y <= 1e5 (1 - x)`` with x = 1
+What a row may be off by is not a matter of the largest term: in ``y <= 1e5 (1 - x)`` with x = 1
 that would let y be 0.1. The integers of a point are whole, so that what they add to a row is exact
 and excuses nothing; only continuous variables do. With N the largest ``|a_j| max(1, |x_j|)`` and T
 the largest ``|a_j x_j|`` over the continuous variables of a row (all, if none is continuous), it
@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.milp.linear_model import LinearModel
 
-_ABSOLUTE = 1e-6
-_RELATIVE = 1e-9
+_ABSOLUTE = 1e-6  # of a row in numbers of at least 1
+_RELATIVE = 1e-9  # of the largest continuous term
 HARDLY = 2e-3
 """Share of what a row may be off by that is left at a solver's tightest tolerances."""
 
@@ -40,9 +40,9 @@ class RowCheck:
     activity
         ``matrix @ x``, shape (rows,).
     excess
-        By how much a side is exceeded, 0 where none is, shape (rows,).
+        What a side is exceeded by, 0 where none is, shape (rows,).
     allowed
-        By how much it may be, shape (rows,).
+        What it may be exceeded by, shape (rows,).
     """
 
     activity: FloatArray
@@ -57,7 +57,7 @@ class RowCheck:
     def texts(
         self, model: LinearModel, constraints: Sequence[Any], share: float = 1.0, most: int = 3
     ) -> list[str]:
-        """Say which rows are :meth:`violated`, and by how much."""
+        """Say which rows are :meth:`violated`, with the excess of each."""
         rows = self.violated(share)
         found = []
         for i in rows[:most].tolist():

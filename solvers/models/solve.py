@@ -82,13 +82,16 @@ def solve_model(
     time_limit: float | None = None,
     threads: int = 1,
 ) -> ModelResult:
-    """Solve a mixed-integer linear Pyomo model and load the solution into its variables.
+    r"""Solve a mixed-integer linear Pyomo model and load the solution into its variables.
+
+    .. math:: \max \text{ or } \min \; \{ c x + c_0 : r \le M x \le R,\; l \le x \le u,\;
+              x_j \text{ integer for some } j \}
 
     What is loaded has whole integers and meets every bound and row of the model itself
-    (:mod:`milp_rl.solvers.models.rows` says how closely); every network that ``add_network`` wrote
+    (:mod:`milp_rl.solvers.models.rows` says within what); every network that ``add_network`` wrote
     is evaluated at its inputs, and every action space that ``add_to`` wrote checks its action. A
     point that fails is repaired (its integers held and a linear program solved, tighter tolerances,
-    the integer that cheats branched on, :mod:`milp_rl.solvers.models.whole`) or refused.
+    the integer that violates branched on, :mod:`milp_rl.solvers.models.whole`) or refused.
     ``"optimal"`` means that bound and value differ by at most the asked gap, or by 1e-6 of the most
     that one variable decides on: no constant in the objective plays a part.
 
@@ -108,12 +111,29 @@ def solve_model(
         finite, a domain has gaps, or what ``add_network`` folded in has changed since; it names
         the component.
     CertificationError
-        If no point can be found that holds, naming the row and by how much; the variables are left
+        If no point can be found that holds, naming the row and the excess; the variables are left
         as they were.
     ContradictionError
         If every row holds, and a space's own check says otherwise.
     SolverUnavailableError
         If the solver is missing or its licence is too small.
+
+    Examples
+    --------
+    At least one of two visits, the second only in a network's favour:
+
+    >>> import milp_rl as mr
+    >>> import pyomo.environ as pyo
+    >>> model = pyo.ConcreteModel()
+    >>> model.visit = pyo.Var([0, 1], domain=pyo.Binary)
+    >>> model.some = pyo.Constraint(expr=model.visit[0] + model.visit[1] >= 1)
+    >>> network = mr.Network.from_arrays([[[-1.0, 2.0]], [[1.0]]], [[-0.5], [0.0]])
+    >>> model.q = pyo.Block()
+    >>> value = mr.add_network(model.q, network, [model.visit[0], model.visit[1]])
+    >>> model.objective = pyo.Objective(expr=value, sense=pyo.maximize)
+    >>> result = mr.solve_model(model)
+    >>> result.status, round(result.value, 6), [round(model.visit[i].value) for i in (0, 1)]
+    ('optimal', 1.5, [0, 1])
     """
     begin = time.perf_counter()
     options = SolveOptions(gap, absolute_gap, time_limit, threads)
@@ -193,7 +213,7 @@ def _faults(
 ) -> Faults:
     """Say what contradicts the loaded point: the model's rows, its networks, its spaces."""
     found = rows.texts(compiled, constraints)
-    complaints = embedded.complaints()
-    if complaints and not found:
+    contradictions = embedded.contradictions()
+    if contradictions and not found:
         found = rows.texts(compiled, constraints, HARDLY)
-    return Faults([*found, *complaints], inherent=bool(complaints) and not found)
+    return Faults([*found, *contradictions], inherent=bool(contradictions) and not found)

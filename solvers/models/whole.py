@@ -6,7 +6,7 @@ x = 1e-7, y = 5. Here, a point counts only if :func:`milp_rl.solvers.models.rows
 it with its integers rounded. One that is not accepted, or whose value stays below the bound, is
 repaired: the integers are fixed, taken out of the model, and a linear program is solved; the model
 is solved again at the tightest tolerances; and then the integer that rounding moved most splits the
-model in up to three parts, in which it is below the whole number it cheats near, at it (and so
+model in up to three parts, in which it is below the whole number it was rounded to, at it (and so
 taken out), or above. The best of the parts is the answer, the largest of their bounds the bound.
 """
 
@@ -32,9 +32,9 @@ from milp_rl.solvers.models.rows import HARDLY, check_rows
 from milp_rl.solvers.options import TOLERANCE, SolveOptions
 from milp_rl.solvers.result import Status
 
-_SEEDS = 5
-_MAX_PARTS = 1000
-_NEGLIGIBLE = 1e-10
+_SEEDS = 5  # of the solver, tried while its answers are disproved
+_MAX_PARTS = 1000  # that a model is split into
+_NEGLIGIBLE = 1e-10  # effect of rounding, up to which rows decide where to split
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class WholeSearch:
 
     def _split(self, part: Part, raw: FloatArray, x: FloatArray, faults: Faults) -> None:
         self._count += 1
-        column = self._cheating(part, raw, x)
+        column = self._violating(part, raw, x)
         if column is None or self._count > _MAX_PARTS:
             if faults.texts and (self.x is None or column is None):
                 raise CertificationError(
@@ -258,7 +258,7 @@ class WholeSearch:
                 key = (-part.bound, -self._count)
                 heapq.heappush(self._parts, Part(key, part.bound, lower, upper, False))
 
-    def _cheating(self, part: Part, raw: FloatArray, x: FloatArray) -> int | None:
+    def _violating(self, part: Part, raw: FloatArray, x: FloatArray) -> int | None:
         """Return the integer column whose rounding moves a row or the objective most."""
         free = self.model.integer & (part.lower < part.upper)
         score = np.where(free, np.abs(raw - x) * self._largest, 0.0)

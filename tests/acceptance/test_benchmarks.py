@@ -1,4 +1,4 @@
-"""The benchmark of the argmax runs, its exact ways agree, and the documentation shows its times."""
+"""The benchmark of the argmax runs, its exact methods agree, and the documentation shows its times."""
 
 import re
 import subprocess
@@ -37,7 +37,7 @@ def test_the_times_shown_are_those_measured(page):
 
 
 @pytest.mark.slow
-def test_every_way_solves_a_trained_network(tmp_path):
+def test_every_method_solves_a_trained_network(tmp_path):
     pytest.importorskip("gurobipy")
     subprocess.run(
         [
@@ -50,7 +50,7 @@ def test_every_way_solves_a_trained_network(tmp_path):
         capture_output=True,
     )
     table = pd.read_csv(tmp_path / "argmax.csv")
-    ours = table[~table["way"].str.contains("published|OMLT")]
+    ours = table[~table["method"].str.contains("published|OMLT")]
     assert len(ours) == 16
     assert ours["exact"].all()
     assert ours["worst shortfall"].max() < 1e-5

@@ -1,6 +1,6 @@
 """Networks in models of one's own, compared with brute force.
 
-A MILP solver may use its tolerances, 1e-6 a constraint, in a value that `solve_model` reports.
+A MILP solver may use its tolerances, 1e-6 per constraint, in a value that `solve_model` reports.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def test_a_bound_below_a_known_action_is_a_wrong_answer(problem):
         )
 
 
-def test_a_point_that_cheats_through_tolerances_does_not_count(problem):
+def test_a_point_that_violates_within_tolerances_does_not_count(problem):
     """The objective says more than the action is worth: bound and value must be closed by cuts."""
     network, space, state = problem
 

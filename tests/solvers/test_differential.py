@@ -136,11 +136,11 @@ def problems(draw: st.DrawFn) -> tuple[Network, mr.ActionSpace, np.ndarray]:
     print_blob=True,
 )
 @given(problem=problems(), choice=SEEDS)
-def test_every_way_finds_the_optimum(problem, choice):
+def test_every_solver_finds_the_optimum(problem, choice):
     network, space, state = problem
     rng = np.random.default_rng(choice)
     actions = space.enumerate()
-    ways = [
+    settings = [
         {"solver": "enumeration"},
         {"solver": "auto"},
         {"solver": "branch_and_bound"},
@@ -155,24 +155,24 @@ def test_every_way_finds_the_optimum(problem, choice):
             for name in MILPS
         ),
     ]
-    for way in ways:
+    for setting in settings:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", mr.ScalingWarning)
-            solver = mr.ArgmaxSolver(network, space, **way)
+            solver = mr.ArgmaxSolver(network, space, **setting)
         result = solver.solve_batch(state[None], workers=1)[0]
         if not len(actions):
-            assert result.status == "infeasible", way
+            assert result.status == "infeasible", setting
             continue
         inputs = np.concatenate([actions, np.tile(state, (len(actions), 1))], axis=1)
         values = network.forward(inputs)
         best, size = values.max(), max(1e-300, np.abs(values).max())
         slack = TOLERANCE * (best - values.min()) + 1e-12 * size  # and what float64 rounds
-        assert result.action is not None, (way, result)
-        assert space.violations(result.action) == [], (way, result)
+        assert result.action is not None, (setting, result)
+        assert space.violations(result.action) == [], (setting, result)
         value = network.forward(np.concatenate([result.action, state]))[0]
-        assert abs(value - result.value) <= 1e-12 * max(1.0, abs(value)), (way, result)
-        assert result.bound >= best - slack, (way, result, best)
+        assert abs(value - result.value) <= 1e-12 * max(1.0, abs(value)), (setting, result)
+        assert result.bound >= best - slack, (setting, result, best)
         if result.status == "optimal":
-            assert result.value >= best - slack, (way, result, best)
+            assert result.value >= best - slack, (setting, result, best)
         else:
-            assert result.status == "feasible", (way, result)
+            assert result.status == "feasible", (setting, result)

@@ -104,8 +104,8 @@ def test_neighbours_are_valued_in_parts_as_they_are_one_by_one(
     values = problem.network.forward(others)[:, 0]
     for limit in (-np.inf, np.median(values), np.inf):
         rows, found = neighbours_above(problem, action, limit)
-        close = np.isclose(values, limit, rtol=1e-12)
-        assert np.array_equal(rows[~close[rows]], np.flatnonzero((values > limit) & ~close))
+        tied = np.isclose(values, limit, rtol=1e-12)
+        assert np.array_equal(rows[~tied[rows]], np.flatnonzero((values > limit) & ~tied))
         assert found == pytest.approx(values[rows], rel=1e-12, abs=1e-12)
 
 

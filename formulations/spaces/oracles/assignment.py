@@ -16,11 +16,11 @@ def assignable(options: NDArray[np.bool_], uses: NDArray[np.int8], limits: Seque
     Parameters
     ----------
     options
-        Who may take what, shape (people, options), at least one a person.
+        Who may take what, shape (people, options), at least one per person.
     uses
         Which limited resources an option uses one of, 0 or 1, shape (options, resources).
     limits
-        How much there is of each resource.
+        The amount of each resource.
     """
     kinds, kind_of = np.unique(uses, axis=0, return_inverse=True)
     kind_of = kind_of.reshape(-1)

@@ -241,7 +241,7 @@ def polymatroid_maxima(
     """Maximise each row of ``coefficients`` over a polymatroid, fractions of arms allowed.
 
     The units taken by the arms of each row sum to at most its limit; where the rows are the
-    constraints of a polymatroid, taking arms by value a unit is optimal (Edmonds 1970).
+    constraints of a polymatroid, taking arms by value per unit is optimal (Edmonds 1970).
 
     Parameters
     ----------

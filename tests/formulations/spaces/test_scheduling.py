@@ -22,7 +22,7 @@ def published(n_arms: int, n_workers: int, seed: int) -> Scheduling:
 
 
 def feasible_by_trying(space: Scheduling, action) -> bool:
-    """Place every need of every chosen arm in a worker-slot, by trying all ways."""
+    """Place every need of every chosen arm in a worker-slot, by trying every place."""
     chosen = np.flatnonzero(action)
     if space.budget is not None and len(chosen) > space.budget:
         return False

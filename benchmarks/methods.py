@@ -1,6 +1,6 @@
-"""Ways to solve an argmax, ours and others', each a function of the states and a time limit.
+"""Methods to solve an argmax, ours and others', each a function of the states and a time limit.
 
-A way returns for every state the value of its action and whether it claims the exact optimum.
+A method returns for every state the value of its action and whether it claims the exact optimum.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Solve = Callable[[np.ndarray, float], list[Answer]]
 
 
 class TooLargeError(Exception):
-    """A way that cannot take the problem, and why."""
+    """A method that cannot take the problem, and why."""
 
 
 def ours(problem: Problem, **options: object) -> Solve:
@@ -239,8 +239,8 @@ def _sequential(network: mr.Network) -> torch.nn.Sequential:
     return torch.nn.Sequential(*layers[:-1])
 
 
-def all_ways(problem: Problem, full: bool) -> Iterator[tuple[str, Callable[[], Solve]]]:
-    """Name and maker of every way; ``full``: each formulation and bound of each MILP solver."""
+def all_methods(problem: Problem, full: bool) -> Iterator[tuple[str, Callable[[], Solve]]]:
+    """Name and maker of every method; ``full``: each formulation and bound of each MILP solver."""
     yield "default, 32 states together", lambda: ours_in_batches(problem)
     yield "default, one state", lambda: ours(problem)
     yield "branch and bound", lambda: ours(problem, solver="branch_and_bound")
@@ -270,7 +270,7 @@ def _listed(problem: Problem) -> Solve:
 
 
 def timed(solve: Solve, states: np.ndarray, seconds: float) -> tuple[float, list[Answer]]:
-    """Solve until the time is up; return mean seconds a state and the answers so far."""
+    """Solve until the time is up; return mean seconds per state and the answers so far."""
     answers: list[Answer] = []
     begin = time.perf_counter()
     for state in states:
