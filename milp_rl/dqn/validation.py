@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from milp_rl.dqn.agent import DQNAgent
+from milp_rl.dqn.agent import Callback, DQNAgent
 from milp_rl.dqn.cached_argmax import CachedArgmax
-from milp_rl.dqn.callbacks import Callback
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.envs.vector import ParallelEpisodes
 from milp_rl.evaluation.evaluate import evaluate
