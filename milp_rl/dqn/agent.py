@@ -62,6 +62,14 @@ class Callback:
 class DQNAgent:
     """A Q-network on [action, state] and its training.
 
+    >>> from milp_rl.dqn import DQNAgent, DQNConfig
+    >>> from milp_rl.envs import make_bandit
+    >>> env = make_bandit("budget", 6, 2, seed=0)  # at most 2 of 6 arms
+    >>> agent = DQNAgent(env, DQNConfig(pretrain_epochs=2, episodes=2), seed=0).train()
+    >>> state, _ = env.reset(seed=1)
+    >>> agent.space.violations(agent.act(state))
+    []
+
     Episodes of these environments are truncated at a horizon that the state does not show, not
     terminated: targets therefore bootstrap through truncation (Pardo et al., ICML 2018), and only
     a ``terminated`` transition has none.
@@ -75,7 +83,7 @@ class DQNAgent:
         Pretraining also needs what :class:`milp_rl.dqn.pretraining.ModelledEnv` lists. Resetting
         it with a seed must make what follows reproducible.
     config
-        Parameters; without, the defaults.
+        Parameters; by default those of the class.
     seed
         Seed of weights, exploration, replay and episodes, at least 0.
 
@@ -134,7 +142,7 @@ class DQNAgent:
         return {**asdict(self.config), "seed": self.seed, "action space": self.space.to_dict()}
 
     def act(self, state: ArrayLike) -> ActionArray:
-        """Return the feasible action of highest Q-value, proven so unless ``argmax="greedy"``.
+        """Return the feasible action of highest Q-value, proven so with ``argmax="exact"``.
 
         Parameters
         ----------
@@ -207,59 +215,6 @@ class DQNAgent:
                 callback.on_train_end(self)
         return self
 
-    def use(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Take over weights, the ``state_dict()`` of a network of the same shape."""
-        self.network.load_state_dict(weights)
-        self.learner.greedy.renew()
-
-    def save(self, path: str | Path) -> None:
-        """Write weights, replay, random states and counters; the file appears whole or not."""
-        state: dict[str, Any] = {
-            "learner": self.learner.state_dict(),
-            "rng": self.rng.bit_generator.state,
-            "history": self.history,
-            "running": asdict(self.running),
-        }
-        write_checkpoint(path, self.setup, state | {c: getattr(self, c) for c in _COUNTERS})
-
-    def _restore(self, path: str | Path) -> None:
-        state = read_state(path, self.setup)
-        self.rng.bit_generator.state = state["rng"]
-        self.history = state["history"]
-        self.running = RunningEpisode(**state["running"])
-        for name in _COUNTERS:
-            setattr(self, name, state[name])
-        self.learner.load_state_dict(state["learner"])
-
-    @classmethod
-    def load(cls, path: str | Path, env: gym.Env[Any, Any]) -> Self:
-        """Read an agent written by :meth:`save` or :meth:`train`; it can act, or train on.
-
-        Parameters
-        ----------
-        path
-            The file. It is read as data only: no code in it is run.
-        env
-            An environment like the one it was trained on.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged, or the environment's action space is another.
-        """
-        setup, _ = read_checkpoint(path)
-        agent = cls._from_setup(env, setup)
-        agent._restore(path)
-        return agent
-
-    @classmethod
-    def _from_setup(cls, env: gym.Env[Any, Any], setup: dict[str, Any]) -> Self:
-        return cls(env, cls._config_of(setup), seed=setup["seed"])
-
-    @classmethod
-    def _config_of(cls, setup: dict[str, Any]) -> DQNConfig:
-        return cls.config_class(**{f.name: setup[f.name] for f in fields(cls.config_class)})
-
     def _pretrain(self) -> None:
         """Fit one-step rewards, and put some of the data into the replay buffer."""
         c, learner = self.config, self.learner
@@ -307,7 +262,7 @@ class DQNAgent:
 
     @cached_property
     def random_play(self) -> Transitions:
-        """Return the ``random_steps`` transitions that training begins with."""
+        """The ``random_steps`` transitions that training begins with."""
         c, rng = self.config, np.random.default_rng([self.seed, 2])
         return collect_transitions(
             self.env,
@@ -375,6 +330,59 @@ class DQNAgent:
     def gap(self) -> float:
         """Relative gap of the argmaxes of the running episode."""
         return self.learner.gap(self.episode)
+
+    def use(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Replace the weights by the ``state_dict()`` of a network of the same shape."""
+        self.network.load_state_dict(weights)
+        self.learner.greedy.renew()
+
+    def save(self, path: str | Path) -> None:
+        """Write weights, replay, random states and counters; the file appears whole or not."""
+        state: dict[str, Any] = {
+            "learner": self.learner.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "history": self.history,
+            "running": asdict(self.running),
+        }
+        write_checkpoint(path, self.setup, state | {c: getattr(self, c) for c in _COUNTERS})
+
+    def _restore(self, path: str | Path) -> None:
+        state = read_state(path, self.setup)
+        self.rng.bit_generator.state = state["rng"]
+        self.history = state["history"]
+        self.running = RunningEpisode(**state["running"])
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
+        self.learner.load_state_dict(state["learner"])
+
+    @classmethod
+    def load(cls, path: str | Path, env: gym.Env[Any, Any]) -> Self:
+        """Read an agent written by :meth:`save` or :meth:`train`; it can act, or train on.
+
+        Parameters
+        ----------
+        path
+            The file. It is read as data only: no code in it is run.
+        env
+            An environment like the one it was trained on.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, or the environment's action space is another.
+        """
+        setup, _ = read_checkpoint(path)
+        agent = cls._from_setup(env, setup)
+        agent._restore(path)
+        return agent
+
+    @classmethod
+    def _from_setup(cls, env: gym.Env[Any, Any], setup: dict[str, Any]) -> Self:
+        return cls(env, cls._config_of(setup), seed=setup["seed"])
+
+    @classmethod
+    def _config_of(cls, setup: dict[str, Any]) -> DQNConfig:
+        return cls.config_class(**{f.name: setup[f.name] for f in fields(cls.config_class)})
 
     def _save_checkpoint(self) -> None:
         if self._checkpoint is not None:

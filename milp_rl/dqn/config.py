@@ -49,7 +49,10 @@ class DQNConfig:
     """What that probability falls to, in [0, 1]."""
 
     epsilon_decay: float = 1000.0
-    """How fast, in steps: after t of them it is ``end + (start - end) * exp(-t / decay)``."""
+    """Steps in which it falls, positive.
+
+    After t steps, the probability is ``end + (start - end) * exp(-t / decay)``.
+    """
 
     # Remembering: replay ----------------------------------------------------------------------
 
@@ -74,9 +77,11 @@ class DQNConfig:
     # Targets ----------------------------------------------------------------------------------
 
     target_update: Literal["hard", "soft"] = "hard"
-    """``"hard"``: copy the weights to the target network every ``sync_every`` steps; the argmaxes
-    found in between are reused. ``"soft"``: move the target's weights by ``tau`` towards them after
-    every step; nothing found for older weights is reused.
+    """How the target network follows the network that learns.
+
+    ``"hard"``: the weights are copied every ``sync_every`` steps; the argmaxes found in between are
+    reused. ``"soft"``: the target's weights move by ``tau`` towards them after every step; nothing
+    found for older weights is reused.
     """
 
     sync_every: int = 300
@@ -94,18 +99,23 @@ class DQNConfig:
     """
 
     double: bool = False
-    """Choose the next action by the learning network and value it by the target network (double
-    DQN). No argmax can be reused then: one is solved for every sampled transition.
+    """Choose next actions by the network that learns, value them by the target (double DQN).
+
+    No argmax can be reused then: one is solved for every sampled transition.
     """
 
     dual_filtering: bool = False
-    """Do not solve the argmax in a next state where the bound of the target network there shows
-    that the value is not below its target (CAQL). Needs the hinge loss and exact argmaxes.
+    """Solve no argmax whose target is shown to be reached anyway (CAQL).
+
+    That is where a bound on the target network in the next state shows that the value is not below
+    its target. Needs the hinge loss and exact argmaxes.
     """
 
     cluster_radius: float | None = None
-    """Next states of a batch this close (Euclidean) to one before them take over its action, which
-    the target network values in their own state (after CAQL); ``None``: each is solved for.
+    """Euclidean distance within which next states share an argmax (after CAQL), positive.
+
+    Next states of a batch at most so far from one before them take over its action, which the
+    target network values in their own state. ``None``: each is solved for.
     """
 
     # Update: loss and optimizer ---------------------------------------------------------------
@@ -117,7 +127,9 @@ class DQNConfig:
     """Updates after each step of the environment, at least 1."""
 
     loss: Literal["huber", "hinge"] = "huber"
-    """``"huber"``, of the temporal differences; or ``"hinge"``: the values, plus ``hinge_weight``
+    """What is descended.
+
+    ``"huber"``, of the temporal differences; or ``"hinge"``: the values, plus ``hinge_weight``
     times the squares of what they are below their targets (the linear program of Q-learning with a
     penalty, as in CAQL).
     """
@@ -144,10 +156,11 @@ class DQNConfig:
     # Argmax: solver and gap -------------------------------------------------------------------
 
     argmax: Literal["exact", "greedy", "gradient", "cross_entropy"] = "exact"
-    """``"exact"``, or a heuristic for every best action, in episodes and in targets, without a
-    solver: ``"greedy"`` builds it on the network (iterative DQN), for binary actions;
-    ``"gradient"`` and ``"cross_entropy"`` search a box of continuous ones
-    (:mod:`milp_rl.heuristics.continuous`).
+    """What finds best actions, in episodes and in targets.
+
+    ``"exact"``: a solver. Heuristics, without proof: ``"greedy"`` builds an action on the network
+    (iterative DQN), for binary actions; ``"gradient"`` and ``"cross_entropy"`` search a box of
+    continuous ones (:mod:`milp_rl.heuristics.continuous`).
     """
 
     solver: SolverName = "auto"
@@ -163,14 +176,14 @@ class DQNConfig:
     """Relative gap of exact argmaxes, at least 0."""
 
     early_gap: float | None = None
-    """Gap in the first half of the episodes, while values are rough, at least 0; ``None``: the
-    same.
-    """
+    """Gap in the first half of the episodes, while values are rough; ``None``: the same."""
 
     dynamic_tolerance: float | None = None
-    """The gap is this factor times the mean temporal difference relative to the mean value, times
+    """Factor on the relative error of the values that the gap may be (CAQL), positive.
+
+    The gap is then this times the mean temporal difference relative to the mean value, times
     ``dynamic_tolerance_decay`` to the power of the episode, rounded down to a power of two, but at
-    least ``gap`` (CAQL); positive; ``None``: ``gap`` always.
+    least ``gap``. ``None``: ``gap`` always.
     """
 
     dynamic_tolerance_decay: float = 0.95

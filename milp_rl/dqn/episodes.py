@@ -1,4 +1,4 @@
-"""Playing an environment: every number it gives is checked, and an episode can be gone on with."""
+"""Playing an environment: its numbers are checked, and interrupted episodes are resumed."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from milp_rl.dqn.cached_argmax import CachedArgmax
@@ -178,9 +179,10 @@ class QLearner:
         return chooser.actions(states, gap)
 
     def _clustered_actions(self, states: StateArray, gap: float, radius: float) -> ActionArray:
-        """Return the best next actions of some states, also for those in the radius about them.
+        """Return next actions, solved for at the centres of clusters only.
 
-        After the clustering of Ryu et al., "CAQL: Continuous action Q-learning", ICLR 2020.
+        A state within the radius of an earlier centre takes over its action; any other is a centre
+        itself. After the clustering of Ryu et al., "CAQL: Continuous action Q-learning", ICLR 2020.
         """
         centres: list[int] = []
         cluster = np.zeros(len(states), dtype=np.intp)
@@ -194,7 +196,7 @@ class QLearner:
         return self._next_actions(states[centres], gap)[cluster]
 
     def _dual_filter(
-        self, batch: Batch, rows: IntArray, values: FloatArray, targets: FloatArray
+        self, batch: Batch, rows: IntArray, values: FloatArray, targets: NDArray[np.float32]
     ) -> IntArray:
         r"""Return the rows whose argmaxes must be solved; write the targets of the others.
 
@@ -283,7 +285,7 @@ class QLearner:
         self.target.load_state_dict(self.network.state_dict())
         self.target_greedy.renew()
 
-    # Around the page: pretraining, beginning, checkpoints ---------------------------------------
+    # Around the page: pretraining, beginnings, checkpoints --------------------------------------
 
     def fit(
         self,

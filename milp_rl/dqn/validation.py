@@ -126,7 +126,7 @@ class Validation(Callback):
         write_atomically(self.folder / CURVE, curve.to_csv(index=False).encode())
 
     def _play(self, agent: DQNAgent) -> float:
-        """Return the mean expected reward of a step."""
+        """Return the mean reward per step, expected where the model is known."""
         if self._policy is None or self._policy.network is not agent.network:
             self._policy = agent.learner.new_argmax(agent.network)
         self._policy.renew()

@@ -58,8 +58,9 @@ class GraphDQNConfig(DQNConfig):
     # The graph and its network ----------------------------------------------------------------
 
     graph: Literal["estimated", "complete"] = "estimated"
-    """Where the graph comes from if none is given: ``"estimated"`` from the random steps, or
-    ``"complete"``: everything moves everything.
+    """Where the graph comes from if none is given.
+
+    ``"estimated"`` from the random steps, or ``"complete"``: everything moves everything.
     """
 
     channels: int = 16
@@ -80,8 +81,10 @@ class GraphDQNConfig(DQNConfig):
     """Beam of decisions when acting, at least 1; targets and exploration are built greedily."""
 
     temperature: float = 0.0
-    """If positive, exploration draws decisions from the softmax of marginal values, beside those
-    that are random with probability epsilon.
+    """Temperature of exploration, at least 0.
+
+    If positive, decisions that are not random (with probability epsilon) are drawn from the softmax
+    of marginal values; at 0 they are greedy.
     """
 
     def __post_init__(self) -> None:
@@ -110,7 +113,7 @@ class GraphQLearner(QLearner):
     def explore(
         self, state: StateArray, step: int, episode: int, rng: np.random.Generator
     ) -> ActionArray:
-        """Choose as the plain learner, but for a temperature draw from the marginal values."""
+        """Choose as without a graph; with a temperature, draw from marginal values instead."""
         network, config = self.network, self.config
         assert isinstance(network, GraphQNetwork)
         assert isinstance(config, GraphDQNConfig)
@@ -152,9 +155,9 @@ class GraphDQN(DQNAgent):
         As for :class:`~milp_rl.dqn.DQNAgent`; its interventions are its actions, its variables its
         observations.
     config
-        Parameters; without, the defaults.
+        Parameters; by default those of the class.
     graph
-        The dependency graph; without, as the configuration says.
+        The dependency graph; by default as the configuration says.
     seed
         Seed of everything, the random steps and the estimate among it.
 

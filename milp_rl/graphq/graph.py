@@ -212,7 +212,7 @@ class DependencyGraph:
         Parameters
         ----------
         axes
-            Where to draw; without, a new figure.
+            Where to draw; by default a new figure.
         truth
             The true graph, over the same names: edges of it that are missing are dotted grey, edges
             that it does not have are orange.

@@ -37,7 +37,7 @@ def draw_edges(
     truth
         The true edges, over the same names.
     axes
-        Where to draw; without, a new figure.
+        Where to draw; by default a new figure.
 
     Returns
     -------
