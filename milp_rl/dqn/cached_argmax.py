@@ -7,76 +7,18 @@ for that version it is the answer, for later ones where the solver starts.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from milp_rl.argmax_solver import ArgmaxSolver
+from milp_rl.dqn.choosers import Chooser, ExactChooser
+from milp_rl.envs.known_model import StateArray
 from milp_rl.formulations.arrays import ActionArray, FloatArray
-from milp_rl.formulations.bounds import BoundPropagator
-from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.solvers.result import ArgmaxResult
-
-StateArray = NDArray[np.float32]
 
 _COUNTERS = ("lookups", "solves", "starts", "seconds")
-
-
-class Chooser(Protocol):
-    """Finds the best action of a network in each state."""
-
-    def update(self, network: Any) -> None:
-        """Take over the network's weights."""
-
-    def choose(
-        self, states: StateArray, starts: Sequence[ActionArray | None], gap: float
-    ) -> list[ActionArray]:
-        """Return an action for each state; ``starts`` are good ones of earlier weights."""
-
-
-class ExactChooser:
-    """Maximisers, by :class:`milp_rl.argmax_solver.ArgmaxSolver`.
-
-    Parameters
-    ----------
-    network, space
-        The Q-network and the feasible set.
-    options
-        Keywords of the solver.
-    """
-
-    def __init__(self, network: nn.Module, space: ActionSpace, **options: Any) -> None:
-        self._solver = ArgmaxSolver(network, space, **options)
-        self._propagator: BoundPropagator | None = None
-
-    def update(self, network: Any) -> None:
-        """Take over the network's weights."""
-        self._solver.update(network)
-
-    def bounds(self, states: StateArray) -> FloatArray:
-        """Bound the best value in each state from above, without solving for it."""
-        if self._propagator is None:
-            space = self._solver.space
-            self._propagator = BoundPropagator(
-                space.n_actions,
-                space.linear_max,
-                box=(space.lower, space.upper),
-            )
-        networks = self._solver.value.at_states(states.astype(np.float64))
-        return self._propagator.at(networks).output_upper[:, 0]
-
-    def choose(
-        self, states: StateArray, starts: Sequence[ActionArray | None], gap: float
-    ) -> list[ActionArray]:
-        """Return proven maximisers; raises ``RuntimeError`` if there is none."""
-        # One worker: experiments run one training a core.
-        results = self._solver.solve_batch(states, starts=starts, gap=gap, workers=1)
-        return _proven(states, results)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,15 +153,3 @@ class CachedArgmax:
         actions = self._chooser.choose(states, starts, gap)
         self.seconds += time.perf_counter() - started
         return actions
-
-
-def _proven(states: StateArray, results: Sequence[ArgmaxResult]) -> list[ActionArray]:
-    actions = []
-    for state, result in zip(states, results, strict=True):
-        if result.action is None:
-            raise RuntimeError(
-                f"no best action for state {state.tolist()}: the solver's status is"
-                f" {result.status!r}"
-            )
-        actions.append(result.action)
-    return actions

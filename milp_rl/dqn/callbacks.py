@@ -1,40 +1,16 @@
-"""Watching a training run."""
+"""Watching a training run: a bar, and a table."""
 
 from __future__ import annotations
 
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm.auto import tqdm
 
+from milp_rl.dqn.agent import Callback, DQNAgent
 from milp_rl.formulations.files import write_atomically
-
-if TYPE_CHECKING:
-    from milp_rl.dqn.agent import DQNAgent
-
-
-class Callback:
-    """Methods called during :meth:`milp_rl.dqn.DQNAgent.train`; override what you need.
-
-    They may look at the agent but must not change it.
-    """
-
-    def on_train_begin(self, agent: DQNAgent) -> None:
-        """Be told that training begins, or goes on from a checkpoint."""
-
-    def on_pretrain_epoch(self, agent: DQNAgent, loss: float) -> None:
-        """Be told the mean loss of a pretraining epoch."""
-
-    def on_step(self, agent: DQNAgent) -> None:
-        """Be told that a step of the environment, with its updates, is done."""
-
-    def on_episode_end(self, agent: DQNAgent, record: dict[str, Any]) -> None:
-        """Be told the episode's row of ``agent.history``."""
-
-    def on_train_end(self, agent: DQNAgent) -> None:
-        """Be told that training has ended."""
 
 
 class ProgressBar(Callback):

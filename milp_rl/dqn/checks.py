@@ -90,8 +90,8 @@ def _check_actions(declared: gym.Space[Any], block: ActionSpace) -> None:
         raise ValueError(
             f"the action space {declared} does not hold the actions of action_space_block, {kind}"
             f" vectors of length {n}: declare gymnasium.spaces.{wanted} and decode the vector in"
-            " step(), for a Discrete or MultiDiscrete space from one binary variable a choice (see"
-            " milp_rl.FactoredValidity)"
+            " step(), for a Discrete or MultiDiscrete space from one binary variable per choice"
+            " (see milp_rl.FactoredValidity)"
         )
     if declared.shape != (n,):
         raise ValueError(

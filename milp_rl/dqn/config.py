@@ -11,97 +11,17 @@ from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.solvers.names import SolverName
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DQNConfig:
-    """Parameters of :class:`milp_rl.dqn.DQNAgent`.
+    """Parameters of :class:`milp_rl.dqn.DQNAgent`, in the order of :mod:`milp_rl.dqn.learner`.
 
     The defaults learn well on restless bandits; :meth:`paper` has what Xu, Wilder, Khalil and
-    Tambe (ICLR 2025) published.
+    Tambe (ICLR 2025) published. Some parameters are those of CAQL: Ryu, Chow, Anderson,
+    Tjandraatmadja and Boutilier, "CAQL: Continuous action Q-learning", ICLR 2020.
 
-    Parameters
-    ----------
-    hidden
-        Widths of the hidden layers.
-    discount
-        Discount factor gamma, in [0, 1).
-    episodes
-        Training episodes.
-    learning_rate, learning_rate_decay, weight_decay
-        AdamW's step size, the factor on it after every episode, and its decay of the weights
-        (not of the biases). Decay keeps pre-activations small, so that bounds prove more neurons
-        on or off and the argmaxes are solved faster.
-    batch_size
-        Transitions in one update.
-    updates_per_step
-        Updates after each step of the environment.
-    clip_value
-        Every entry of a gradient is clipped to plus or minus this.
-    buffer_size
-        Transitions kept for replay.
-    priority_exponent, importance_exponent
-        Prioritized replay's alpha and beta, in [0, 1].
-    epsilon_start, epsilon_end, epsilon_decay
-        The probability of a random action after t steps is
-        ``end + (start - end) * exp(-t / decay)``.
-    target_update
-        ``"hard"``: copy the weights to the target network every ``sync_every`` steps; the
-        argmaxes found in between are reused. ``"soft"``: move the target's weights by ``tau``
-        towards them after every step; nothing found for older weights is reused.
-    sync_every, tau
-        Steps of the environment between hard updates; rate of soft updates, in (0, 1].
-    level_targets
-        At each hard update, shift the output bias by the mean temporal difference. The level of
-        the values, which rises by about one reward an update and has no influence on the policy,
-        then need not be learnt by small gradient steps; what is left to learn is the difference
-        between states and actions.
-    double
-        Choose the next action by the learning network and value it by the target network (double
-        DQN). No argmax can be reused then: one is solved for every sampled transition.
-    n_step
-        Rewards summed up in a target before the value of the state reached is added. More than
-        one propagates rewards faster, but values the exploring policy's steps.
-    expected_rewards
-        Learn from ``env.expected_reward`` rather than sampled rewards where it exists.
-    random_steps
-        Steps of random feasible actions played before anything else. They are put into the replay
-        buffer, and pretraining fits their rewards instead of those of the model: what a learner
-        does that knows the environment by its samples alone.
-    pretrain_epochs, pretrain_batch_size
-        Passes over the one-step data (0: no pretraining) and samples in an update.
-    pretrain_learning_rate, pretrain_learning_rate_decay
-        AdamW's step size and the factor on it after every epoch.
-    pretrain_states, pretrain_actions
-        Random states, and random feasible actions a state, in the one-step data.
-    pretrain_replay
-        One-step samples with feasible actions put into the replay buffer before the first
-        episode. They are spread over states that episodes seldom reach, which Q-learning needs to
-        value decisions that have not been kept up yet.
-    argmax
-        ``"exact"``, or a heuristic for every best action, in episodes and in targets, without a
-        solver: ``"greedy"`` builds it on the network (iterative DQN), for binary actions;
-        ``"gradient"`` and ``"cross_entropy"`` search a box of continuous ones
-        (:mod:`milp_rl.heuristics.continuous`).
-    loss, hinge_weight
-        ``"huber"``, of the temporal differences; or ``"hinge"``: the values, plus the weight times
-        the squares of what they are below their targets (the linear program of Q-learning with a
-        penalty, as in CAQL, Ryu et al., ICLR 2020).
-    dual_filtering
-        With the hinge loss, do not solve the argmax in a next state where the bound of the target
-        network there shows that the value is not below its target (CAQL).
-    dynamic_tolerance, dynamic_tolerance_decay
-        The argmaxes' gap is this factor times the mean temporal difference relative to the mean
-        value, times the decay to the power of the episode, rounded down to a power of two, but at
-        least ``gap`` (CAQL); ``None``: ``gap`` always.
-    cluster_radius
-        Next states of a batch this close (Euclidean) to one before them take over its action, which
-        the target network values in their own state (after CAQL); ``None``: each is solved for.
-    solver, formulation, bounds, gap, time_limit
-        Passed to :class:`milp_rl.argmax_solver.ArgmaxSolver`. A time limit makes results depend on
-        the speed of the machine, so that runs are no longer reproducible.
-    early_gap
-        Gap in the first half of the episodes, while values are rough; ``None``: the same.
-    cache_size
-        Argmaxes remembered for the current weights.
+    >>> from milp_rl.dqn import DQNConfig
+    >>> DQNConfig(episodes=50, double=True).n_step
+    1
 
     Raises
     ------
@@ -109,55 +29,213 @@ class DQNConfig:
         If a parameter is out of range.
     """
 
+    # The problem ------------------------------------------------------------------------------
+
     hidden: tuple[int, ...] = (16, 32)
+    """Widths of the hidden layers, one or more, each at least 1."""
+
     discount: float = 0.99
+    """Discount factor gamma, in [0, 1)."""
+
     episodes: int = 100
-    learning_rate: float = 2.5e-4
-    learning_rate_decay: float = 1.0
-    weight_decay: float = 0.3
-    batch_size: int = 32
-    updates_per_step: int = 6
-    clip_value: float = 5.0
-    buffer_size: int = 10_000
-    priority_exponent: float = 0.6
-    importance_exponent: float = 0.4
+    """Training episodes, at least 0."""
+
+    # Acting: exploration ----------------------------------------------------------------------
+
     epsilon_start: float = 0.9
+    """Probability of a random action in the first step, in [0, 1]."""
+
     epsilon_end: float = 0.05
+    """What that probability falls to, in [0, 1]."""
+
     epsilon_decay: float = 1000.0
-    target_update: Literal["hard", "soft"] = "hard"
-    sync_every: int = 300
-    tau: float = 0.005
-    level_targets: bool = True
-    double: bool = False
-    n_step: int = 1
+    """Steps in which it falls, positive.
+
+    After t steps, the probability is ``end + (start - end) * exp(-t / decay)``.
+    """
+
+    # Remembering: replay ----------------------------------------------------------------------
+
     expected_rewards: bool = True
-    random_steps: int = 0
-    pretrain_epochs: int = 300
-    pretrain_batch_size: int = 512
-    pretrain_learning_rate: float = 3e-3
-    pretrain_learning_rate_decay: float = 0.985
-    pretrain_states: int = 500
-    pretrain_actions: int = 10
-    pretrain_replay: int = 5000
-    argmax: Literal["exact", "greedy", "gradient", "cross_entropy"] = "exact"
-    loss: Literal["huber", "hinge"] = "huber"
-    hinge_weight: float = 10.0
+    """Learn from ``env.expected_reward`` rather than sampled rewards, where it exists."""
+
+    n_step: int = 1
+    """Rewards summed up in a target before the value of the state reached is added, at least 1.
+
+    More than one propagates rewards faster, but values the exploring policy's steps.
+    """
+
+    buffer_size: int = 10_000
+    """Transitions kept for replay, at least 1."""
+
+    priority_exponent: float = 0.6
+    """Prioritized replay's alpha, in [0, 1]; 0: all transitions are drawn alike."""
+
+    importance_exponent: float = 0.4
+    """Prioritized replay's beta, in [0, 1]; 1: importance weights undo the priorities in full."""
+
+    # Targets ----------------------------------------------------------------------------------
+
+    target_update: Literal["hard", "soft"] = "hard"
+    """How the target network follows the network that learns.
+
+    ``"hard"``: the weights are copied every ``sync_every`` steps; the argmaxes found in between are
+    reused. ``"soft"``: the target's weights move by ``tau`` towards them after every step; nothing
+    found for older weights is reused.
+    """
+
+    sync_every: int = 300
+    """Steps of the environment between hard updates, at least 1."""
+
+    tau: float = 0.005
+    """Rate of soft updates, in (0, 1]."""
+
+    level_targets: bool = True
+    """At each hard update, shift the output bias by the mean temporal difference.
+
+    The level of the values, which rises by about one reward per update and has no influence on the
+    policy, then need not be learnt by small gradient steps; what is left to learn is the difference
+    between states and actions.
+    """
+
+    double: bool = False
+    """Choose next actions by the network that learns, value them by the target (double DQN).
+
+    No argmax can be reused then: one is solved for every sampled transition.
+    """
+
     dual_filtering: bool = False
-    dynamic_tolerance: float | None = None
-    dynamic_tolerance_decay: float = 0.95
+    """Solve no argmax whose target is shown to be reached anyway (CAQL).
+
+    That is where a bound on the target network in the next state shows that the value is not below
+    its target. Needs the hinge loss and exact argmaxes.
+    """
+
     cluster_radius: float | None = None
+    """Euclidean distance within which next states share an argmax (after CAQL), positive.
+
+    Next states of a batch at most so far from one before them take over its action, which the
+    target network values in their own state. ``None``: each is solved for.
+    """
+
+    # Update: loss and optimizer ---------------------------------------------------------------
+
+    batch_size: int = 32
+    """Transitions in one update, at least 1."""
+
+    updates_per_step: int = 6
+    """Updates after each step of the environment, at least 1."""
+
+    loss: Literal["huber", "hinge"] = "huber"
+    """What is descended.
+
+    ``"huber"``, of the temporal differences; or ``"hinge"``: the values, plus ``hinge_weight``
+    times the squares of what they are below their targets (the linear program of Q-learning with a
+    penalty, as in CAQL).
+    """
+
+    hinge_weight: float = 10.0
+    """Weight of the penalty in the hinge loss, positive."""
+
+    learning_rate: float = 2.5e-4
+    """AdamW's step size, positive."""
+
+    learning_rate_decay: float = 1.0
+    """Factor on the step size after every episode, in (0, 1]."""
+
+    weight_decay: float = 0.3
+    """AdamW's decay of the weights (not of the biases), at least 0.
+
+    It keeps pre-activations small, so that bounds prove more neurons on or off and the argmaxes are
+    solved faster.
+    """
+
+    clip_value: float = 5.0
+    """Every entry of a gradient is clipped to plus or minus this, positive."""
+
+    # Argmax: solver and gap -------------------------------------------------------------------
+
+    argmax: Literal["exact", "greedy", "gradient", "cross_entropy"] = "exact"
+    """What finds best actions, in episodes and in targets.
+
+    ``"exact"``: a solver. Heuristics, without proof: ``"greedy"`` builds an action on the network
+    (iterative DQN), for binary actions; ``"gradient"`` and ``"cross_entropy"`` search a box of
+    continuous ones (:mod:`milp_rl.heuristics.continuous`).
+    """
+
     solver: SolverName = "auto"
+    """Solver of exact argmaxes, as for :class:`milp_rl.argmax_solver.ArgmaxSolver`."""
+
     formulation: Formulation = "bigm"
+    """How a MILP solver is given the network, as there."""
+
     bounds: Strength = "linear"
+    """Which bounds on its neurons, as there."""
+
     gap: float = 0.0
+    """Relative gap of exact argmaxes, at least 0."""
+
     early_gap: float | None = None
+    """Gap in the first half of the episodes, while values are rough; ``None``: the same."""
+
+    dynamic_tolerance: float | None = None
+    """Factor on the relative error of the values that the gap may be (CAQL), positive.
+
+    The gap is then this times the mean temporal difference relative to the mean value, times
+    ``dynamic_tolerance_decay`` to the power of the episode, rounded down to a power of two, but at
+    least ``gap``. ``None``: ``gap`` always.
+    """
+
+    dynamic_tolerance_decay: float = 0.95
+    """Factor on the dynamic tolerance after every episode, in (0, 1]."""
+
     time_limit: float | None = None
+    """Seconds per argmax, positive; ``None``: no limit.
+
+    A limit makes results depend on the speed of the machine, so that runs are no longer
+    reproducible.
+    """
+
     cache_size: int = 100_000
+    """Argmaxes remembered for the current weights, at least 1."""
+
+    # Pretraining ------------------------------------------------------------------------------
+
+    random_steps: int = 0
+    """Steps of random feasible actions played before anything else, at least 0.
+
+    They are put into the replay buffer, and pretraining fits their rewards instead of those of the
+    model: what a learner does that knows the environment by its samples alone.
+    """
+
+    pretrain_epochs: int = 300
+    """Passes over the one-step data; 0: no pretraining."""
+
+    pretrain_batch_size: int = 512
+    """Samples in one update of pretraining, at least 1."""
+
+    pretrain_learning_rate: float = 3e-3
+    """AdamW's step size in pretraining, positive."""
+
+    pretrain_learning_rate_decay: float = 0.985
+    """Factor on that step size after every epoch, in (0, 1]."""
+
+    pretrain_states: int = 500
+    """Random states in the one-step data, at least 0."""
+
+    pretrain_actions: int = 10
+    """Random feasible actions per state in the one-step data, at least 0."""
+
+    pretrain_replay: int = 5000
+    """One-step samples with feasible actions put into the replay buffer before the first episode.
+
+    They are spread over states that episodes seldom reach, which Q-learning needs to value
+    decisions that have not been kept up yet.
+    """
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
-        widths = self.hidden and all(_is_count(width, 1) for width in self.hidden)
-        if not widths:
+        if not (self.hidden and all(_is_count(width, 1) for width in self.hidden)):
             raise ValueError(f"hidden must be one or more widths of at least 1, got {self.hidden}")
         for wanted, (valid, names) in _RANGES.items():
             for name in names.split():

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from milp_rl.dqn.agent import DQNAgent
-from milp_rl.dqn.cached_argmax import StateArray
 from milp_rl.dqn.learner import QLearner
+from milp_rl.envs.known_model import StateArray
 from milp_rl.formulations.arrays import ActionArray
 from milp_rl.qnetwork import ActionValue, QNetwork
 

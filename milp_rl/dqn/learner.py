@@ -1,22 +1,39 @@
-"""The Q-network, its replay buffer and its update rule."""
+r"""Q-learning with exact argmaxes on one page: acting, remembering, targets, update.
+
+A network learns :math:`Q(s, a)` for actions a in a combinatorial set A. In each step of the
+environment an action is chosen, epsilon-greedily; the step is put into a prioritized buffer; and
+batches from the buffer are fitted to targets that look one step, or n, ahead:
+
+.. math:: Q(s, a) \to r + \gamma^n\, Q_{target}(s', a'), \qquad
+          a' = \arg\max_{a' \in A} Q_{target}(s', a').
+
+Every argmax is a search over A (:mod:`milp_rl.dqn.choosers`), remembered for as long as the network
+does not change (:mod:`milp_rl.dqn.cached_argmax`).
+
+Xu, Wilder, Khalil and Tambe, "Reinforcement learning with combinatorial actions for coupled
+restless bandits", ICLR 2025 (arXiv 2503.01919), section 4.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from milp_rl.dqn.cached_argmax import CachedArgmax, Chooser, ExactChooser, StateArray
+from milp_rl.dqn.cached_argmax import CachedArgmax
+from milp_rl.dqn.choosers import Chooser
 from milp_rl.dqn.config import DQNConfig
-from milp_rl.dqn.replay import Batch, PrioritizedReplay
-from milp_rl.formulations.arrays import FloatArray, IntArray
+from milp_rl.dqn.replay import Batch, PrioritizedReplay, Step
+from milp_rl.envs.known_model import StateArray
+from milp_rl.formulations.arrays import ActionArray, FloatArray, IntArray
 from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.heuristics.continuous import CrossEntropyArgmax, GradientAscentArgmax
-from milp_rl.heuristics.greedy import GreedyArgmax
 from milp_rl.qnetwork import ActionValue
 
 _LEVEL_SAMPLES = 256
@@ -25,16 +42,9 @@ _PARTS = ("network", "target", "optimizer", "replay", "greedy", "target_greedy")
 
 
 class QLearner:
-    r"""Q-learning with exact next actions, from prioritized replay.
+    """A Q-network that learns, its target network and its replay buffer.
 
-    A batch is drawn and the Huber loss of the temporal differences
-
-    .. math:: r + \gamma\, Q_{target}(s', a') - Q(s, a), \qquad a' = \arg\max_{a' \in A} Q(s', a')
-
-    is descended, where the maximiser is that of the target network or, in double DQN, of the
-    network that learns. With n-step returns r is the discounted sum of n rewards, s' the state
-    after them, and the factor on its value is :math:`\gamma^n`. The hinge loss, and what spares
-    argmaxes, are those of CAQL, see :class:`milp_rl.dqn.DQNConfig`.
+    It does not know the environment: :class:`milp_rl.dqn.DQNAgent` plays, and tells it.
 
     Parameters
     ----------
@@ -67,6 +77,7 @@ class QLearner:
         chooser: Callable[[ActionValue], Chooser],
     ) -> None:
         c = self.config = config
+        self.space = space
         self._new_chooser = chooser
         self.network = network
         self.target = copy.deepcopy(network)
@@ -81,36 +92,150 @@ class QLearner:
         self.greedy = self.new_argmax(self.network)
         self.target_greedy = self.new_argmax(self.target)
         self.mean_error = self.mean_value = 0.0
+        self._recent: deque[Step] = deque()  # steps whose n-step transitions are not complete
 
-    def new_argmax(self, network: ActionValue) -> CachedArgmax:
-        """Return the best actions of a network, remembered."""
-        return CachedArgmax(network, self._new_chooser(network), self.config.cache_size)
+    # Acting ---------------------------------------------------------------------------------
 
-    def fit(
-        self,
-        states: Tensor,
-        actions: Tensor,
-        wanted: Tensor,
-        learning_rate: float,
-        rng: np.random.Generator,
-    ) -> float:
-        """Take one least-squares step towards given values; return the loss."""
-        values, extra_loss = self._values(states, actions, rng)
-        loss = nn.functional.mse_loss(values, wanted)
-        self._descend(loss + extra_loss, learning_rate)
-        return float(loss.detach())
+    def explore(
+        self, state: StateArray, step: int, episode: int, rng: np.random.Generator
+    ) -> ActionArray:
+        """Choose the greedy action, or with probability epsilon a random maximal one."""
+        if rng.random() < self.epsilon(step):
+            return np.asarray(self.space.sample(rng, 1, maximal=True)[0])
+        return np.asarray(self.greedy.actions(state[None], self.gap(episode))[0])
 
-    def begin(self) -> None:
-        """Begin Q-learning at the current weights, with a new optimizer."""
-        self.optimizer = self._new_optimizer()
-        self._sync_target()
+    def epsilon(self, step: int) -> float:
+        """Return the probability of a random action after this many steps."""
+        c = self.config
+        decayed = math.exp(-step / c.epsilon_decay)
+        return c.epsilon_end + (c.epsilon_start - c.epsilon_end) * decayed
+
+    def gap(self, episode: int) -> float:
+        """Return the relative gap of the argmaxes in an episode."""
+        c = self.config
+        gap = c.gap
+        if c.early_gap is not None and 2 * episode < c.episodes:
+            gap = c.early_gap
+        if c.dynamic_tolerance is not None and self.mean_value > 0:
+            relative_error = self.mean_error / self.mean_value
+            tolerance = c.dynamic_tolerance * relative_error * c.dynamic_tolerance_decay**episode
+            if tolerance > 0:  # in powers of two, since a smaller gap makes known answers useless
+                gap = max(gap, 2.0 ** math.floor(math.log2(tolerance)))
+        return float(gap)
+
+    # Remembering ----------------------------------------------------------------------------
+
+    def remember(self, step: Step) -> None:
+        """Put the n-step transition that a step completes into the replay buffer.
+
+        At the end of an episode, the shorter ones that begin at the last steps too.
+        """
+        c, recent = self.config, self._recent
+        recent.append(step)
+        while recent and (step.last or len(recent) == c.n_step):
+            total = sum(c.discount**i * past.reward for i, past in enumerate(recent))
+            bootstrap = 0.0 if step.terminated else c.discount ** len(recent)
+            state, action, *_ = recent.popleft()
+            self.replay.add(state[None], action[None], [total], step.next_state[None], [bootstrap])
+
+    # Targets --------------------------------------------------------------------------------
+
+    def targets(self, batch: Batch, gap: float, values: FloatArray | None = None) -> Tensor:
+        """Return what the values of a batch are fitted to, shape (batch,).
+
+        Parameters
+        ----------
+        batch
+            The transitions.
+        gap
+            Relative gap of the argmaxes.
+        values
+            Q(s, a) of the batch; with dual filtering, the target of a value that is shown to reach
+            it is a bound on it.
+        """
+        c, targets = self.config, batch.rewards.copy()
+        rows = np.flatnonzero(batch.bootstrap)  # in the others, the episode terminated
+        if c.dual_filtering and values is not None and len(rows):
+            rows = self._dual_filter(batch, rows, values, targets)
+        if len(rows):
+            states = batch.next_states[rows]
+            if c.cluster_radius is None:
+                actions = self._next_actions(states, gap)
+            else:
+                actions = self._clustered_actions(states, gap, c.cluster_radius)
+            with torch.no_grad():
+                following = torch.from_numpy(actions.astype(np.float32))
+                best = self.target.q(torch.from_numpy(states), following).numpy()
+            targets[rows] += batch.bootstrap[rows] * best
+        return torch.from_numpy(targets)
+
+    def _next_actions(self, states: StateArray, gap: float) -> ActionArray:
+        """Return the best next actions: the target network's, or in double DQN the learning one's.
+
+        Van Hasselt, Guez and Silver, "Deep reinforcement learning with double Q-learning", AAAI
+        2016.
+        """
+        chooser = self.greedy if self.config.double else self.target_greedy
+        return chooser.actions(states, gap)
+
+    def _clustered_actions(self, states: StateArray, gap: float, radius: float) -> ActionArray:
+        """Return next actions, solved for at the centres of clusters only.
+
+        A state within the radius of an earlier centre takes over its action; any other is a centre
+        itself. After the clustering of Ryu et al., "CAQL: Continuous action Q-learning", ICLR 2020.
+        """
+        centres: list[int] = []
+        cluster = np.zeros(len(states), dtype=np.intp)
+        for i, state in enumerate(states):
+            distances = np.linalg.norm(states[centres] - state, axis=1)
+            if centres and distances.min() <= radius:
+                cluster[i] = distances.argmin()
+            else:
+                cluster[i] = len(centres)
+                centres.append(i)
+        return self._next_actions(states[centres], gap)[cluster]
+
+    def _dual_filter(
+        self, batch: Batch, rows: IntArray, values: FloatArray, targets: NDArray[np.float32]
+    ) -> IntArray:
+        r"""Return the rows whose argmaxes must be solved; write the targets of the others.
+
+        With an upper bound :math:`U(s') \ge \max_{a'} Q_{target}(s', a')`, a value that is at least
+        :math:`r + \gamma^n U(s')` is not below its target, and the hinge loss is the same whatever
+        that is (the dual filtering of CAQL).
+        """
+        bounds = self.target_greedy.bounds(batch.next_states[rows])
+        highest = targets[rows] + batch.bootstrap[rows] * bounds
+        reached = values[rows] >= highest
+        targets[rows[reached]] = highest[reached]
+        return rows[~reached]
+
+    # Update ---------------------------------------------------------------------------------
+
+    def learn(self, step: int, episode: int, rng: np.random.Generator) -> list[float]:
+        """Learn after a step of the environment; return the losses of the updates.
+
+        Nothing is learnt before the buffer holds a batch.
+        """
+        c = self.config
+        if len(self.replay) < c.batch_size:
+            return []
+        rate = c.learning_rate * c.learning_rate_decay**episode
+        losses = [self.update(rng, rate, self.gap(episode)) for _ in range(c.updates_per_step)]
+        self.update_target(step, rng, self.gap(episode))
+        return losses
 
     def update(self, rng: np.random.Generator, learning_rate: float, gap: float) -> float:
-        """Take one step on a batch from the buffer; return the loss."""
+        r"""Take one step on a batch from the buffer; return the loss.
+
+        With :math:`\delta = Q(s, a) - target` and w the importance weights, the mean is descended
+        of :math:`w\, huber(\delta)`, or with the hinge loss, h its weight, of
+        :math:`w (Q(s, a) + h \max(-\delta, 0)^2)`.
+        """
         batch = self.replay.sample(rng, self.config.batch_size)
         states, actions = torch.from_numpy(batch.states), torch.from_numpy(batch.actions)
         values, extra_loss = self._values(states, actions, rng)
-        errors = values - self._targets(batch, gap, values.detach().numpy())
+        errors = values - self.targets(batch, gap, values.detach().numpy())
         if self.config.loss == "hinge":
             losses = values + self.config.hinge_weight * nn.functional.relu(-errors) ** 2
         else:
@@ -139,44 +264,7 @@ class QLearner:
                 states, actions = torch.from_numpy(batch.states), torch.from_numpy(batch.actions)
                 with torch.no_grad():
                     values = self.network.q(states, actions)
-                self.shift_level(float((self._targets(batch, gap) - values).mean()))
-
-    def shift_level(self, amount: float) -> None:
-        """Add ``amount`` to every value of the network."""
-        self.network.shift(amount)
-        self.greedy.renew()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything a checkpoint needs."""
-        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
-        return {**parts, "means": [self.mean_error, self.mean_value]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
-        for name in _PARTS:
-            getattr(self, name).load_state_dict(state[name])
-        self.mean_error, self.mean_value = state["means"]
-
-    def _targets(self, batch: Batch, gap: float, values: FloatArray | None = None) -> Tensor:
-        """Return targets; where filtering shows a value to reach its target, a bound on it."""
-        c = self.config
-        chooser = self.greedy if c.double else self.target_greedy
-        targets = batch.rewards.copy()
-        going_on = np.flatnonzero(batch.bootstrap)
-        if c.dual_filtering and values is not None and len(going_on):
-            bounds = self.target_greedy.bounds(batch.next_states[going_on])
-            highest = targets[going_on] + batch.bootstrap[going_on] * bounds
-            reached = values[going_on] >= highest
-            targets[going_on[reached]] = highest[reached]
-            going_on = going_on[~reached]
-        if len(going_on):
-            following = batch.next_states[going_on]
-            centres, cluster = _clusters(following, c.cluster_radius)
-            actions = chooser.actions(following[centres], gap)[cluster].astype(np.float32)
-            with torch.no_grad():
-                best = self.target.q(torch.from_numpy(following), torch.from_numpy(actions))
-            targets[going_on] += batch.bootstrap[going_on] * best.numpy()
-        return torch.from_numpy(targets)
+                self.shift_level(float((self.targets(batch, gap) - values).mean()))
 
     def _values(
         self, states: Tensor, actions: Tensor, rng: np.random.Generator
@@ -197,6 +285,51 @@ class QLearner:
         self.target.load_state_dict(self.network.state_dict())
         self.target_greedy.renew()
 
+    # Around the page: pretraining, beginnings, checkpoints --------------------------------------
+
+    def fit(
+        self,
+        states: Tensor,
+        actions: Tensor,
+        wanted: Tensor,
+        learning_rate: float,
+        rng: np.random.Generator,
+    ) -> float:
+        """Take one least-squares step towards given values; return the loss."""
+        values, extra_loss = self._values(states, actions, rng)
+        loss = nn.functional.mse_loss(values, wanted)
+        self._descend(loss + extra_loss, learning_rate)
+        return float(loss.detach())
+
+    def begin(self) -> None:
+        """Begin Q-learning at the current weights, with a new optimizer."""
+        self.optimizer = self._new_optimizer()
+        self._sync_target()
+
+    def begin_episode(self, played: Iterable[Step] = ()) -> None:
+        """Begin an episode, or go on with one whose steps so far are remembered already."""
+        self._recent = deque(deque(played, maxlen=self.config.n_step - 1))
+
+    def shift_level(self, amount: float) -> None:
+        """Add ``amount`` to every value of the network."""
+        self.network.shift(amount)
+        self.greedy.renew()
+
+    def new_argmax(self, network: ActionValue) -> CachedArgmax:
+        """Return the best actions of a network, remembered."""
+        return CachedArgmax(network, self._new_chooser(network), self.config.cache_size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything a checkpoint needs."""
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        return {**parts, "means": [self.mean_error, self.mean_value]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.mean_error, self.mean_value = state["means"]
+
     def _new_optimizer(self) -> torch.optim.Optimizer:
         weights = [p for p in self.network.parameters() if p.ndim > 1]
         biases = [p for p in self.network.parameters() if p.ndim == 1]
@@ -207,40 +340,3 @@ class QLearner:
             amsgrad=True,
             fused=True,
         )
-
-
-def _clusters(states: StateArray, radius: float | None) -> tuple[IntArray, IntArray]:
-    """Return the rows that are centres, and for each row the position of its centre in them."""
-    n = len(states)
-    if radius is None:
-        return np.arange(n), np.arange(n)
-    centres: list[int] = []
-    cluster = np.zeros(n, dtype=np.intp)
-    for i in range(n):
-        distances = np.linalg.norm(states[centres] - states[i], axis=1) if centres else np.ones(0)
-        if len(distances) and distances.min() <= radius:
-            cluster[i] = distances.argmin()
-        else:
-            cluster[i] = len(centres)
-            centres.append(i)
-    return np.array(centres, dtype=np.intp), cluster
-
-
-def chooser_of(space: ActionSpace, config: DQNConfig) -> Callable[[ActionValue], Chooser]:
-    """Return what finds best actions as a configuration asks for."""
-    c = config
-    heuristics: dict[str, Callable[[ActionValue, ActionSpace], Chooser]] = {
-        "greedy": GreedyArgmax,
-        "gradient": GradientAscentArgmax,
-        "cross_entropy": CrossEntropyArgmax,
-    }
-    if c.argmax in heuristics:
-        return lambda network: heuristics[c.argmax](network, space)
-    return lambda network: ExactChooser(
-        network,
-        space,
-        solver=c.solver,
-        formulation=c.formulation,
-        bounds=c.bounds,
-        time_limit=c.time_limit,
-    )

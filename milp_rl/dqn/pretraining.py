@@ -1,13 +1,15 @@
-"""Phase 1 of SEQUOIA: one-step expected rewards over informative states and actions."""
+"""Phase 1 of SEQUOIA: one-step rewards to fit, and transitions that fill the replay buffer."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.envs.fixed_set import shown
+from milp_rl.dqn.config import DQNConfig
+from milp_rl.envs.fixed_set import FixedSet, shown
+from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
@@ -27,6 +29,62 @@ class ModelledEnv(Protocol):
 
     def informative_states(self, rng: np.random.Generator, n: int) -> NDArray[np.float32]:
         """Return states worth learning one-step rewards in, ``n`` of them random."""
+
+
+class PretrainingData(NamedTuple):
+    """What training begins with; all float32.
+
+    ``states``, ``actions`` and ``rewards`` are fitted, shapes (N, state_dim), (N, n_actions) and
+    (N,); ``replayed`` are the columns of transitions for
+    :meth:`milp_rl.dqn.replay.PrioritizedReplay.add`.
+    """
+
+    states: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+    replayed: tuple[NDArray[Any], ...]
+
+
+def data_of_steps(played: Transitions, discount: float) -> PretrainingData:
+    """Return observed steps, all of them both to fit and to replay.
+
+    Raises
+    ------
+    ValueError
+        If a number is outside float32's range.
+    """
+    rows = [played.states, played.actions, played.rewards, played.next_states]
+    with np.errstate(over="ignore"):
+        s, a, r, following = (row.astype(np.float32) for row in rows)
+    check_model_rows("a random step", np.column_stack([r, following]), ("state", s))
+    bootstrap = discount * ~np.asarray(played.terminated)
+    return PretrainingData(s, a, r, (s, a, r, following, bootstrap))
+
+
+def data_of_model(
+    env: ModelledEnv, feasible: FixedSet, config: DQNConfig, rng: np.random.Generator
+) -> PretrainingData:
+    """Return the one-step data of a model, some of its feasible rows with next states to replay.
+
+    Raises
+    ------
+    ValueError
+        If the model gives a number that is not finite, or the feasible set is another in some
+        state.
+    """
+    c = config
+    states, actions, rewards, rows = one_step_data(
+        env, feasible.space, rng, c.pretrain_states, c.pretrain_actions
+    )
+    feasible.check_all(np.unique(states, axis=0))
+    playable = np.arange(len(rewards))[rows]
+    drawn = rng.choice(playable, min(c.pretrain_replay, len(playable)), replace=False)
+    s, a, r = states[drawn], actions[drawn], rewards[drawn]
+    following = env.sample_next(s, a, rng)
+    check_model_rows("sample_next", following, ("state", s), ("action", a))
+    feasible.check_all(following)
+    bootstrap = np.full(len(drawn), c.discount)
+    return PretrainingData(states, actions, rewards, (s, a, r, following, bootstrap))
 
 
 def check_model_rows(what: str, values: NDArray[Any], *given: tuple[str, NDArray[Any]]) -> None:
@@ -66,7 +124,7 @@ def one_step_data(
     n_states
         Random states among the informative ones.
     n_actions
-        Random feasible actions a state, half of them maximal.
+        Random feasible actions per state, half of them maximal.
 
     Returns
     -------

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.arrays import FloatArray
+from milp_rl.envs.known_model import StateArray
+from milp_rl.formulations.arrays import ActionArray, FloatArray
 
 _SMALLEST_PRIORITY = 1e-6
+
+
+class Step(NamedTuple):
+    """One step of an environment: what was seen, done and paid, and what followed."""
+
+    state: StateArray
+    action: ActionArray
+    reward: float
+    next_state: StateArray
+    terminated: bool
+    truncated: bool
+
+    @property
+    def last(self) -> bool:
+        """Whether the episode ended with it."""
+        return self.terminated or self.truncated
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +54,7 @@ class PrioritizedReplay:
     """A ring buffer sampled in proportion to ``(|error| + 1e-6) ** alpha``.
 
     New transitions get the largest priority seen, so that each is likely to be learnt from once.
-    Sampling is one cumulative sum and one binary search a draw, which for buffers of this size
+    Sampling is one cumulative sum and one binary search per draw, which for buffers of this size
     is faster than a tree written in Python.
 
     Parameters

@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from milp_rl.dqn.agent import DQNAgent
+from milp_rl.dqn.agent import Callback, DQNAgent
 from milp_rl.dqn.cached_argmax import CachedArgmax
-from milp_rl.dqn.callbacks import Callback
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.envs.vector import ParallelEpisodes
 from milp_rl.evaluation.evaluate import evaluate
@@ -127,7 +126,7 @@ class Validation(Callback):
         write_atomically(self.folder / CURVE, curve.to_csv(index=False).encode())
 
     def _play(self, agent: DQNAgent) -> float:
-        """Return the mean expected reward of a step."""
+        """Return the mean reward per step, expected where the model is known."""
         if self._policy is None or self._policy.network is not agent.network:
             self._policy = agent.learner.new_argmax(agent.network)
         self._policy.renew()

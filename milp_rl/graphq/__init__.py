@@ -5,7 +5,8 @@ import gymnasium as gym
 from milp_rl.envs.transitions import Transitions, collect_transitions
 from milp_rl.formulations.spaces.sequential import SequentialBuilder, valued_by
 from milp_rl.graphq.agent import GraphDQN, GraphDQNConfig
-from milp_rl.graphq.graph import DependencyGraph, Interaction, Scores
+from milp_rl.graphq.edges import Interaction
+from milp_rl.graphq.graph import DependencyGraph, Scores
 from milp_rl.graphq.instance import InterventionsInstance
 from milp_rl.graphq.network import GraphQNetwork
 from milp_rl.graphq.policy import GraphQPolicy

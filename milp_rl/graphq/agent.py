@@ -11,9 +11,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from milp_rl.dqn.agent import DQNAgent, StateArray
+from milp_rl.dqn.agent import DQNAgent
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.learner import QLearner
+from milp_rl.envs.known_model import StateArray
 from milp_rl.formulations.arrays import ActionArray, check_vector
 from milp_rl.graphq.graph import DependencyGraph
 from milp_rl.graphq.network import GraphQNetwork
@@ -23,27 +24,12 @@ from milp_rl.qnetwork import ActionValue
 _ADDITIONS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GraphDQNConfig(DQNConfig):
-    """Parameters of :class:`GraphDQN`.
+    """Parameters of :class:`GraphDQN`: those of :class:`~milp_rl.dqn.DQNConfig`, and its own.
 
-    Those of :class:`~milp_rl.dqn.DQNConfig`, without the model-based pretraining by default, and
-    with no use for ``hidden`` and what concerns the exact argmax; and
-
-    Parameters
-    ----------
-    graph
-        Where the graph comes from if none is given: ``"estimated"`` from the random steps,
-        ``"complete"``: everything moves everything.
-    channels, layers, embedding
-        As for :class:`~milp_rl.graphq.GraphQNetwork`.
-    width
-        Beam of decisions when acting; targets and exploration are built greedily.
-    temperature
-        If positive, exploration draws decisions from the softmax of marginal values, beside those
-        that are random with probability epsilon.
-    addition_weight
-        Weight of the loss of the marginal values against that of the values.
+    Pretraining is on random steps rather than a model by default. ``hidden`` and what concerns the
+    exact argmax have no effect.
 
     Raises
     ------
@@ -52,18 +38,54 @@ class GraphDQNConfig(DQNConfig):
     """
 
     weight_decay: float = 0.01
+    """AdamW's decay of the weights (not of the biases), at least 0."""
+
     random_steps: int = 2000
+    """Steps of random feasible actions played before anything else, at least 0."""
+
     pretrain_epochs: int = 60
+    """Passes over the one-step data; 0: no pretraining."""
+
     pretrain_batch_size: int = 64
+    """Samples in one update of pretraining, at least 1."""
+
     pretrain_learning_rate_decay: float = 0.95
+    """Factor on pretraining's step size after every epoch, in (0, 1]."""
+
     learning_rate: float = 5e-4
+    """AdamW's step size, positive."""
+
+    # The graph and its network ----------------------------------------------------------------
+
     graph: Literal["estimated", "complete"] = "estimated"
+    """Where the graph comes from if none is given.
+
+    ``"estimated"`` from the random steps, or ``"complete"``: everything moves everything.
+    """
+
     channels: int = 16
+    """Width of every layer of :class:`~milp_rl.graphq.GraphQNetwork`, at least 1."""
+
     layers: int = 2
+    """Rounds of messages of it, at least 1."""
+
     embedding: int = 8
-    width: int = 1
-    temperature: float = 0.0
+    """Learnt features of each of its nodes, at least 0."""
+
     addition_weight: float = 1.0
+    """Weight of the loss of the marginal values against that of the values, at least 0."""
+
+    # Building decisions -----------------------------------------------------------------------
+
+    width: int = 1
+    """Beam of decisions when acting, at least 1; targets and exploration are built greedily."""
+
+    temperature: float = 0.0
+    """Temperature of exploration, at least 0.
+
+    If positive, decisions that are not random (with probability epsilon) are drawn from the softmax
+    of marginal values; at 0 they are greedy.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,6 +109,18 @@ class GraphQLearner(QLearner):
 
     .. math:: \Delta_i(s, S) \to Q(s, S + e_i) - Q(s, S).
     """
+
+    def explore(
+        self, state: StateArray, step: int, episode: int, rng: np.random.Generator
+    ) -> ActionArray:
+        """Choose as without a graph; with a temperature, draw from marginal values instead."""
+        network, config = self.network, self.config
+        assert isinstance(network, GraphQNetwork)
+        assert isinstance(config, GraphDQNConfig)
+        if not config.temperature or rng.random() < self.epsilon(step):
+            return super().explore(state, step, episode, rng)
+        policy = GraphQPolicy(network, self.space, temperature=config.temperature)
+        return np.asarray(policy.actions(state[None], rng)[0])
 
     def _values(
         self, states: Tensor, actions: Tensor, rng: np.random.Generator
@@ -202,9 +236,3 @@ class GraphDQN(DQNAgent):
         s = check_vector(state, "state").astype(np.float32)
         self._feasible.at(s)
         return self.policy(width=self.config.width).act(s)
-
-    def _explore(self, state: StateArray) -> ActionArray:
-        if not self.config.temperature or self.rng.random() < self.epsilon:
-            return super()._explore(state)
-        policy = self.policy(temperature=self.config.temperature)
-        return np.asarray(policy.actions(state[None], self.rng)[0])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import joblib
 import numpy as np
@@ -20,14 +20,22 @@ from sklearn.linear_model import ElasticNet, ElasticNetCV, Lasso, LassoCV
 
 from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import BoolArray, FloatArray
-from milp_rl.graphq.graph import DependencyGraph, Edge, Interaction
+from milp_rl.graphq.edges import Edge, Interaction
 from milp_rl.solvers.processes import safe_path
 
 Estimation = Literal["lasso", "elastic_net"]
 _FOLDS = 5
 
 
-def estimate_graph(
+class EstimatedEdges(NamedTuple):
+    """The edges found, as :class:`~milp_rl.graphq.DependencyGraph` holds them."""
+
+    effects: FloatArray
+    influences: FloatArray
+    interactions: tuple[Interaction, ...]
+
+
+def estimate_edges(
     transitions: Transitions,
     method: Estimation = "lasso",
     *,
@@ -39,7 +47,7 @@ def estimate_graph(
     forbidden: Iterable[Edge] = (),
     jobs: int = 1,
     seed: int = 0,
-) -> DependencyGraph:
+) -> EstimatedEdges:
     """Estimate which interventions and variables move each variable.
 
     Weights are the coefficients of the least-squares fit on the kept edges: of an intervention,
@@ -111,7 +119,7 @@ def estimate_graph(
         Interaction(pairs[p][0], pairs[p][1], int(k), float(table[k, n + m + p]))
         for k, p in np.argwhere(table[:, n + m :])
     )
-    return DependencyGraph(data.interventions, data.variables, table[:, :n], influences, found)
+    return EstimatedEdges(table[:, :n], influences, found)
 
 
 def _regress(

@@ -5,41 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import networkx as nx
 import numpy as np
+from matplotlib.axes import Axes
 
+from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from milp_rl.envs.transitions import Transitions
-    from milp_rl.graphq.estimation import Estimation
-
-Edge = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Interaction:
-    """Two interventions that do something together to a variable, beyond what each does alone.
-
-    Parameters
-    ----------
-    first, second
-        The interventions' positions, ``first < second``.
-    variable
-        The variable's position.
-    weight
-        Strength, signed.
-    """
-
-    first: int
-    second: int
-    variable: int
-    weight: float
+from milp_rl.graphq.edges import Edge, Interaction
+from milp_rl.graphq.estimation import Estimation, estimate_edges
+from milp_rl.graphq.plots import draw_edges
 
 
 @dataclass(frozen=True)
@@ -106,11 +83,16 @@ class DependencyGraph:
     ) -> DependencyGraph:
         """Estimate the graph from transitions by sparse regression with stability selection.
 
-        See :func:`milp_rl.graphq.estimation.estimate_graph`, which has the options.
+        See :func:`milp_rl.graphq.estimation.estimate_edges`, which has the options.
         """
-        from milp_rl.graphq.estimation import estimate_graph  # it imports this module
-
-        return estimate_graph(transitions, method, **options)
+        found = estimate_edges(transitions, method, **options)
+        return cls(
+            transitions.interventions,
+            transitions.variables,
+            found.effects,
+            found.influences,
+            found.interactions,
+        )
 
     @classmethod
     def complete(cls, interventions: Sequence[str], variables: Sequence[str]) -> DependencyGraph:
@@ -121,15 +103,24 @@ class DependencyGraph:
 
     @property
     def edges(self) -> set[Edge]:
-        """Edges by names: intervention to variable, and variable to variable.
+        """Edges by names: intervention to variable, and variable to variable."""
+        return set(self.weights)
 
-        An interaction is an edge from each of its interventions to the variable.
+    @property
+    def weights(self) -> dict[Edge, float]:
+        """The weight of every edge.
+
+        An interaction is an edge from each of its interventions to the variable, with its weight
+        where the intervention has no effect on the variable of its own.
         """
-        found = {(self.interventions[i], self.variables[k]) for k, i in np.argwhere(self.effects)}
-        found |= {(self.variables[j], self.variables[k]) for k, j in np.argwhere(self.influences)}
+        found: dict[Edge, float] = {}
         for pair in self.interactions:
             for i in (pair.first, pair.second):
-                found.add((self.interventions[i], self.variables[pair.variable]))
+                found[self.interventions[i], self.variables[pair.variable]] = pair.weight
+        for k, i in np.argwhere(self.effects):
+            found[self.interventions[i], self.variables[k]] = float(self.effects[k, i])
+        for k, j in np.argwhere(self.influences):
+            found[self.variables[j], self.variables[k]] = float(self.influences[k, j])
         return found
 
     def scores(self, truth: DependencyGraph) -> Scores:
@@ -216,10 +207,23 @@ class DependencyGraph:
         return cls(tuple(interventions), tuple(variables), effects, influences, tuple(interactions))
 
     def plot(self, axes: Axes | None = None, truth: DependencyGraph | None = None) -> Axes:
-        """Draw the graph, see :func:`milp_rl.graphq.plots.plot_graph`."""
-        from milp_rl.graphq.plots import plot_graph  # it imports this module
+        """Draw interventions on the left and variables on the right.
 
-        return plot_graph(self, axes, truth)
+        Parameters
+        ----------
+        axes
+            Where to draw; by default a new figure.
+        truth
+            The true graph, over the same names: edges of it that are missing are dotted grey, edges
+            that it does not have are orange.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
+        """
+        known = None if truth is None else truth.edges
+        return draw_edges(self.interventions, self.variables, self.weights, known, axes)
 
     def graphml(self) -> str:
         """Return the graph as GraphML."""

@@ -29,7 +29,8 @@ from milp_rl.envs.bandits.instance import Instance
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
-from milp_rl.graphq.graph import DependencyGraph, Interaction
+from milp_rl.graphq.edges import Interaction
+from milp_rl.graphq.graph import DependencyGraph
 
 CLOCK = ("clock sine", "clock cosine")
 _MOST_INFLUENCE = 0.95  # of the state on a variable; the rest pulls it to its base

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence, Set
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from milp_rl.graphq.graph import DependencyGraph, Edge
+from milp_rl.graphq.edges import Edge
 
 _UP, _DOWN, _MISSED, _WRONG = "#1f77b4", "#c2565b", "#b0b0b0", "#e8a33d"
 _MOST_NAMES = 40
 
 
-def plot_graph(
-    graph: DependencyGraph, axes: Axes | None = None, truth: DependencyGraph | None = None
+def draw_edges(
+    interventions: Sequence[str],
+    variables: Sequence[str],
+    weights: Mapping[Edge, float],
+    truth: Set[Edge] | None = None,
+    axes: Axes | None = None,
 ) -> Axes:
     """Draw interventions on the left and variables on the right.
 
     Edges are as wide as their weights, blue if they raise the variable, red if they lower it;
-    influences between variables are arcs on the right. Against the true graph, edges that are
-    missing are dotted grey and edges that are not there are orange.
+    influences between variables are arcs on the right. Against the true edges, those that are
+    missing are dotted grey and those that are not there are orange.
 
     Parameters
     ----------
-    graph
-        The graph.
+    interventions, variables
+        Names, all distinct.
+    weights
+        The weight of every edge.
+    truth
+        The true edges, over the same names.
     axes
         Where to draw; by default a new figure.
-    truth
-        The true graph, over the same names.
 
     Returns
     -------
     matplotlib.axes.Axes
         The axes drawn on.
     """
-    names = graph.interventions, graph.variables
+    names = interventions, variables
     if axes is None:
         height = min(2.0 + 0.28 * max(map(len, names)), 16.0)
         _, axes = plt.subplots(figsize=(8.0, height), layout="constrained")
@@ -45,10 +53,9 @@ def plot_graph(
         for side, column in enumerate(names)
         for name, y in zip(column, np.linspace(1.0, 0.0, len(column)), strict=True)
     }
-    arcs = 1.06 + 0.018 * max((len(name) for name in graph.variables), default=0)
-    weights = _weights(graph)
+    arcs = 1.06 + 0.018 * max((len(name) for name in variables), default=0)
     largest = max(map(abs, weights.values()), default=1.0)
-    known = weights.keys() if truth is None else truth.edges
+    known = weights.keys() if truth is None else truth
     for edge, weight in weights.items():
         color = (_UP if weight > 0 else _DOWN) if edge in known else _WRONG
         _draw(axes, place, arcs, edge, color, 0.4 + 2.2 * abs(weight) / largest, "-")
@@ -70,19 +77,6 @@ def plot_graph(
     axes.set(xlim=(-0.55, arcs + 0.4), ylim=(-0.05, 1.12))
     axes.set_axis_off()
     return axes
-
-
-def _weights(graph: DependencyGraph) -> dict[Edge, float]:
-    """Return the weight of every edge; an edge of an interaction alone has the interaction's."""
-    found: dict[Edge, float] = {}
-    for pair in graph.interactions:
-        for i in (pair.first, pair.second):
-            found[graph.interventions[i], graph.variables[pair.variable]] = pair.weight
-    for k, i in np.argwhere(graph.effects):
-        found[graph.interventions[i], graph.variables[k]] = float(graph.effects[k, i])
-    for k, j in np.argwhere(graph.influences):
-        found[graph.variables[j], graph.variables[k]] = float(graph.influences[k, j])
-    return found
 
 
 def _draw(

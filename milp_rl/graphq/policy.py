@@ -106,7 +106,7 @@ class GraphQPolicy:
     def choose(
         self, states: NDArray[np.float32], starts: Sequence[ActionArray | None], gap: float
     ) -> list[ActionArray]:
-        """Build a decision in each state, as a :class:`milp_rl.dqn.cached_argmax.Chooser`."""
+        """Build a decision in each state, as a :class:`milp_rl.dqn.choosers.Chooser`."""
         return list(self.actions(states))
 
     def explain(self, state: ArrayLike) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.networks.piecewise import relu_pieces, sigmoid_chord_error, sigmoid_points
 from milp_rl.graphq.instance import InterventionsInstance
+from milp_rl.graphq.presets import PRESETS
 
 ONE_STEP_ERROR = 1e-3
 _START = 0.5
@@ -275,8 +276,6 @@ def make_interventions(preset: str, *, seed: int, **changes: Any) -> SyntheticIn
     ValueError
         If the preset is unknown.
     """
-    from milp_rl.graphq.presets import PRESETS  # the clinical one makes instances too
-
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
     return SyntheticInterventions(PRESETS[preset](seed=seed, **changes))

@@ -42,7 +42,7 @@ class HeuristicArgmax(ABC):
     def choose(
         self, states: ArrayLike, starts: Sequence[ActionArray | None], gap: float
     ) -> list[ActionArray]:
-        """Find an action in each state, as :class:`milp_rl.dqn.cached_argmax.Chooser` has it."""
+        """Find an action in each state, as :class:`milp_rl.dqn.choosers.Chooser` has it."""
         return list(self.actions(states))
 
     @abstractmethod

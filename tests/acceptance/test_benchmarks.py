@@ -1,4 +1,4 @@
-"""The benchmark of the argmax runs, its exact methods agree, and the documentation shows its times."""
+"""The benchmark runs, its exact methods agree, and the documentation shows its times."""
 
 import re
 import subprocess

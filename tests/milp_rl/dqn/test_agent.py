@@ -11,7 +11,8 @@ import torch
 
 from milp_rl.baselines import GreedyArgmax, MyopicPolicy, RandomPolicy
 from milp_rl.dqn import Callback, DQNAgent, DQNConfig, ProgressBar
-from milp_rl.dqn.learner import QLearner, chooser_of
+from milp_rl.dqn.choosers import chooser_of
+from milp_rl.dqn.learner import QLearner
 from milp_rl.dqn.pretraining import one_step_data
 from milp_rl.envs import CapacityBandit, CapacityInstance, make_bandit
 from milp_rl.evaluation import JointMDP, evaluate

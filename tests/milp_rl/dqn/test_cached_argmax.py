@@ -4,7 +4,8 @@ import torch
 
 from milp_rl.argmax_solver import ArgmaxSolver
 from milp_rl.baselines import GreedyArgmax
-from milp_rl.dqn.cached_argmax import CachedArgmax, ExactChooser
+from milp_rl.dqn.cached_argmax import CachedArgmax
+from milp_rl.dqn.choosers import ExactChooser
 from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.formulations.spaces.capacity import Capacity
 from milp_rl.qnetwork import QNetwork

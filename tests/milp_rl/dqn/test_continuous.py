@@ -90,8 +90,8 @@ def test_dual_filtering_changes_nothing_but_the_number_of_argmaxes():
     batch = filtered.learner.replay.sample(np.random.default_rng(0), 64)
     states, actions = torch.from_numpy(batch.states), torch.from_numpy(batch.actions)
     values = filtered.learner.network.q(states, actions).detach().numpy()
-    exact = filtered.learner._targets(batch, 0.0).numpy()
-    spared = filtered.learner._targets(batch, 0.0, values).numpy()
+    exact = filtered.learner.targets(batch, 0.0).numpy()
+    spared = filtered.learner.targets(batch, 0.0, values).numpy()
     np.testing.assert_allclose(
         np.maximum(exact - values, 0), np.maximum(spared - values, 0), atol=1e-5
     )
@@ -103,7 +103,7 @@ def test_clusters_spare_argmaxes_and_lose_no_more_than_their_radius():
     close.learner.load_state_dict(agent.learner.state_dict())
     batch = agent.learner.replay.sample(np.random.default_rng(0), 64)
     before = close.learner.target_greedy.lookups
-    exact, clustered = agent.learner._targets(batch, 0.0), close.learner._targets(batch, 0.0)
+    exact, clustered = agent.learner.targets(batch, 0.0), close.learner.targets(batch, 0.0)
     assert close.learner.target_greedy.lookups - before < 64
     assert (clustered <= exact + 1e-5).all()
     assert float((exact - clustered).mean()) < 0.1 * float(exact.abs().mean()) + 0.05
