@@ -21,18 +21,18 @@ COLUMNS = (
 
 @pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])
 def test_the_times_shown_are_those_measured(page):
-    measured = pd.read_csv(BENCHMARKS / "argmax.csv").pivot_table("ms", "problem", "way")
+    measured = pd.read_csv(BENCHMARKS / "argmax.csv").pivot_table("ms", "problem", "method")
     rows = re.findall(
         r"^\| ([\w ]+), (\d+) arms \|(.+)\|$", (ROOT / page).read_text(), re.MULTILINE
     )
     assert len(rows) >= 5
     for domain, arms, cells in rows:
         own = measured.loc[f"trained {domain} J={arms} 16-32"]
-        for shown, way in zip(cells.split("|"), COLUMNS, strict=True):
+        for shown, method in zip(cells.split("|"), COLUMNS, strict=True):
             digits = len(shown.partition(".")[2].strip())
-            assert float(shown) == pytest.approx(own[way], abs=0.5001 * 10.0**-digits), (
+            assert float(shown) == pytest.approx(own[method], abs=0.5001 * 10.0**-digits), (
                 domain,
-                way,
+                method,
             )
 
 
