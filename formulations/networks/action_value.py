@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray, check_states
+from milp_rl.formulations.networks.link import Link
 from milp_rl.formulations.networks.network import INPUT, Activation, Layer, Network, folded_bias
 
 
@@ -283,10 +284,14 @@ class ActionValue(ABC):
         Number of action variables.
     state_dim
         Number of state features.
+    link
+        The increasing function that the model behind it applies to the values
+        (:mod:`milp_rl.formulations.networks.link`); everything here is without it.
     """
 
     n_actions: int
     state_dim: int
+    link: Link = "identity"
 
     @abstractmethod
     def at_states(self, states: FloatArray) -> ActionNetworks:
@@ -334,6 +339,7 @@ class NetworkValue(ActionValue):
         self.network = network
         self.n_actions = n_actions
         self.state_dim = network.n_inputs - n_actions
+        self.link = network.link
         # Of each layer: which neurons follow the action, and the weights of what does and does not.
         follows: dict[int, BoolArray] = {INPUT: np.arange(network.n_inputs) < n_actions}
         for depth in range(len(network.hidden)):

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, check_vector
+from milp_rl.formulations.networks.link import LINKS, Link
 
 Activation = Literal["relu", "linear"]
 
@@ -121,11 +122,14 @@ class Network:
     layers
         At least one layer; each layer's input width is the previous one's output width, and a
         skip's that of its source, which counts the layers given here from 0.
+    link
+        The increasing function that the model behind it applies to the outputs
+        (:mod:`milp_rl.formulations.networks.link`); everything here is without it.
 
     Raises
     ------
     NetworkError
-        If there is no layer or widths do not fit.
+        If there is no layer, widths do not fit or the link is unknown.
 
     Examples
     --------
@@ -141,8 +145,11 @@ class Network:
     """
 
     layers: tuple[Layer, ...]
+    link: Link = "identity"
 
     def __post_init__(self) -> None:
+        if self.link not in LINKS:
+            raise NetworkError(f"unknown link {self.link!r}; there are {', '.join(LINKS)}")
         if not self.layers:
             raise NetworkError("a network needs at least one layer")
         widths = {INPUT: self.layers[0].weight.shape[1]}
@@ -305,7 +312,7 @@ class Network:
                     weight = weight[:, kept]
                 rest.append((source, weight))
             layers.append(Layer(rest[0][1], bias, layer.activation, tuple(rest[1:])))
-        return Network(tuple(layers))
+        return Network(tuple(layers), self.link)
 
     def affine_of_inputs(self, matrix: FloatArray, offset: FloatArray) -> Network:
         """Return the network as a function of ``u`` where its inputs are ``matrix @ u + offset``.
@@ -326,7 +333,7 @@ class Network:
                     weight = weight * matrix if matrix.ndim == 1 else weight @ matrix
                 rest.append((source, weight))
             layers.append(Layer(rest[0][1], bias, layer.activation, tuple(rest[1:])))
-        return Network(tuple(layers))
+        return Network(tuple(layers), self.link)
 
     def with_output(self, scale: float, bias: FloatArray) -> Network:
         """Return the network whose last layer is scaled, and has another bias."""
@@ -335,7 +342,7 @@ class Network:
         return Network((*self.hidden, Layer(scale * last.weight, bias, "linear", skips)))
 
     def negated(self) -> Network:
-        """Return the network whose outputs are the negatives of this one's."""
+        """Return the network whose outputs are the negatives of this one's, without the link."""
         return self.with_output(-1.0, -self.output.bias)
 
 

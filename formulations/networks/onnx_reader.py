@@ -1,77 +1,81 @@
-"""Reading a ReLU network from an ONNX model, without the framework that wrote it.
+"""Reading a piecewise linear network from an ONNX model, without the framework that wrote it.
 
-An ONNX graph is accepted if it is one chain of dense layers: ``Gemm``, ``MatMul``, ``Add`` of a
-constant and ``Relu``, with ``Flatten``, ``Reshape``, ``Identity`` and ``Cast`` between them where
-they do not change what a layer sees. That covers both exporters of torch, scikit-learn's
-``MLPRegressor`` through skl2onnx, and Keras models as OMLT reads them. Operators are those of
+Every operator that is affine or piecewise linear in what depends on the input becomes ReLU layers
+with skips (:mod:`~milp_rl.formulations.networks.lowering`), see ``OPERATORS`` of
+:mod:`~milp_rl.formulations.networks.onnx_walk`. Operators are those of
 https://onnx.ai/onnx/operators from opset 7.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import onnx
-from onnx import helper
 
-from milp_rl.formulations.arrays import FloatArray
-from milp_rl.formulations.networks.network import Activation, Layer, Network, NetworkError
-from milp_rl.formulations.networks.onnx_constants import Constants, evaluated_constants, label
+from milp_rl.formulations.networks.lowering import Affine, Lowering
+from milp_rl.formulations.networks.network import Network, NetworkError
 from milp_rl.formulations.networks.onnx_file import budget, load_model
+from milp_rl.formulations.networks.onnx_graph import Graph, GraphInput, Inputs, Output, read_graph
+from milp_rl.formulations.networks.onnx_node import Value
+from milp_rl.formulations.networks.onnx_walk import Walk
 
-_NO_OPS = ("Identity", "Cast", "Flatten", "Reshape")
-_OPS = ("Gemm", "MatMul", "Add", "Relu", *_NO_OPS)
-_SUPPORTED = f"supported are {', '.join(_OPS)} in one chain, with constant weights"
+_DENSE = {
+    *("Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "Neg", "Relu", "Identity", "Dropout", "Cast"),
+    *("Flatten", "Reshape", "Squeeze", "Unsqueeze", "BatchNormalization", "Scaler"),
+    "LinearRegressor",
+}
+_ROWWISE = {
+    *("Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "Neg", "Relu", "Identity", "Dropout", "Cast"),
+    *("LeakyRelu", "PRelu", "Clip", "HardSigmoid", "Abs", "Min", "Max", "Shrink", "Constant"),
+}
 
 
-def read_onnx(source: str | Path | bytes | onnx.ModelProto) -> Network:
-    """Read a chain of dense layers with ReLU from an ONNX model.
+def read_onnx(
+    source: str | Path | bytes | onnx.ModelProto, *, inputs: Inputs = None, output: Output = None
+) -> Network:
+    """Read a piecewise linear network from an ONNX model.
 
     Parameters
     ----------
     source
-        Path of a file, its bytes, or the loaded model. Weights are float32 or float64.
+        Path of a file, its bytes, or the loaded model. Weights are of any floating-point type;
+        rounding between operators is not part of the network.
+    inputs
+        Which inputs are what, where there are several: ``"action"`` and ``"state"`` in the order
+        of the graph's inputs, or ``{"action": name, "state": name}``, several names for a part
+        that has several inputs. None where names say so (``obs``, ``state``, ``observation``,
+        ``s``; ``act``, ``action``, ``a``) or there is one input.
+    output
+        Which output, by name or number, where the graph has several. Where it has one, a number is
+        that of an entry of it. A pair is an output and an entry of it.
 
     Returns
     -------
     Network
-        The inputs and outputs of one sample, in row-major order where the graph has more axes;
-        leading axes of the graph's input are taken for batch axes.
+        Of one sample, inputs and outputs in row-major order where the graph has more axes: the one
+        input as it is, of several [action, state]. Leading axes of an input are taken for batch
+        axes. A monotone operator at the end is the network's ``link``.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     NetworkError
-        If the file is not a valid ONNX model, a weight is NaN or infinite, the graph has several
-        inputs or outputs, it has anything but such a chain, or what it asks for takes far more
-        memory than the file: the message names the operator and the node.
+        If the file is not a valid ONNX model, a weight is NaN or infinite, inputs or outputs are
+        not clear, nodes are not piecewise linear in the input, or what is asked for takes far more
+        memory than the file: the message names all such nodes.
     """
     model = load_model(source)
-    graph = model.graph
-    if graph.sparse_initializer:
-        raise NetworkError("the model has sparse initializers; store its weights densely")
-    stored = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in stored]
-    for what, values in (("inputs", inputs), ("outputs", graph.output)):
-        if len(values) != 1:
-            names = ", ".join(repr(value.name) for value in values) or "none"
-            raise NetworkError(
-                f"the network must have one input and one output, its {what}: {names}"
-            )
-    for opset in model.opset_import:
-        if opset.domain in ("", "ai.onnx") and opset.version < 7:
-            raise NetworkError(f"the model has opset {opset.version}; convert it to 7 or later")
-    most = budget(model)
-    constants = evaluated_constants(graph, most)
-    chain = _chain(graph, constants, inputs[0].name)
-    return _Walk(_shape(inputs[0]), constants, most).network(chain)
+    graph = read_graph(model, inputs, output)
+    if graph.state_first:
+        raise NetworkError(
+            'inputs=("state", "action") of one input needs the number of actions: use'
+            " to_action_value(source, n_actions, inputs=...)"
+        )
+    return network_of(graph, budget(model))
 
 
 def read_metadata(source: str | Path | bytes | onnx.ModelProto) -> dict[str, str]:
@@ -79,291 +83,139 @@ def read_metadata(source: str | Path | bytes | onnx.ModelProto) -> dict[str, str
     return {entry.key: entry.value for entry in load_model(source).metadata_props}
 
 
-def _chain(
-    graph: onnx.GraphProto, constants: Constants, start: str
-) -> list[tuple[str, onnx.NodeProto]]:
-    """Return the nodes from the input to the output; nodes that lead elsewhere are left out."""
-    producers = {
-        output: (i, node) for i, node in enumerate(graph.node) for output in node.output if output
-    }
-    chain: list[tuple[str, onnx.NodeProto]] = []
-    name = graph.output[0].name
-    while name != start:
-        if name in constants or name not in producers:
-            raise NetworkError(f"the output does not depend on the input but on {name!r}")
-        position, node = producers[name]
-        where = label(position, node)
-        if node.domain not in ("", "ai.onnx") or node.op_type not in _OPS:
-            domain = f" of {node.domain}" if node.domain else ""
-            raise NetworkError(f"{where}{domain} is not supported; {_SUPPORTED}")
-        data = [i for i in node.input if i and i not in constants]
-        if len(data) != 1:
-            raise NetworkError(
-                f"{where} has {len(data)} inputs that are not constant ({', '.join(data)});"
-                f" branches, residual connections and computed weights are not supported"
-            )
-        chain.append((where, node))
-        if len(chain) > len(producers):
-            raise NetworkError(f"the nodes form a cycle, {where} in it")
-        name = data[0]
-    return chain[::-1]
-
-
-def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
-    """Return the declared shape, None where a dimension is unknown."""
-    if not value.type.HasField("tensor_type"):
-        raise NetworkError(f"the input {value.name!r} is not a tensor")
-    dims = value.type.tensor_type.shape.dim
-    return [d.dim_value if d.dim_value > 0 else None for d in dims] or [1]
-
-
-@dataclass
-class _Dense:
-    """A layer while it is collected, and the node that began it."""
-
-    weight: FloatArray
-    bias: FloatArray
-    activation: Activation
-    where: str
-
-    def layer(self) -> Layer:
+def network_of(graph: Graph, most: int) -> Network:
+    """Return the network of a graph whose arrays take at most so many bytes."""
+    first: NetworkError | None = None
+    for shapes, batch in _samples(graph):
         try:
-            return Layer(self.weight, self.bias, self.activation)
+            return _lowered(graph, shapes, batch, most)
         except NetworkError as error:
-            raise NetworkError(f"{self.where}: {error}") from error
+            first = first or error
+    assert first is not None
+    raise first
 
 
-class _Walk:
-    """Follows the data through the chain, collecting layers.
+def _lowered(graph: Graph, shapes: dict[str, tuple[int, ...]], batch: int, most: int) -> Network:
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    lowering = Lowering(sum(sizes.values()), prune=not _is_chain(graph), most=most)
+    values: dict[str, Value] = dict(graph.constants)
+    start = 0
+    for name in (*graph.actions, *graph.states) or sizes:
+        lowering.reserve(lowering.width * sizes[name])
+        values[name] = lowering.inputs(start + np.arange(sizes[name]), shapes[name])
+        start += sizes[name]
+    link, at = graph.link
+    walk = Walk(lowering, values, graph.nodes, [graph.output], most, batch=batch, link=at)
+    walk.opset = next((o.version for o in graph.model.opset_import if not o.domain), 18)
+    walk.run()
+    walk.refusals.check()
+    result = walk.values[graph.output]
+    if isinstance(result, np.ndarray):
+        raise NetworkError(f"the output {graph.output!r} does not depend on the input")
+    if not isinstance(result, Affine):
+        raise NetworkError(f"the output {graph.output!r} is not of floating-point numbers")
+    if batch > 1:
+        declared = graph.declared_outputs()
+        if result.shape[:1] != (1,) or declared not in (None, batch * result.size):
+            raise NetworkError("the output of a batch is not that of its samples")
+    chosen = entry(lowering, result, graph.column)
+    lowering.reserve(2 * chosen.size * lowering.width)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return lowering.network(chosen, link)
 
-    The features of a sample are on the last axis of the data, or, where the graph computes
-    ``W @ x``, on the first axis of a column of shape (features, 1).
+
+def entry(lowering: Lowering, result: Affine, column: int | None) -> Affine:
+    """Return one entry of an output, or all."""
+    if column is None:
+        return result
+    if not -result.size <= column < result.size:
+        raise NetworkError(f"there is no output {column}; the output has {result.size} entries")
+    return lowering.linear(
+        result, lambda a: a.reshape(*a.shape[:2], -1)[:, :, [column]], moves=True
+    )
+
+
+def _is_chain(graph: Graph) -> bool:
+    """Whether a graph is a chain of dense layers, whose neurons are left as they are."""
+    seen: set[str] = set()
+    for _, node in graph.nodes:
+        moving = [name for name in node.input if name and name not in graph.constants]
+        if node.op_type == "Constant" or node.op_type in ("Identity", "Transpose", "Cast"):
+            if seen.intersection(moving):
+                return False
+        elif node.op_type not in _DENSE or seen.intersection(moving):
+            return False
+        seen.update(moving)
+    return True
+
+
+def _samples(graph: Graph) -> Iterator[tuple[dict[str, tuple[int, ...]], int]]:
+    """Yield what the shapes of one sample may be, and how many samples the graph speaks of.
+
+    The first axis is taken for a batch axis, and all axes but the last where every operator works
+    along the last alone. A graph that takes a column of shape (n, 1) from the left, or all samples
+    together, has none.
     """
+    sizes = {value.name: _declared(graph, value) for value in graph.inputs}
+    rowwise = all(node.op_type in _ROWWISE for _, node in graph.nodes)
+    if rowwise and any(
+        len(dims) > 2 and max(d or 1 for d in dims[1:-1]) > 1 for dims in sizes.values()
+    ):
+        batch = max(math.prod(d or 1 for d in dims[:-1]) for dims in sizes.values())
+        yield {k: (*(1,) * (len(d) - 1), d[-1] or 1) for k, d in sizes.items()}, batch
+    one = {
+        k: (1, *(d or 1 for d in dims[1:])) if len(dims) > 1 else dims for k, dims in sizes.items()
+    }
+    batch = max((dims[0] or 1) if len(dims) > 1 else 1 for dims in sizes.values())
+    yield {k: tuple(d or 1 for d in dims) for k, dims in one.items()}, batch
+    whole = {
+        k: ((_width(graph, k) or 1) if dims == (None, 1) else dims[0] or 1, *dims[1:])
+        if dims
+        else ()
+        for k, dims in sizes.items()
+    }
+    if whole != one:
+        yield whole, 1
 
-    def __init__(self, shape: list[int | None], constants: Constants, most: int) -> None:
-        self.shape = shape
-        self.constants = constants
-        self.layers: list[_Dense] = []
-        self.column = False
-        self._most = most
-        self._bytes = 0
-        self._where = "the graph's input"
 
-    def network(self, chain: Sequence[tuple[str, onnx.NodeProto]]) -> Network:
-        """Walk the chain and return its network."""
-        # Reshaping the outputs leaves those of one sample as they are, in row-major order.
-        last = max((i for i, (_, n) in enumerate(chain) if n.op_type not in _NO_OPS), default=None)
-        steps: dict[str, Callable[..., None]] = {
-            "Gemm": self._gemm,
-            "MatMul": self._matmul,
-            "Add": self._add,
-            "Relu": self._relu,
-            "Cast": self._cast,
-            "Flatten": self._flatten,
-            "Reshape": self._reshape,
-        }
-        for i, (where, node) in enumerate(chain):
-            final = last is not None and i > last
-            if node.op_type == "Identity" or (final and node.op_type == "Flatten"):
-                continue
-            self._where = where
-            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            step = self._reshape_outputs if final and node.op_type == "Reshape" else None
-            try:
-                with np.errstate(over="ignore", invalid="ignore"):  # Layer refuses the result
-                    (step or steps[node.op_type])(*node.input, **attributes)
-            except (NetworkError, TypeError, OverflowError) as error:
-                raise NetworkError(f"{where}: {error}") from error
-        self._start()
-        self._check_merged()
-        return Network(tuple(dense.layer() for dense in self.layers))
-
-    def _append(self, weight: FloatArray) -> None:
-        bias = np.zeros(weight.shape[0])
-        self.layers.append(_Dense(weight, bias, "linear", self._where))
-
-    def _identity(self, width: int) -> None:
-        self._reserve(width * width)
-        self._append(np.eye(width))
-
-    def _reserve(self, entries: int) -> None:
-        """Count entries of float64 arrays; raise ``NetworkError`` beyond what a file may take."""
-        self._bytes += 8 * entries
-        if self._bytes > self._most:
+def _declared(graph: Graph, value: GraphInput) -> tuple[int | None, ...]:
+    """Return the shape with at most its first size unknown."""
+    shape = list(value.shape if value.shape is not None else (None, None))
+    unknown = [i for i, size in enumerate(shape) if size is None and (i or len(shape) == 1)]
+    if unknown:
+        width = _width(graph, value.name)
+        if width is None:
             raise NetworkError(
-                f"the network takes {self._bytes:,} bytes, but a file of this size at most"
-                f" {self._most:,}"
+                f"the graph's input {value.shown} needs a last dimension of fixed size"
             )
-
-    def _check_merged(self) -> None:
-        """Reserve what merging linear layers, and an identity after a last ReLU, take."""
-        width = self.layers[0].weight.shape[1]  # inputs of the layer being merged
-        for dense, after in pairwise([*self.layers, None]):
-            assert dense is not None
-            self._reserve(dense.weight.shape[0] * width)
-            if dense.activation == "relu":
-                width = dense.weight.shape[0]
-                if after is None:
-                    self._reserve(width * width)
-
-    def _gemm(
-        self,
-        a: str,
-        b: str,
-        c: str = "",
-        alpha: float = 1.0,
-        beta: float = 1.0,
-        transA: int = 0,
-        transB: int = 0,
-    ) -> None:
-        if transA or a in self.constants:
-            raise NetworkError("the data must be its first operand, not transposed")
-        weight = alpha * self._floats(b)
-        self._dense(weight if transB else weight.T, axis=-1)
-        if c:
-            self.layers[-1].bias = beta * self._per_feature(self._floats(c))
-
-    def _matmul(self, a: str, b: str) -> None:
-        if b in self.constants:
-            self._dense(self._floats(b).T, axis=-1)
-            return
-        if not self.layers and len(self.shape) == 2 and self.shape[1] == 1:
-            self.column = True
-        if not self.column and len(self.shape) != 1:
-            raise NetworkError(
-                f"the data, of shape {self._shown()}, is its second operand; that has one meaning"
-                f" only for a vector, or from the input on for a column of shape (n, 1)"
-            )
-        self._dense(self._floats(a), axis=0)
-
-    def _dense(self, weight: FloatArray, axis: Literal[0, -1]) -> None:
-        if weight.ndim != 2:
-            raise NetworkError(f"its constant is no matrix but of shape {weight.T.shape}")
-        if self.column and axis == -1:
-            raise NetworkError("the data, a column until here, is its first operand")
-        if self.shape[axis] not in (None, weight.shape[1]):
-            raise NetworkError(
-                f"takes {weight.shape[1]} inputs, but the data has shape {self._shown()}"
-            )
-        self.shape[axis] = weight.shape[0]
-        self._append(weight)
-
-    def _add(self, a: str, b: str) -> None:
-        constant = self._floats(a if a in self.constants else b)
-        self._start()
-        bias = self._per_feature(constant)
-        if self.layers[-1].activation == "relu":
-            self._identity(len(bias))
-        self.layers[-1].bias = self.layers[-1].bias + bias
-        self.shape[:0] = [1] * (constant.ndim - len(self.shape))
-
-    def _relu(self, _: str) -> None:
-        self._start()
-        self.layers[-1].activation = "relu"
-
-    def _cast(self, _: str, to: int, **_others: Any) -> None:
-        if to not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
-            names = {number: name for name, number in onnx.TensorProto.DataType.items()}
-            kind = names.get(to, f"type {to}")
-            raise NetworkError(f"rounds the data to {kind}; only FLOAT and DOUBLE are supported")
-
-    def _flatten(self, _: str, axis: int = 1) -> None:
-        axis += len(self.shape) if axis < 0 else 0
-        self._rearrange([_product(self.shape[:axis]), _product(self.shape[axis:])])
-
-    def _reshape(self, _: str, target: str, allowzero: int = 0) -> None:
-        dims = self._target(target, allowzero)
-        if not allowzero:
-            old = [*self.shape, *[0] * len(dims)]
-            dims = [old[i] if d == 0 else d for i, d in enumerate(dims)]
-        if -1 in dims:
-            at = dims.index(-1)
-            rest = dims[:at] + dims[at + 1 :]
-            # Unknown dimensions cancel if each was copied from the old shape.
-            same = rest.count(None) == self.shape.count(None)
-            size = math.prod(filter(None, self.shape)) // math.prod(filter(None, rest))
-            dims[at] = size if same else None
-        self._rearrange(dims)
-
-    def _target(self, name: str, allowzero: int) -> list[int | None]:
-        """Return the new shape as it is given; no data may be left without entries."""
-        if name not in self.constants:
-            raise NetworkError("the new shape must be constant")
-        dims: list[int | None] = [int(d) for d in self.constants[name].reshape(-1)]
-        if allowzero and 0 in dims:
-            raise NetworkError(f"turns the data into shape {_shown(dims)}, which has no entries")
-        if any(d is not None and d < -1 for d in dims) or dims.count(-1) > 1:
-            raise NetworkError(f"{_shown(dims)} is no shape")
-        return dims or [1]
-
-    def _reshape_outputs(self, _: str, target: str, allowzero: int = 0) -> None:
-        dims = self._target(target, allowzero)
-        width = self.shape[0 if self.column else -1]
-        if width and -1 not in dims and 0 not in dims and (_product(dims) or 0) % width:
-            raise NetworkError(
-                f"turns outputs of shape {self._shown()} into {_shown(dims)}, which does not hold"
-                " those of whole samples"
-            )
-
-    def _rearrange(self, dims: list[int | None]) -> None:
-        """Give the data a new shape that leaves the features of a sample together."""
-        width, last = self.shape[0 if self.column else -1], dims[-1]
-        if self.column:
-            allowed = last == width or dims == self.shape
-            self.column = last != width
-        elif self.layers:
-            allowed = last == width
-        else:
-            sizes = {_product(self.shape[i:]) for i in range(len(self.shape))}
-            allowed = last in sizes - {None} or None in self.shape[1:]
-        if not allowed:
-            raise NetworkError(
-                f"turns data of shape {self._shown()} into {_shown(dims)}, which does not keep"
-                f" the features of a sample together"
-            )
-        self.shape = dims
-
-    def _start(self) -> None:
-        """Make sure that there is a layer, the identity on the inputs if need be."""
-        if not self.layers:
-            width = self.shape[-1]
-            if width is None:
-                raise NetworkError("the graph's input needs a last dimension of fixed size")
-            self._identity(width)
-
-    def _floats(self, name: str) -> FloatArray:
-        values = self.constants[name]
-        if values.dtype not in (np.float32, np.float64):
-            raise NetworkError(f"{name!r} is of type {values.dtype}, not float32 or float64")
-        if not values.size:
-            raise NetworkError(f"{name!r} has no entries, its shape is {values.shape}")
-        if not np.isfinite(values).all():
-            number = int((~np.isfinite(values)).sum())
-            raise NetworkError(f"{number} entries of {name!r} are not finite")
-        self._reserve(values.size)
-        return values.astype(np.float64)
-
-    def _per_feature(self, values: FloatArray) -> FloatArray:
-        """Return a constant added to the data as one value per feature."""
-        width = self.shape[0 if self.column else -1]
-        across = values
-        if self.column:
-            across = values[:, None] if values.ndim == 1 else values.T
-        if values.size not in (1, width) or across.shape[-1:] not in ((), (values.size,)):
-            raise NetworkError(
-                f"adds a constant of shape {values.shape} to data of shape {self._shown()}, which"
-                f" is not one value for each of {width} features"
-            )
-        return np.broadcast_to(values.reshape(-1), (width or 1,))
-
-    def _shown(self) -> str:
-        return _shown(self.shape)
+        for i in unknown:
+            shape[i] = 1
+        known = math.prod(size for size in shape[1:] if size)
+        shape[unknown[-1]] = max(width // known, 1)
+    return tuple(shape)
 
 
-def _product(dims: Sequence[int | None]) -> int | None:
-    known = [d for d in dims if d is not None]
-    return math.prod(known) if len(known) == len(dims) else None
+def _width(graph: Graph, start: str) -> int | None:
+    """Return the number of features of an input that the first weights that it meets ask for."""
+    names = {start}
+    for _, node in graph.nodes:
+        if not names.intersection(node.input):
+            continue
+        weights = [graph.constants[name] for name in node.input if name in graph.constants]
+        if node.op_type in ("MatMul", "Gemm") and weights and weights[0].ndim == 2:
+            if node.op_type == "Gemm":
+                transposed = any(a.name == "transB" and a.i for a in node.attribute)
+                return int(weights[0].shape[1 if transposed else 0])
+            return int(weights[0].shape[1 if node.input[0] in graph.constants else 0])
+        if node.op_type in ("Scaler", "LinearRegressor"):
+            name = "offset" if node.op_type == "Scaler" else "coefficients"
+            return next((len(a.floats) for a in node.attribute if a.name == name), None)
+        if node.op_type == "BatchNormalization" and weights:
+            return len(weights[0])
+        if node.op_type in ("Add", "Sub", "Mul", "Div") and weights and weights[0].size > 1:
+            return int(weights[0].shape[-1])
+        names.update(node.output)
+    return None
 
 
-def _shown(dims: Sequence[int | None]) -> str:
-    return f"({', '.join('?' if d is None else str(d) for d in dims)})"
+__all__ = ["entry", "network_of", "read_metadata", "read_onnx"]
