@@ -23,6 +23,7 @@ from torch import nn
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
 from milp_rl.formulations.networks.conversion import onnx_value, to_network
+from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import Network, NetworkError
 from milp_rl.formulations.networks.onnx_file import load_model
 from milp_rl.formulations.networks.onnx_reader import read_metadata, read_onnx
@@ -200,6 +201,11 @@ class QNetwork(ActionValue):
         network = read_onnx(model)
         if network.n_outputs != 1:
             raise NetworkError(f"a Q-network has one output, {path} has {network.n_outputs}")
+        if not network.is_chain or network.link != "identity":
+            raise NetworkError(
+                f"a Q-network is one chain of ReLU layers, {path} is not; use it as it is, or read"
+                " it with to_network or to_action_value"
+            )
         metadata = read_metadata(model)
         dims: dict[str, int | None] = {"state_dim": state_dim, "action_dim": action_dim}
         for name, given in dims.items():
@@ -321,11 +327,13 @@ def _check_agreement(
 ) -> None:
     """Raise unless onnxruntime and our reader give the outputs ``y`` that torch gives."""
     if n_actions is None:
-        read = read_onnx(data).forward(x.numpy())  # runs onnx.checker
+        network = read_onnx(data)  # runs onnx.checker
+        read = linked(network.link, network.forward(x.numpy()))
     else:
         value = onnx_value(data, n_actions)
         inputs = x.double().numpy()
-        read = value.values(inputs[:, n_actions:], inputs[:, :n_actions])[:, None]
+        given = value.values(inputs[:, n_actions:], inputs[:, :n_actions])
+        read = linked(value.link, given)[:, None]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

@@ -17,6 +17,7 @@ import numpy as np
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.action_value import ActionValue, NetworkValue
 from milp_rl.formulations.networks.ensemble import Ensemble, EnsembleValue, merged_network
+from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import Layer, Network, NetworkError
 from milp_rl.formulations.networks.omlt_reader import read_omlt
 from milp_rl.formulations.networks.onnx_reader import read_onnx
@@ -269,7 +270,7 @@ def _torch_network(
                 return read_onnx(model)
 
             def values(found: Network, x: FloatArray) -> FloatArray:
-                return found.forward(x)
+                return linked(found.link, found.forward(x))
 
             return read_exported(
                 unwrapped(module),
@@ -308,7 +309,7 @@ def _torch_value(
     def values(found: ActionValue, x: FloatArray) -> FloatArray:
         if inputs is not None and tuple(inputs) == ("state", "action"):
             x = np.roll(x, n_actions, axis=1)
-        return found.values(x[:, n_actions:], x[:, :n_actions])[:, None]
+        return linked(found.link, found.values(x[:, n_actions:], x[:, :n_actions]))[:, None]
 
     return read_exported(
         unwrapped(module),

@@ -12,13 +12,14 @@ and that of more is found in rounds, as in a tournament: :math:`m - 1` neurons i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.action_value import ActionLayer, ActionNetworks, ActionValue
+from milp_rl.formulations.networks.link import Link
 from milp_rl.formulations.networks.network import INPUT, Network, NetworkError
 
 Reduction = Literal["min", "mean", "max"]
@@ -81,6 +82,7 @@ class EnsembleValue(ActionValue):
         self.reduce = reduce
         first = members[0]
         self.n_actions, self.state_dim = first.n_actions, first.state_dim
+        self.link = _common_link([member.link for member in members], reduce)
         for i, member in enumerate(members):
             if (member.n_actions, member.state_dim) != (self.n_actions, self.state_dim):
                 raise NetworkError(
@@ -116,7 +118,19 @@ def merged_network(members: Sequence[Network], reduce: Reduction) -> Network:
                 f"member {i} of the ensemble takes {sizes[0][0]} inputs to {sizes[0][1]} outputs,"
                 f" member 0 {sizes[1][0]} to {sizes[1][1]}"
             )
-    return merged([ActionNetworks.of(member) for member in members], reduce).at(0)
+    network = merged([ActionNetworks.of(member) for member in members], reduce).at(0)
+    return replace(network, link=_common_link([member.link for member in members], reduce))
+
+
+def _common_link(links: Sequence[Link], reduce: Reduction) -> Link:
+    """Return the function that may be applied after the reduction instead of before."""
+    different = set(links)
+    if len(different) > 1 or (reduce == "mean" and len(links) > 1 and links[0] != "identity"):
+        raise NetworkError(
+            f"the members of the ensemble end in {', '.join(sorted(different))}: their {reduce} is"
+            " no piecewise linear function of what is before it; leave it out of all members"
+        )
+    return links[0]
 
 
 @dataclass(frozen=True)

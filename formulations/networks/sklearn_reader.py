@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from milp_rl.formulations.arrays import FloatArray
-from milp_rl.formulations.networks.network import Layer, Network, NetworkError
+from milp_rl.formulations.networks.link import Link
+from milp_rl.formulations.networks.network import Activation, Layer, Network, NetworkError
 from milp_rl.formulations.networks.torch_layers import clip_layers
 
 _SUPPORTED = (
@@ -47,11 +48,12 @@ def read_sklearn(estimator: Any) -> Network:
     NetworkError
         If it is not fitted, or is or contains something else.
     """
-    return Network(tuple(_layers(estimator)))
+    layers, link = _read(estimator)
+    return Network(tuple(layers), link)
 
 
-def _layers(estimator: Any) -> list[Layer]:
-    """Return the layers of a regressor, the last one linear."""
+def _read(estimator: Any) -> tuple[list[Layer], Link]:
+    """Return the layers of a regressor, and what is applied to the last one."""
     kinds = {kind.__name__ for kind in type(estimator).__mro__ if _home(kind) == "sklearn"}
     name = type(estimator).__name__
     if "Pipeline" in kinds and _own(estimator, "predict"):
@@ -62,14 +64,15 @@ def _layers(estimator: Any) -> list[Layer]:
         return _perceptron(estimator)
     if "TransformedTargetRegressor" in kinds and _own(estimator, "predict"):
         return _transformed_target(estimator)
-    linear = kinds & {"LinearModel", "BaseSGDRegressor"} and "ClassifierMixin" not in kinds
-    if linear and _own(estimator, "predict"):
+    linear = kinds & {"LinearModel", "BaseSGDRegressor", "PoissonRegressor", "GammaRegressor"}
+    if linear and "ClassifierMixin" not in kinds and _own(estimator, "predict"):
         weight = np.atleast_2d(_array(_fitted(estimator, "coef_")))
-        return [Layer(weight, np.broadcast_to(estimator.intercept_, len(weight)), "linear")]
+        layer = Layer(weight, np.broadcast_to(estimator.intercept_, len(weight)), "linear")
+        return [layer], "exp" if kinds & {"PoissonRegressor", "GammaRegressor"} else "identity"
     raise NetworkError(f"{name} cannot be read as a network; {_SUPPORTED}")
 
 
-def _pipeline(pipeline: Any) -> list[Layer]:
+def _pipeline(pipeline: Any) -> tuple[list[Layer], Link]:
     layers: list[Layer] = []
     *before, (_, last) = pipeline.steps
     for name, step in before:
@@ -78,30 +81,41 @@ def _pipeline(pipeline: Any) -> list[Layer]:
                 layers += _transformer(step)
             except NetworkError as error:
                 raise NetworkError(f"step {name!r} of the Pipeline: {error}") from error
-    return layers + _layers(last)
+    own, link = _read(last)
+    return layers + own, link
 
 
-def _perceptron(estimator: Any) -> list[Layer]:
+def _perceptron(estimator: Any) -> tuple[list[Layer], Link]:
     weights = _fitted(estimator, "coefs_")
-    for what, kind in (("", estimator.activation), ("output ", estimator.out_activation_)):
-        if kind not in ("relu", "identity"):
-            raise NetworkError(
-                f"the {type(estimator).__name__} has {what}activation {kind!r}, which is not"
-                " piecewise linear; fit it with activation='relu'"
-            )
-    kinds = [estimator.activation] * (len(weights) - 1) + [estimator.out_activation_]
-    return [
-        Layer(np.asarray(weight).T, np.asarray(bias), "relu" if kind == "relu" else "linear")
-        for weight, bias, kind in zip(weights, estimator.intercepts_, kinds, strict=True)
+    links: dict[str, Link] = {"identity": "identity", "exp": "exp"}
+    hidden, last = estimator.activation, estimator.out_activation_
+    if hidden not in ("relu", "identity"):
+        raise NetworkError(
+            f"the {type(estimator).__name__} has activation {hidden!r}, which is not piecewise"
+            " linear; fit it with activation='relu'"
+        )
+    if last not in links:
+        raise NetworkError(f"the {type(estimator).__name__} ends in {last!r}")
+    kinds: list[Activation] = ["relu" if hidden == "relu" else "linear"] * (len(weights) - 1)
+    layers = [
+        Layer(np.asarray(weight).T, np.asarray(bias), kind)
+        for weight, bias, kind in zip(
+            weights, estimator.intercepts_, [*kinds, "linear"], strict=True
+        )
     ]
+    return layers, links[last]
 
 
-def _transformed_target(estimator: Any) -> list[Layer]:
+def _transformed_target(estimator: Any) -> tuple[list[Layer], Link]:
     inner = _fitted(estimator, "regressor_")
-    layers = _layers(inner)
-    n = len(layers[-1].bias)
-    scale, shift = _affine_map(estimator.transformer_.inverse_transform, n)
-    return [*layers, Layer(scale, shift, "linear")]
+    layers, link = _read(inner)
+    if link != "identity":
+        raise NetworkError(
+            f"the {type(inner).__name__} ends in {link}, which the TransformedTargetRegressor then"
+            " transforms; fit it without"
+        )
+    scale, shift = _affine_map(estimator.transformer_.inverse_transform, len(layers[-1].bias))
+    return [*layers, Layer(scale, shift, "linear")], "identity"
 
 
 def _affine_map(

@@ -1,5 +1,7 @@
 """Several critics as one network, against what their members say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -135,3 +137,22 @@ def test_members_of_other_widths_are_refused():
     members = [PerState(rng, 3, 2), PerState(rng, 3, 1)]
     with pytest.raises(NetworkError, match="member 1 of the ensemble takes 3 actions and 1 state"):
         to_action_value(Ensemble(members), 3)
+
+
+@pytest.mark.parametrize("reduce", ["min", "max"])
+def test_a_monotone_function_of_all_members_is_applied_after_them(reduce):
+    rng = np.random.default_rng(6)
+    members = [replace(drawn(rng, 3), link="sigmoid") for _ in range(3)]
+    assert to_network(Ensemble(members, reduce)).link == "sigmoid"
+    assert to_action_value(Ensemble(members, reduce), 2).link == "sigmoid"
+
+
+@pytest.mark.parametrize(
+    ("links", "reduce"), [(("sigmoid", "sigmoid"), "mean"), (("identity", "exp"), "min")]
+)
+def test_other_functions_of_members_are_refused(links, reduce):
+    rng = np.random.default_rng(7)
+    members = [replace(drawn(rng, 3), link=link) for link in links]
+    for convert in (to_network, lambda source: to_action_value(source, 2)):
+        with pytest.raises(NetworkError, match=f"the members of the ensemble end in .*{links[1]}"):
+            convert(Ensemble(members, reduce))

@@ -10,6 +10,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import (
     ElasticNet,
+    GammaRegressor,
     HuberRegressor,
     Lasso,
     LinearRegression,
@@ -17,6 +18,7 @@ from sklearn.linear_model import (
     PoissonRegressor,
     Ridge,
     SGDRegressor,
+    TweedieRegressor,
 )
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
@@ -98,11 +100,23 @@ def test_the_state_may_come_first():
 
 
 @pytest.mark.parametrize(
+    "estimator",
+    [make_pipeline(StandardScaler(), kind()) for kind in (PoissonRegressor, GammaRegressor)],
+    ids=str,
+)
+def test_an_exponential_at_the_end_is_a_link(estimator):
+    network = to_network(fitted(estimator, np.abs(Y) + 1))
+    assert network.link == "exp"
+    np.testing.assert_allclose(np.exp(network.forward(X))[:, 0], estimator.predict(X))
+
+
+@pytest.mark.parametrize(
     ("estimator", "message"),
     [
         (perceptron(activation="tanh"), "activation 'tanh'.*activation='relu'"),
         (perceptron(activation="logistic"), "activation 'logistic'"),
-        (PoissonRegressor(), "PoissonRegressor cannot be read.*supported are MLPRegressor"),
+        (TweedieRegressor(), "TweedieRegressor cannot be read.*supported are MLPRegressor"),
+        (TransformedTargetRegressor(PoissonRegressor()), "PoissonRegressor ends in exp"),
         (make_pipeline(PCA(2), Ridge()), "step 'pca' of the Pipeline: PCA cannot be read"),
         (RandomForestRegressor(3), "RandomForestRegressor is made of trees"),
         (TransformedTargetRegressor(Ridge(), func=np.log1p, inverse_func=np.expm1), "not affine"),
