@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from milp_rl.argmax_solver import ArgmaxSolver, argmax, argmin
     from milp_rl.dqn import DQNAgent, DQNConfig
-    from milp_rl.formulations.networks.conversion import to_network
+    from milp_rl.formulations.networks.conversion import to_action_value, to_network
+    from milp_rl.formulations.networks.ensemble import Ensemble
     from milp_rl.formulations.networks.network import Network, NetworkError, ScalingWarning
     from milp_rl.formulations.pyomo import add_network
     from milp_rl.formulations.spaces.base import ActionSpace
@@ -45,6 +46,7 @@ _HOMES = {
     "ContradictionError": "formulations.spaces.contradictions",
     "DQNAgent": "dqn",
     "DQNConfig": "dqn",
+    "Ensemble": "formulations.networks.ensemble",
     "FactoredValidity": "formulations.spaces.factored",
     "Intersection": "formulations.spaces.intersection",
     "Network": "formulations.networks.network",
@@ -61,6 +63,7 @@ _HOMES = {
     "export_onnx": "qnetwork",
     "london_underground": "formulations.spaces.routing",
     "solve_model": "solvers.models.solve",
+    "to_action_value": "formulations.networks.conversion",
     "to_network": "formulations.networks.conversion",
 }
 
@@ -75,6 +78,7 @@ __all__ = [
     "ContradictionError",
     "DQNAgent",
     "DQNConfig",
+    "Ensemble",
     "FactoredValidity",
     "Intersection",
     "Network",
@@ -91,6 +95,7 @@ __all__ = [
     "export_onnx",
     "london_underground",
     "solve_model",
+    "to_action_value",
     "to_network",
 ]
 

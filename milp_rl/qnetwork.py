@@ -7,15 +7,11 @@ mixed-integer linear program (Xu, Wilder, Khalil and Tambe, ICLR 2025).
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
-import logging
 import math
 import operator
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +22,19 @@ from torch import nn
 
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
-from milp_rl.formulations.networks.conversion import to_network
-from milp_rl.formulations.networks.network import NetworkError
+from milp_rl.formulations.networks.conversion import onnx_value, to_network
+from milp_rl.formulations.networks.link import linked
+from milp_rl.formulations.networks.network import Network, NetworkError
 from milp_rl.formulations.networks.onnx_file import load_model
 from milp_rl.formulations.networks.onnx_reader import read_metadata, read_onnx
+from milp_rl.formulations.networks.torch_export import evaluated, export_model, read_plain
+from milp_rl.formulations.networks.torch_inputs import (
+    Inputs,
+    TorchInputs,
+    find_inputs,
+    random_rows,
+)
+from milp_rl.formulations.networks.torch_layers import read_layers
 
 __all__ = ["QNetwork", "export_onnx", "to_network"]
 
@@ -149,6 +154,13 @@ class QNetwork(ActionValue):
         y: torch.Tensor = self(x)
         return y.squeeze(-1)
 
+    def to_network(self) -> Network:
+        """Return the network, in float64, with the weights as they are now."""
+        network = read_layers(self.layers)
+        if network is None:  # a layer was replaced, or has a hook
+            network = to_network(self.layers)
+        return network
+
     def shift(self, amount: float) -> None:
         """Add ``amount`` to every value."""
         output = self.layers[-1]
@@ -189,6 +201,11 @@ class QNetwork(ActionValue):
         network = read_onnx(model)
         if network.n_outputs != 1:
             raise NetworkError(f"a Q-network has one output, {path} has {network.n_outputs}")
+        if not network.is_chain or network.link != "identity":
+            raise NetworkError(
+                f"a Q-network is one chain of ReLU layers, {path} is not; use it as it is, or read"
+                " it with to_network or to_action_value"
+            )
         metadata = read_metadata(model)
         dims: dict[str, int | None] = {"state_dim": state_dim, "action_dim": action_dim}
         for name, given in dims.items():
@@ -233,26 +250,36 @@ def export_onnx(
     path: str | Path,
     n_inputs: int | None = None,
     metadata: Mapping[str, str] | None = None,
+    *,
+    n_actions: int | None = None,
+    inputs: Inputs = None,
 ) -> None:
     """Write a torch network to one ONNX file, after checking it.
 
-    The file must pass ``onnx.checker``, and onnxruntime and the float64 forward pass of
-    :func:`~milp_rl.formulations.networks.onnx_reader.read_onnx` must agree with torch on random
-    inputs to 1e-5, times the largest output where that is above 1. Otherwise ``path`` is left as it
-    was.
+    The file must pass ``onnx.checker``, and onnxruntime and what
+    :func:`~milp_rl.formulations.networks.conversion.to_action_value` or
+    :func:`~milp_rl.formulations.networks.conversion.to_network` reads of it, in float64, must agree
+    with torch on random inputs to 1e-5, times the largest output where that is above 1. Otherwise
+    ``path`` is left as it was.
 
     Parameters
     ----------
     module
-        A :class:`QNetwork` or what :func:`to_network` accepts, in float32 or float64. It is
-        exported as in evaluation mode, and stays as it is.
+        A :class:`QNetwork`, or another module that these functions accept, in float32 or float64.
+        It is exported as in evaluation mode, and stays as it is.
     path
-        Where to write. The graph's input ``x`` has shape (batch, n_inputs), its output ``y``
-        (batch, n_outputs).
+        Where to write. The graph's inputs are ``state`` and ``action``, in the order in which the
+        module's ``forward`` takes them, each of shape (batch, its width); or, if that takes one
+        argument, ``x`` of shape (batch, n_inputs). Its output is ``y``, of the module's shape.
     n_inputs
-        Checked against the module if given.
+        Checked against the module if given; needed where it cannot be told.
     metadata
         Strings to store in the file's ``metadata_props``. A `QNetwork` adds its dimensions.
+    n_actions
+        Width of the action, needed for modules that are piecewise linear in the action alone and
+        do not have it as attribute ``action_dim``.
+    inputs
+        Which argument is which, as for :func:`to_network`.
 
     Raises
     ------
@@ -264,85 +291,57 @@ def export_onnx(
     OSError
         If ``path`` cannot be written.
     """
-    module = copy.deepcopy(module).cpu().eval()
-    network = to_network(module)
-    if n_inputs not in (None, network.n_inputs):
-        raise ValueError(f"n_inputs is {n_inputs}, but the module takes {network.n_inputs} inputs")
     dtypes = {parameter.dtype for parameter in module.parameters()}
     if len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
         raise NetworkError(
             f"the module's parameters are of {' and '.join(sorted(map(str, dtypes)))}; convert all"
             f" with .float() or .double() first"
         )
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(64, network.n_inputs, generator=generator, dtype=dtypes.pop())
-    x[:32] = (x[:32] > 0).to(x.dtype)  # actions are binary
-    with torch.no_grad():
-        model = _exported(module, x)
-        y = module(x).numpy()
+    own = evaluated(module)
+    network = read_plain(own)
+    call = find_inputs(
+        own,
+        n_actions=n_actions,
+        inputs=inputs,
+        n_inputs=n_inputs if network is None else network.n_inputs,
+    )
+    if n_inputs not in (None, call.width):
+        raise ValueError(f"n_inputs is {n_inputs}, but the module takes {call.width} inputs")
+    x = random_rows(call.width, 64, own)
+    (y,) = call.outputs(own, x)
+    model = export_model(own, call, optimize=True)
     entries = dict(metadata or {})
-    if isinstance(module, QNetwork):
+    if isinstance(own, QNetwork):
         for name in ("state_dim", "action_dim", "hidden"):
-            entries[_PREFIX + name] = json.dumps(getattr(module, name))
+            entries[_PREFIX + name] = json.dumps(getattr(own, name))
     onnx.helper.set_model_props(model, entries)
     data = model.SerializeToString()
-    _check_agreement(data, x.numpy(), y)
+    if n_actions is None and len(call.roles) == 2:
+        n_actions = call.widths[call.roles.index("action")]
+    _check_agreement(data, call, x, y.numpy(), n_actions)
     write_atomically(path, data)
 
 
-def _exported(module: nn.Module, x: torch.Tensor) -> onnx.ModelProto:
-    with _quiet_exporter():
-        program = torch.onnx.export(
-            module,
-            (x,),
-            dynamo=True,
-            input_names=["x"],
-            output_names=["y"],
-            opset_version=18,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    # The exporter notes the stack of each operation, with the paths of the author's files.
-    graph = model.graph
-    for entry in (
-        graph,
-        *graph.node,
-        *graph.value_info,
-        *graph.initializer,
-        *graph.input,
-        *graph.output,
-    ):
-        entry.ClearField("metadata_props")
-        entry.ClearField("doc_string")
-    return model
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Silence what torch's exporter says of itself and of packages that are not needed."""
-    logger = logging.getLogger("torch.onnx._internal.exporter")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _check_agreement(data: bytes, x: FloatArray, y: FloatArray) -> None:
+def _check_agreement(
+    data: bytes, call: TorchInputs, x: torch.Tensor, y: FloatArray, n_actions: int | None
+) -> None:
     """Raise unless onnxruntime and our reader give the outputs ``y`` that torch gives."""
-    read = read_onnx(data)  # runs onnx.checker
+    if n_actions is None:
+        network = read_onnx(data)  # runs onnx.checker
+        read = linked(network.link, network.forward(x.numpy()))
+    else:
+        value = onnx_value(data, n_actions)
+        inputs = x.double().numpy()
+        given = value.values(inputs[:, n_actions:], inputs[:, :n_actions])
+        read = linked(value.link, given)[:, None]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    (run,) = session.run(None, {"x": x})
+    arguments = zip(call.roles, call.arguments(x), strict=True)
+    (run,) = session.run(None, {role: part.numpy() for role, part in arguments})
     tolerance = _TOLERANCE * max(1.0, float(np.max(np.abs(y))))
-    for name, values in (("onnxruntime", run), ("the reader", read.forward(x))):
+    for name, values in (("onnxruntime", run.reshape(len(y), -1)), ("the reader", read)):
         error = np.abs(values - y)
         if error.shape != y.shape or not (error <= tolerance).all():
             raise NetworkError(

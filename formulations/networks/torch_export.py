@@ -1,0 +1,411 @@
+"""Reading torch modules with a ``forward`` of their own, through ``torch.export`` and ONNX.
+
+A module is exported once: what it computes is kept as an ONNX graph whose constants have the names
+of the module's parameters and buffers, and reading it again renews these alone. What was read is
+compared with the module every time, so that a change that is not one of weights, a layer or a
+number replaced, exports it anew. Torch is imported when a module is given, not before.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.networks.network import Network, NetworkError
+from milp_rl.formulations.networks.torch_inputs import (
+    TorchInputs,
+    find_inputs,
+    random_rows,
+    tensors,
+)
+from milp_rl.formulations.networks.torch_layers import read_layers
+
+if TYPE_CHECKING:
+    import torch
+
+Read = TypeVar("Read")
+
+_TOLERANCE = 1e-5
+_ROWS = 32
+
+
+@dataclass
+class _Program:
+    """An exported module: how it is called, its graph, and the constants that are weights."""
+
+    call: TorchInputs
+    model: onnx.ModelProto
+    weights: dict[str, onnx.TensorProto]
+
+
+_programs: WeakKeyDictionary[Any, dict[Any, _Program]] = WeakKeyDictionary()
+
+
+def evaluated(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy of a module as it evaluates: on the CPU, in single or double precision.
+
+    ``torch.compile`` and ``DataParallel`` are taken off, parametrizations and the older hooks of
+    weight and spectral norm are replaced by the weights that they give.
+
+    Raises
+    ------
+    NetworkError
+        If it has no weights yet.
+    """
+    import torch
+    from torch import nn
+    from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+
+    module = unwrapped(module)
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if nn.parameter.is_lazy(value):
+            raise NetworkError(f"{name!r} has no shape yet; run the module once on an input first")
+        if value.is_meta:
+            raise NetworkError(f"{name!r} is on the meta device, without values")
+    # Older weight norms leave weights that were computed, which deepcopy refuses.
+    computed = {
+        id(value): value.detach().clone()
+        for leaf in module.modules()
+        for value in vars(leaf).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
+    with torch.no_grad():
+        own = copy.deepcopy(module, computed).cpu().eval()
+        for leaf in own.modules():
+            if parametrize.is_parametrized(leaf):
+                _fix_parametrized(leaf)
+            for hook in list(leaf._forward_pre_hooks.values()):
+                if type(hook).__name__ == "WeightNorm":
+                    remove_weight_norm(leaf, hook.name)
+                elif type(hook).__name__ == "SpectralNorm":
+                    remove_spectral_norm(leaf, hook.name)
+    kinds = {v.dtype for v in (*own.parameters(), *own.buffers()) if v.dtype.is_floating_point}
+    if torch.float64 in kinds:
+        return own.double()
+    return own if kinds <= {torch.float32} else own.float()
+
+
+def check_mode(module: torch.nn.Module) -> None:
+    """Raise ``NetworkError`` if a layer draws at random or learns from batches: training mode."""
+    from torch import nn
+
+    for name, leaf in module.named_modules():
+        normalises = isinstance(leaf, nn.modules.batchnorm._NormBase) and leaf.track_running_stats
+        drops = isinstance(leaf, nn.modules.dropout._DropoutNd) and leaf.p > 0
+        if leaf.training and (normalises or drops or isinstance(leaf, nn.RReLU)):
+            raise NetworkError(
+                f"layer {name!r} is a {leaf} in training mode; call .eval() on the module first"
+            )
+
+
+def _fix_parametrized(leaf: torch.nn.Module) -> None:
+    """Replace parametrizations by what they give, on a copy: torch's own changes the class."""
+    from torch import nn
+    from torch.nn.utils import parametrize
+
+    assert isinstance(leaf.parametrizations, nn.ModuleDict)
+    values = {name: getattr(leaf, name).detach().clone() for name in leaf.parametrizations}
+    leaf.__class__ = parametrize.type_before_parametrizations(leaf)
+    del leaf.parametrizations
+    for name, value in values.items():
+        leaf.register_parameter(name, nn.Parameter(value))
+
+
+def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """Return the module inside of ``torch.compile`` and ``DataParallel``."""
+    from torch import nn
+
+    while True:
+        if hasattr(module, "_orig_mod"):
+            module = module._orig_mod
+        elif isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        else:
+            return module
+
+
+def read_exported(
+    module: torch.nn.Module,
+    own: torch.nn.Module,
+    read: Callable[[onnx.ModelProto], Read],
+    values: Callable[[Read, FloatArray], FloatArray],
+    *,
+    output: int | str | None = None,
+    **known: Any,
+) -> Read:
+    """Return what is read from a module's graph, after comparing it with the module.
+
+    Parameters
+    ----------
+    module
+        The module, by which its graph is remembered.
+    own
+        What :func:`evaluated` made of it.
+    read
+        Reads the graph, whose inputs are "action" and "state" in either order, or "x".
+    values
+        Evaluates what was read at rows of inputs, [action, state] or x: shape (rows, values).
+    output
+        Which of several outputs is read.
+    **known
+        Of the inputs, as for :func:`~milp_rl.formulations.networks.torch_inputs.find_inputs`.
+
+    Raises
+    ------
+    NetworkError
+        If the module cannot be called or exported, or what is read does not agree with it.
+    """
+    programs = _programs.setdefault(module, {})
+    key = repr(sorted(known.items(), key=str))
+    program = programs.get(key)
+    if program is not None and _renewed(program, own):
+        found = read(program.model)
+        if _difference(own, program.call, found, values, output) is None:
+            return found
+    call = find_inputs(own, **known)
+    refused: NetworkError | None = None
+    for lead in ((2,), (1,), ()):
+        if lead == call.lead or (refused is not None and lead == (1,)):
+            try:
+                program = _exported(own, replace(call, lead=lead))
+                found = read(program.model)
+            except NetworkError as error:
+                refused = refused or error
+                continue
+            difference = _difference(own, program.call, found, values, output)
+            if difference is not None:
+                raise NetworkError(
+                    f"the {type(module).__name__} and what was read of it differ by"
+                    f" {difference:.2g} of its largest value; does its forward depend on values"
+                    " other than through tensors, or draw at random?"
+                )
+            programs[key] = program
+            return found
+    assert refused is not None
+    raise refused
+
+
+def export_model(
+    module: torch.nn.Module, call: TorchInputs, *, optimize: bool = False
+) -> onnx.ModelProto:
+    """Return the ONNX graph of a module in evaluation mode.
+
+    Parameters
+    ----------
+    module
+        The module, on the CPU.
+    call
+        How it is called; the graph's inputs are named by role, the first axis of each "batch".
+    optimize
+        Whether constants are folded; if not, they have the names of the module's weights.
+
+    Raises
+    ------
+    NetworkError
+        If torch cannot export it.
+    """
+    import torch
+
+    x = random_rows(call.width, 2, module)
+    rows = x if call.lead == (2,) else x[0].reshape(*call.lead, -1)
+    arguments = call.arguments(rows)
+    with torch.no_grad():
+        outputs = tensors(module(*arguments))[0]
+    names = {"input_names": list(call.roles), "output_names": outputs}
+    free = call.lead == (2,)
+    with _quiet():
+        try:
+            if isinstance(module, torch.jit.ScriptModule):
+                axes = {name: {0: "batch"} for name in (*call.roles, *outputs)} if free else None
+                file = io.BytesIO()
+                torch.onnx.export(
+                    module,
+                    arguments,
+                    file,
+                    dynamo=False,
+                    do_constant_folding=False,
+                    opset_version=18,
+                    dynamic_axes=axes,
+                    **names,
+                )
+                return onnx.load_from_string(file.getvalue())
+            batch = torch.export.Dim("batch") if free else None
+            shapes = tuple({0: batch} if free else None for _ in arguments)
+            graph = torch.export.export(module, arguments, dynamic_shapes=shapes)
+            program = torch.onnx.export(
+                graph,
+                arguments,
+                dynamo=True,
+                optimize=optimize,
+                verbose=False,
+                opset_version=18,
+                **names,
+            )
+        except Exception as error:  # torch raises many kinds
+            raise NetworkError(
+                f"torch cannot export the forward of {type(module).__name__}: {_first_line(error)}"
+            ) from error
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:
+        node.name = _path(node) or node.name
+    # The exporter notes the stack of each operation, with the paths of the author's files.
+    graph = model.graph
+    for entry in (
+        graph,
+        *graph.node,
+        *graph.value_info,
+        *graph.initializer,
+        *graph.input,
+        *graph.output,
+    ):
+        entry.ClearField("metadata_props")
+        entry.ClearField("doc_string")
+    return model
+
+
+def _path(node: onnx.NodeProto) -> str | None:
+    """Return the path of the layer that a node belongs to, and the name of its operation."""
+    for entry in node.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            scopes = ast.literal_eval(entry.value)
+            return "/".join([*scopes[-2:-1], scopes[-1]]).lstrip("/")
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+
+
+def read_plain(own: torch.nn.Module) -> Network | None:
+    """Return the network of a module that applies known layers one after another, else None.
+
+    Parameters
+    ----------
+    own
+        What :func:`evaluated` made of a module.
+    """
+    network = read_layers(own)
+    if network is None or all(type(leaf).__module__.startswith("torch.") for leaf in own.modules()):
+        return network
+    # A forward may look at what it is given, and do other things with what stands for a tensor.
+    call = TorchInputs(("x",), (network.n_inputs,))
+    try:
+        same = _difference(own, call, network, Network.forward, None) is None
+    except Exception:  # of the user's own code
+        return None
+    return network if same else None
+
+
+def _exported(own: torch.nn.Module, call: TorchInputs) -> _Program:
+    model = export_model(own, call)
+    stored = dict(_stored(own))
+    weights = {t.name: t for t in model.graph.initializer if t.name in stored}
+    for name, value in stored.items():
+        if name in weights and not np.array_equal(numpy_helper.to_array(weights[name]), value):
+            weights.pop(name)
+    return _Program(call, model, weights)
+
+
+def _renewed(program: _Program, own: torch.nn.Module) -> bool:
+    """Put a module's weights into its graph; False if they do not fit."""
+    stored = dict(_stored(own))
+    for name, tensor in program.weights.items():
+        value = stored.get(name)
+        if value is None or list(value.shape) != list(tensor.dims):
+            return False
+        renewed = numpy_helper.from_array(value, name)
+        if renewed.data_type != tensor.data_type:
+            return False
+        tensor.CopyFrom(renewed)
+    return True
+
+
+def _stored(module: torch.nn.Module) -> Iterator[tuple[str, FloatArray]]:
+    for name, value in (
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ):
+        values = value.detach().numpy()
+        if value.dtype.is_floating_point and not np.isfinite(values).all():
+            bad = values[~np.isfinite(values)]
+            raise NetworkError(
+                f"{len(bad)} entries of {name!r} are not finite, the first is {bad[0]}; was the"
+                " training unstable?"
+            )
+        yield name, values
+
+
+def _difference(
+    own: torch.nn.Module,
+    call: TorchInputs,
+    found: Read,
+    values: Callable[[Read, FloatArray], FloatArray],
+    output: int | str | None,
+) -> float | None:
+    """Return by how much what was read differs from a module, of its largest value, if it does."""
+    import torch
+
+    x = random_rows(call.width, _ROWS, own)
+    given = values(found, x.double().numpy())
+    error = _error(given, _picked(own, call, x, output))
+    if error > _TOLERANCE and x.dtype is torch.float32:
+        # Where large values cancel, single precision may have less than the tolerance.
+        try:
+            error = _error(given, _picked(copy.deepcopy(own).double(), call, x.double(), output))
+        except RuntimeError:  # the forward is one of single precision
+            return error
+    return error if error > _TOLERANCE else None
+
+
+def _error(given: FloatArray, expected: FloatArray) -> float:
+    """Return the largest difference, relative to the largest value."""
+    if given.shape != expected.shape:
+        return np.inf
+    error, scale = float(np.abs(given - expected).max()), float(np.abs(expected).max())
+    return error / scale if error else 0.0
+
+
+def _picked(
+    own: torch.nn.Module, call: TorchInputs, x: torch.Tensor, output: int | str | None
+) -> FloatArray:
+    """Return the output of a module that is read, shape (rows, values)."""
+    outputs = [y.double().numpy() for y in call.outputs(own, x)]
+    if isinstance(output, str):
+        names = tensors(
+            own(*call.arguments(x[:2] if call.lead == (2,) else x[0].reshape(*call.lead, -1)))
+        )[0]
+        return outputs[names.index(output)]
+    if len(outputs) > 1:
+        return outputs[output or 0]
+    return outputs[0] if output is None else outputs[0][:, [output]]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch's exporter says of itself and of packages that are not needed."""
+    logger = logging.getLogger("torch.onnx._internal.exporter")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
