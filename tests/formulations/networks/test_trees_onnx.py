@@ -193,6 +193,14 @@ def test_what_comes_before_the_trees(scale: list[float]) -> None:
         agree(model_of(chain, constants=constants), points)
 
 
+def test_a_decreasing_step_in_float64() -> None:
+    rng = np.random.default_rng(7)
+    attributes = drawn_trees(rng, modes=MODES)
+    nodes = [helper.make_node("Mul", ["x", "c"], ["z"]), regressor(attributes, "z")]
+    model = model_of(nodes, kind=TensorProto.DOUBLE, constants={"c": np.array([-2.0])})
+    agree(model, grid(rng) / 2)
+
+
 def test_sums_of_ensembles_and_two_inputs() -> None:
     rng = np.random.default_rng(3)
     first, second = (drawn_trees(rng, modes=MODES[:2]) for _ in range(2))
