@@ -50,8 +50,8 @@ class TreeModel:
         The column of each comparison, -1 for that of a binary input, shape (comparisons,).
     columns
         The column of each leaf, -1 for those of trees of one split, shape (leaves,).
-    reach
-        How far the ensemble's values may be apart.
+    highest, lowest
+        Bounds of the ensemble: the best, and the worst, leaf of each tree.
     """
 
     model: LinearModel
@@ -59,7 +59,8 @@ class TreeModel:
     n_inputs: int
     literal: IntArray
     columns: IntArray
-    reach: float
+    highest: float
+    lowest: float
 
     def complete(self, action: ArrayLike) -> FloatArray:
         """Extend an action to all columns.
@@ -187,7 +188,8 @@ def _written(leaves: Leaves, base: LinearModel, low: FloatArray, high: FloatArra
     best, worst = np.full(leaves.n_trees, -np.inf), np.full(leaves.n_trees, np.inf)
     np.maximum.at(best, leaves.tree, leaves.value)
     np.minimum.at(worst, leaves.tree, leaves.value)
-    return TreeModel(model, leaves, len(low), literal, columns, float((best - worst).sum()))
+    highest, lowest = (leaves.base + float(ends.sum()) for ends in (best, worst))
+    return TreeModel(model, leaves, len(low), literal, columns, highest, lowest)
 
 
 def _choose(

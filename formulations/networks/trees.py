@@ -136,13 +136,13 @@ class TreeEnsemble:
 
     @property
     def largest(self) -> float:
-        """Bound on the absolute value of the constant and of any sum of leaves."""
+        """Bound on the absolute value of the sum of leaves, without the constant."""
         reached = np.zeros(len(self.feature))
         for level in reversed(self.levels):
             inner = self.feature[level] >= 0
             below = reached[self.children[level]].max(axis=1, initial=0.0)
             reached[level] = np.where(inner, below, np.abs(self.value[level]))
-        return float(reached[self.roots].sum()) + abs(self.base)
+        return float(reached[self.roots].sum())
 
     def forward(self, x: ArrayLike) -> FloatArray:
         """Evaluate the ensemble; sums are in float64.

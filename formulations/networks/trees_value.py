@@ -43,8 +43,9 @@ class TreeNetworks(ActionNetworks):
         return TreeNetworks(own.layers, own.n_actions, own.n_states, trees)
 
     def __getitem__(self, state: int) -> TreeNetworks:
-        """Return the networks of one state."""
-        return self.rows(slice(state, state + 1))
+        """Return the networks of one state, with weights that are shared, there being no other."""
+        own = super().__getitem__(state)
+        return TreeNetworks(own.layers, own.n_actions, 1, (self.trees[state],))
 
 
 class TreeValue(ActionValue):
