@@ -59,7 +59,7 @@ class AutoArgmax(Argmax):
     milp
         What solves the states that the search does not.
     search
-        The native search that is tried first, ``None`` if there is none for the space.
+        The native search that is tried first, ``None`` if there is none for the space or value.
     nodes
         That it gets before the MILP's turn.
     """
@@ -91,11 +91,11 @@ class AutoArgmax(Argmax):
         begin = time.perf_counter()
         self._solves += 1
         quick = self.space.counts_quickly or 2**self.space.n_actions <= _COUNTED_AT_ONCE
-        if quick or networks.n_states > 1 or self._solves >= _SOLVES_BEFORE_COUNTING:
+        often = networks.n_states > 1 or self._solves >= _SOLVES_BEFORE_COUNTING
+        if quick or often or self._search is None:
             self._count(options.deadline(begin))
         if self._search is None:
-            why = "the space has continuous variables and is not one Box of them"
-            return _explained(self._milp.results(networks, options, starts), why)
+            return self._without_search(networks, options, starts)
         if self._listed is not None and self._seconds_to_list(networks) < self._next_to_no_time(
             networks
         ):
@@ -105,6 +105,18 @@ class AutoArgmax(Argmax):
         if not self._counted:
             return self._counted_if_hard(networks, options, starts, begin)
         return self._tried(networks, options, starts, begin)
+
+    def _without_search(
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+    ) -> list[ArgmaxResult]:
+        """List a small set, give another one to the MILP."""
+        if self._listed is not None:
+            why = f"the space has few actions, {len(self._listed)}"
+            return _explained(self._listed.results(networks, options, starts), why)
+        why = "the space has continuous variables and is not one Box of them"
+        if self.space.binary:
+            why = "the space is not small, and the native search does not take trees"
+        return _explained(self._milp.results(networks, options, starts), why)
 
     def _counted_if_hard(
         self, networks: ActionNetworks, options: SolveOptions, starts: Starts, begin: float

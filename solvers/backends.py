@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import get_args
 
+import numpy as np
+
 from milp_rl.formulations.networks.action_value import ActionValue
 from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.networks.trees_value import TreeValue
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.box import Box
 from milp_rl.solvers.auto import AutoArgmax
@@ -13,6 +16,7 @@ from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax, SpatialArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.milp.argmax import MilpArgmax, MilpOptions
+from milp_rl.solvers.milp.trees import TreeArgmax
 from milp_rl.solvers.models.solve import milp_solver
 from milp_rl.solvers.names import SolverName
 from milp_rl.solvers.protocol import Argmax
@@ -43,24 +47,35 @@ def new_backend(
     Raises
     ------
     ValueError
-        If a name is unknown, or the solver does not take the space.
+        If a name is unknown, or the solver does not take the space or the value.
     SolverUnavailableError
         If the solver is not installed or has no licence.
     """
     known = get_args(SolverName)
     if solver not in known:
         raise ValueError(f"solver must be one of {', '.join(map(repr, known))}, got {solver!r}")
+    trees = isinstance(value, TreeValue)
+    if trees and not space.binary:
+        raise ValueError(
+            f"action {np.flatnonzero(space.continuous)[0]} is continuous; the argmax of trees is"
+            " for spaces of binary actions: no solver tells a threshold from the next larger number"
+        )
     if solver == "enumeration":
         return EnumerationArgmax(value, space)
     if solver == "branch_and_bound":
+        if trees:
+            raise ValueError(
+                "branch_and_bound does not take trees; use 'highs', 'gurobi', 'scip', 'enumeration'"
+                " or 'auto'"
+            )
         return native_search(value, space, Incumbents(space))
     incumbents = Incumbents(space)
-    milp = MilpArgmax(
+    milp = (TreeArgmax if trees else MilpArgmax)(
         value, space, milp_solver("highs" if solver == "auto" else solver), options, incumbents
     )
     if solver != "auto":
         return milp
-    searched = space.binary or _is_continuous_box(space)
+    searched = not trees and (space.binary or _is_continuous_box(space))
     return AutoArgmax(
         value,
         space,

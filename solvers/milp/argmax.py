@@ -22,6 +22,7 @@ from milp_rl.formulations.milp.compact import (
     compact_model,
 )
 from milp_rl.formulations.milp.linear_model import LinearModel
+from milp_rl.formulations.milp.trees import TreeModel
 from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
 from milp_rl.formulations.networks.network import Network
@@ -170,7 +171,7 @@ class MilpArgmax(BoundedArgmax):
             one_sided=self.options.one_sided,
         )
         reach = float((bounds.output_upper - bounds.output_lower)[0, 0])
-        run = _Run(
+        run = MilpRun(
             problem,
             compact,
             self._ranges,
@@ -205,7 +206,7 @@ class MilpArgmax(BoundedArgmax):
         return max(climbed, key=lambda pair: pair[1])[0]
 
 
-class _Run:
+class MilpRun:
     """One solve with its repairs: tighter tolerances, other seeds, cuts of tolerance violations.
 
     A MILP solver accepts binaries within 1e-6 of an integer; times a big-M, that is a value which
@@ -221,7 +222,7 @@ class _Run:
     def __init__(
         self,
         problem: ArgmaxProblem,
-        compact: CompactModel,
+        compact: CompactModel | TreeModel,
         ranges: Ranges,
         reach: float,
         solver: MilpSolver,
