@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,15 +14,16 @@ from numpy.typing import ArrayLike
 from milp_rl.formulations.arrays import FloatArray, check_vector
 from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.networks.action_value import ActionValue, NetworkValue
-from milp_rl.formulations.networks.conversion import to_network
-from milp_rl.formulations.networks.network import Network, warn_if_badly_scaled
+from milp_rl.formulations.networks.conversion import to_action_value
+from milp_rl.formulations.networks.link import linked
+from milp_rl.formulations.networks.network import warn_if_badly_scaled
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.backends import new_backend
 from milp_rl.solvers.batch import BatchSolver
 from milp_rl.solvers.milp.argmax import MilpOptions
 from milp_rl.solvers.names import SolverName
 from milp_rl.solvers.options import SolveOptions
-from milp_rl.solvers.result import ArgmaxResult
+from milp_rl.solvers.result import ArgmaxResult, relative_gap
 
 
 class ArgmaxSolver:
@@ -34,9 +36,11 @@ class ArgmaxSolver:
     Parameters
     ----------
     network
-        A torch Q-network (:class:`~milp_rl.qnetwork.QNetwork`, or a ``Sequential`` of Linear,
-        ReLU, Flatten and Identity) with inputs [action, state] and one output, an ONNX file, or a
-        :class:`~milp_rl.formulations.networks.network.Network`.
+        Q(state, action): a torch module, an ONNX file, a scikit-learn regressor, trees, an
+        :class:`~milp_rl.formulations.networks.ensemble.Ensemble` of several, a
+        :class:`~milp_rl.formulations.networks.network.Network`, or anything else that
+        :func:`~milp_rl.formulations.networks.conversion.to_action_value` takes. It may do anything
+        to the state; what follows the action has to be piecewise linear.
     space
         The feasible actions.
     solver
@@ -66,11 +70,21 @@ class ArgmaxSolver:
         Nodes per solve; the result then says ``"feasible"`` and its bound is still valid.
     threads
         Threads per solve by a MILP solver.
+    inputs
+        Which of the network's two inputs is which, ``("action", "state")`` or ``("state",
+        "action")``, where their names do not tell; of a single input, its order, which is
+        [action, state] unless said otherwise.
+    output
+        Of several outputs, the one that is maximised, by position or name.
+    state_dim
+        Number of state features, where the network does not tell.
 
     Raises
     ------
     ValueError
         If an option is wrong, or network and space do not fit.
+    NetworkError
+        If what follows the action is not piecewise linear; the message names every such operator.
     SolverUnavailableError
         If the solver is not installed or has no licence.
 
@@ -96,6 +110,9 @@ class ArgmaxSolver:
         time_limit: float | None = None,
         node_limit: int | None = None,
         threads: int = 1,
+        inputs: Sequence[str] | Mapping[str, str] | None = None,
+        output: int | str | None = None,
+        state_dim: int | None = None,
     ) -> None:
         if not isinstance(space, ActionSpace):
             raise ValueError(f"space must be an ActionSpace, got {type(space).__name__}")
@@ -104,7 +121,8 @@ class ArgmaxSolver:
         self.space = space
         self.sense = sense
         self.options = SolveOptions(gap, absolute_gap, time_limit, threads, node_limit)
-        value = self._oriented(network)
+        self._reading: dict[str, Any] = {"inputs": inputs, "output": output}
+        value = self._oriented(network, state_dim)
         self.state_dim = value.state_dim
         if isinstance(value, NetworkValue):
             warn_if_badly_scaled(value.network)
@@ -130,7 +148,7 @@ class ArgmaxSolver:
         RuntimeError
             If another thread is solving with this solver.
         """
-        value = self._oriented(network)
+        value = self._oriented(network, None)
         if value.state_dim != self.state_dim:
             raise ValueError(
                 f"the new network takes {self.space.n_actions + value.state_dim} inputs, the old"
@@ -145,7 +163,7 @@ class ArgmaxSolver:
 
     def solve(
         self,
-        state: ArrayLike,
+        state: ArrayLike | None,
         *,
         start: ArrayLike | None = None,
         gap: float | None = None,
@@ -156,7 +174,7 @@ class ArgmaxSolver:
         Parameters
         ----------
         state
-            Shape (state_dim,), finite.
+            Shape (state_dim,), finite; ``None`` for a network of the action alone.
         start
             A feasible action to start from.
         gap, time_limit
@@ -171,7 +189,8 @@ class ArgmaxSolver:
         """
         first = None if start is None else self.space.check_action(start)
         options = self._limited(gap, time_limit)
-        return self._turned(self._batch.solve_one(self._checked(state), options, first))
+        result = self._batch.solve_one(self._checked(state), self._inner(options), first)
+        return self._reported(result, options)
 
     __call__ = solve
 
@@ -218,8 +237,15 @@ class ArgmaxSolver:
             None if start is None else self.space.check_action(start)
             for start in (starts if starts is not None else [None] * len(batch))
         ]
-        results = self._batch.solve(checked, self._limited(gap, time_limit), firsts, workers)
-        return [self._turned(result) for result in results]
+        options = self._limited(gap, time_limit)
+        results = self._batch.solve(checked, self._inner(options), firsts, workers)
+        return [self._reported(result, options) for result in results]
+
+    def _inner(self, options: SolveOptions) -> SolveOptions:
+        """Return the options for the values before a link."""
+        if self._link == "identity":
+            return options
+        return replace(options, gap=0.0, absolute_gap=0.0)
 
     def _limited(self, gap: float | None, time_limit: float | None) -> SolveOptions:
         options = self.options
@@ -229,14 +255,30 @@ class ArgmaxSolver:
             options = replace(options, time_limit=time_limit)
         return options
 
-    def _turned(self, result: ArgmaxResult) -> ArgmaxResult:
-        """Return the result in the sense that was asked for."""
-        if self.sense == "minimize":
-            return replace(result, value=-result.value, bound=-result.bound)
-        return result
+    def _reported(self, result: ArgmaxResult, asked: SolveOptions) -> ArgmaxResult:
+        """Return the result in the sense and in the units that were asked for.
 
-    def _checked(self, state: ArrayLike) -> FloatArray:
-        s = check_vector(state, "state")
+        A link is increasing, but gaps are not the same after it: with one, what is solved for is
+        exact, and an answer that a limit left open is judged by its gap after the link.
+        """
+        sign = -1.0 if self.sense == "minimize" else 1.0
+        if self._link == "identity":
+            return replace(result, value=sign * result.value, bound=sign * result.bound)
+        inner = np.array([result.value, result.bound, result.value + result.tolerance])
+        value, bound, other = linked(self._link, sign * inner).tolist()
+        difference, tolerance = abs(bound - value), abs(other - value)
+        status = result.status
+        if status == "feasible" and difference <= max(
+            asked.gap * abs(value), asked.absolute_gap, tolerance
+        ):
+            status = "optimal"
+        gap = relative_gap(value, bound) if result.action is not None else math.inf
+        return replace(
+            result, value=value, bound=bound, gap=gap, tolerance=tolerance, status=status
+        )
+
+    def _checked(self, state: ArrayLike | None) -> FloatArray:
+        s = check_vector([] if state is None else state, "state")
         if len(s) != self.state_dim:
             raise ValueError(
                 f"the state has {len(s)} values, but network and space leave {self.state_dim}"
@@ -245,32 +287,15 @@ class ArgmaxSolver:
             )
         return s
 
-    def _oriented(self, network: Any) -> ActionValue:
-        n = self.space.n_actions
-        if isinstance(network, ActionValue):
-            value = network
-            if value.n_actions != n:
-                raise ValueError(
-                    f"the action value is of {value.n_actions} actions, the space of {n}"
-                )
-        else:
-            ir: Network = to_network(network)
-            if ir.n_outputs != 1:
-                raise ValueError(
-                    f"the network must have one output, the Q-value; got {ir.n_outputs}"
-                )
-            if ir.n_inputs < n:
-                raise ValueError(
-                    f"the network takes {ir.n_inputs} inputs, [action, state], but the space alone"
-                    f" has {n} actions"
-                )
-            value = NetworkValue(ir, n)
+    def _oriented(self, network: Any, state_dim: int | None) -> ActionValue:
+        value = to_action_value(network, self.space.n_actions, state_dim=state_dim, **self._reading)
+        self._link = value.link
         return value.negated() if self.sense == "minimize" else value
 
 
 def argmax(
     network: Any,
-    state: ArrayLike,
+    state: ArrayLike | None,
     space: ActionSpace,
     *,
     start: ArrayLike | None = None,
@@ -301,7 +326,7 @@ def argmax(
 
 def argmin(
     network: Any,
-    state: ArrayLike,
+    state: ArrayLike | None,
     space: ActionSpace,
     *,
     start: ArrayLike | None = None,

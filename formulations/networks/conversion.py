@@ -20,6 +20,7 @@ from milp_rl.formulations.networks.ensemble import Ensemble, EnsembleValue, merg
 from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import Layer, Network, NetworkError
 from milp_rl.formulations.networks.omlt_reader import read_omlt
+from milp_rl.formulations.networks.onnx_file import load_model
 from milp_rl.formulations.networks.onnx_reader import read_onnx
 from milp_rl.formulations.networks.sklearn_reader import is_sklearn, read_sklearn
 from milp_rl.formulations.networks.torch_export import (
@@ -30,6 +31,8 @@ from milp_rl.formulations.networks.torch_export import (
     unwrapped,
 )
 from milp_rl.formulations.networks.torch_inputs import Inputs
+from milp_rl.formulations.networks.trees_reader import read_trees
+from milp_rl.formulations.networks.trees_value import TreeValue
 
 _EXPECTED = (
     "a Network, an ActionValue, a torch module, an Ensemble, a scikit-learn regressor, an ONNX"
@@ -187,6 +190,11 @@ def _action_value(
 ) -> ActionValue:
     if isinstance(source, ActionValue):
         return source
+    if _is_onnx(source):
+        source = load_model(source)
+    trees = read_trees(source, inputs=inputs, output=cast("int | None", output))
+    if trees is not None:
+        return TreeValue(trees, n_actions)
     if _is_onnx(source):
         return onnx_value(source, n_actions, inputs=inputs, output=output)
     if isinstance(source, Ensemble):
