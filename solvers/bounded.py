@@ -25,7 +25,7 @@ class BoundedArgmax(Argmax):
         self, networks: ActionNetworks, options: SolveOptions, starts: Starts
     ) -> list[Answer]:
         begin = time.perf_counter()
-        count, centred = networks.n_states, networks.centred()
+        count, centred = networks.n_states, networks.centred
         try:
             if self._propagator is None:
                 self._propagator = self._new_propagator()

@@ -7,14 +7,19 @@ in float64.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
-from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
+from milp_rl.formulations.networks.action_value import (
+    ActionLayer,
+    ActionNetworks,
+    ActionValue,
+    evaluated,
+)
 from milp_rl.formulations.networks.network import INPUT, Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import check_listed
@@ -27,6 +32,8 @@ _KEPT_ENTRIES = 20_000_000
 _FLOAT64_PER_FLOAT32 = float(np.finfo(np.float64).eps / np.finfo(np.float32).eps)
 _FLOAT32 = (1e-25, 1e25)  # sizes that float32 keeps its precision for
 
+
+_NO_STATES = np.zeros(0, dtype=int)  # what all actions share needs none
 
 RoughArray = NDArray[Any]  # float32, or float64
 
@@ -76,7 +83,7 @@ class EnumerationArgmax(Argmax):
         limit: int = 1_000_000,
     ) -> None:
         self._actions: ActionArray = space.enumerate(limit)
-        self._cast: dict[int, tuple[FloatArray, RoughArray]] = {}
+        self._rough: _Rough | None = None
         super().__init__(value, space, incumbents)
         check_listed(space, self._actions, self.incumbents.sample)
 
@@ -95,10 +102,9 @@ class EnumerationArgmax(Argmax):
         if not n:
             return Answer.empty(problem, begin, "empty set")
         network = problem.network
-        own = networks.centred()[state]
-        dtype = np.float32 if _narrow(own) else np.float64
+        own = networks.centred if networks.n_states == 1 else networks.centred[state]
         with np.errstate(over="ignore", invalid="ignore"):
-            rough = self._rough_values(own, dtype)
+            rough, dtype = self._rough_values(own)
         error = _rounding(network, float(np.finfo(dtype).eps))
         # Not below, so that a network that overflows float32 is valued in float64 altogether.
         candidates = np.flatnonzero(~(rough < rough.max() - 2 * error))
@@ -114,39 +120,65 @@ class EnumerationArgmax(Argmax):
         message = f"evaluated all {n} feasible actions"
         return Answer(problem, action, bound, seconds, n, message=message, exhaustive=True)
 
-    def _rough_values(
-        self, network: ActionNetworks, dtype: type[np.float32 | np.float64]
-    ) -> RoughArray:
+    def _rough_values(self, network: ActionNetworks) -> tuple[RoughArray, type[np.floating[Any]]]:
         """Value every action, in float32 where the network's weights allow that."""
-        values = np.empty(len(self._actions), dtype=dtype)
-        cast = network.astype(dtype)
-        known = {
-            depth: self._products(depth, weight, dtype) for depth, weight in network.direct.items()
-        }
+        if self._rough is None or not self._rough.serves(network):
+            self._rough = self._new_rough(network)
+        known = self._rough
+        values = np.empty(len(self._actions), dtype=known.dtype)
+        layers = [
+            ActionLayer(inputs, layer.bias.astype(known.dtype).reshape(-1))
+            for inputs, layer in zip(known.inputs, network.layers, strict=True)
+        ]
         batch = max(_BATCH_ENTRIES // network.widest, 1)
         for i in range(0, len(values), batch):
             rows = slice(i, i + batch)
             products = {
-                depth: self._multiplied(rows, cast.direct[depth]) if all_ is None else all_[rows]
-                for depth, all_ in known.items()
+                depth: self._multiplied(rows, dict(known.inputs[depth])[INPUT])
+                if all_ is None
+                else all_[rows]
+                for depth, all_ in known.products.items()
             }
-            here = np.zeros(len(self._actions[rows]), dtype=int)
-            values[rows] = cast.values_after(products, here)
-        return values
+            values[rows] = evaluated(layers, products, _NO_STATES)[-1][:, 0]
+        return values, known.dtype
 
-    def _products(
-        self, depth: int, weight: FloatArray, dtype: type[np.float32 | np.float64]
-    ) -> RoughArray | None:
-        """Return the actions' part of a layer, which is kept for the states that share it."""
-        if len(self._actions) * len(weight) > _KEPT_ENTRIES:
-            return None
-        known = self._cast.get(depth)
-        if known is None or known[0] is not weight or known[1].dtype != dtype:
-            known = self._cast[depth] = weight, self._multiplied(slice(None), weight.astype(dtype))
-        return known[1]
+    def _new_rough(self, network: ActionNetworks) -> _Rough:
+        dtype = np.float32 if _narrow(network) else np.float64
+        weights = [[weight for _, weight in layer.inputs] for layer in network.layers]
+        inputs = tuple(
+            tuple((source, weight.astype(dtype)) for source, weight in layer.inputs)
+            for layer in network.layers
+        )
+        products: dict[int, RoughArray | None] = {}
+        for depth, weight in network.direct.items():
+            kept = len(self._actions) * len(weight) <= _KEPT_ENTRIES
+            own = dict(inputs[depth])[INPUT]
+            products[depth] = self._multiplied(slice(None), own) if kept else None
+        return _Rough(weights, dtype, inputs, products)
 
     def _multiplied(self, rows: slice, weight: RoughArray) -> RoughArray:
         return np.asarray(self._actions[rows].astype(weight.dtype) @ weight.T)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rough:
+    """Weights in the precision of the first pass, and the actions' part of what takes them.
+
+    They serve all states that share the weights.
+    """
+
+    weights: list[list[FloatArray]]
+    dtype: type[np.float32 | np.float64]
+    inputs: tuple[tuple[tuple[int, RoughArray], ...], ...]
+    products: dict[int, RoughArray | None]
+
+    def serves(self, network: ActionNetworks) -> bool:
+        """Whether a network has the very weights."""
+        return len(self.weights) == len(network.layers) and all(
+            len(own) == len(layer.inputs)
+            and all(weight is other for weight, (_, other) in zip(own, layer.inputs, strict=True))
+            for own, layer in zip(self.weights, network.layers, strict=True)
+        )
 
 
 def _narrow(network: ActionNetworks) -> bool:

@@ -169,7 +169,7 @@ class Argmax(ABC):
     ) -> ArgmaxProblem:
         """Return the problem of a state."""
         return ArgmaxProblem(
-            networks.centred().at(state),
+            networks.centred.at(state),
             self.space,
             float(networks.constants[state]),
             self.incumbents.sample,

@@ -11,16 +11,24 @@ is the case in which only biases depend on the state (:class:`NetworkValue`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray, check_states
 from milp_rl.formulations.networks.link import Link
-from milp_rl.formulations.networks.network import INPUT, Activation, Layer, Network, folded_bias
+from milp_rl.formulations.networks.network import (
+    INPUT,
+    Activation,
+    Layer,
+    Network,
+    folded_bias,
+    layer_of_checked,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +52,7 @@ class ActionLayer:
         """Number of outputs."""
         return int(self.bias.shape[-1])
 
-    @property
+    @cached_property
     def shared(self) -> bool:
         """Whether it is the same at all states."""
         return self.bias.ndim == 1 and all(weight.ndim == 2 for _, weight in self.inputs)
@@ -62,11 +70,18 @@ class ActionLayer:
             return self._known[depth, kind]
         weights = {k: w if w.ndim == 2 else w[state] for k, w in self.inputs}
         bias = self.bias if self.bias.ndim == 1 else self.bias[state]
-        main = weights.pop(depth - 1, np.zeros((self.width, before)))
-        layer = Layer(main, bias, kind, tuple(weights.items()))
+        main = weights.pop(depth - 1, None)
+        if main is None:
+            main = np.zeros((self.width, before))
+        layer = layer_of_checked(main, bias, kind, tuple(weights.items()))
         if self.shared:
             self._known[depth, kind] = layer
         return layer
+
+    @cached_property
+    def centred(self) -> ActionLayer:
+        """The layer without its bias."""
+        return ActionLayer(self.inputs, np.zeros(self.width))
 
     @cached_property
     def _known(self) -> dict[tuple[int, Activation], Layer]:
@@ -121,7 +136,7 @@ class ActionNetworks:
             kind: Activation = "linear" if depth == len(self.layers) - 1 else "relu"
             layers.append(layer.at(state, depth, before, kind))
             before = layer.width
-        return Network(tuple(layers))
+        return Network.of_checked(tuple(layers))
 
     def rows(self, states: slice | IntArray | BoolArray) -> ActionNetworks:
         """Return the networks of some of the states."""
@@ -131,6 +146,8 @@ class ActionNetworks:
 
     def __getitem__(self, state: int) -> ActionNetworks:
         """Return the network of one state, with weights that are shared, there being no other."""
+        if self.n_states == 1 and all(w.ndim == 2 for own in self.layers for _, w in own.inputs):
+            return self
         layers = tuple(
             layer
             if all(weight.ndim == 2 for _, weight in layer.inputs)
@@ -150,13 +167,13 @@ class ActionNetworks:
         bias = self.layers[-1].bias[..., 0]
         return np.broadcast_to(bias if self.hidden else np.zeros(()), (self.n_states,))
 
+    @cached_property
     def centred(self) -> ActionNetworks:
-        """Return the networks without their output's constants."""
+        """The networks without their output's constants."""
         if not self.hidden:
             return self
-        last = self.layers[-1]
-        zero = ActionLayer(last.inputs, np.zeros(last.width))
-        return ActionNetworks((*self.hidden, zero), self.n_actions, self.n_states)
+        layers = (*self.hidden, self.layers[-1].centred)
+        return ActionNetworks(layers, self.n_actions, self.n_states)
 
     def negated(self) -> ActionNetworks:
         """Return the networks whose outputs are the negatives of these."""
@@ -199,28 +216,7 @@ class ActionNetworks:
         states
             The state of each action.
         """
-        return np.asarray(self._pre_activations(products, states)[-1][:, 0])
-
-    def _pre_activations(
-        self, products: Mapping[int, FloatArray], states: IntArray
-    ) -> list[FloatArray]:
-        """Return those of every layer; where a neuron is off, it may be 0 instead."""
-        found: list[FloatArray] = []
-        for depth, layer in enumerate(self.layers):
-            bias = layer.bias if layer.bias.ndim == 1 else layer.bias[states]
-            y: FloatArray | None = None
-            for source, weight in layer.inputs:
-                if source == INPUT:
-                    passed = products[depth]
-                else:
-                    passed = times_transposed(found[source], weight, states)
-                y = passed + bias if y is None else np.add(y, passed, out=y)
-            if y is None:  # a layer that nothing leads to
-                y = np.tile(layer.bias, (len(states), 1)) if layer.bias.ndim == 1 else bias
-            if depth < len(self.layers) - 1:
-                np.maximum(y, 0.0, out=y)
-            found.append(y)
-        return found
+        return np.asarray(evaluated(self.layers, products, states)[-1][:, 0])
 
     def values_and_gradients(
         self, actions: FloatArray, states: IntArray
@@ -233,7 +229,7 @@ class ActionNetworks:
             Shapes (actions,) and (actions, n_actions).
         """
         products = {k: times_transposed(actions, w, states) for k, w in self.direct.items()}
-        outputs = self._pre_activations(products, states)
+        outputs = evaluated(self.layers, products, states)
         top = len(self.hidden)
         first = np.zeros((len(actions), self.layers[top].width))
         first[:, 0] = 1.0
@@ -249,16 +245,44 @@ class ActionNetworks:
                 slopes[source] = slopes[source] + passed if source in slopes else passed
         return outputs[-1][:, 0], slopes.get(INPUT, np.zeros_like(actions))
 
-    def astype(self, dtype: type[np.float32 | np.float64]) -> ActionNetworks:
-        """Return the networks with weights of another precision."""
-        layers = tuple(
-            ActionLayer(
-                tuple((k, w.astype(dtype, copy=False)) for k, w in layer.inputs),
-                layer.bias.astype(dtype, copy=False),
-            )
-            for layer in self.layers
-        )
-        return ActionNetworks(layers, self.n_actions, self.n_states)
+
+def evaluated(
+    layers: Sequence[ActionLayer], products: Mapping[int, NDArray[Any]], states: IntArray
+) -> list[NDArray[Any]]:
+    """Return the outputs of every layer of actions of which the first products are known.
+
+    Parameters
+    ----------
+    layers
+        From the first hidden layer to the output, in float64 or float32.
+    products
+        The action's part in each layer that takes it directly, (actions, outputs).
+    states
+        The state of each action.
+    """
+    found: list[NDArray[Any]] = []
+    last = len(layers) - 1
+    for depth, layer in enumerate(layers):
+        bias = layer.bias if layer.bias.ndim == 1 else layer.bias[states]
+        y: NDArray[Any] | None = None
+        for source, weight in layer.inputs:
+            if source == INPUT:
+                passed = products[depth]
+            else:
+                passed = times_transposed(found[source], weight, states)
+            if y is not None:
+                y += passed
+            elif source == INPUT:
+                y = passed + bias
+            else:
+                y = passed
+                y += bias
+        if y is None:  # a layer that nothing leads to
+            y = np.tile(layer.bias, (len(states), 1)) if layer.bias.ndim == 1 else bias
+        if depth < last:
+            np.maximum(y, 0.0, out=y)
+        found.append(y)
+    return found
 
 
 def times_transposed(x: FloatArray, weight: FloatArray, states: IntArray) -> FloatArray:

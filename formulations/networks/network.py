@@ -16,6 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -91,8 +92,9 @@ class Layer:
             ("bias", bias),
             *((f"weight of layer {source}", own) for source, own in skips),
         ):
-            bad = np.argwhere(~np.isfinite(values))
-            if len(bad):
+            finite = np.isfinite(values)
+            if not finite.all():
+                bad = np.argwhere(~finite)
                 index = tuple(int(i) for i in bad[0])
                 raise NetworkError(
                     f"{len(bad)} entries of a layer's {name} are not finite, the first at {index}"
@@ -105,6 +107,29 @@ class Layer:
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "bias", bias)
         object.__setattr__(self, "skips", skips)
+
+
+def layer_of_checked(
+    weight: FloatArray,
+    bias: FloatArray,
+    activation: Activation,
+    skips: tuple[tuple[int, FloatArray], ...],
+) -> Layer:
+    """Return the layer of float64 arrays that fit and that nobody changes, without copies.
+
+    Raises
+    ------
+    NetworkError
+        If a bias is NaN or infinite, as those of large states may be.
+    """
+    if not np.isfinite(bias).all():
+        return Layer(weight, bias, activation, skips)  # which names the entry
+    layer = object.__new__(Layer)
+    for name, value in zip(
+        ("weight", "bias", "activation", "skips"), (weight, bias, activation, skips), strict=True
+    ):
+        object.__setattr__(layer, name, value)
+    return layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +200,14 @@ class Network:
         object.__setattr__(self, "layers", _normalize(self.layers))
 
     @classmethod
+    def of_checked(cls, layers: tuple[Layer, ...]) -> Network:
+        """Return the network of layers that are known to fit, the last alone linear."""
+        network = object.__new__(cls)
+        object.__setattr__(network, "layers", layers)
+        object.__setattr__(network, "link", "identity")
+        return network
+
+    @classmethod
     def from_arrays(cls, weights: Sequence[ArrayLike], biases: Sequence[ArrayLike]) -> Network:
         """Build a network with ReLU on all layers but the last.
 
@@ -215,7 +248,7 @@ class Network:
         """The linear output layer."""
         return self.layers[-1]
 
-    @property
+    @cached_property
     def is_chain(self) -> bool:
         """Whether every layer takes input from the one before alone."""
         return not any(layer.skips for layer in self.layers)

@@ -51,7 +51,7 @@ class TreeArgmax(MilpArgmax):
         terms = len(trees.feature) + self.space.n_actions
         rounding = _EPSILON * terms * (trees.largest + abs(shift))
         problem = replace(problem, rounding=rounding)
-        first = self._first_action(problem, networks.centred(), start, deadline)
+        first = self._first_action(problem, networks.centred, start, deadline)
         written = tree_model(trees, self._base)
         highest = written.highest + shift + rounding
         if first is not None and highest <= problem.target(problem.value(first), options):
