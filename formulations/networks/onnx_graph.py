@@ -17,6 +17,7 @@ from onnx import helper, inliner, numpy_helper
 from milp_rl.formulations.networks.link import Link
 from milp_rl.formulations.networks.network import NetworkError
 
+Constants = dict[str, NDArray[Any]]
 Inputs = Sequence[str] | Mapping[str, str | Sequence[str]] | None
 Output = int | str | tuple[int | str, int] | None
 
@@ -86,21 +87,10 @@ class Graph:
         return nodes_for(self.model.graph, {self.output})
 
     @cached_property
-    def constants(self) -> dict[str, NDArray[Any]]:
+    def constants(self) -> Constants:
         """What the nodes need of what is stored."""
-        used = {name for _, node in self.nodes for name in taken(node)} | {self.output}
-        found: dict[str, NDArray[Any]] = {}
-        for tensor in self.model.graph.initializer:
-            if tensor.name in found:
-                raise NetworkError(f"two initializers are named {tensor.name!r}")
-            if tensor.name in used:
-                try:
-                    found[tensor.name] = numpy_helper.to_array(tensor)
-                except Exception as error:
-                    raise NetworkError(
-                        f"the initializer {tensor.name!r} cannot be read: {error}"
-                    ) from error
-        return found
+        used = {self.output}.union(*(taken(node) for _, node in self.nodes))
+        return stored_constants(self.model.graph, used)
 
     @cached_property
     def link(self) -> tuple[Link, int | None]:
@@ -174,6 +164,28 @@ def read_graph(model: onnx.ModelProto, inputs: Inputs = None, output: Output = N
     if missing:
         raise NetworkError(f"inputs= leaves out {', '.join(missing)}, which the output needs")
     return Graph(model, kept, actions, states, state_first, name, column)
+
+
+def stored_constants(graph: onnx.GraphProto, names: set[str]) -> Constants:
+    """Return the initializers of these names.
+
+    Raises
+    ------
+    NetworkError
+        If two have one name, or one cannot be read.
+    """
+    found: Constants = {}
+    for tensor in graph.initializer:
+        if tensor.name in found:
+            raise NetworkError(f"two initializers are named {tensor.name!r}")
+        if tensor.name in names:
+            try:
+                found[tensor.name] = numpy_helper.to_array(tensor)
+            except Exception as error:
+                raise NetworkError(
+                    f"the initializer {tensor.name!r} cannot be read: {error}"
+                ) from error
+    return found
 
 
 def nodes_for(graph: onnx.GraphProto, names: set[str]) -> list[tuple[str, onnx.NodeProto]]:

@@ -25,7 +25,7 @@ from milp_rl.formulations.networks.onnx_graph import Graph, Inputs, Output, read
 from milp_rl.formulations.networks.onnx_node import PerState, Value
 from milp_rl.formulations.networks.onnx_reader import entry, features_of, network_of
 from milp_rl.formulations.networks.onnx_session import Arrays, StateSession, session_of
-from milp_rl.formulations.networks.onnx_walk import Walk
+from milp_rl.formulations.networks.onnx_walk import Walk, is_known
 
 _PROBES = 130
 _RANDOM = ("RandomNormal", "RandomUniform", "Multinomial", "Bernoulli")
@@ -251,7 +251,7 @@ class _SplitValue(ActionValue):
             constant = all(isinstance(x, np.ndarray) for x in inputs)
             if node.op_type.startswith(_RANDOM):
                 walk.refusals.add(where, "draws random numbers")
-            if depends or (constant and walk.can(node)):
+            if depends or (constant and is_known(node)):
                 results = walk.step(where, node, linked=i == self._link_at)
                 used |= {name for name in node.input if name in by_state}
                 lowered = not all(isinstance(x, np.ndarray) for x in results)

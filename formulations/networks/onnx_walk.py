@@ -123,12 +123,6 @@ class Walk:
             results = self.step(where, node, linked=i == self.link)
             self._store(where, node, results)
 
-    def can(self, node: onnx.NodeProto) -> bool:
-        """Whether the operator of a node is known."""
-        if node.domain == "ai.onnx.ml":
-            return node.op_type in _ML
-        return node.domain in ("", "ai.onnx") and node.op_type in {*OPERATORS, *_FOLDED}
-
     def step(
         self, where: str, node: onnx.NodeProto, *, linked: bool = False
     ) -> Sequence[Value | None]:
@@ -224,6 +218,14 @@ class Walk:
                 f"{where}: the network takes {self._alive:,} bytes, but a file of this size at"
                 f" most {self._most:,}"
             )
+
+
+def is_known(node: onnx.NodeProto) -> bool:
+    """Whether the operator of a node is read."""
+    if node.domain == "ai.onnx.ml":
+        return node.op_type in _ML
+    known = node.op_type in OPERATORS or node.op_type in _FOLDED
+    return known and node.domain in ("", "ai.onnx") and node.op_type not in _ML
 
 
 def arrays(value: Value | None) -> list[Any]:
