@@ -52,48 +52,48 @@ class StateSession:
         self._names = list(names)
         self._feed = feed
         self._shapes = shapes
-        self._session: onnxruntime.InferenceSession | None = None
+        self._together = False
         if not names:
             return
-        self._session = session_of(graph, names, shapes, batched=True)
-        if self._session is None or not self._agrees(probes):
-            self._session = None
-            self._single = session_of(graph, names, shapes, batched=False)
-            if self._single is None:
-                raise NetworkError("onnxruntime cannot evaluate what depends on the state")
+        try:
+            self._session = session_of(graph, names, shapes, batched=True)
+            self._together = True
+            self._together = self._agrees(probes)
+        except NetworkError:
+            self._together = False
+        if not self._together:
+            self._session = session_of(graph, names, shapes)
 
     def values(self, states: FloatArray) -> Arrays:
         """Return the tensors, shape (states, *shape of one sample)."""
         if not self._names:
             return {}
-        if self._session is not None:
+        if self._together:
             if len(states) == 1:
                 return {k: v[:1] for k, v in self._batch(np.repeat(states, 2, axis=0)).items()}
             return self._batch(states)
-        rows = [self._run(self._single, states[i : i + 1]) for i in range(len(states))]
+        rows = [self._run(states[i : i + 1]) for i in range(len(states))]
         return {name: np.stack([row[name] for row in rows]) for name in self._names}
 
     def _batch(self, states: FloatArray) -> Arrays:
-        found = self._run(self._session, states, together=True)
+        found = self._run(states)
         return {name: value[:, None] for name, value in found.items()}
 
-    def _run(
-        self, session: onnxruntime.InferenceSession, states: FloatArray, *, together: bool = False
-    ) -> Arrays:
+    def _run(self, states: FloatArray) -> Arrays:
         given = self._feed(states)
         feeds = {}
-        for entry in session.get_inputs():
+        for entry in self._session.get_inputs():
             x = given[entry.name]
             shape = self._shapes[entry.name]
-            feeds[entry.name] = x.reshape(len(states), *shape[1:]) if together else x[0]
-        return dict(zip(self._names, session.run(self._names, feeds), strict=True))
+            feeds[entry.name] = x.reshape(len(states), *shape[1:]) if self._together else x[0]
+        return dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
 
     def _agrees(self, probes: FloatArray) -> bool:
         """Whether a batch gives for each state what two of it give, and as many rows."""
         try:
             pairs = [self.values(probes[i : i + 1]) for i in range(min(_BATCHES[-1], len(probes)))]
             for size in _BATCHES:
-                whole = self._run(self._session, probes[:size], together=True)
+                whole = self._run(probes[:size])
                 for name, value in whole.items():
                     if value.shape[:1] != (size,):
                         return False
@@ -111,10 +111,15 @@ def session_of(
     shapes: Mapping[str, tuple[int, ...]],
     *,
     batched: bool = False,
-) -> onnxruntime.InferenceSession | None:
-    """Return a session for some tensors of a graph, None if there can be none.
+) -> onnxruntime.InferenceSession:
+    """Return a session for some tensors of a graph.
 
     With ``batched`` the first axis of its inputs is a batch axis of any length.
+
+    Raises
+    ------
+    NetworkError
+        If onnxruntime does not take it.
     """
     whole = graph.model.graph
     nodes = [node for _, node in nodes_for(whole, set(names))]
@@ -131,7 +136,7 @@ def session_of(
             own.CopyFrom(value)
             shape = shapes[value.name]
             if batched and len(shape) < 2:
-                return None
+                raise NetworkError(f"the input {value.name!r} has no batch axis")
             own.type.tensor_type.shape.Clear()
             for i, size in enumerate(shape):
                 dim = own.type.tensor_type.shape.dim.add()
@@ -147,5 +152,5 @@ def session_of(
         return onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    except Exception:  # its errors have no public base
-        return None
+    except Exception as error:  # its errors have no public base
+        raise NetworkError(f"onnxruntime does not take the model: {error}") from error

@@ -297,8 +297,6 @@ class _SplitValue(ActionValue):
         names = [name for _, node in self._graph.nodes for name in node.output if name]
         names = list(dict.fromkeys(names))
         session = session_of(self._graph, names, self._shapes)
-        if session is None:
-            raise NetworkError("onnxruntime does not take the model")
         shape = (_PROBES, self.state_dim)
         for states in (rng.normal(size=shape), rng.random(shape), np.zeros(shape)):
             try:
