@@ -164,17 +164,15 @@ def _is_chain(graph: Graph) -> bool:
 def _samples(graph: Graph) -> Iterator[tuple[dict[str, tuple[int, ...]], int]]:
     """Yield what the shapes of one sample may be, and how many samples the graph speaks of.
 
-    The first axis is taken for a batch axis, and all axes but the last where every operator works
-    along the last alone. A graph that takes a column of shape (n, 1) from the left, or all samples
-    together, has none.
+    The first axis is taken for a batch axis; of several samples all axes but the last are, where
+    every operator works along the last alone. A graph that takes a column of shape (n, 1) from the
+    left, or all samples together, has none.
     """
     sizes = {value.name: _declared(graph, value) for value in graph.inputs}
     rowwise = all(node.op_type in _ROWWISE for _, node in graph.nodes)
-    if rowwise and any(
-        len(dims) > 2 and max(d or 1 for d in dims[1:-1]) > 1 for dims in sizes.values()
-    ):
-        batch = max(math.prod(d or 1 for d in dims[:-1]) for dims in sizes.values())
-        yield {k: (*(1,) * (len(d) - 1), d[-1] or 1) for k, d in sizes.items()}, batch
+    if rowwise and any(len(dims) > 2 and (dims[0] or 1) > 1 for dims in sizes.values()):
+        rows = {k: (*(1,) * (len(dims) - 1), dims[-1] or 1) for k, dims in sizes.items()}
+        yield rows, max(math.prod(_filled(dims[:-1])) for dims in sizes.values())
     one = {k: _filled((1, *dims[1:]) if len(dims) > 1 else dims) for k, dims in sizes.items()}
     yield one, max((dims[0] or 1) if len(dims) > 1 else 1 for dims in sizes.values())
     whole = {
