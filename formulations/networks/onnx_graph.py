@@ -17,6 +17,7 @@ from onnx import helper, inliner, numpy_helper
 from milp_rl.formulations.networks.link import Link
 from milp_rl.formulations.networks.network import NetworkError
 
+Constants = dict[str, NDArray[Any]]
 Inputs = Sequence[str] | Mapping[str, str | Sequence[str]] | None
 Output = int | str | tuple[int | str, int] | None
 
@@ -86,21 +87,10 @@ class Graph:
         return nodes_for(self.model.graph, {self.output})
 
     @cached_property
-    def constants(self) -> dict[str, NDArray[Any]]:
+    def constants(self) -> Constants:
         """What the nodes need of what is stored."""
-        used = {name for _, node in self.nodes for name in taken(node)} | {self.output}
-        found: dict[str, NDArray[Any]] = {}
-        for tensor in self.model.graph.initializer:
-            if tensor.name in found:
-                raise NetworkError(f"two initializers are named {tensor.name!r}")
-            if tensor.name in used:
-                try:
-                    found[tensor.name] = numpy_helper.to_array(tensor)
-                except Exception as error:
-                    raise NetworkError(
-                        f"the initializer {tensor.name!r} cannot be read: {error}"
-                    ) from error
-        return found
+        used = {self.output}.union(*(taken(node) for _, node in self.nodes))
+        return stored_constants(self.model.graph, used)
 
     @cached_property
     def link(self) -> tuple[Link, int | None]:
@@ -118,6 +108,12 @@ class Graph:
                 break
             name = node.input[0]
         return "identity", None
+
+    @property
+    def opset(self) -> int:
+        """Version of ONNX's own operators."""
+        versions = [o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")]
+        return max(versions, default=18)
 
     def input(self, name: str) -> GraphInput:
         """Return an input by name."""
@@ -168,6 +164,28 @@ def read_graph(model: onnx.ModelProto, inputs: Inputs = None, output: Output = N
     if missing:
         raise NetworkError(f"inputs= leaves out {', '.join(missing)}, which the output needs")
     return Graph(model, kept, actions, states, state_first, name, column)
+
+
+def stored_constants(graph: onnx.GraphProto, names: set[str]) -> Constants:
+    """Return the initializers of these names.
+
+    Raises
+    ------
+    NetworkError
+        If two have one name, or one cannot be read.
+    """
+    found: Constants = {}
+    for tensor in graph.initializer:
+        if tensor.name in found:
+            raise NetworkError(f"two initializers are named {tensor.name!r}")
+        if tensor.name in names:
+            try:
+                found[tensor.name] = numpy_helper.to_array(tensor)
+            except Exception as error:
+                raise NetworkError(
+                    f"the initializer {tensor.name!r} cannot be read: {error}"
+                ) from error
+    return found
 
 
 def nodes_for(graph: onnx.GraphProto, names: set[str]) -> list[tuple[str, onnx.NodeProto]]:
@@ -252,7 +270,7 @@ def _roles(
     if inputs is None:
         if len(found) == 1:
             return (), (), False
-        roles = [role_of(name) for name in names]
+        roles: list[str | None] = [role_of(name) for name in names]
         if len(found) == 2 and None in roles:
             known = next((role for role in roles if role), None)
             other = {"action": "state", "state": "action"}
@@ -274,7 +292,7 @@ def _roles(
         roles = list(inputs)
         if not set(roles) <= {"action", "state"} or "action" not in roles:
             raise ValueError(f"inputs= must name 'action' and 'state', got {tuple(inputs)}")
-        if len(found) == 1 and sorted(roles) == ["action", "state"]:
+        if len(found) == 1 and len(roles) == 2 and set(roles) == {"action", "state"}:
             return (), (), roles[0] == "state"
         if len(roles) != len(found):
             raise NetworkError(f"inputs= names {len(roles)} inputs, the network has {shown}")

@@ -220,7 +220,15 @@ class Walk:
             )
 
 
-def arrays(value: Value | None) -> list[NDArray[Any]]:
+def is_known(node: onnx.NodeProto) -> bool:
+    """Whether the operator of a node is read."""
+    if node.domain == "ai.onnx.ml":
+        return node.op_type in _ML
+    known = node.op_type in OPERATORS or node.op_type in _FOLDED
+    return known and node.domain in ("", "ai.onnx") and node.op_type not in _ML
+
+
+def arrays(value: Value | None) -> list[Any]:
     """Return the arrays that a value holds."""
     if isinstance(value, np.ndarray):
         return [value]

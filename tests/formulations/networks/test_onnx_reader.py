@@ -72,28 +72,23 @@ def assert_same_as_onnxruntime(source, shape=None, n=20):
     return network
 
 
-def torch_onnx(module, x, *, dynamo, opset, batch=True):
+def torch_onnx(module, x, *, dynamo, opset, batch=True, names=("x",)):
     """Export quietly; returns the bytes."""
     logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)
+    inputs = x if isinstance(x, tuple) else (x,)
+    options = {"opset_version": opset, "input_names": list(names)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if dynamo:
-            shapes = ({0: torch.export.Dim("batch")},) if batch else None
+            dim = torch.export.Dim("batch")
+            shapes = tuple({0: dim} for _ in inputs) if batch else None
             program = torch.onnx.export(
-                module, (x,), dynamo=True, opset_version=opset, dynamic_shapes=shapes, verbose=False
+                module, inputs, dynamo=True, dynamic_shapes=shapes, verbose=False, **options
             )
             return program.model_proto.SerializeToString()
         file = io.BytesIO()
-        axes = {"x": {0: "batch"}} if batch else None
-        torch.onnx.export(
-            module,
-            (x,),
-            file,
-            dynamo=False,
-            opset_version=opset,
-            input_names=["x"],
-            dynamic_axes=axes,
-        )
+        axes = {name: {0: "batch"} for name in names} if batch else None
+        torch.onnx.export(module, inputs, file, dynamo=False, dynamic_axes=axes, **options)
         return file.getvalue()
 
 
