@@ -181,7 +181,7 @@ def is_zero(block: Block) -> bool:
 def varying(block: Block) -> BoolArray:
     """Return which entries, in row-major order, have a coefficient that is not zero."""
     if isinstance(block, Sparse):
-        return np.asarray(abs(block.matrix).sum(axis=1)).reshape(-1) != 0
+        return np.asarray(np.asarray(abs(block.matrix).sum(axis=1)).reshape(-1) != 0)
     return np.asarray((block.reshape(*block.shape[:2], -1) != 0).any(axis=(0, 1)))
 
 
@@ -189,7 +189,7 @@ def used(block: Block, rows: BoolArray) -> BoolArray:
     """Return which variables of the source some of the entries, of a flat tensor, depend on."""
     if isinstance(block, Sparse):
         own = block.matrix if rows.all() else block.matrix[rows]
-        return np.asarray(abs(own).sum(axis=0)).reshape(-1) != 0
+        return np.asarray(np.asarray(abs(own).sum(axis=0)).reshape(-1) != 0)
     own = block if rows.all() else block[:, :, rows]
     return np.asarray((own != 0).any(axis=(0, 2)))
 
@@ -209,7 +209,7 @@ def weight(block: Block, columns: BoolArray, rows: BoolArray) -> FloatArray:
         matrix = block.matrix if rows.all() else block.matrix[rows]
         return np.asarray((matrix if columns.all() else matrix[:, columns]).toarray())[None]
     if not (rows.all() and columns.all()):
-        block = block[(slice(None), *np.ix_(columns, rows))]
+        block = block[:, columns][:, :, rows]
     return np.swapaxes(block, 1, 2)
 
 

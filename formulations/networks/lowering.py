@@ -34,7 +34,7 @@ from milp_rl.formulations.networks import blocks
 from milp_rl.formulations.networks.action_value import ActionLayer, ActionNetworks
 from milp_rl.formulations.networks.blocks import Block, Sparse
 from milp_rl.formulations.networks.link import Link
-from milp_rl.formulations.networks.network import INPUT, Layer, Network, NetworkError
+from milp_rl.formulations.networks.network import INPUT, Activation, Layer, Network, NetworkError
 
 _WORK = 64  # times the budget: bytes written in all
 
@@ -105,7 +105,7 @@ class Lowering:
         self.prune = prune
         self.generic = False  # whether constants of states stand for any others
         self._most = most
-        self._repeated = repeated
+        self._repeated, self._replayed = repeated, False
         self._decisions: list[Any] = []
         self._kept: list[tuple[tuple[Block, ...], Any] | None] = []
         self._begin()
@@ -118,9 +118,7 @@ class Lowering:
     def again(self) -> None:
         """Start over, with the decisions that were made and the arrays that no state changes."""
         self._begin()
-        self._replayed = True
-
-    _replayed = False
+        self._replayed, self.generic, self._most = True, False, None
 
     def decide(self, question: Callable[[], Any]) -> Any:
         """Return the answer, that of the first time where the lowering is repeated."""
@@ -149,7 +147,8 @@ class Lowering:
 
     def fixed(self, values: ArrayLike) -> FloatArray:
         """Return constants that are the same in all states, shape (1, *shape)."""
-        return self.computed(lambda: np.asarray(values, dtype=np.float64)[None])
+        result: FloatArray = self.computed(lambda: np.asarray(values, dtype=np.float64)[None])
+        return result
 
     def constant(self, values: ArrayLike) -> Affine:
         """Return a tensor of constants that are the same in all states."""
@@ -274,7 +273,8 @@ class Lowering:
             return own
         if not isinstance(own, Sparse):
             self.reserve(own.shape[0] * own.shape[1] * math.prod(shape))
-        return self.computed(lambda c: blocks.spread_to(c, shape), own)
+        result: Block = self.computed(lambda c: blocks.spread_to(c, shape), own)
+        return result
 
     def scaled(self, x: Affine, factor: FloatArray) -> Affine:
         """Return the product with constants (states, *shape), broadcast."""
@@ -348,7 +348,10 @@ class Lowering:
         self._groups.append(_Group(weights, bias))
         width, at = int(kept.sum()), np.flatnonzero(kept)
         own = self.computed(lambda: blocks.unit(width, np.arange(width), at, x.shape))
-        rest = self.computed(lambda c: np.where(kept.reshape(x.shape), 0.0, c), level)
+        if kept.all():
+            rest = self.fixed(np.zeros(x.shape))
+        else:
+            rest = self.computed(lambda c: np.where(kept.reshape(x.shape), 0.0, c), level)
         result = Affine(rest, {len(self._groups) - 1: own}, nonnegative=True)
         self._rectified[x] = result
         return result
@@ -444,7 +447,7 @@ class Lowering:
             main = weights.pop(depth - 1, None)
             if main is None:
                 main = np.zeros((layer.width, before))
-            kind = "linear" if depth == len(found) - 1 else "relu"
+            kind: Activation = "linear" if depth == len(found) - 1 else "relu"
             layers.append(Layer(main, bias, kind, tuple(weights.items())))
             before = layer.width
         return Network(tuple(layers), link)

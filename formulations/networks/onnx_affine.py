@@ -90,11 +90,11 @@ def _product(node: Node, x: Affine, y: Affine) -> Affine:
         w = w.reshape(len(w), *weight)
         if not swapped and w.ndim == 3:
             product = np.matmul(c.reshape(len(c), -1, k), w)
-            return product.reshape(len(product), c.shape[1], *full)
+            return np.asarray(product.reshape(len(product), c.shape[1], *full))
         c = c.reshape(*c.shape[:2], *(1,) * (ndim - len(own)), *own)
         w = w.reshape(len(w), 1, *(1,) * (ndim - len(weight)), *weight)
         product = np.matmul(w, c) if swapped else np.matmul(c, w)
-        return product.reshape(*product.shape[:2], *full)
+        return np.asarray(product.reshape(*product.shape[:2], *full))
 
     def matrix() -> Any:
         flat = known.constant[0].reshape(weight[-2:])
@@ -164,7 +164,7 @@ def reduced(node: Node) -> Value:
     found = node.value(0)
     at = tuple(axis + 2 for axis in axes)
     if isinstance(found, np.ndarray) and found.dtype.kind in "iu":
-        return function(found, axis=tuple(axes), keepdims=keep).astype(found.dtype)
+        return np.asarray(function(found, axis=tuple(axes), keepdims=keep)).astype(found.dtype)
     return node.lowering.linear(
         node.affine(0),
         lambda a: function(a, axis=at, keepdims=keep),
@@ -243,27 +243,30 @@ def convolution(node: Node) -> Value:
     node.fits((shape[0], outputs, *sizes))
     node.fits((shape[0], shape[1], *(w.before + s + w.after for w, s in _with(windows, shape))))
 
+    kernels = {
+        at: np.moveaxis(weight, (0, 1), (-2, -1))[at].reshape(groups, -1, channels)
+        for at in itertools.product(*map(range, kernel))
+    }
+
     def convolved(a: FloatArray) -> FloatArray:
         lead = a.shape[:3]
         a = a.reshape(-1, groups, channels, *shape[2:])
         pads = [(w.before, w.after) for w in windows]
         a = np.pad(a, [(0, 0)] * 3 + pads)
         total = np.zeros((len(a), groups, outputs // groups, math.prod(sizes)))
-        for at in itertools.product(*map(range, kernel)):
-            seen = tuple(w.slice(k) for w, k in zip(windows, at, strict=True))
-            part = a[(slice(None),) * 3 + seen].reshape(*a.shape[:3], -1)
-            own = weight[(slice(None), slice(None), *at)].reshape(groups, -1, channels)
-            total += np.matmul(own, part)
+        for at in kernels:
+            seen: Any = [w.slice(k) for w, k in zip(windows, at, strict=True)]
+            part = a[(*(slice(None),) * 3, *seen)].reshape(*a.shape[:3], -1)
+            total += np.matmul(kernels[at], part)
         return total.reshape(*lead, outputs, *sizes)
 
     def matrix() -> Any:
         total: Any = 0
-        for at in itertools.product(*map(range, kernel)):
+        for at in kernels:
             seen: Any = sparse.eye_array(1)
             for own, k in zip(windows, at, strict=True):
                 seen = sparse.kron(seen, own.seen(k))
-            part = weight[(slice(None), slice(None), *at)].reshape(groups, -1, channels)
-            total = total + sparse.kron(sparse.block_diag(list(part)), seen, "csr")
+            total = total + sparse.kron(sparse.block_diag(list(kernels[at])), seen, "csr")
         return sparse.kron(sparse.eye_array(shape[0]), total, "csr")
 
     low = node.lowering
@@ -367,7 +370,7 @@ class Window:
         matrix = np.zeros((self.count, self.size))
         rows, columns = np.nonzero(self.inside())
         np.add.at(matrix, (rows, self.positions[rows, columns]), 1.0)
-        return matrix / np.maximum(counted.sum(axis=1), 1)[:, None]
+        return np.asarray(matrix / np.maximum(counted.sum(axis=1), 1)[:, None])
 
 
 def window(node: Node, i: int, size: int, kernel: int) -> Window:

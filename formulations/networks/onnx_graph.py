@@ -119,6 +119,12 @@ class Graph:
             name = node.input[0]
         return "identity", None
 
+    @property
+    def opset(self) -> int:
+        """Version of ONNX's own operators."""
+        versions = [o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")]
+        return max(versions, default=18)
+
     def input(self, name: str) -> GraphInput:
         """Return an input by name."""
         return next(value for value in self.inputs if value.name == name)
@@ -252,7 +258,7 @@ def _roles(
     if inputs is None:
         if len(found) == 1:
             return (), (), False
-        roles = [role_of(name) for name in names]
+        roles: list[str | None] = [role_of(name) for name in names]
         if len(found) == 2 and None in roles:
             known = next((role for role in roles if role), None)
             other = {"action": "state", "state": "action"}
@@ -274,7 +280,7 @@ def _roles(
         roles = list(inputs)
         if not set(roles) <= {"action", "state"} or "action" not in roles:
             raise ValueError(f"inputs= must name 'action' and 'state', got {tuple(inputs)}")
-        if len(found) == 1 and sorted(roles) == ["action", "state"]:
+        if len(found) == 1 and len(roles) == 2 and set(roles) == {"action", "state"}:
             return (), (), roles[0] == "state"
         if len(roles) != len(found):
             raise NetworkError(f"inputs= names {len(roles)} inputs, the network has {shown}")

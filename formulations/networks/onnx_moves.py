@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.lowering import Affine
 from milp_rl.formulations.networks.network import NetworkError
 from milp_rl.formulations.networks.onnx_node import Condition, Node, PerState, Value, axis_of
@@ -214,12 +215,7 @@ def gather(node: Node) -> Value:
 def _gather_by_state(node: Node, axis: int, found: PerState) -> Value:
     size = node.shape()[axis]
 
-    def one_hot(indices: Array) -> Array:
-        return np.asarray((indices % size)[..., None] == np.arange(size), dtype=np.float64)
-
-    weights = one_hot(found.values)  # (states, *indices, size)
-    if node.lowering.generic:
-        weights = np.random.default_rng(0).uniform(0.5, 1.0, weights.shape)
+    weights = _one_hot(node, found, size)
 
     def taken(a: Array, w: Array) -> Array:
         a = np.moveaxis(a, axis + 2, -1)  # (states, columns, *rest, size)
@@ -228,22 +224,48 @@ def _gather_by_state(node: Node, axis: int, found: PerState) -> Value:
         full = np.matmul(a.reshape(*a.shape[:2], -1, size), np.swapaxes(flat, 2, 3))
         full = full.reshape(*full.shape[:2], *a.shape[2:-1], *lead)
         order = [*range(2, 2 + axis), *range(2 + k, full.ndim), *range(2 + axis, 2 + k)]
-        return full.transpose(0, 1, *order)
+        return np.asarray(full.transpose(0, 1, *order))
+
+    return node.lowering.linear(node.affine(0), taken, weights)
+
+
+def _one_hot(node: Node, found: PerState, size: int) -> FloatArray:
+    """Return weights (states, *indices, size) that take the entries of indices."""
+    indices = found.values
+    if node.lowering.generic:
+        return np.random.default_rng(0).uniform(0.5, 1.0, (*indices.shape, size))
+    return np.asarray((indices % size)[..., None] == np.arange(size), dtype=np.float64)
+
+
+def _gather_elements_by_state(node: Node, axis: int, found: PerState) -> Value:
+    shape = node.shape()
+    weights = np.moveaxis(_one_hot(node, found, shape[axis]), axis + 1, -2)
+    rest = [slice(0, size) for size in found.shape]
+    rest[axis] = slice(None)
+    places = (slice(None), slice(None), *rest)
+
+    def taken(a: Array, w: Array) -> Array:
+        a = np.moveaxis(a[places], axis + 2, -1)
+        return np.moveaxis(np.matmul(w[:, None], a[..., None])[..., 0], -1, axis + 2)
 
     return node.lowering.linear(node.affine(0), taken, weights)
 
 
 def gather_elements(node: Node) -> Value:
-    """GatherElements, with constant indices."""
-    shape, indices = node.shape(), node.fixed(1)
+    """GatherElements, with indices that are constant or that the state decides."""
+    shape, found = node.shape(), node.value(1)
     axis = axis_of(int(node.get("axis", 0)), len(shape))
+    if isinstance(found, PerState):
+        return _gather_elements_by_state(node, axis, found)
+    indices = node.fixed(1)
     node.fits(indices.shape)
     if not ((indices >= -shape[axis]) & (indices < shape[axis])).all():
         raise NetworkError(f"asks for entries beyond an axis of size {shape[axis]}")
     at = np.where(indices < 0, indices + shape[axis], indices)
     grids = list(np.ogrid[tuple(slice(size) for size in indices.shape)])
     grids[axis] = at
-    return node.moved(lambda a: a[(slice(None), slice(None), *grids)])
+    places: Any = (slice(None), slice(None), *grids)
+    return node.moved(lambda a: a[places])
 
 
 def gather_nd(node: Node) -> Value:
@@ -311,7 +333,7 @@ def pad(node: Node) -> Value:
         return node.moved(padded)
     found = node.value(0)
     if isinstance(found, np.ndarray):
-        return padded(found[None, None], constant_values=fill)[0, 0]
+        return np.asarray(padded(found[None, None], constant_values=fill)[0, 0])
     low = node.lowering
     result = low.linear(node.affine(0), padded, moves=True)
     if not fill:

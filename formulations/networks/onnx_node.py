@@ -29,15 +29,31 @@ class Condition:
     difference: Affine
 
 
-@dataclass(frozen=True, eq=False)
 class PerState:
-    """Integers or truth values that the state decides, shape (states, *shape).
+    """Integers or truth values that the state decides.
 
-    ``fixed`` are those of every state where they were the same in all that were tried.
+    Parameters
+    ----------
+    values
+        Shape (states, *shape).
+    fixed
+        Those of every state where they were the same in all that were tried.
     """
 
-    values: NDArray[Any]
-    fixed: NDArray[Any] | None
+    def __init__(self, values: NDArray[Any], fixed: NDArray[Any] | None) -> None:
+        self._values, self.fixed = values, fixed
+        self.asked = False
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """Values per state; that they were asked for is noted."""
+        self.asked = True
+        return self._values
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor."""
+        return self._values.shape[1:]
 
 
 Value = NDArray[Any] | Affine | Condition | PerState
@@ -158,14 +174,14 @@ class Node:
         if isinstance(found, Condition):
             return found.difference.shape
         if isinstance(found, PerState):
-            return found.values.shape[1:]
+            return found.shape
         return tuple(found.shape)
 
     def moved(self, function: Callable[[NDArray[Any]], NDArray[Any]], i: int = 0) -> Value:
         """Apply a function of (states, columns, *shape) that moves entries to an operand."""
         found = self.value(i)
         if isinstance(found, np.ndarray):
-            return function(found[None, None])[0, 0]
+            return np.asarray(function(found[None, None])[0, 0])
         if isinstance(found, PerState):
             fixed = found.fixed
             return PerState(

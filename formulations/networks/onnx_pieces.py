@@ -7,11 +7,12 @@ ReLU of slope :math:`\alpha` is :math:`\alpha z + (1 - \alpha) r(z)`, and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
 
-from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.formulations.networks.lowering import Affine, balanced
 from milp_rl.formulations.networks.network import NetworkError
 from milp_rl.formulations.networks.onnx_affine import kernel_of, reduced_axes, window
@@ -111,10 +112,7 @@ def extremes(node: Node) -> Value:
     """Max and Min of any number of tensors."""
     if node.is_constant:
         function = np.maximum if node.op == "Max" else np.minimum
-        result = node.fixed(0)
-        for i in range(1, len(node.inputs)):
-            result = function(result, node.fixed(i))
-        return result
+        return np.asarray(functools.reduce(function, map(node.fixed, range(len(node.inputs)))))
     low, largest = node.lowering, node.op == "Max"
     parts: list[Affine] = []
     bounds: list[FloatArray] = []
@@ -178,7 +176,7 @@ def max_pool(node: Node) -> Value:
             seen = np.where(inside, own.positions, first[:, None])
         at = i + 4
 
-        def windows(a: FloatArray, at: int = at, seen: FloatArray = seen) -> FloatArray:
+        def windows(a: FloatArray, at: int = at, seen: IntArray = seen) -> FloatArray:
             return np.take(a, seen, axis=at)  # (..., windows, kernel, ...)
 
         low.reserve(x.size // x.shape[i + 2] * seen.size)

@@ -9,7 +9,7 @@ https://onnx.ai/onnx/operators from opset 7.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,30 +83,42 @@ def read_metadata(source: str | Path | bytes | onnx.ModelProto) -> dict[str, str
     return {entry.key: entry.value for entry in load_model(source).metadata_props}
 
 
-def network_of(graph: Graph, most: int) -> Network:
-    """Return the network of a graph whose arrays take at most so many bytes."""
+def network_of(graph: Graph, most: int, n_actions: int | None = None) -> Network:
+    """Return the network of a graph whose arrays take at most so many bytes.
+
+    The number of actions is needed for a single input that holds the state first.
+    """
     first: NetworkError | None = None
     for shapes, batch in _samples(graph):
         try:
-            return _lowered(graph, shapes, batch, most)
+            return _lowered(graph, shapes, batch, most, n_actions)
         except NetworkError as error:
             first = first or error
     assert first is not None
     raise first
 
 
-def _lowered(graph: Graph, shapes: dict[str, tuple[int, ...]], batch: int, most: int) -> Network:
+def _lowered(
+    graph: Graph,
+    shapes: dict[str, tuple[int, ...]],
+    batch: int,
+    most: int,
+    n_actions: int | None,
+) -> Network:
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     lowering = Lowering(sum(sizes.values()), prune=not _is_chain(graph), most=most)
     values: dict[str, Value] = dict(graph.constants)
     start = 0
-    for name in (*graph.actions, *graph.states) or sizes:
+    for name in (*graph.actions, *graph.states) or tuple(sizes):
         lowering.reserve(lowering.width * sizes[name])
-        values[name] = lowering.inputs(start + np.arange(sizes[name]), shapes[name])
+        numbers = start + np.arange(sizes[name])
+        if graph.state_first and n_actions is not None:
+            numbers = np.roll(numbers, -n_actions)
+        values[name] = lowering.inputs(numbers, shapes[name])
         start += sizes[name]
     link, at = graph.link
     walk = Walk(lowering, values, graph.nodes, [graph.output], most, batch=batch, link=at)
-    walk.opset = next((o.version for o in graph.model.opset_import if not o.domain), 18)
+    walk.opset = graph.opset
     walk.run()
     walk.refusals.check()
     result = walk.values[graph.output]
@@ -163,19 +175,19 @@ def _samples(graph: Graph) -> Iterator[tuple[dict[str, tuple[int, ...]], int]]:
     ):
         batch = max(math.prod(d or 1 for d in dims[:-1]) for dims in sizes.values())
         yield {k: (*(1,) * (len(d) - 1), d[-1] or 1) for k, d in sizes.items()}, batch
-    one = {
-        k: (1, *(d or 1 for d in dims[1:])) if len(dims) > 1 else dims for k, dims in sizes.items()
-    }
-    batch = max((dims[0] or 1) if len(dims) > 1 else 1 for dims in sizes.values())
-    yield {k: tuple(d or 1 for d in dims) for k, dims in one.items()}, batch
+    one = {k: _filled((1, *dims[1:]) if len(dims) > 1 else dims) for k, dims in sizes.items()}
+    yield one, max((dims[0] or 1) if len(dims) > 1 else 1 for dims in sizes.values())
     whole = {
-        k: ((_width(graph, k) or 1) if dims == (None, 1) else dims[0] or 1, *dims[1:])
-        if dims
-        else ()
+        k: _filled((features_of(graph, k), 1) if dims == (None, 1) else dims)
         for k, dims in sizes.items()
     }
     if whole != one:
         yield whole, 1
+
+
+def _filled(dims: Sequence[int | None]) -> tuple[int, ...]:
+    """Return a shape with 1 where a size is not known."""
+    return tuple(size or 1 for size in dims)
 
 
 def _declared(graph: Graph, value: GraphInput) -> tuple[int | None, ...]:
@@ -183,7 +195,7 @@ def _declared(graph: Graph, value: GraphInput) -> tuple[int | None, ...]:
     shape = list(value.shape if value.shape is not None else (None, None))
     unknown = [i for i, size in enumerate(shape) if size is None and (i or len(shape) == 1)]
     if unknown:
-        width = _width(graph, value.name)
+        width = features_of(graph, value.name)
         if width is None:
             raise NetworkError(
                 f"the graph's input {value.shown} needs a last dimension of fixed size"
@@ -195,7 +207,7 @@ def _declared(graph: Graph, value: GraphInput) -> tuple[int | None, ...]:
     return tuple(shape)
 
 
-def _width(graph: Graph, start: str) -> int | None:
+def features_of(graph: Graph, start: str) -> int | None:
     """Return the number of features of an input that the first weights that it meets ask for."""
     names = {start}
     for _, node in graph.nodes:

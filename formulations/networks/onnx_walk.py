@@ -123,6 +123,12 @@ class Walk:
             results = self.step(where, node, linked=i == self.link)
             self._store(where, node, results)
 
+    def can(self, node: onnx.NodeProto) -> bool:
+        """Whether the operator of a node is known."""
+        if node.domain == "ai.onnx.ml":
+            return node.op_type in _ML
+        return node.domain in ("", "ai.onnx") and node.op_type in {*OPERATORS, *_FOLDED}
+
     def step(
         self, where: str, node: onnx.NodeProto, *, linked: bool = False
     ) -> Sequence[Value | None]:
@@ -220,7 +226,7 @@ class Walk:
             )
 
 
-def arrays(value: Value | None) -> list[NDArray[Any]]:
+def arrays(value: Value | None) -> list[Any]:
     """Return the arrays that a value holds."""
     if isinstance(value, np.ndarray):
         return [value]
