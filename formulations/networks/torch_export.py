@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -94,7 +94,8 @@ def evaluated(module: torch.nn.Module) -> torch.nn.Module:
         for leaf in own.modules():
             if parametrize.is_parametrized(leaf):
                 _fix_parametrized(leaf)
-            for hook in list(leaf._forward_pre_hooks.values()):
+            hooks: list[Any] = list(leaf._forward_pre_hooks.values())
+            for hook in hooks:
                 if type(hook).__name__ == "WeightNorm":
                     remove_weight_norm(leaf, hook.name)
                 elif type(hook).__name__ == "SpectralNorm":
@@ -137,7 +138,7 @@ def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
 
     while True:
         if hasattr(module, "_orig_mod"):
-            module = module._orig_mod
+            module = cast("torch.nn.Module", module._orig_mod)
         elif isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
         else:
@@ -245,7 +246,7 @@ def export_model(
         try:
             if isinstance(module, torch.jit.ScriptModule):
                 axes = {name: {0: "batch"} for name in (*inputs, *outputs)} if free else None
-                file = io.BytesIO()
+                file: Any = io.BytesIO()
                 torch.onnx.export(
                     module,
                     arguments,

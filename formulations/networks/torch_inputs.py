@@ -56,10 +56,12 @@ class TorchInputs:
 
     def arguments(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the arguments of inputs [action, state], or x, on the last axis."""
+        import torch
+
         if self.roles[0] == "state" and len(self.roles) == 2:
             action = self.widths[1]
             return x[..., action:], x[..., :action]
-        return tuple(x.split(self.widths, dim=-1))
+        return torch.split(x, list(self.widths), dim=-1)
 
     def outputs(self, module: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return what the module gives for rows of inputs, each output of shape (rows, values)."""
@@ -191,7 +193,8 @@ def _parameters(module: torch.nn.Module) -> tuple[list[str], list[str]]:
     import torch
 
     if isinstance(module, torch.jit.ScriptModule):
-        arguments = module.forward.schema.arguments[1:]
+        method: Any = module.forward
+        arguments = method.schema.arguments[1:]
         names = [argument.name for argument in arguments]
         return names, [a.name for a in arguments if not a.has_default_value()]
     parameters = [
