@@ -22,12 +22,13 @@ from torch import nn
 
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
-from milp_rl.formulations.networks.conversion import onnx_value, to_network
+from milp_rl.formulations.networks.conversion import to_network
 from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import Network, NetworkError
 from milp_rl.formulations.networks.onnx_file import load_model
 from milp_rl.formulations.networks.onnx_graph import Inputs
 from milp_rl.formulations.networks.onnx_reader import read_metadata, read_onnx
+from milp_rl.formulations.networks.onnx_value import onnx_value
 from milp_rl.formulations.networks.torch_export import evaluated, export_model, read_plain
 from milp_rl.formulations.networks.torch_inputs import TorchInputs, find_inputs, random_rows
 from milp_rl.formulations.networks.torch_layers import read_layers

@@ -20,8 +20,10 @@ from milp_rl.formulations.networks.ensemble import Ensemble, EnsembleValue, merg
 from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import Layer, Network, NetworkError
 from milp_rl.formulations.networks.omlt_reader import read_omlt
+from milp_rl.formulations.networks.onnx_file import load_model
 from milp_rl.formulations.networks.onnx_graph import Inputs, Output
 from milp_rl.formulations.networks.onnx_reader import read_onnx
+from milp_rl.formulations.networks.onnx_value import onnx_value
 from milp_rl.formulations.networks.sklearn_reader import is_sklearn, read_sklearn
 from milp_rl.formulations.networks.torch_export import (
     check_mode,
@@ -31,18 +33,13 @@ from milp_rl.formulations.networks.torch_export import (
     unwrapped,
 )
 from milp_rl.formulations.networks.torch_inputs import TorchInputs
+from milp_rl.formulations.networks.trees_reader import read_trees
+from milp_rl.formulations.networks.trees_value import TreeValue
 
 _EXPECTED = (
     "a Network, an ActionValue, a torch module, an Ensemble, a scikit-learn regressor, an ONNX"
     " model or its path, or an OMLT NetworkDefinition"
 )
-
-
-def onnx_value(
-    source: Any, n_actions: int, *, inputs: Inputs = None, output: Output = None
-) -> ActionValue:
-    """Return the action value of an ONNX model whose input is [action, state]."""
-    return _network_value(read_onnx(source, output=output), n_actions, inputs, None)
 
 
 def to_network(
@@ -189,7 +186,12 @@ def _action_value(
     if isinstance(source, ActionValue):
         return source
     if _is_onnx(source):
-        return onnx_value(source, n_actions, inputs=inputs, output=output)
+        source = load_model(source)
+    trees = read_trees(source, inputs=cast(Any, inputs), output=cast("int | None", output))
+    if trees is not None:
+        return TreeValue(trees, n_actions)
+    if _is_onnx(source):
+        return onnx_value(source, n_actions, inputs=inputs, output=output, state_dim=state_dim)
     if isinstance(source, Ensemble):
         members = [
             to_action_value(m, n_actions, inputs=inputs, output=output, state_dim=state_dim)

@@ -13,6 +13,7 @@ import copy
 import io
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -279,8 +280,11 @@ def export_model(
             ) from error
     assert program is not None
     model = program.model_proto
+    seen: Counter[str] = Counter()
     for node in model.graph.node:
-        node.name = _path(node) or node.name
+        path = _path(node) or node.name
+        seen[path] += 1
+        node.name = path if seen[path] == 1 else f"{path}_{seen[path]}"  # no two have one name
     # The exporter notes the stack of each operation, with the paths of the author's files.
     graph = model.graph
     for entry in (

@@ -162,11 +162,11 @@ def test_modules_with_their_own_forward(name):
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        (chain(nn.ELU(), nn.Linear(8, 8), nn.GELU()), ("'1/elu'", "'3/gelu'")),
-        (chain(nn.Tanh(), nn.Linear(8, 8), nn.SiLU()), ("'1/tanh'", "'3/silu'")),
+        (chain(nn.ELU(), nn.Linear(8, 8), nn.GELU()), ("1/elu", "3/gelu")),
+        (chain(nn.Tanh(), nn.Linear(8, 8), nn.SiLU()), ("1/tanh", "3/silu")),
         (
             chain(nn.Softplus(), nn.Linear(8, 8), nn.LayerNorm(8)),
-            ("'1/softplus'", "'3/layer_norm'"),
+            ("1/softplus", "3/layer_norm"),
         ),
     ],
     ids=str,
@@ -374,7 +374,7 @@ class Peeking(Critic):
     ("module", "message"),
     [
         (Branching(), "torch cannot export the forward of Branching"),
-        (Noisy(), "RandomNormalLike node 'randn' is not supported"),
+        (Noisy(), "RandomNormalLike node 'randn"),
         (nn.ModuleList(linear(6, 8, 1)), r"ModuleList has no forward; .*Sequential\(\*layers\)"),
         (nn.Sequential(nn.LazyLinear(4)), "'0.weight' has no shape yet; run the module once"),
         (nn.Bilinear(3, 4, 1), "which argument of Bilinear"),
