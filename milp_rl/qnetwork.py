@@ -22,18 +22,15 @@ from torch import nn
 
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
-from milp_rl.formulations.networks.conversion import onnx_value, to_network
+from milp_rl.formulations.networks.conversion import to_network
 from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import Network, NetworkError
 from milp_rl.formulations.networks.onnx_file import load_model
+from milp_rl.formulations.networks.onnx_graph import Inputs
 from milp_rl.formulations.networks.onnx_reader import read_metadata, read_onnx
+from milp_rl.formulations.networks.onnx_value import onnx_value
 from milp_rl.formulations.networks.torch_export import evaluated, export_model, read_plain
-from milp_rl.formulations.networks.torch_inputs import (
-    Inputs,
-    TorchInputs,
-    find_inputs,
-    random_rows,
-)
+from milp_rl.formulations.networks.torch_inputs import TorchInputs, find_inputs, random_rows
 from milp_rl.formulations.networks.torch_layers import read_layers
 
 __all__ = ["QNetwork", "export_onnx", "to_network"]
@@ -308,7 +305,7 @@ def export_onnx(
     if n_inputs not in (None, call.width):
         raise ValueError(f"n_inputs is {n_inputs}, but the module takes {call.width} inputs")
     x = random_rows(call.width, 64, own)
-    (y,) = call.outputs(own, x)
+    (y,) = call.outputs(own, x).values()
     model = export_model(own, call, optimize=True)
     entries = dict(metadata or {})
     if isinstance(own, QNetwork):

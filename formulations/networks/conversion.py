@@ -21,7 +21,9 @@ from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import Layer, Network, NetworkError
 from milp_rl.formulations.networks.omlt_reader import read_omlt
 from milp_rl.formulations.networks.onnx_file import load_model
+from milp_rl.formulations.networks.onnx_graph import Inputs, Output
 from milp_rl.formulations.networks.onnx_reader import read_onnx
+from milp_rl.formulations.networks.onnx_value import onnx_value
 from milp_rl.formulations.networks.sklearn_reader import is_sklearn, read_sklearn
 from milp_rl.formulations.networks.torch_export import (
     check_mode,
@@ -30,7 +32,7 @@ from milp_rl.formulations.networks.torch_export import (
     read_plain,
     unwrapped,
 )
-from milp_rl.formulations.networks.torch_inputs import Inputs
+from milp_rl.formulations.networks.torch_inputs import TorchInputs
 from milp_rl.formulations.networks.trees_reader import read_trees
 from milp_rl.formulations.networks.trees_value import TreeValue
 
@@ -40,18 +42,11 @@ _EXPECTED = (
 )
 
 
-def onnx_value(
-    source: Any, n_actions: int, *, inputs: Inputs = None, output: int | str | None = None
-) -> ActionValue:
-    """Return the action value of an ONNX model whose input is [action, state]."""
-    return _network_value(read_onnx(source), n_actions, inputs, output)
-
-
 def to_network(
     source: Any,
     *,
     inputs: Inputs = None,
-    output: int | str | None = None,
+    output: Output = None,
     n_inputs: int | None = None,
 ) -> Network:
     """Return the :class:`~milp_rl.formulations.networks.network.Network` that ``source`` describes.
@@ -98,7 +93,7 @@ def to_network(
         If ``source`` is none of these.
     """
     if _is_onnx(source):
-        return read_onnx(source)
+        return read_onnx(source, inputs=inputs, output=output)
     if _is_torch(source):
         return _torch_network(source, inputs, output, n_inputs)
     if isinstance(source, Ensemble):
@@ -126,7 +121,7 @@ def to_action_value(
     n_actions: int,
     *,
     inputs: Inputs = None,
-    output: int | str | None = None,
+    output: Output = None,
     state_dim: int | None = None,
 ) -> ActionValue:
     """Return what values actions in states as ``source`` does.
@@ -166,12 +161,12 @@ def to_action_value(
     return value
 
 
-def with_output(network: Network, output: int | str | None) -> Network:
+def with_output(network: Network, output: Output) -> Network:
     """Return the network with one of its outputs alone, or as it is if ``output`` is None."""
     if output is None:
         return network
-    if isinstance(output, str):
-        raise NetworkError(f"the outputs have no names; give the position of {output!r}")
+    if not isinstance(output, int):
+        raise NetworkError(f"the outputs have no names; give a position, not {output!r}")
     if not 0 <= output < network.n_outputs:
         raise NetworkError(f"output {output} is not one of the network's {network.n_outputs}")
     last = network.output
@@ -185,18 +180,18 @@ def _action_value(
     source: Any,
     n_actions: int,
     inputs: Inputs,
-    output: int | str | None,
+    output: Output,
     state_dim: int | None,
 ) -> ActionValue:
     if isinstance(source, ActionValue):
         return source
     if _is_onnx(source):
         source = load_model(source)
-    trees = read_trees(source, inputs=inputs, output=cast("int | None", output))
+    trees = read_trees(source, inputs=cast(Any, inputs), output=cast("int | None", output))
     if trees is not None:
         return TreeValue(trees, n_actions)
     if _is_onnx(source):
-        return onnx_value(source, n_actions, inputs=inputs, output=output)
+        return onnx_value(source, n_actions, inputs=inputs, output=output, state_dim=state_dim)
     if isinstance(source, Ensemble):
         members = [
             to_action_value(m, n_actions, inputs=inputs, output=output, state_dim=state_dim)
@@ -218,7 +213,7 @@ def _action_value(
 
 
 def _network_value(
-    network: Network, n_actions: int, inputs: Inputs, output: int | str | None
+    network: Network, n_actions: int, inputs: Inputs, output: Output
 ) -> NetworkValue:
     """Return the action value of a network of one input, [action, state] or as ``inputs`` says."""
     network = with_output(network, output)
@@ -232,7 +227,7 @@ def _network_value(
             f"the network takes {network.n_inputs} inputs, [action, state], but the space alone has"
             f" {n_actions} actions"
         )
-    if inputs is not None and tuple(inputs) == ("state", "action"):
+    if _state_first(inputs):
         order = np.roll(np.arange(network.n_inputs), -n_actions)
         network = network.affine_of_inputs(np.eye(network.n_inputs)[order], np.zeros(len(order)))
     return NetworkValue(network, n_actions)
@@ -265,9 +260,7 @@ def _offered(source: Any, method: str) -> Any:
     return None
 
 
-def _torch_network(
-    module: Any, inputs: Inputs, output: int | str | None, n_inputs: int | None
-) -> Network:
+def _torch_network(module: Any, inputs: Inputs, output: Output, n_inputs: int | None) -> Network:
     network = _offered(module, "to_network")
     if network is None:
         own = _evaluated(module)
@@ -275,9 +268,9 @@ def _torch_network(
         if network is None:
 
             def read(model: Any) -> Network:
-                return read_onnx(model)
+                return read_onnx(model, output=output)
 
-            def values(found: Network, x: FloatArray) -> FloatArray:
+            def values(found: Network, x: FloatArray, _: TorchInputs) -> FloatArray:
                 return linked(found.link, found.forward(x))
 
             return read_exported(
@@ -299,7 +292,7 @@ def _torch_value(
     module: Any,
     n_actions: int,
     inputs: Inputs,
-    output: int | str | None,
+    output: Output,
     state_dim: int | None,
 ) -> ActionValue:
     network = _offered(module, "to_network")
@@ -314,8 +307,8 @@ def _torch_value(
         order = inputs if one and not isinstance(inputs, Mapping) else None
         return onnx_value(model, n_actions, inputs=order, output=output)
 
-    def values(found: ActionValue, x: FloatArray) -> FloatArray:
-        if inputs is not None and tuple(inputs) == ("state", "action"):
+    def values(found: ActionValue, x: FloatArray, call: TorchInputs) -> FloatArray:
+        if call.roles == ("x",) and _state_first(inputs):
             x = np.roll(x, n_actions, axis=1)
         return linked(found.link, found.values(x[:, n_actions:], x[:, :n_actions]))[:, None]
 
@@ -329,6 +322,11 @@ def _torch_value(
         n_actions=n_actions,
         state_dim=state_dim,
     )
+
+
+def _state_first(inputs: Inputs) -> bool:
+    """Whether a single input is said to be [state, action]."""
+    return not isinstance(inputs, Mapping) and inputs is not None and inputs[0] == "state"
 
 
 def _evaluated(module: Any) -> Any:

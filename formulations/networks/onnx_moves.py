@@ -27,8 +27,20 @@ def identity(node: Node) -> Value:
 
 
 def cast(node: Node) -> Value:
-    """Cast, CastLike is not needed: data stay as they are, constants are cast."""
-    found, to = node.value(0), int(node.get("to"))
+    """Cast: data stay as they are, constants are cast."""
+    return _cast(node.value(0), int(node.get("to")))
+
+
+def cast_like(node: Node) -> Value:
+    """CastLike: to the type of another operand."""
+    like = node.value(1)
+    if isinstance(like, Affine):
+        return _cast(node.value(0), TensorProto.DOUBLE)
+    values = like if isinstance(like, np.ndarray) else getattr(like, "values", np.ones(0, bool))
+    return _cast(node.value(0), helper.np_dtype_to_tensor_dtype(values.dtype))
+
+
+def _cast(found: Value, to: int) -> Value:
     kinds = {number: name for name, number in TensorProto.DataType.items()}
     if isinstance(found, np.ndarray):
         return _cast_constant(found, to)
@@ -402,6 +414,7 @@ MOVES: dict[str, Callable[[Node], Results]] = {
     "Identity": identity,
     "Dropout": identity,
     "Cast": cast,
+    "CastLike": cast_like,
     "Reshape": reshape,
     "Flatten": flatten,
     "Squeeze": squeeze,

@@ -13,10 +13,11 @@ import copy
 import io
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -25,6 +26,7 @@ from onnx import numpy_helper
 
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.network import Network, NetworkError
+from milp_rl.formulations.networks.onnx_graph import Output
 from milp_rl.formulations.networks.torch_inputs import (
     TorchInputs,
     find_inputs,
@@ -63,7 +65,7 @@ def evaluated(module: torch.nn.Module) -> torch.nn.Module:
     Raises
     ------
     NetworkError
-        If it has no weights yet.
+        If it has no weights yet, or quantized ones.
     """
     import torch
     from torch import nn
@@ -75,6 +77,12 @@ def evaluated(module: torch.nn.Module) -> torch.nn.Module:
             raise NetworkError(f"{name!r} has no shape yet; run the module once on an input first")
         if value.is_meta:
             raise NetworkError(f"{name!r} is on the meta device, without values")
+    for name, leaf in module.named_modules():
+        if ".quantized" in type(leaf).__module__:
+            raise NetworkError(
+                f"layer {name!r} is quantized ({type(leaf).__name__}); give the module as it was"
+                " before"
+            )
     # Older weight norms leave weights that were computed, which deepcopy refuses.
     computed = {
         id(value): value.detach().clone()
@@ -87,7 +95,8 @@ def evaluated(module: torch.nn.Module) -> torch.nn.Module:
         for leaf in own.modules():
             if parametrize.is_parametrized(leaf):
                 _fix_parametrized(leaf)
-            for hook in list(leaf._forward_pre_hooks.values()):
+            hooks: list[Any] = list(leaf._forward_pre_hooks.values())
+            for hook in hooks:
                 if type(hook).__name__ == "WeightNorm":
                     remove_weight_norm(leaf, hook.name)
                 elif type(hook).__name__ == "SpectralNorm":
@@ -130,7 +139,7 @@ def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
 
     while True:
         if hasattr(module, "_orig_mod"):
-            module = module._orig_mod
+            module = cast("torch.nn.Module", module._orig_mod)
         elif isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
         else:
@@ -141,9 +150,9 @@ def read_exported(
     module: torch.nn.Module,
     own: torch.nn.Module,
     read: Callable[[onnx.ModelProto], Read],
-    values: Callable[[Read, FloatArray], FloatArray],
+    values: Callable[[Read, FloatArray, TorchInputs], FloatArray],
     *,
-    output: int | str | None = None,
+    output: Output = None,
     **known: Any,
 ) -> Read:
     """Return what is read from a module's graph, after comparing it with the module.
@@ -157,7 +166,8 @@ def read_exported(
     read
         Reads the graph, whose inputs are "action" and "state" in either order, or "x".
     values
-        Evaluates what was read at rows of inputs, [action, state] or x: shape (rows, values).
+        Evaluates what was read at rows of inputs, [action, state] or x as the module takes it:
+        shape (rows, values).
     output
         Which of several outputs is read.
     **known
@@ -171,9 +181,16 @@ def read_exported(
     programs = _programs.setdefault(module, {})
     key = repr(sorted(known.items(), key=str))
     program = programs.get(key)
+    if program is None:
+        call = find_inputs(own, **known)
+        program = next((other for other in programs.values() if other.call == call), None)
     if program is not None and _renewed(program, own):
-        found = read(program.model)
+        # A copy, as what was read may evaluate the graph later, when the weights are others.
+        model = onnx.ModelProto()
+        model.CopyFrom(program.model)
+        found = read(model)
         if _difference(own, program.call, found, values, output) is None:
+            programs[key] = program
             return found
     call = find_inputs(own, **known)
     refused: NetworkError | None = None
@@ -223,14 +240,14 @@ def export_model(
     rows = x if call.lead == (2,) else x[0].reshape(*call.lead, -1)
     arguments = call.arguments(rows)
     with torch.no_grad():
-        outputs = tensors(module(*arguments))[0]
-    names = {"input_names": list(call.roles), "output_names": outputs}
+        outputs = list(tensors(module(*arguments)))
+    inputs = list(call.roles)
     free = call.lead == (2,)
     with _quiet():
         try:
             if isinstance(module, torch.jit.ScriptModule):
-                axes = {name: {0: "batch"} for name in (*call.roles, *outputs)} if free else None
-                file = io.BytesIO()
+                axes = {name: {0: "batch"} for name in (*inputs, *outputs)} if free else None
+                file: Any = io.BytesIO()
                 torch.onnx.export(
                     module,
                     arguments,
@@ -239,7 +256,8 @@ def export_model(
                     do_constant_folding=False,
                     opset_version=18,
                     dynamic_axes=axes,
-                    **names,
+                    input_names=inputs,
+                    output_names=outputs,
                 )
                 return onnx.load_from_string(file.getvalue())
             batch = torch.export.Dim("batch") if free else None
@@ -252,7 +270,9 @@ def export_model(
                 optimize=optimize,
                 verbose=False,
                 opset_version=18,
-                **names,
+                custom_translation_table={torch.ops.aten.softplus.default: _softplus},
+                input_names=inputs,
+                output_names=outputs,
             )
         except Exception as error:  # torch raises many kinds
             raise NetworkError(
@@ -260,8 +280,11 @@ def export_model(
             ) from error
     assert program is not None
     model = program.model_proto
+    seen: Counter[str] = Counter()
     for node in model.graph.node:
-        node.name = _path(node) or node.name
+        path = _path(node) or node.name
+        seen[path] += 1
+        node.name = path if seen[path] == 1 else f"{path}_{seen[path]}"  # no two have one name
     # The exporter notes the stack of each operation, with the paths of the author's files.
     graph = model.graph
     for entry in (
@@ -275,6 +298,15 @@ def export_model(
         entry.ClearField("metadata_props")
         entry.ClearField("doc_string")
     return model
+
+
+def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """Translate softplus by the operator of its name: torch's has another branch above 20."""
+    from onnxscript import opset18 as op
+
+    if beta == 1:
+        return op.Softplus(x)
+    return op.Div(op.Softplus(op.Mul(x, float(beta))), float(beta))
 
 
 def _path(node: onnx.NodeProto) -> str | None:
@@ -307,10 +339,14 @@ def read_plain(own: torch.nn.Module) -> Network | None:
     # A forward may look at what it is given, and do other things with what stands for a tensor.
     call = TorchInputs(("x",), (network.n_inputs,))
     try:
-        same = _difference(own, call, network, Network.forward, None) is None
+        same = _difference(own, call, network, _forward, None) is None
     except Exception:  # of the user's own code
         return None
     return network if same else None
+
+
+def _forward(network: Network, x: FloatArray, _: TorchInputs) -> FloatArray:
+    return network.forward(x)
 
 
 def _exported(own: torch.nn.Module, call: TorchInputs) -> _Program:
@@ -356,14 +392,14 @@ def _difference(
     own: torch.nn.Module,
     call: TorchInputs,
     found: Read,
-    values: Callable[[Read, FloatArray], FloatArray],
-    output: int | str | None,
+    values: Callable[[Read, FloatArray, TorchInputs], FloatArray],
+    output: Output,
 ) -> float | None:
     """Return by how much what was read differs from a module, of its largest value, if it does."""
     import torch
 
     x = random_rows(call.width, _ROWS, own)
-    given = values(found, x.double().numpy())
+    given = values(found, x.double().numpy(), call)
     error = _error(given, _picked(own, call, x, output))
     if error > _TOLERANCE and x.dtype is torch.float32:
         # Where large values cancel, single precision may have less than the tolerance.
@@ -382,19 +418,16 @@ def _error(given: FloatArray, expected: FloatArray) -> float:
     return error / scale if error else 0.0
 
 
-def _picked(
-    own: torch.nn.Module, call: TorchInputs, x: torch.Tensor, output: int | str | None
-) -> FloatArray:
+def _picked(own: torch.nn.Module, call: TorchInputs, x: torch.Tensor, output: Output) -> FloatArray:
     """Return the output of a module that is read, shape (rows, values)."""
-    outputs = [y.double().numpy() for y in call.outputs(own, x)]
-    if isinstance(output, str):
-        names = tensors(
-            own(*call.arguments(x[:2] if call.lead == (2,) else x[0].reshape(*call.lead, -1)))
-        )[0]
-        return outputs[names.index(output)]
-    if len(outputs) > 1:
-        return outputs[output or 0]
-    return outputs[0] if output is None else outputs[0][:, [output]]
+    outputs = {name: y.double().numpy() for name, y in call.outputs(own, x).items()}
+    entry: int | None = None
+    if isinstance(output, tuple):
+        output, entry = output
+    elif isinstance(output, int) and len(outputs) == 1:
+        output, entry = 0, output
+    found = outputs[output] if isinstance(output, str) else list(outputs.values())[output or 0]
+    return found if entry is None else found[:, [entry]]
 
 
 @contextmanager

@@ -15,12 +15,11 @@ import numpy as np
 
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.network import NetworkError
+from milp_rl.formulations.networks.onnx_graph import Inputs, role_of
 
 if TYPE_CHECKING:
     import torch
 
-_STATES = ("state", "states", "obs", "observation", "observations", "s")
-_ACTIONS = ("action", "actions", "act", "acts", "a")
 _WIDTHS = {
     "state": ("state_dim", "obs_dim", "observation_dim"),
     "action": ("action_dim", "act_dim", "n_actions"),
@@ -28,7 +27,6 @@ _WIDTHS = {
 }
 
 Role = Literal["action", "state", "x"]
-Inputs = Sequence[str] | Mapping[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -58,29 +56,29 @@ class TorchInputs:
 
     def arguments(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the arguments of inputs [action, state], or x, on the last axis."""
+        import torch
+
         if self.roles[0] == "state" and len(self.roles) == 2:
             action = self.widths[1]
             return x[..., action:], x[..., :action]
-        return tuple(x.split(self.widths, dim=-1))
+        return torch.split(x, list(self.widths), dim=-1)
 
-    def outputs(self, module: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    def outputs(self, module: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return what the module gives for rows of inputs, each output of shape (rows, values)."""
         import torch
 
         with torch.no_grad():
             if self.lead == (2,):
-                found = tensors(module(*self.arguments(x)))[1]
-                return [y.reshape(len(x), -1) for y in found]
-            rows = [tensors(module(*self.arguments(row.reshape(*self.lead, -1))))[1] for row in x]
-            return [torch.stack([y.reshape(-1) for y in ys]) for ys in zip(*rows, strict=True)]
+                found = tensors(module(*self.arguments(x)))
+                return {name: y.reshape(len(x), -1) for name, y in found.items()}
+            rows = [tensors(module(*self.arguments(r.reshape(*self.lead, -1)))) for r in x]
+            return {name: torch.stack([row[name].reshape(-1) for row in rows]) for name in rows[0]}
 
 
-def tensors(result: Any) -> tuple[list[str], list[torch.Tensor]]:
-    """Return the tensors that a module gave, with names."""
+def tensors(result: Any) -> dict[str, torch.Tensor]:
+    """Return the tensors that a module gave, by name."""
     import torch
 
-    if isinstance(result, torch.Tensor):
-        return ["y"], [result]
     if isinstance(result, Mapping):
         named = {str(key): value for key, value in result.items()}
     elif isinstance(result, tuple | list):
@@ -91,7 +89,7 @@ def tensors(result: Any) -> tuple[list[str], list[torch.Tensor]]:
     for key, value in named.items():
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"its output {key!r} is a {type(value).__name__}, not a tensor")
-    return list(named), list(named.values())
+    return named
 
 
 def find_inputs(
@@ -164,7 +162,7 @@ def _roles(module: torch.nn.Module, inputs: Inputs) -> tuple[Role, ...]:
         given = {str(name): role for role, name in inputs.items()}
         used = [name for name in names if name in given]
     else:
-        used = [name for name in names if name in needed or name.lower() in _ACTIONS]
+        used = [name for name in names if name in needed or role_of(name) == "action"]
         given = {}
         if len(used) == 2 and inputs is not None:
             given = dict(zip(used, inputs, strict=True))
@@ -175,7 +173,7 @@ def _roles(module: torch.nn.Module, inputs: Inputs) -> tuple[Role, ...]:
             f"the forward of {kind} takes {len(used)} arguments ({', '.join(used)}); wrap it in a"
             " module whose forward takes (x), [action, state] side by side, or (state, action)"
         )
-    found = [given.get(name) or _role(name) for name in used]
+    found = [given.get(name) or role_of(name) for name in used]
     if found[0] is None and found[1] is not None:
         found[0] = "action" if found[1] == "state" else "state"
     if found[1] is None and found[0] is not None:
@@ -190,18 +188,13 @@ def _roles(module: torch.nn.Module, inputs: Inputs) -> tuple[Role, ...]:
     )
 
 
-def _role(name: str) -> str | None:
-    if name.lower() in _STATES:
-        return "state"
-    return "action" if name.lower() in _ACTIONS else None
-
-
 def _parameters(module: torch.nn.Module) -> tuple[list[str], list[str]]:
     """Return the names of the positional parameters of ``forward``, and of those it needs."""
     import torch
 
     if isinstance(module, torch.jit.ScriptModule):
-        arguments = module.forward.schema.arguments[1:]
+        method: Any = module.forward
+        arguments = method.schema.arguments[1:]
         names = [argument.name for argument in arguments]
         return names, [a.name for a in arguments if not a.has_default_value()]
     parameters = [
@@ -277,13 +270,11 @@ def _lead(
         called = TorchInputs(roles, widths, lead)
         try:
             found = called.outputs(module, x)
-            if not found or any(y.numel() == 0 for y in found):
+            if not found or any(y.numel() == 0 for y in found.values()):
                 continue
             if lead == (2,):
                 rows = TorchInputs(roles, widths, (1,)).outputs(module, x)
-                if not all(
-                    torch.allclose(a, b, 1e-3, 1e-4) for a, b in zip(found, rows, strict=True)
-                ):
+                if not all(torch.allclose(y, rows[name], 1e-3, 1e-4) for name, y in found.items()):
                     continue
         except Exception as error:  # of the user's own code
             message = message or str(error).splitlines()[0]

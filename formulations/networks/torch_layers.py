@@ -56,7 +56,7 @@ def read_layers(module: torch.nn.Module) -> Network | None:
     return Network(tuple(layers)) if layers else None
 
 
-def _affine(leaf: torch.nn.Module) -> tuple[FloatArray, FloatArray] | None:
+def _affine(leaf: Any) -> tuple[FloatArray, FloatArray] | None:
     """Return weight and bias of a layer that is an affine function of its inputs, else None."""
     from torch import nn
 
@@ -64,7 +64,7 @@ def _affine(leaf: torch.nn.Module) -> tuple[FloatArray, FloatArray] | None:
         weight = _array(leaf.weight)
         return weight, np.zeros(len(weight)) if leaf.bias is None else _array(leaf.bias)
     if _is(leaf, nn.BatchNorm1d) and leaf.running_mean is not None:
-        scale = 1 / np.sqrt(_array(leaf.running_var) + leaf.eps)
+        scale: FloatArray = 1 / np.sqrt(_array(leaf.running_var) + leaf.eps)
         if leaf.weight is not None:
             scale = scale * _array(leaf.weight)
         shift = -_array(leaf.running_mean) * scale
@@ -171,7 +171,7 @@ def _tracer() -> Any:
     return Whole()
 
 
-def _is(module: torch.nn.Module, kind: type[torch.nn.Module]) -> bool:
+def _is(module: Any, kind: type[torch.nn.Module]) -> bool:
     """Whether ``module`` computes what ``kind`` does: not so for a subclass with its own forward.
 
     Parametrized layers pass, as their class is a subclass made by torch.

@@ -107,6 +107,21 @@ def test_torch_critics(reduce):
     np.testing.assert_allclose(given, REDUCE[reduce](own, axis=0), atol=1e-6)
 
 
+@pytest.mark.parametrize("solver", ["branch_and_bound", "enumeration", "highs"])
+@pytest.mark.parametrize("reduce", REDUCE)
+def test_the_best_action_is_that_of_enumeration(reduce, solver):
+    torch.manual_seed(1)
+    critics = [mr.QNetwork(2, 6, hidden) for hidden in ((8,), (4, 4), ())]
+    space = mr.BudgetTopK(6, 2)
+    actions = np.array(list(space.enumerate()))
+    for state in np.random.default_rng(3).normal(size=(4, 2)):
+        tiled = torch.tensor(np.tile(state, (len(actions), 1)), dtype=torch.float32)
+        own = [c.q(tiled, torch.from_numpy(actions)).detach().numpy() for c in critics]
+        result = mr.argmax(Ensemble(critics, reduce), state, space, solver=solver)
+        assert result.status == "optimal"
+        assert result.value == pytest.approx(REDUCE[reduce](own, axis=0).max(), abs=1e-5)
+
+
 def test_ensembles_of_ensembles():
     rng = np.random.default_rng(4)
     a, b, c = (drawn(rng, 3) for _ in range(3))
