@@ -13,7 +13,8 @@ import numpy as np
 
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.network import NetworkError
-from milp_rl.formulations.networks.trees import TreeEnsemble, joined, largest_below
+from milp_rl.formulations.networks.trees import TreeEnsemble, joined
+from milp_rl.formulations.networks.trees_columns import largest_below
 
 _SUPPORTED = (
     "DecisionTreeRegressor, ExtraTreeRegressor, RandomForestRegressor, ExtraTreesRegressor,"

@@ -10,7 +10,8 @@ import pytest
 from sklearn import ensemble, linear_model, tree
 
 from milp_rl.formulations.networks.network import NetworkError
-from milp_rl.formulations.networks.trees import TreeEnsemble, largest_below
+from milp_rl.formulations.networks.trees import TreeEnsemble
+from milp_rl.formulations.networks.trees_columns import largest_below
 from milp_rl.formulations.networks.trees_reader import read_trees
 
 MODELS = {

@@ -181,11 +181,12 @@ def test_what_comes_before_the_trees(scale: list[float]) -> None:
         ],
         "casts": [
             helper.make_node("Cast", ["x"], ["s"], to=TensorProto.DOUBLE),
-            helper.make_node("Identity", ["s"], ["i"]),
+            helper.make_node("Reshape", ["s", "shape"], ["r"]),
+            helper.make_node("Identity", ["r"], ["i"]),
             helper.make_node("Cast", ["i"], ["z"], to=TensorProto.FLOAT),
         ],
     }
-    constants = {"c": np.float32(scale), "d": np.float32([0.3])}
+    constants = {"c": np.float32(scale), "d": np.float32([0.3]), "shape": np.array([-1, WIDTH])}
     # Multiples of a half that the first step turns into thresholds, and those beside them.
     points = np.concatenate([grid(rng), grid(rng) / np.where(scale, scale, 1.0) + 0.1])
     for nodes in steps.values():
@@ -293,6 +294,10 @@ def test_what_is_not_supported_is_refused_by_name() -> None:
     before = [helper.make_node("Sin", ["x"], ["z"], name="wave"), regressor(attributes, "z")]
     with pytest.raises(NetworkError, match="Sin node 'wave' is not supported"):
         read_trees(model_of(before))
+    nodes = [helper.make_node("Reshape", ["x", "s"], ["z"]), regressor(attributes, "z")]
+    for shape in ([-1, 2], [2, -1]):
+        with pytest.raises(NetworkError, match="turns rows of 4 inputs into shape"):
+            read_trees(model_of(nodes, constants={"s": np.array(shape)}))
     broken = attributes | {"nodes_truenodeids": [99] * len(attributes["nodes_nodeids"])}
     with pytest.raises(NetworkError, match="do not describe trees"):
         read_trees(model_of([regressor(broken)]))
