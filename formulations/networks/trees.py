@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray, check_vector
+from milp_rl.formulations.networks.link import Link
 from milp_rl.formulations.networks.network import NetworkError
 
 _ENTRIES = 2_000_000  # pairs of a row and a tree that are evaluated at a time
@@ -49,6 +50,9 @@ class TreeEnsemble:
         Number of inputs, at least 1.
     base
         Constant, finite.
+    link
+        What is applied to the sum (:mod:`milp_rl.formulations.networks.link`); everything here is
+        without it.
 
     Raises
     ------
@@ -63,6 +67,7 @@ class TreeEnsemble:
     roots: IntArray
     n_inputs: int
     base: float = 0.0
+    link: Link = "identity"
 
     def __post_init__(self) -> None:
         feature = np.array(self.feature, dtype=np.intp)
@@ -266,11 +271,17 @@ class TreeEnsemble:
             number[roots],
             self.n_inputs,
             base,
+            self.link,
         )
 
+    def reordered(self, order: IntArray) -> TreeEnsemble:
+        """Return the ensemble whose input i is this one's input ``order[i]``."""
+        feature = np.where(self.feature < 0, -1, np.argsort(order)[self.feature])
+        return replace(self, feature=feature)
+
     def negated(self) -> TreeEnsemble:
-        """Return the ensemble whose values are the negatives of these."""
-        return replace(self, value=-self.value, base=-self.base)
+        """Return the ensemble whose values are the negatives of these, without the link."""
+        return replace(self, value=-self.value, base=-self.base, link="identity")
 
 
 def _levels(feature: IntArray, children: IntArray, roots: IntArray) -> list[IntArray]:

@@ -8,16 +8,16 @@ https://onnx.ai/onnx/operators. Sums are in float64 here, whatever the model's t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
 
 from milp_rl.formulations.networks.network import NetworkError
-from milp_rl.formulations.networks.onnx_constants import Constants, evaluated_constants, label
-from milp_rl.formulations.networks.onnx_file import budget
+from milp_rl.formulations.networks.onnx_graph import Graph, GraphInput
 from milp_rl.formulations.networks.trees import TreeEnsemble, joined
 from milp_rl.formulations.networks.trees_columns import Columns, arithmetic, concatenated, scaled
 from milp_rl.formulations.networks.trees_onnx_nodes import ensemble_nodes, regressor_nodes
@@ -30,7 +30,7 @@ _SUPPORTED = (
     "supported are TreeEnsembleRegressor and TreeEnsemble, sums of them, and before them"
     f" {', '.join((*_KEPT, *_ARITHMETIC))} with constants, Scaler, and Concat of inputs"
 )
-_FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
+_FLOATS: dict[str, type[np.float32 | np.float64]] = {"float32": np.float32, "float64": np.float64}
 
 
 def has_trees(model: onnx.ModelProto) -> bool:
@@ -38,70 +38,42 @@ def has_trees(model: onnx.ModelProto) -> bool:
     return any(node.domain == _ML and node.op_type in _TREES for node in model.graph.node)
 
 
-def read_onnx_trees(
-    model: onnx.ModelProto,
-    *,
-    inputs: Sequence[str] | Mapping[str, str] | None = None,
-    output: int | None = None,
-) -> TreeEnsemble:
+def read_onnx_trees(graph: Graph) -> TreeEnsemble:
     """Read a sum of tree ensembles.
 
     Parameters
     ----------
-    model
-        Loaded and checked (:func:`milp_rl.formulations.networks.onnx_file.load_model`).
-    inputs
-        Where there are two: ``("action", "state")`` or ``("state", "action")`` by their order in
-        the graph, or ``{"action": name, "state": name}``.
-    output
-        Which one to take of several targets.
+    graph
+        With inputs by role and the output asked for
+        (:func:`milp_rl.formulations.networks.onnx_graph.read_graph`).
+
+    Returns
+    -------
+    TreeEnsemble
+        Its inputs are the graph's one input as it is, of several [action, state].
 
     Raises
     ------
     NetworkError
         If an operator, an attribute or a type is not supported: the message names the node.
     """
-    graph = model.graph
-    stored = {tensor.name for tensor in graph.initializer}
-    known = {value.name: value for value in graph.input if value.name not in stored}
-    names = _ordered(list(known), inputs)
-    if len(graph.output) != 1:
-        shown = ", ".join(repr(value.name) for value in graph.output)
-        raise NetworkError(f"the model must have one output, not {shown}")
-    reader = _Reader(graph, evaluated_constants(graph, budget(model)), output)
-    for name in names:
-        reader.data[name] = _input(known[name], reader.width)
+    reader = _Reader(graph)
+    for name in (*graph.actions, *graph.states) or [value.name for value in graph.inputs]:
+        reader.data[name] = _columns(graph.input(name), reader.width)
         reader.width += len(reader.data[name].source)
-    return reader.value(graph.output[0].name)
+    link, at = graph.link
+    output = graph.output if at is None else graph.nodes[at][1].input[0]
+    return replace(reader.value(output), link=link)
 
 
-def _ordered(names: list[str], inputs: Sequence[str] | Mapping[str, str] | None) -> list[str]:
-    """Return the graph's inputs in the order action, state."""
-    if len(names) == 1:
-        return names
-    if inputs is not None:
-        found = (
-            dict(inputs) if isinstance(inputs, Mapping) else dict(zip(inputs, names, strict=False))
-        )
-        order = [found.get("action", ""), found.get("state", "")]
-        if sorted(order) == sorted(names):
-            return order
-    raise NetworkError(
-        f"the model has the inputs {', '.join(map(repr, names))}; say which is which with"
-        ' inputs={"action": name, "state": name}'
-    )
-
-
-def _input(value: onnx.ValueInfoProto, start: int) -> Columns:
-    kind = value.type.tensor_type.elem_type
-    dims = value.type.tensor_type.shape.dim
-    if kind not in _FLOATS or not 1 <= len(dims) <= 2 or dims[-1].dim_value < 1:
+def _columns(value: GraphInput, start: int) -> Columns:
+    shape, dtype = value.shape or (), _FLOATS.get(value.dtype.name)
+    width = shape[-1] if shape else None
+    if dtype is None or len(shape) > 2 or width is None:
         raise NetworkError(
-            f"the input {value.name!r} must be of type float or double and of shape (batch,"
-            f" features), with a fixed number of features, not {helper.printable_type(value.type)}"
+            f"the input {value.shown}, {value.dtype}, must be of type float32 or float64 and of"
+            " shape (batch, features), with a fixed number of features"
         )
-    dtype = _FLOATS[kind]
-    width = int(dims[-1].dim_value)
     source = np.arange(start, start + width)
     return Columns(source, np.ones(width), lambda x, _: x.astype(dtype), dtype)
 
@@ -109,14 +81,17 @@ def _input(value: onnx.ValueInfoProto, start: int) -> Columns:
 class _Reader:
     """Follows a graph from its output to its inputs."""
 
-    def __init__(self, graph: onnx.GraphProto, constants: Constants, output: int | None) -> None:
-        self.constants = constants
-        self.output = output
+    def __init__(self, graph: Graph) -> None:
+        self.constants = dict(graph.constants)
+        self.output = graph.column
         self.width = 0
         self.data: dict[str, Columns] = {}
-        self._nodes = {
-            name: (i, node) for i, node in enumerate(graph.node) for name in node.output if name
-        }
+        self._nodes: dict[str, tuple[str, onnx.NodeProto]] = {}
+        for where, node in graph.nodes:
+            if node.op_type == "Constant":
+                (value,) = ReferenceEvaluator(_alone(node)).run(None, {})
+                self.constants[node.output[0]] = np.asarray(value)
+            self._nodes |= {name: (where, node) for name in node.output if name}
 
     def value(self, name: str) -> TreeEnsemble:
         """Return the sum of trees of this name."""
@@ -129,7 +104,7 @@ class _Reader:
             nodes = ensemble_nodes(attributes, self.output, where)
             return nodes.over(self.columns(node.input[0]), self.width, where)
         if node.domain in ("", "ai.onnx"):
-            if node.op_type == "Cast" and attributes["to"] not in _FLOATS:
+            if node.op_type == "Cast" and _dtype(attributes["to"]) is None:
                 raise NetworkError(f"{where} rounds the value; only FLOAT and DOUBLE are supported")
             if node.op_type in _KEPT:
                 return self.value(node.input[0])
@@ -157,7 +132,7 @@ class _Reader:
                 raise NetworkError(f"{where} must concatenate inputs along the last axis")
             found = concatenated([self.columns(i) for i in own])
         elif node.op_type == "Cast":
-            dtype = _FLOATS.get(attributes["to"])
+            dtype = _dtype(attributes["to"])
             if dtype is None:
                 raise NetworkError(f"{where} rounds inputs; only FLOAT and DOUBLE are supported")
             found = self.columns(own[0]).then(lambda x, _: x.astype(dtype), dtype=dtype)
@@ -183,6 +158,17 @@ class _Reader:
     def _node(self, name: str) -> tuple[str, onnx.NodeProto, dict[str, Any]]:
         if name not in self._nodes:
             raise NetworkError(f"{name!r} is not computed from the inputs by trees; {_SUPPORTED}")
-        position, node = self._nodes[name]
+        where, node = self._nodes[name]
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        return label(position, node), node, attributes
+        return where, node, attributes
+
+
+def _dtype(code: int) -> type[np.float32 | np.float64] | None:
+    """Return the type that a cast leads to, None if it is not one of floating-point numbers."""
+    return _FLOATS.get(np.dtype(helper.tensor_dtype_to_np_dtype(code)).name)
+
+
+def _alone(node: onnx.NodeProto) -> onnx.ModelProto:
+    """Return the model of a node without inputs."""
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
+    return helper.make_model(helper.make_graph([node], "constant", [], outputs))

@@ -73,6 +73,7 @@ class TreeValue(ActionValue):
         self.trees = trees
         self.n_actions = n_actions
         self.state_dim = trees.n_inputs - n_actions
+        self.link = trees.link
 
     def trees_at(self, state: FloatArray) -> TreeEnsemble:
         """Return the ensemble in the binary actions alone, at a finite state (state_dim,)."""

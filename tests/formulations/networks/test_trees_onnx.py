@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn import ensemble, pipeline, preprocessing
 
+from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import Network, NetworkError
 from milp_rl.formulations.networks.trees import TreeEnsemble
 from milp_rl.formulations.networks.trees_reader import read_trees
@@ -215,15 +216,14 @@ def test_sums_of_ensembles_and_two_inputs() -> None:
     model = model_of(nodes, widths={"obs": 3, "act": 1}, constants={"c": np.float32([1.5])})
     points = grid(rng)
     wanted = outside(model, obs=np.float32(points[:, :3]), act=np.float32(points[:, 3:]))
-    choices: list[Any] = [("state", "action"), {"action": "act", "state": "obs"}]
+    choices: list[Any] = [None, ("state", "action"), {"action": "act", "state": "obs"}]
     for inputs in choices:
         trees = read_trees(model, inputs=inputs)
         assert trees is not None
         found = trees.forward(points[:, [3, 0, 1, 2]])
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
-    for wrong in (None, {"action": "act", "state": "x"}):
-        with pytest.raises(NetworkError, match="inputs 'obs', 'act'; say which is which"):
-            read_trees(model, inputs=wrong)
+    with pytest.raises(NetworkError, match="there is no input 'x'; the inputs are 'obs'"):
+        read_trees(model, inputs={"action": "act", "state": "x"})
 
 
 def test_exports_of_scikit_learn() -> None:
@@ -243,6 +243,21 @@ def test_exports_of_scikit_learn() -> None:
         assert trees is not None
         wanted = outside(exported, x=np.float32(x))[:, 0]
         np.testing.assert_allclose(trees.forward(x)[:, 0], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_monotone_operator_at_the_end_is_the_link() -> None:
+    rng = np.random.default_rng(8)
+    nodes = [
+        regressor(drawn_trees(rng, modes=MODES[:1]), to="z"),
+        helper.make_node("Sigmoid", ["z"], ["y"]),
+    ]
+    points = grid(rng)
+    trees = read_trees(model_of(nodes))
+    assert trees is not None
+    assert trees.link == "sigmoid"
+    values = linked(trees.link, trees.forward(points))
+    wanted = outside(model_of(nodes), x=np.float32(points))
+    np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-5)
 
 
 def _tree_ensemble(**changes: Any) -> onnx.NodeProto:
@@ -288,8 +303,8 @@ def test_what_is_not_supported_is_refused_by_name() -> None:
     ):
         with pytest.raises(NetworkError, match=message):
             read_trees(model_of([regressor(attributes, **more)]))
-    after = [regressor(attributes, to="z"), helper.make_node("Exp", ["z"], ["y"])]
-    with pytest.raises(NetworkError, match="Exp node without a name at position 1 is not"):
+    after = [regressor(attributes, to="z"), helper.make_node("Sin", ["z"], ["y"])]
+    with pytest.raises(NetworkError, match="Sin node without a name at position 1 is not"):
         read_trees(model_of(after))
     before = [helper.make_node("Sin", ["x"], ["z"], name="wave"), regressor(attributes, "z")]
     with pytest.raises(NetworkError, match="Sin node 'wave' is not supported"):
