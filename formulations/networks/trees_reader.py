@@ -56,10 +56,10 @@ def read_trees(
     if isinstance(source, TreeEnsemble):
         return source
     if isinstance(source, str | Path | bytes) or type(source).__name__ == "ModelProto":
-        model = load_model(source)
+        model = source if type(source).__name__ == "ModelProto" else load_model(source)
         if not has_trees(model):
             return None
-        graph = read_graph(model, inputs, output)
+        graph = read_graph(load_model(model), inputs, output)
         return _action_first(read_onnx_trees(graph), graph.state_first, n_actions)
     if not is_sklearn_trees(source):
         return None

@@ -64,6 +64,8 @@ class TreeValue(ActionValue):
         If the ensemble has fewer inputs.
     """
 
+    binary = True
+
     def __init__(self, trees: TreeEnsemble, n_actions: int) -> None:
         if trees.n_inputs < n_actions:
             raise ValueError(
