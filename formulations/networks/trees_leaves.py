@@ -131,8 +131,8 @@ def _added(leaves: Leaves) -> Leaves:
             values.append(leaves.value[own].copy())
         else:
             values[slot] += leaves.value[own]
-    rows = np.concatenate([np.arange(own.start, own.stop) for own in kept]) if kept else []
-    at = np.asarray(rows, dtype=np.intp)
+    none = np.zeros(0, dtype=np.intp)
+    at = np.concatenate([none, *(np.arange(own.start, own.stop) for own in kept)])
     tree = np.repeat(np.arange(len(kept)), [len(v) for v in values])
     value = np.concatenate([np.zeros(0), *values])
     return Leaves(leaves.feature, leaves.threshold, leaves.sign[at], tree, value, base)
