@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.bounds import BoundPropagator, box_maximum
 from milp_rl.formulations.milp.compact import compact_model
 from milp_rl.formulations.milp.linear_model import LinearModel
@@ -79,22 +80,13 @@ def add_to_gurobi(
     if len(inputs) != network.n_inputs:
         raise ValueError(f"the network takes {network.n_inputs} inputs, got {len(inputs)}")
     model.update()
-    ranges = [_range(i, entry) for i, entry in enumerate(inputs)]
+    ranges = [input_range(i, entry) for i, entry in enumerate(inputs)]
     low, high = (np.array(side) for side in zip(*ranges, strict=True))
     n = len(low)
     x = model.addMVar(n, lb=low, ub=high)
     for i, entry in enumerate(inputs):
         model.addConstr(x[i] == entry)
-    base = LinearModel(
-        np.zeros(n),
-        0.0,
-        sparse.csr_array((0, n)),
-        np.zeros(0),
-        np.zeros(0),
-        low,
-        high,
-        np.zeros(n, dtype=bool),
-    )
+    base = box_model(low, high)
     propagator = BoundPropagator(
         n,
         box_maximum(low, high),
@@ -112,8 +104,26 @@ def add_to_gurobi(
         partitions=partitions,
         one_sided=one_sided,
     )
-    written = compact.model
-    columns = x
+    columns = add_columns(model, x, compact.model)
+    outputs = model.addMVar(network.n_outputs, lb=known.output_lower[0], ub=known.output_upper[0])
+    model.addConstr(outputs == compact.output_weight @ columns + compact.output_bias)
+    model.update()
+    found = outputs.tolist()
+    return found[0] if len(found) == 1 else found
+
+
+def box_model(low: FloatArray, high: FloatArray) -> LinearModel:
+    """Return the model of a box, of continuous columns and without rows."""
+    n = len(low)
+    none = np.zeros(0)
+    return LinearModel(
+        np.zeros(n), 0.0, sparse.csr_array((0, n)), none, none, low, high, np.zeros(n, dtype=bool)
+    )
+
+
+def add_columns(model: Any, x: Any, written: LinearModel) -> Any:
+    """Add the columns of a linear model that follow ``x``, and its rows; return all columns."""
+    n, columns = x.shape[0], x
     if written.n_columns > n:
         kinds = np.where(written.integer[n:], "B", "C")
         own = model.addMVar(
@@ -127,23 +137,19 @@ def add_to_gurobi(
         rows = np.flatnonzero(np.isfinite(side))
         if len(rows):
             model.addMConstr(written.matrix[rows], columns, sense, side[rows])
-    outputs = model.addMVar(network.n_outputs, lb=known.output_lower[0], ub=known.output_upper[0])
-    model.addConstr(outputs == compact.output_weight @ columns + compact.output_bias)
-    model.update()
-    found = outputs.tolist()
-    return found[0] if len(found) == 1 else found
+    return columns
 
 
-def _variables(entry: Any) -> list[Any]:
+def variables_of(entry: Any) -> list[Any]:
     """Return the variables of an input."""
     if hasattr(entry, "LB"):
         return [entry]
     return [entry.getVar(k) for k in range(entry.size())] if hasattr(entry, "getConstant") else []
 
 
-def _range(i: int, entry: Any) -> tuple[float, float]:
+def input_range(i: int, entry: Any) -> tuple[float, float]:
     """Return the range of a variable, a linear expression or a number."""
-    for variable in _variables(entry):
+    for variable in variables_of(entry):
         if variable.VType in ("S", "N"):
             raise ValueError(
                 f"input {i}: the variable {variable.VarName} is semi-continuous, 0 or between its"

@@ -49,6 +49,8 @@ from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.networks.chain import Chain, chained
 from milp_rl.formulations.networks.network import INPUT, Network
+from milp_rl.formulations.networks.trees import TreeEnsemble
+from milp_rl.formulations.networks.trees_reader import read_trees
 from milp_rl.formulations.spaces.base import ActionSpace
 
 
@@ -59,7 +61,7 @@ class EmbeddedNetwork:
     Parameters
     ----------
     network
-        The whole network.
+        The whole network, or tree ensemble.
     inputs
         Pyomo variables, expressions or numbers, one per input.
     outputs
@@ -74,7 +76,7 @@ class EmbeddedNetwork:
         The space in which the bounds hold, if one was given.
     """
 
-    network: Network
+    network: Network | TreeEnsemble
     inputs: list[Any]
     outputs: list[Any]
     bounds: Bounds
@@ -85,7 +87,7 @@ class EmbeddedNetwork:
 
     def changes(self) -> list[str]:
         """Say which inputs are no longer within what the network's rows were written for."""
-        _, lower, upper = _ranges(self.inputs, fixed=True)
+        _, lower, upper = input_ranges(self.inputs, fixed=True)
         margin = 1e-9 * (1.0 + np.abs(self.lower) + np.abs(self.upper))
         found = []
         for i in np.flatnonzero((lower < self.lower - margin) | (upper > self.upper + margin)):
@@ -99,7 +101,7 @@ class EmbeddedNetwork:
 
 def add_network(
     block: Any,
-    network: Network,
+    network: Any,
     inputs: Sequence[Any],
     *,
     formulation: Formulation = "bigm",
@@ -125,10 +127,13 @@ def add_network(
         An empty Pyomo block; or a ``gurobipy.Model``, with its variables and linear expressions as
         inputs (then without ``space``).
     network
-        A :class:`Network`; convert a torch module or an ONNX file with ``milp_rl.to_network``.
+        A :class:`Network`; convert a torch module or an ONNX file with ``milp_rl.to_network``. Or
+        a tree model of scikit-learn or ONNX, as it is
+        (:func:`milp_rl.formulations.networks.trees_reader.read_trees`), for which the following
+        options play no part, but for ``space``, which is checked.
     inputs
         One entry per input of the network: Pyomo variables or linear expressions, all with finite
-        bounds, or numbers.
+        bounds, or numbers. Inputs that trees compare are integer.
     formulation
         ``"bigm"`` (Lomuscio and Maganti 2017, arXiv 1706.07351; OMLT's ``ReluBigMFormulation``) or
         ``"partition"`` (Tsay et al. 2021, arXiv 2102.04373; OMLT's ``ReluPartitionFormulation``).
@@ -172,9 +177,14 @@ def add_network(
     >>> result.status, round(result.value, 6), [round(pyo.value(a)) for a in actions]
     ('optimal', 1.0, [1, 0])
     """
+    if is_gurobi_model(block) and space is not None:
+        raise ValueError("a gurobipy model takes no space; write its constraints yourself")
+    trees = read_trees(network)
+    if trees is not None:
+        from milp_rl.formulations.tree_embedding import add_trees  # it imports this module
+
+        return add_trees(block, trees, inputs, space)
     if is_gurobi_model(block):
-        if space is not None:
-            raise ValueError("a gurobipy model takes no space; write its constraints yourself")
         return add_to_gurobi(
             block,
             network,
@@ -190,7 +200,7 @@ def add_network(
     check_formulation(formulation, partitions)
     if one_sided and network.n_outputs != 1:
         raise ValueError("one_sided needs a network with one output")
-    variable, lower, upper = _ranges(entries)
+    variable, lower, upper = input_ranges(entries)
     if space is not None and not variable[: space.n_actions].all():
         raise ValueError("with a space, the first inputs must be its action variables")
     if not variable.any():
@@ -286,7 +296,7 @@ class _Writers:
                 layer_block._z_lower_bound_zhat_relu[i].deactivate()
 
 
-def _ranges(
+def input_ranges(
     entries: list[Any], fixed: bool = False
 ) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
     """Split inputs into variables and numbers, with the range of each.

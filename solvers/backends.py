@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import get_args
 
-import numpy as np
-
 from milp_rl.formulations.networks.action_value import ActionValue
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.networks.trees_value import TreeValue
@@ -55,11 +53,6 @@ def new_backend(
     if solver not in known:
         raise ValueError(f"solver must be one of {', '.join(map(repr, known))}, got {solver!r}")
     trees = isinstance(value, TreeValue)
-    if trees and not space.binary:
-        raise ValueError(
-            f"action {np.flatnonzero(space.continuous)[0]} is continuous; the argmax of trees is"
-            " for spaces of binary actions: no solver tells a threshold from the next larger number"
-        )
     if solver == "enumeration":
         return EnumerationArgmax(value, space)
     if solver == "branch_and_bound":

@@ -93,8 +93,20 @@ class Argmax(ABC):
         self.update(value)
 
     def update(self, value: ActionValue | Network) -> None:
-        """Replace the action value; what is known of the space is kept."""
-        self.value = as_action_value(value, self.space.n_actions)
+        """Replace the action value; what is known of the space is kept.
+
+        Raises
+        ------
+        ValueError
+            If it is of binary actions, as one of trees is, and the space has continuous ones.
+        """
+        new = as_action_value(value, self.space.n_actions)
+        if new.binary and not self.space.binary:
+            raise ValueError(
+                f"action {self.space.continuous.argmax()} is continuous; the argmax of trees is for"
+                " binary actions: no solver tells a threshold from the next larger number"
+            )
+        self.value = new
         self.version = uuid.uuid4().hex  # of the value, also where the solver is copied to
 
     def for_thread(self) -> Argmax:

@@ -311,11 +311,14 @@ class ActionValue(ABC):
     link
         The increasing function that the model behind it applies to the values
         (:mod:`milp_rl.formulations.networks.link`); everything here is without it.
+    binary
+        Whether the networks have its values at binary actions alone.
     """
 
     n_actions: int
     state_dim: int
     link: Link = "identity"
+    binary: bool = False
 
     @abstractmethod
     def at_states(self, states: FloatArray) -> ActionNetworks:
@@ -338,6 +341,7 @@ class _Negated(ActionValue):
     def __init__(self, inner: ActionValue) -> None:
         self.inner = inner
         self.n_actions, self.state_dim = inner.n_actions, inner.state_dim
+        self.binary = inner.binary
 
     def at_states(self, states: FloatArray) -> ActionNetworks:
         return self.inner.at_states(states).negated()

@@ -187,7 +187,7 @@ def _action_value(
         return source
     if _is_onnx(source):
         source = load_model(source)
-    trees = read_trees(source, inputs=cast(Any, inputs), output=cast("int | None", output))
+    trees = read_trees(source, n_actions=n_actions, inputs=inputs, output=output)
     if trees is not None:
         return TreeValue(trees, n_actions)
     if _is_onnx(source):

@@ -82,6 +82,7 @@ class EnsembleValue(ActionValue):
         self.reduce = reduce
         first = members[0]
         self.n_actions, self.state_dim = first.n_actions, first.state_dim
+        self.binary = any(member.binary for member in members)
         self.link = _common_link([member.link for member in members], reduce)
         for i, member in enumerate(members):
             if (member.n_actions, member.state_dim) != (self.n_actions, self.state_dim):

@@ -7,14 +7,15 @@ The value of a tree ensemble is a constant plus a leaf of each tree,
 where :math:`\ell_t(x)` is found from the root of tree t by going left where :math:`x_f \le \theta`
 and right where :math:`x_f > \theta`. Comparisons are of float64 numbers: a library that rounds its
 inputs first, or scales them, or compares otherwise, compares as this does with other thresholds,
-since all of that is monotone (:func:`largest_below`).
+since all of that is monotone
+(:mod:`milp_rl.formulations.networks.trees_columns`).
 :func:`milp_rl.formulations.networks.trees_reader.read_trees` makes an ensemble of a scikit-learn
 model or an ONNX file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -22,10 +23,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray, check_vector
+from milp_rl.formulations.networks.link import Link
 from milp_rl.formulations.networks.network import NetworkError
 
 _ENTRIES = 2_000_000  # pairs of a row and a tree that are evaluated at a time
-_FIRST_BIT = np.int64(-(2**63))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,9 @@ class TreeEnsemble:
         Number of inputs, at least 1.
     base
         Constant, finite.
+    link
+        What is applied to the sum (:mod:`milp_rl.formulations.networks.link`); everything here is
+        without it.
 
     Raises
     ------
@@ -63,6 +67,7 @@ class TreeEnsemble:
     roots: IntArray
     n_inputs: int
     base: float = 0.0
+    link: Link = "identity"
 
     def __post_init__(self) -> None:
         feature = np.array(self.feature, dtype=np.intp)
@@ -125,14 +130,7 @@ class TreeEnsemble:
         NetworkError
             If the nodes form a cycle.
         """
-        found, level = [], np.unique(self.roots)
-        while len(level):
-            found.append(level)
-            if len(found) > len(self.feature):
-                raise NetworkError("the nodes of a tree form a cycle")
-            inner = level[self.feature[level] >= 0]
-            level = np.unique(self.children[inner])
-        return found
+        return _levels(self.feature, self.children, self.roots)
 
     @property
     def largest(self) -> float:
@@ -195,7 +193,11 @@ class TreeEnsemble:
             )
         free = np.full(n_actions, np.inf)
         fixed = self.restricted(np.concatenate([-free, s]), np.concatenate([free, s]))
-        return replace(fixed, n_inputs=n_actions)
+        return fixed.leading(n_actions)
+
+    def leading(self, n: int) -> TreeEnsemble:
+        """Return the ensemble over its first ``n`` inputs, which are all that it compares."""
+        return replace(self, n_inputs=n)
 
     def restricted(
         self, lower: ArrayLike, upper: ArrayLike, integer: BoolArray | None = None
@@ -226,23 +228,18 @@ class TreeEnsemble:
             if np.array_equal(further, ends):
                 break
             ends = further
-        children, roots = ends[self.children], ends[self.roots]
-        pruned = replace(self, threshold=threshold, children=children, roots=roots)
-        return pruned._merged()
+        return self._kept(threshold, ends[self.children], ends[self.roots], self.base)._merged()
 
     def _merged(self) -> TreeEnsemble:
-        """Keep equal nodes once, and no split whose sides are equal."""
+        """Keep equal nodes once, and no split whose sides are equal; every node is reached."""
         height = np.zeros(len(self.feature), dtype=np.intp)
         for level in reversed(self.levels):
             inner = level[self.feature[level] >= 0]
             height[inner] = 1 + height[self.children[inner]].max(axis=1)
-        reached = (
-            np.unique(np.concatenate(self.levels)) if self.levels else np.zeros(0, dtype=np.intp)
-        )
         same = np.arange(len(self.feature))  # of each node, the one that is kept for it
         splits = _codes(self.feature, _codes(self.threshold))
-        for h in range(int(height[reached].max(initial=0)) + 1):
-            own = reached[height[reached] == h]
+        for h in range(int(height.max(initial=-1)) + 1):
+            own = np.flatnonzero(height == h)
             if h == 0:
                 keys = _codes(self.value[own])
             else:
@@ -256,29 +253,46 @@ class TreeEnsemble:
         roots = same[self.roots]
         constant = self.feature[roots] < 0
         base = self.base + float(self.value[roots[constant]].sum())
-        return replace(
-            self, children=same[self.children], roots=roots[~constant], base=base
-        )._compacted()
+        return self._kept(self.threshold, same[self.children], roots[~constant], base)
 
-    def _compacted(self) -> TreeEnsemble:
-        """Leave out the nodes that no tree reaches."""
+    def _kept(
+        self, threshold: FloatArray, children: IntArray, roots: IntArray, base: float
+    ) -> TreeEnsemble:
+        """Return the ensemble with other links, without the nodes that no tree reaches."""
         kept = np.zeros(len(self.feature), dtype=bool)
-        for level in self.levels:
+        for level in _levels(self.feature, children, roots):
             kept[level] = True
         number = np.cumsum(kept) - 1
         return TreeEnsemble(
             self.feature[kept],
-            self.threshold[kept],
-            number[self.children[kept]],
+            threshold[kept],
+            number[children[kept]],
             self.value[kept],
-            number[self.roots],
+            number[roots],
             self.n_inputs,
-            self.base,
+            base,
+            self.link,
         )
 
+    def reordered(self, order: IntArray) -> TreeEnsemble:
+        """Return the ensemble whose input i is this one's input ``order[i]``."""
+        feature = np.where(self.feature < 0, -1, np.argsort(order)[self.feature])
+        return replace(self, feature=feature)
+
     def negated(self) -> TreeEnsemble:
-        """Return the ensemble whose values are the negatives of these."""
-        return replace(self, value=-self.value, base=-self.base)
+        """Return the ensemble whose values are the negatives of these, without the link."""
+        return replace(self, value=-self.value, base=-self.base, link="identity")
+
+
+def _levels(feature: IntArray, children: IntArray, roots: IntArray) -> list[IntArray]:
+    """Return the nodes at each distance from a root, without repetition."""
+    found, level = [], np.unique(roots)
+    while len(level):
+        found.append(level)
+        if len(found) > len(feature):
+            raise NetworkError("the nodes of a tree form a cycle")
+        level = np.unique(children[level[feature[level] >= 0]])
+    return found
 
 
 def joined(parts: Sequence[TreeEnsemble], base: float = 0.0) -> TreeEnsemble:
@@ -302,51 +316,3 @@ def _codes(*keys: NDArray[np.float64] | IntArray) -> IntArray:
         numbers = np.unique(key, return_inverse=True)[1]
         code = code * (int(numbers.max(initial=0)) + 1) + numbers
     return code
-
-
-def largest_below(
-    function: Callable[[FloatArray], NDArray[np.float64 | np.float32]],
-    threshold: FloatArray,
-    *,
-    strictly: bool = False,
-) -> FloatArray:
-    r"""Return the largest float64 number whose image is below a threshold.
-
-    For a function that does not decrease, :math:`g(x) \le \theta` is :math:`x \le \theta'`. So
-    what a library does to an input before it compares it (rounding it to float32, scaling it)
-    goes into the threshold, exactly.
-
-    Parameters
-    ----------
-    function
-        Applied elementwise, does not decrease.
-    threshold
-        Shape (n,).
-    strictly
-        For :math:`g(x) < \theta`.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n,); infinite where every number, or none, is below.
-    """
-    below = np.less if strictly else np.less_equal
-    # Of numbers in increasing order, the last one that is below: by bisection of their positions.
-    low = np.full(len(threshold), _position(np.array([-np.inf]))[0])
-    high = np.full(len(threshold), _position(np.array([np.inf]))[0])
-    with np.errstate(over="ignore", invalid="ignore"):
-        while (low < high).any():
-            middle = (low | high) - ((low ^ high) >> 1)  # their mean rounded up, without overflow
-            holds = below(function(_number(middle)).astype(np.float64), threshold)
-            low, high = np.where(holds, middle, low), np.where(holds, high, middle - 1)
-    return _number(low)
-
-
-def _position(numbers: FloatArray) -> NDArray[np.int64]:
-    """Return integers in the order of the float64 numbers."""
-    bits = numbers.view(np.int64)
-    return np.where(bits < 0, _FIRST_BIT - bits - 1, bits)
-
-
-def _number(positions: NDArray[np.int64]) -> FloatArray:
-    return np.where(positions < 0, _FIRST_BIT - positions - 1, positions).view(np.float64)

@@ -81,7 +81,7 @@ def leaves_of(trees: TreeEnsemble) -> Leaves:
     node, tree = trees.roots, np.arange(trees.n_trees)
     sign = np.zeros((len(node), len(feature)), dtype=np.int8)
     done: list[tuple[IntArray, IntArray, NDArray[np.int8]]] = []
-    while len(node):
+    while len(node) or not done:
         leaf = trees.feature[node] < 0
         done.append((node[leaf], tree[leaf], sign[leaf]))
         node, tree, sign = node[~leaf], tree[~leaf], sign[~leaf]
@@ -98,15 +98,7 @@ def leaves_of(trees: TreeEnsemble) -> Leaves:
                 f"the trees have more than {len(node)} leaves over {len(feature)} comparisons,"
                 " more than can be written as a table"
             )
-    ends, tree, sign = (
-        (np.concatenate(part) for part in zip(*done, strict=True))
-        if done
-        else (
-            node,
-            tree,
-            sign,
-        )
-    )
+    ends, tree, sign = (np.concatenate(part) for part in zip(*done, strict=True))
     order = np.argsort(tree, kind="stable")
     return _added(
         Leaves(feature, threshold, sign[order], tree[order], trees.value[ends[order]], trees.base)
@@ -131,8 +123,8 @@ def _added(leaves: Leaves) -> Leaves:
             values.append(leaves.value[own].copy())
         else:
             values[slot] += leaves.value[own]
-    rows = np.concatenate([np.arange(own.start, own.stop) for own in kept]) if kept else []
-    at = np.asarray(rows, dtype=np.intp)
+    none = np.zeros(0, dtype=np.intp)
+    at = np.concatenate([none, *(np.arange(own.start, own.stop) for own in kept)])
     tree = np.repeat(np.arange(len(kept)), [len(v) for v in values])
     value = np.concatenate([np.zeros(0), *values])
     return Leaves(leaves.feature, leaves.threshold, leaves.sign[at], tree, value, base)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from milp_rl.formulations.networks.network import NetworkError
 from milp_rl.formulations.networks.onnx_file import load_model
+from milp_rl.formulations.networks.onnx_graph import Inputs, Output, read_graph
 from milp_rl.formulations.networks.trees import TreeEnsemble
 from milp_rl.formulations.networks.trees_onnx import has_trees, read_onnx_trees
 from milp_rl.formulations.networks.trees_sklearn import is_sklearn_trees, read_sklearn_trees
@@ -15,8 +18,9 @@ from milp_rl.formulations.networks.trees_sklearn import is_sklearn_trees, read_s
 def read_trees(
     source: Any,
     *,
-    inputs: Sequence[str] | Mapping[str, str] | None = None,
-    output: int | None = None,
+    n_actions: int | None = None,
+    inputs: Inputs = None,
+    output: Output = None,
 ) -> TreeEnsemble | None:
     """Return the tree ensemble that ``source`` describes, ``None`` if it is something else.
 
@@ -27,9 +31,10 @@ def read_trees(
         ONNX model, its path or its bytes: ``TreeEnsembleRegressor`` (ai.onnx.ml 1 to 4), as
         LightGBM and XGBoost export them, or ``TreeEnsemble`` (5). Values of scikit-learn's models
         are those of ``predict``; those of an ONNX model in float32 are summed in float64 here.
+    n_actions
+        Number of action variables; needed where one input holds [state, action].
     inputs
-        For an ONNX model with two inputs: ``("action", "state")`` or ``("state", "action")`` by
-        their order in the graph, or ``{"action": name, "state": name}``.
+        As for :func:`milp_rl.to_action_value`; the ensemble's are [action, state].
     output
         Which one to take of several outputs.
 
@@ -51,6 +56,25 @@ def read_trees(
     if isinstance(source, TreeEnsemble):
         return source
     if isinstance(source, str | Path | bytes) or type(source).__name__ == "ModelProto":
-        model = load_model(source)
-        return read_onnx_trees(model, inputs=inputs, output=output) if has_trees(model) else None
-    return read_sklearn_trees(source, output=output) if is_sklearn_trees(source) else None
+        model = source if type(source).__name__ == "ModelProto" else load_model(source)
+        if not has_trees(model):
+            return None
+        graph = read_graph(load_model(model), inputs, output)
+        return _action_first(read_onnx_trees(graph), graph.state_first, n_actions)
+    if not is_sklearn_trees(source):
+        return None
+    if not (output is None or isinstance(output, int)):
+        raise NetworkError(f"the outputs have no names; give the position of {output!r}")
+    state_first = inputs is not None and tuple(inputs) == ("state", "action")
+    return _action_first(read_sklearn_trees(source, output=output), state_first, n_actions)
+
+
+def _action_first(trees: TreeEnsemble, state_first: bool, n_actions: int | None) -> TreeEnsemble:
+    if not state_first:
+        return trees
+    if n_actions is None:
+        raise NetworkError(
+            'inputs=("state", "action") of one input needs the number of actions: use'
+            " to_action_value(source, n_actions, inputs=...)"
+        )
+    return trees.reordered(np.roll(np.arange(trees.n_inputs), n_actions))

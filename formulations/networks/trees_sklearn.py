@@ -7,18 +7,22 @@ thresholds; histogram gradient boosting compares in float64. All sum in float64.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.networks.link import Link
 from milp_rl.formulations.networks.network import NetworkError
-from milp_rl.formulations.networks.trees import TreeEnsemble, joined, largest_below
+from milp_rl.formulations.networks.trees import TreeEnsemble, joined
+from milp_rl.formulations.networks.trees_columns import largest_below
 
 _SUPPORTED = (
     "DecisionTreeRegressor, ExtraTreeRegressor, RandomForestRegressor, ExtraTreesRegressor,"
     " GradientBoostingRegressor, HistGradientBoostingRegressor"
 )
+_LINKS: dict[str, Link] = {"IdentityLink": "identity", "LogLink": "exp"}
 
 
 def is_sklearn_trees(source: object) -> bool:
@@ -47,14 +51,14 @@ def read_sklearn_trees(model: Any, *, output: int | None = None) -> TreeEnsemble
     Returns
     -------
     TreeEnsemble
-        Its values are those of ``model.predict``.
+        Its values are those of ``model.predict``, before the exponential of losses that have it.
 
     Raises
     ------
     NetworkError
         If the model is not fitted, not a regression, has several outputs and none is chosen, or
-        does more than sum trees: splits by category, another link than the identity, an initial
-        estimator that is not a constant. The message names it.
+        does more than sum trees: splits by category, an initial estimator that is not a constant.
+        The message names it.
     """
     from sklearn import ensemble, tree
     from sklearn.utils.validation import check_is_fitted
@@ -126,10 +130,10 @@ def _boosting(model: Any, output: int) -> TreeEnsemble:
 
 def _histogram_boosting(model: Any, _: int) -> TreeEnsemble:
     link = type(model._loss.link).__name__
-    if link != "IdentityLink":
+    if link not in _LINKS:
         raise NetworkError(
-            f"the HistGradientBoostingRegressor of loss {model.loss!r} is not a sum of trees but"
-            f" has the link {link}; train it with another loss"
+            f"the HistGradientBoostingRegressor of loss {model.loss!r} applies the link {link} to"
+            " its sum of trees, which is not supported"
         )
     categories = model.is_categorical_
     if categories is not None and np.any(categories):
@@ -152,7 +156,7 @@ def _histogram_boosting(model: Any, _: int) -> TreeEnsemble:
                 int(model.n_features_in_),
             )
         )
-    return joined(trees, float(model._baseline_prediction[0, 0]))
+    return replace(joined(trees, float(model._baseline_prediction[0, 0])), link=_LINKS[link])
 
 
 def _float32(x: FloatArray) -> Any:

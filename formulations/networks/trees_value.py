@@ -64,6 +64,8 @@ class TreeValue(ActionValue):
         If the ensemble has fewer inputs.
     """
 
+    binary = True
+
     def __init__(self, trees: TreeEnsemble, n_actions: int) -> None:
         if trees.n_inputs < n_actions:
             raise ValueError(
@@ -73,12 +75,16 @@ class TreeValue(ActionValue):
         self.trees = trees
         self.n_actions = n_actions
         self.state_dim = trees.n_inputs - n_actions
+        self.link = trees.link
 
     def trees_at(self, state: FloatArray) -> TreeEnsemble:
         """Return the ensemble in the binary actions alone, at a finite state (state_dim,)."""
         n = self.n_actions
-        own = self.trees.at_state(state)
-        return own.restricted(np.zeros(n), np.ones(n), np.ones(n, dtype=bool))
+        binary = np.arange(self.trees.n_inputs) < n
+        own = self.trees.restricted(
+            np.concatenate([np.zeros(n), state]), np.concatenate([np.ones(n), state]), binary
+        )
+        return own.leading(n)
 
     def at_states(self, states: FloatArray) -> TreeNetworks:
         """Return the networks in the action alone, for finite states (states, state_dim)."""

@@ -155,6 +155,7 @@ def test_embedded_in_pyomo_and_gurobi_the_network_keeps_its_value(seed, formulat
     with gurobipy.Env(params={"OutputFlag": 0}) as env, gurobipy.Model(env=env) as own:
         x = [own.addVar(lb=low[i], ub=high[i]) for i in range(n)]
         out = mr.add_network(own, network, x, formulation=formulation)
+        own.Params.MIPGap = 0
         own.setObjective(out, gurobipy.GRB.MAXIMIZE)
         own.optimize()
         assert own.ObjVal == pytest.approx(best.value, abs=1e-5)

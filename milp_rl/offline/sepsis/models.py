@@ -102,7 +102,7 @@ def fitted_q_iteration(
                 max_iter=60, learning_rate=0.15, min_samples_leaf=50, random_state=seed
             )
             trees.fit(np.concatenate([x, _ACTION_FEATURES[actions]], axis=1), wanted)
-            values = _jointly(trees)
+            values = JointValues(trees)
         ahead = values(following).max(axis=1)
     return values
 
@@ -111,8 +111,22 @@ def _per_action(models: list[Any]) -> Values:
     return lambda x: np.stack([model.predict(x) for model in models], axis=1)
 
 
-def _jointly(model: Any) -> Values:
-    return lambda x: predict_all(model, x, _ACTION_FEATURES)
+@dataclass(frozen=True, eq=False)
+class JointValues:
+    """Values of the nine actions by one regression on features and action.
+
+    Parameters
+    ----------
+    model
+        Fitted; its inputs are [features, one-hot action, levels of vasopressor and fluid]. A tree
+        model can be put into a MILP of one's own (:func:`milp_rl.add_network`).
+    """
+
+    model: Any
+
+    def __call__(self, features: FloatArray) -> FloatArray:
+        """Return the values, shape (n, 9)."""
+        return predict_all(self.model, features, _ACTION_FEATURES)
 
 
 def train_model(

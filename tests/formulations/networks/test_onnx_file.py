@@ -16,14 +16,34 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from milp_rl.formulations.networks.lowering import Lowering
 from milp_rl.formulations.networks.network import NetworkError
-from milp_rl.formulations.networks.onnx_constants import evaluated_constants
 from milp_rl.formulations.networks.onnx_file import external_files
+from milp_rl.formulations.networks.onnx_graph import nodes_for, stored_constants, taken
 from milp_rl.formulations.networks.onnx_reader import read_onnx
+from milp_rl.formulations.networks.onnx_walk import Walk, is_known
 
 RNG = np.random.default_rng(3)
 W43 = RNG.normal(size=(4, 3)).astype(np.float32)
 B4 = RNG.normal(size=4).astype(np.float32)
+
+
+def evaluated_constants(graph, most):
+    """Evaluate the constants that the nodes of the data take."""
+    outputs = {value.name for value in graph.output}
+    nodes = nodes_for(graph, outputs)
+    stored = stored_constants(graph, outputs.union(*(taken(node) for _, node in nodes)))
+    names, folded, rest = set(stored), [], outputs
+    for where, node in nodes:
+        if is_known(node) and all(name in names for name in node.input if name):
+            folded.append((where, node))
+            names.update(node.output)
+        else:
+            rest = rest.union(taken(node))
+    walk = Walk(Lowering(1, most=most), stored, folded, sorted(rest), most)
+    walk.run()
+    walk.refusals.check()
+    return {k: v for k, v in walk.values.items() if isinstance(v, np.ndarray)}
 
 
 def model(nodes, constants=(), shape=("b", 3), *, opset=18):

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from sklearn import ensemble, linear_model, tree
 
+from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import NetworkError
-from milp_rl.formulations.networks.trees import TreeEnsemble, largest_below
+from milp_rl.formulations.networks.trees import TreeEnsemble
+from milp_rl.formulations.networks.trees_columns import largest_below
 from milp_rl.formulations.networks.trees_reader import read_trees
 
 MODELS = {
@@ -164,6 +166,30 @@ def test_several_outputs_are_chosen_from() -> None:
         np.testing.assert_allclose(trees.forward(x)[:, 0], model.predict(x)[:, i], rtol=1e-12)
 
 
+def test_losses_with_a_logarithm_have_a_link() -> None:
+    rng = np.random.default_rng(4)
+    x, y = _data(rng)
+    for loss in ("poisson", "gamma"):
+        model = ensemble.HistGradientBoostingRegressor(max_iter=5, loss=loss, min_samples_leaf=3)
+        trees = read_trees(model.fit(x, np.abs(y) + 0.1))
+        assert trees is not None
+        values = linked(trees.link, trees.forward(x)[:, 0])
+        np.testing.assert_allclose(values, model.predict(x), rtol=1e-12)
+        assert trees.at_state(x[0, 3:]).link == "exp"
+
+
+def test_the_state_may_come_first() -> None:
+    rng = np.random.default_rng(5)
+    x, y = _data(rng)
+    model = ensemble.RandomForestRegressor(3, max_depth=4, random_state=0).fit(x, y)
+    trees = read_trees(model, inputs=("state", "action"), n_actions=2)
+    assert trees is not None
+    turned = np.concatenate([x[:, 4:], x[:, :4]], axis=1)  # actions are the last two
+    np.testing.assert_allclose(trees.forward(turned)[:, 0], model.predict(x), rtol=1e-12)
+    with pytest.raises(NetworkError, match="needs the number of actions"):
+        read_trees(model, inputs=("state", "action"))
+
+
 def test_what_is_no_sum_of_trees_is_refused() -> None:
     rng = np.random.default_rng(3)
     x, y = _data(rng)
@@ -173,9 +199,6 @@ def test_what_is_no_sum_of_trees_is_refused() -> None:
     )
     with pytest.raises(NetworkError, match=r"takes inputs \[2\] for categories"):
         read_trees(categories.fit(x, x[:, 2] % 2 + 0 * y))
-    poisson = ensemble.HistGradientBoostingRegressor(max_iter=3, loss="poisson")
-    with pytest.raises(NetworkError, match="'poisson' is not a sum of trees"):
-        read_trees(poisson.fit(x, np.abs(y)))
     begun = ensemble.GradientBoostingRegressor(n_estimators=2, init=linear_model.Ridge())
     with pytest.raises(NetworkError, match="begins with a Ridge"):
         read_trees(begun.fit(x, y))

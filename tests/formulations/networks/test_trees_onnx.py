@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn import ensemble, pipeline, preprocessing
 
+from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import Network, NetworkError
 from milp_rl.formulations.networks.trees import TreeEnsemble
 from milp_rl.formulations.networks.trees_reader import read_trees
@@ -181,11 +182,12 @@ def test_what_comes_before_the_trees(scale: list[float]) -> None:
         ],
         "casts": [
             helper.make_node("Cast", ["x"], ["s"], to=TensorProto.DOUBLE),
-            helper.make_node("Identity", ["s"], ["i"]),
+            helper.make_node("Reshape", ["s", "shape"], ["r"]),
+            helper.make_node("Identity", ["r"], ["i"]),
             helper.make_node("Cast", ["i"], ["z"], to=TensorProto.FLOAT),
         ],
     }
-    constants = {"c": np.float32(scale), "d": np.float32([0.3])}
+    constants = {"c": np.float32(scale), "d": np.float32([0.3]), "shape": np.array([-1, WIDTH])}
     # Multiples of a half that the first step turns into thresholds, and those beside them.
     points = np.concatenate([grid(rng), grid(rng) / np.where(scale, scale, 1.0) + 0.1])
     for nodes in steps.values():
@@ -214,15 +216,14 @@ def test_sums_of_ensembles_and_two_inputs() -> None:
     model = model_of(nodes, widths={"obs": 3, "act": 1}, constants={"c": np.float32([1.5])})
     points = grid(rng)
     wanted = outside(model, obs=np.float32(points[:, :3]), act=np.float32(points[:, 3:]))
-    choices: list[Any] = [("state", "action"), {"action": "act", "state": "obs"}]
+    choices: list[Any] = [None, ("state", "action"), {"action": "act", "state": "obs"}]
     for inputs in choices:
         trees = read_trees(model, inputs=inputs)
         assert trees is not None
         found = trees.forward(points[:, [3, 0, 1, 2]])
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
-    for wrong in (None, {"action": "act", "state": "x"}):
-        with pytest.raises(NetworkError, match="inputs 'obs', 'act'; say which is which"):
-            read_trees(model, inputs=wrong)
+    with pytest.raises(NetworkError, match="there is no input 'x'; the inputs are 'obs'"):
+        read_trees(model, inputs={"action": "act", "state": "x"})
 
 
 def test_exports_of_scikit_learn() -> None:
@@ -242,6 +243,21 @@ def test_exports_of_scikit_learn() -> None:
         assert trees is not None
         wanted = outside(exported, x=np.float32(x))[:, 0]
         np.testing.assert_allclose(trees.forward(x)[:, 0], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_monotone_operator_at_the_end_is_the_link() -> None:
+    rng = np.random.default_rng(8)
+    nodes = [
+        regressor(drawn_trees(rng, modes=MODES[:1]), to="z"),
+        helper.make_node("Sigmoid", ["z"], ["y"]),
+    ]
+    points = grid(rng)
+    trees = read_trees(model_of(nodes))
+    assert trees is not None
+    assert trees.link == "sigmoid"
+    values = linked(trees.link, trees.forward(points))
+    wanted = outside(model_of(nodes), x=np.float32(points))
+    np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-5)
 
 
 def _tree_ensemble(**changes: Any) -> onnx.NodeProto:
@@ -287,12 +303,16 @@ def test_what_is_not_supported_is_refused_by_name() -> None:
     ):
         with pytest.raises(NetworkError, match=message):
             read_trees(model_of([regressor(attributes, **more)]))
-    after = [regressor(attributes, to="z"), helper.make_node("Exp", ["z"], ["y"])]
-    with pytest.raises(NetworkError, match="Exp node without a name at position 1 is not"):
+    after = [regressor(attributes, to="z"), helper.make_node("Sin", ["z"], ["y"])]
+    with pytest.raises(NetworkError, match="Sin node without a name at position 1 is not"):
         read_trees(model_of(after))
     before = [helper.make_node("Sin", ["x"], ["z"], name="wave"), regressor(attributes, "z")]
     with pytest.raises(NetworkError, match="Sin node 'wave' is not supported"):
         read_trees(model_of(before))
+    nodes = [helper.make_node("Reshape", ["x", "s"], ["z"]), regressor(attributes, "z")]
+    for shape in ([-1, 2], [2, -1]):
+        with pytest.raises(NetworkError, match="turns rows of 4 inputs into shape"):
+            read_trees(model_of(nodes, constants={"s": np.array(shape)}))
     broken = attributes | {"nodes_truenodeids": [99] * len(attributes["nodes_nodeids"])}
     with pytest.raises(NetworkError, match="do not describe trees"):
         read_trees(model_of([regressor(broken)]))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
+import skl2onnx
+from skl2onnx.common.data_types import FloatTensorType
 from sklearn import ensemble, tree
 
 import milp_rl as mr
@@ -183,6 +187,41 @@ def test_batches_starts_updates_and_limits() -> None:
         TreeValue(read_trees(_fitted(rng, 30, 3, 60)), 30), mr.BudgetTopK(30, 12), solver="highs"
     ).solve(states[0], time_limit=1e-9)
     assert stopped.status in ("feasible", "no_solution")
+
+
+def test_models_are_taken_as_they_come(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    x, n = rng.normal(size=(300, 8)), 6
+    x[:, :n] = x[:, :n] > 0
+    y = np.sin(x @ rng.normal(size=8)) + x[:, 0] * x[:, 1] + 2
+    space = mr.FactoredValidity(
+        {"how": ["a", "b", "c"], "who": ["d", "e", "f"]}, forbidden=[("a", "e")]
+    )
+    actions, state = space.enumerate(), np.float64(np.float32(rng.normal(size=2)))
+    rows = np.concatenate([actions, np.tile(state, (len(actions), 1))], axis=1)
+    forest = ensemble.RandomForestRegressor(5, max_depth=5, random_state=0).fit(x, y)
+    poisson = ensemble.HistGradientBoostingRegressor(max_iter=8, loss="poisson").fit(x, y)
+    path = tmp_path / "forest.onnx"
+    kind = FloatTensorType([None, 8])
+    path.write_bytes(skl2onnx.to_onnx(forest, initial_types=[("x", kind)]).SerializeToString())
+    (stored,) = onnxruntime.InferenceSession(path).run(None, {"x": np.float32(rows)})
+    turned = ensemble.RandomForestRegressor(5, max_depth=5, random_state=0)
+    turned.fit(np.concatenate([x[:, n:], x[:, :n]], axis=1), y)
+    from_state = turned.predict(np.concatenate([rows[:, n:], rows[:, :n]], axis=1))
+    least = np.minimum(forest.predict(rows), turned.predict(rows))
+    cases: list[tuple[Any, Any, dict[str, Any]]] = [
+        (forest, forest.predict(rows), {}),
+        (poisson, poisson.predict(rows), {}),
+        (path, stored[:, 0], {}),
+        (turned, from_state, {"inputs": ("state", "action")}),
+        (mr.Ensemble([forest, turned], "min"), least, {}),
+    ]
+    for model, values, options in cases:
+        for solver in ("auto", "highs"):
+            result = mr.argmax(model, state, space, solver=solver, **options)
+            assert result.status == "optimal"
+            assert result.value == pytest.approx(values.max(), rel=1e-6)
+            assert values[(actions == result.action).all(axis=1)][0] >= values.max() - 1e-6
 
 
 def test_who_does_not_take_trees_says_so() -> None:

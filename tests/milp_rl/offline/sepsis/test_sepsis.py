@@ -4,6 +4,7 @@ from dataclasses import replace
 import gymnasium as gym
 import numpy as np
 import pandas as pd
+import pyomo.environ as pyo
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
@@ -37,6 +38,36 @@ from milp_rl.offline.sepsis.report import run_sepsis, write_sepsis_report
 @pytest.fixture(scope="module")
 def data():
     return generate_sepsis(600, seed=0)
+
+
+def test_boosted_trees_in_a_milp_choose_the_doses_that_their_predictions_do(data):
+    values = fitted_q_iteration(data, "boosted", iterations=2)
+    rng = np.random.default_rng(0)
+    rows = rng.choice(len(data.features), 6, replace=False)
+    features = data.features[rows]
+    previous = features[
+        :, [FEATURES.index("previous_vasopressor"), FEATURES.index("previous_fluid")]
+    ]
+    predicted = values(features)
+    for limited in (False, True):
+        allowed = allowed_doses(previous) if limited else np.ones((len(rows), 9), dtype=bool)
+        wanted = np.where(allowed, predicted, -np.inf)
+        for x, mask, q in zip(features, allowed, wanted, strict=True):
+            model = pyo.ConcreteModel()
+            model.space, model.q = pyo.Block(), pyo.Block()
+            chosen = mr.BudgetTopK(9, 1, exactly=True).add_to(model.space)
+            for i in np.flatnonzero(~mask):
+                chosen[i].fix(0)
+            levels = [
+                sum(float(n) * chosen[i] for i, n in enumerate(ns)) for ns in ACTIONS.levels.T
+            ]
+            value = mr.add_network(model.q, values.model, [*x, *chosen, *levels])
+            model.objective = pyo.Objective(expr=value, sense=pyo.maximize)
+            result = mr.solve_model(model)
+            action = int(np.argmax([pyo.value(c) for c in chosen]))
+            assert result.status == "optimal"
+            assert result.value == pytest.approx(q.max(), abs=1e-6)
+            assert q[action] == pytest.approx(q.max(), abs=1e-6)
 
 
 def always(vasopressor, fluid):
