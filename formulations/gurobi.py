@@ -14,7 +14,7 @@ from milp_rl.formulations.bounds import BoundPropagator, box_maximum
 from milp_rl.formulations.milp.compact import compact_model
 from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.formulations.networks.action_value import ActionNetworks
+from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
 from milp_rl.formulations.networks.network import Network
 
 
@@ -25,7 +25,7 @@ def is_gurobi_model(model: Any) -> bool:
 
 def add_to_gurobi(
     model: Any,
-    network: Network,
+    network: Network | ActionValue,
     inputs: Sequence[Any],
     *,
     formulation: Formulation = "bigm",
@@ -46,12 +46,12 @@ def add_to_gurobi(
     model
         A ``gurobipy.Model``.
     network
-        A :class:`Network`.
+        A network; or an action value, whose inputs after the action are numbers.
     inputs
         One entry per input of the network: variables or linear expressions of the model, all with
         finite bounds, or numbers.
     formulation, partitions, bounds, one_sided
-        As in :func:`milp_rl.formulations.pyomo.add_network`.
+        As in :func:`milp_rl.formulations.embedding.add_network`.
 
     Returns
     -------
@@ -79,6 +79,15 @@ def add_to_gurobi(
     """
     if len(inputs) != network.n_inputs:
         raise ValueError(f"the network takes {network.n_inputs} inputs, got {len(inputs)}")
+    if isinstance(network, ActionValue):
+        n = network.n_actions
+        if any(variables_of(entry) for entry in inputs[n:]):
+            raise ValueError(
+                f"of the {network.n_inputs} inputs, the first {n} are the action; the others are"
+                f" the state, in which this {type(network).__name__} is not linear, and must be"
+                " numbers"
+            )
+        network, inputs = network.at_state([float(entry) for entry in inputs[n:]]), inputs[:n]
     model.update()
     ranges = [input_range(i, entry) for i, entry in enumerate(inputs)]
     low, high = (np.array(side) for side in zip(*ranges, strict=True))

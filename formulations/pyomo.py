@@ -1,6 +1,6 @@
 r"""A network inside your own Pyomo model: OMLT's formulations, fed with our bounds.
 
-:func:`add_network` builds an ``OmltBlock`` with OMLT's big-M or partition formulation. OMLT
+:func:`add_to_pyomo` builds an ``OmltBlock`` with OMLT's big-M or partition formulation. OMLT
 derives its big-Ms by interval arithmetic; here, each neuron gets the bounds of
 :mod:`milp_rl.formulations.bounds` instead, which know the action constraints, and neurons that
 these prove on or off have their binary fixed.
@@ -41,27 +41,25 @@ from milp_rl.formulations.bounds import (
     LinearMax,
     box_maximum,
 )
-from milp_rl.formulations.gurobi import add_to_gurobi, is_gurobi_model
 from milp_rl.formulations.milp.compact import check_formulation
 from milp_rl.formulations.milp.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.model_checks import check_domain
 from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.formulations.networks.action_value import ActionNetworks
+from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
 from milp_rl.formulations.networks.chain import Chain, chained
 from milp_rl.formulations.networks.network import INPUT, Network
 from milp_rl.formulations.networks.trees import TreeEnsemble
-from milp_rl.formulations.networks.trees_reader import read_trees
 from milp_rl.formulations.spaces.base import ActionSpace
 
 
 @dataclass(eq=False)
 class EmbeddedNetwork:
-    """What :func:`add_network` wrote on a block, kept so that a solution can be checked.
+    """What :func:`.add_network` wrote on a block, kept so that a solution can be checked.
 
     Parameters
     ----------
     network
-        The whole network, or tree ensemble.
+        The whole network, action value or tree ensemble.
     inputs
         Pyomo variables, expressions or numbers, one per input.
     outputs
@@ -76,7 +74,7 @@ class EmbeddedNetwork:
         The space in which the bounds hold, if one was given.
     """
 
-    network: Network | TreeEnsemble
+    network: Network | ActionValue | TreeEnsemble
     inputs: list[Any]
     outputs: list[Any]
     bounds: Bounds
@@ -99,9 +97,9 @@ class EmbeddedNetwork:
         return found
 
 
-def add_network(
+def add_to_pyomo(
     block: Any,
-    network: Any,
+    network: Network | ActionValue,
     inputs: Sequence[Any],
     *,
     formulation: Formulation = "bigm",
@@ -110,47 +108,18 @@ def add_network(
     space: ActionSpace | None = None,
     one_sided: bool = False,
 ) -> Any:
-    r"""Add ``network(inputs)`` to a Pyomo block, or to a gurobipy model.
-
-    The block's output variables equal the network's outputs wherever the constraints that it adds
-    hold. With big-M, these are for each hidden neuron of pre-activation :math:`z = Wx + b`, known
-    to lie between :math:`l` and :math:`u`,
-
-    .. math:: y \ge z, \quad y \ge 0, \quad y \le z - l (1 - q), \quad y \le u q,
-              \quad q \in \{0, 1\};
-
-    with ``"partition"`` those of :mod:`milp_rl.formulations.milp.partition`.
+    """Add ``network(inputs)`` to an empty Pyomo block.
 
     Parameters
     ----------
-    block
-        An empty Pyomo block; or a ``gurobipy.Model``, with its variables and linear expressions as
-        inputs (then without ``space``).
     network
-        A :class:`Network`; convert a torch module or an ONNX file with ``milp_rl.to_network``. Or
-        a tree model of scikit-learn or ONNX, as it is
-        (:func:`milp_rl.formulations.networks.trees_reader.read_trees`), for which the following
-        options play no part, but for ``space``, which is checked.
-    inputs
-        One entry per input of the network: Pyomo variables or linear expressions, all with finite
-        bounds, or numbers. Inputs that trees compare are integer.
-    formulation
-        ``"bigm"`` (Lomuscio and Maganti 2017, arXiv 1706.07351; OMLT's ``ReluBigMFormulation``) or
-        ``"partition"`` (Tsay et al. 2021, arXiv 2102.04373; OMLT's ``ReluPartitionFormulation``).
-    partitions
-        Number of groups per neuron for ``"partition"``.
-    bounds
-        ``"interval"``, ``"linear"`` or ``"lp"``.
-    space
-        If the first ``space.n_actions`` inputs are an action that the model constrains to this
-        space, the bounds use it; they are then only valid there.
-    one_sided
-        Leave out what is redundant when the model does nothing but maximise the (one) output;
-        wrong in any other use.
+        A network; or an action value, whose inputs after the action are numbers.
+    block, inputs, formulation, partitions, bounds, space, one_sided
+        As in :func:`milp_rl.formulations.embedding.add_network`.
 
     Returns
     -------
-    pyomo.core.base.var.VarData, gurobipy.Var or list
+    pyomo.core.base.var.VarData or list
         The output variable; a list of them if the network has several outputs.
 
     Raises
@@ -160,52 +129,19 @@ def add_network(
         or an option is wrong.
     InfeasibleSetError
         If the space is found to be empty.
-
-    Examples
-    --------
-    >>> import milp_rl as mr
-    >>> import pyomo.environ as pyo
-    >>> weights = [[[1.0, 1.0], [1.0, -1.0]], [[1.0, 1.0]]]  # relu(a + b - 1) + relu(a - b)
-    >>> network = mr.Network.from_arrays(weights, [[-1.0, 0.0], [0.0]])
-    >>> space = mr.BudgetTopK(2, 1)
-    >>> model = pyo.ConcreteModel()
-    >>> model.space, model.q = pyo.Block(), pyo.Block()
-    >>> actions = space.add_to(model.space)
-    >>> value = mr.add_network(model.q, network, actions, space=space)
-    >>> model.objective = pyo.Objective(expr=value, sense=pyo.maximize)
-    >>> result = mr.solve_model(model)
-    >>> result.status, round(result.value, 6), [round(pyo.value(a)) for a in actions]
-    ('optimal', 1.0, [1, 0])
     """
-    if is_gurobi_model(block) and space is not None:
-        raise ValueError("a gurobipy model takes no space; write its constraints yourself")
-    trees = read_trees(network)
-    if trees is not None:
-        from milp_rl.formulations.tree_embedding import add_trees  # it imports this module
-
-        return add_trees(block, trees, inputs, space)
-    if is_gurobi_model(block):
-        return add_to_gurobi(
-            block,
-            network,
-            inputs,
-            formulation=formulation,
-            partitions=partitions,
-            bounds=bounds,
-            one_sided=one_sided,
-        )
     entries = list(inputs)
     if len(entries) != network.n_inputs:
         raise ValueError(f"the network takes {network.n_inputs} inputs, got {len(entries)}")
     check_formulation(formulation, partitions)
-    if one_sided and network.n_outputs != 1:
-        raise ValueError("one_sided needs a network with one output")
     variable, lower, upper = input_ranges(entries)
     if space is not None and not variable[: space.n_actions].all():
         raise ValueError("with a space, the first inputs must be its action variables")
     if not variable.any():
         raise ValueError("all inputs are numbers; evaluate network.forward(inputs) instead")
-    inner = network.with_inputs_fixed(variable, lower[~variable])
+    inner = _of_variables(network, variable, lower)
+    if one_sided and inner.n_outputs != 1:
+        raise ValueError("one_sided needs a network with one output")
     low, high = lower[variable], upper[variable]
     propagator = BoundPropagator(
         len(low),
@@ -234,7 +170,7 @@ def add_network(
     used = [entry for entry, is_variable in zip(entries, variable, strict=True) if is_variable]
 
     block.link = pyo.Constraint(range(len(used)), rule=lambda _, i: block.omlt.inputs[i] == used[i])
-    outputs = [block.omlt.outputs[i] for i in range(network.n_outputs)]
+    outputs = [block.omlt.outputs[i] for i in range(inner.n_outputs)]
     for i, output in enumerate(outputs):
         output.setlb(float(known.output_lower[0, i]))
         output.setub(float(known.output_upper[0, i]))
@@ -242,6 +178,22 @@ def add_network(
         network, entries, outputs, known, one_sided, lower, upper, space
     )
     return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _of_variables(
+    network: Network | ActionValue, variable: NDArray[np.bool_], numbers: FloatArray
+) -> Network:
+    """Return the network as a function of the inputs that are variables."""
+    if isinstance(network, Network):
+        return network.with_inputs_fixed(variable, numbers[~variable])
+    n = network.n_actions
+    if not variable[:n].all() or variable[n:].any():
+        raise ValueError(
+            f"of the {network.n_inputs} inputs, the first {n} are the action and must be variables;"
+            f" the others are the state, in which this {type(network).__name__} is not linear, and"
+            " must be numbers"
+        )
+    return network.at_state(numbers[n:])
 
 
 class _Writers:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from milp_rl.argmax_solver import ArgmaxSolver, argmax, argmin
     from milp_rl.dqn import DQNAgent, DQNConfig
+    from milp_rl.formulations.embedding import add_network
     from milp_rl.formulations.networks.conversion import to_action_value, to_network
     from milp_rl.formulations.networks.ensemble import Ensemble
     from milp_rl.formulations.networks.network import Network, NetworkError, ScalingWarning
-    from milp_rl.formulations.pyomo import add_network
     from milp_rl.formulations.spaces.base import ActionSpace
     from milp_rl.formulations.spaces.box import Box
     from milp_rl.formulations.spaces.budget import BudgetTopK
@@ -57,7 +57,7 @@ _HOMES = {
     "ScalingWarning": "formulations.networks.network",
     "Scheduling": "formulations.spaces.scheduling",
     "SolverUnavailableError": "solvers.errors",
-    "add_network": "formulations.pyomo",
+    "add_network": "formulations.embedding",
     "argmax": "argmax_solver",
     "argmin": "argmax_solver",
     "export_onnx": "qnetwork",

@@ -22,7 +22,7 @@ from torch import nn
 
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
-from milp_rl.formulations.networks.conversion import to_network
+from milp_rl.formulations.networks.conversion import read_network, to_network
 from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import Network, NetworkError
 from milp_rl.formulations.networks.onnx_file import load_model
@@ -155,7 +155,7 @@ class QNetwork(ActionValue):
         """Return the network, in float64, with the weights as they are now."""
         network = read_layers(self.layers)
         if network is None:  # a layer was replaced, or has a hook
-            network = to_network(self.layers)
+            network = read_network(self.layers)
         return network
 
     def shift(self, amount: float) -> None:

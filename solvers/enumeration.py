@@ -127,7 +127,7 @@ class EnumerationArgmax(Argmax):
         known = self._rough
         values = np.empty(len(self._actions), dtype=known.dtype)
         layers = [
-            ActionLayer(inputs, layer.bias.astype(known.dtype).reshape(-1))
+            ActionLayer(inputs, np.asarray(layer.bias.astype(known.dtype).reshape(-1)))
             for inputs, layer in zip(known.inputs, network.layers, strict=True)
         ]
         batch = max(_BATCH_ENTRIES // network.widest, 1)

@@ -91,6 +91,16 @@ def export_model(
             f"the network takes {network.n_inputs} inputs and has {network.n_outputs} outputs; a"
             f" state of {len(s)} values and {space.n_actions} actions do not fit"
         )
+    if isinstance(network, ActionValue) and (
+        network.binary or network.n_actions != space.n_actions or len(s) != network.state_dim
+    ):
+        raise ValueError(
+            "models of trees are not written"
+            if network.binary
+            else f"the {type(network).__name__} takes {network.n_actions} actions and"
+            f" {network.state_dim} state features; a state of {len(s)} values and"
+            f" {space.n_actions} actions do not fit"
+        )
     base = space.linear_model
     networks = as_action_value(network, space.n_actions).at_states(s[None])[0]
     propagator = BoundPropagator(

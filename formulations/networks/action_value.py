@@ -320,9 +320,22 @@ class ActionValue(ABC):
     link: Link = "identity"
     binary: bool = False
 
+    @property
+    def n_inputs(self) -> int:
+        """Number of inputs, [action, state]."""
+        return self.n_actions + self.state_dim
+
     @abstractmethod
     def at_states(self, states: FloatArray) -> ActionNetworks:
         """Return the networks in the action alone, for finite states (states, state_dim)."""
+
+    def forward(self, x: ArrayLike) -> FloatArray:
+        """Return the values of [action, state], shape (..., n_inputs), with shape (..., 1)."""
+        rows = np.asarray(x, dtype=np.float64)
+        flat = rows.reshape(-1, self.n_inputs)
+        states = check_states(flat[:, self.n_actions :], self.state_dim)
+        values = self.values(states, np.ascontiguousarray(flat[:, : self.n_actions]))
+        return values.reshape(*rows.shape[:-1], 1)
 
     def at_state(self, state: ArrayLike) -> Network:
         """Return the network in the action alone at one state, shape (state_dim,)."""

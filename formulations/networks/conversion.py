@@ -33,6 +33,7 @@ from milp_rl.formulations.networks.torch_export import (
     unwrapped,
 )
 from milp_rl.formulations.networks.torch_inputs import TorchInputs
+from milp_rl.formulations.networks.trees import TreeEnsemble
 from milp_rl.formulations.networks.trees_reader import read_trees
 from milp_rl.formulations.networks.trees_value import TreeValue
 
@@ -48,7 +49,7 @@ def to_network(
     inputs: Inputs = None,
     output: Output = None,
     n_inputs: int | None = None,
-) -> Network:
+) -> Network | TreeEnsemble:
     """Return the :class:`~milp_rl.formulations.networks.network.Network` that ``source`` describes.
 
     Parameters
@@ -68,6 +69,8 @@ def to_network(
           scalers and one of these, a ``TransformedTargetRegressor``. Keras models go through ONNX;
         - an :class:`~milp_rl.formulations.networks.ensemble.Ensemble` of these;
         - OMLT's ``NetworkDefinition``;
+        - decision trees, random forests and gradient boosting of scikit-learn or in an ONNX model,
+          which become a :class:`~milp_rl.formulations.networks.trees.TreeEnsemble` instead;
         - any object with a method ``to_network()`` that returns a `Network`.
     inputs
         Which of two inputs is which, ``("action", "state")`` or ``("state", "action")``, or their
@@ -80,7 +83,7 @@ def to_network(
 
     Returns
     -------
-    Network
+    Network or TreeEnsemble
         In float64, with the weights as they are now: later training does not change it.
 
     Raises
@@ -93,12 +96,29 @@ def to_network(
         If ``source`` is none of these.
     """
     if _is_onnx(source):
+        source = load_model(source)
+    if not isinstance(source, Network | ActionValue):
+        trees = read_trees(source, inputs=inputs, output=output)
+        if trees is not None:
+            return trees
+    return read_network(source, inputs=inputs, output=output, n_inputs=n_inputs)
+
+
+def read_network(
+    source: Any,
+    *,
+    inputs: Inputs = None,
+    output: Output = None,
+    n_inputs: int | None = None,
+) -> Network:
+    """Return the network that ``source`` describes; as :func:`to_network`, without trees."""
+    if _is_onnx(source):
         return read_onnx(source, inputs=inputs, output=output)
     if _is_torch(source):
         return _torch_network(source, inputs, output, n_inputs)
     if isinstance(source, Ensemble):
         members = [
-            to_network(member, inputs=inputs, output=output, n_inputs=n_inputs)
+            read_network(member, inputs=inputs, output=output, n_inputs=n_inputs)
             for member in source.members
         ]
         return merged_network(members, source.reduce)
@@ -197,6 +217,8 @@ def _action_value(
             to_action_value(m, n_actions, inputs=inputs, output=output, state_dim=state_dim)
             for m in source.members
         ]
+        if any(isinstance(member, TreeValue) for member in members):
+            raise NetworkError("an ensemble of critics takes networks, no trees")
         plain = [member.network for member in members if isinstance(member, NetworkValue)]
         if len(plain) == len(members):
             return NetworkValue(merged_network(plain, source.reduce), n_actions)

@@ -117,6 +117,11 @@ class TreeEnsemble:
         return 1
 
     @property
+    def layers(self) -> tuple[()]:
+        """Layers of neurons: there are none."""
+        return ()
+
+    @property
     def n_trees(self) -> int:
         """Number of trees."""
         return len(self.roots)

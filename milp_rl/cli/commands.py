@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import typer
@@ -18,6 +18,7 @@ from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.solvers.names import SolverName
 
 _NOT_PROVEN, _INFEASIBLE = 3, 4
+Order = Literal["action,state", "state,action"]
 
 
 NetworkFile = Annotated[
@@ -44,6 +45,18 @@ Imports = Annotated[
 SolverOption = Annotated[SolverName, typer.Option(help="What solves it.")]
 FormulationOption = Annotated[Formulation, typer.Option(help="For MILP solvers.")]
 BoundsOption = Annotated[Strength, typer.Option(help="Of the neurons, for MILP solvers.")]
+OrderOption = Annotated[
+    Order | None,
+    typer.Option(
+        "--inputs",
+        help="Order of the network's inputs, of two or within one, where it does not tell; by"
+        " default action,state.",
+    ),
+]
+OutputOption = Annotated[
+    str | None,
+    typer.Option("--network-output", help="Number or name of the one that is Q, of several."),
+]
 
 
 def argmax(
@@ -56,7 +69,9 @@ def argmax(
     minimize: Annotated[bool, typer.Option("--minimize", help="The lowest value.")] = False,
     gap: Annotated[float, typer.Option(help="Relative gap to stop at.", min=0.0)] = 0.0,
     time_limit: Annotated[float | None, typer.Option(help="Seconds per state.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a state.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per state.")] = False,
+    order: OrderOption = None,
+    network_output: OutputOption = None,
     header: Header = None,
     imports: Imports = None,
 ) -> None:
@@ -80,6 +95,8 @@ def argmax(
             sense="minimize" if minimize else "maximize",
             gap=gap,
             time_limit=time_limit,
+            inputs=_order(order),
+            output=_output(network_output),
         )
         results = solving.solve_batch(read_states(state, header=header))
     except FAILURES as error:
@@ -112,47 +129,59 @@ def info(
     state: Annotated[
         Path | None, typer.Option(help="CSV file, one state per row; default: zeros.", exists=True)
     ] = None,
+    order: OrderOption = None,
+    network_output: OutputOption = None,
     header: Header = None,
     imports: Imports = None,
 ) -> None:
-    """Show a network's layers and, with a space, how many neurons its bounds leave unstable."""
+    """Show a network's layers and, with a space, how many neurons its bounds leave unstable.
+
+    With a space, the layers are those of the network in the action alone, at the first state.
+    """
     from milp_rl.comparison.states import read_states
+    from milp_rl.formulations.arrays import check_states
+    from milp_rl.formulations.networks.conversion import to_action_value, to_network
     from milp_rl.formulations.networks.onnx_file import load_model
-    from milp_rl.formulations.networks.onnx_reader import read_metadata, read_onnx
+    from milp_rl.formulations.networks.onnx_reader import read_metadata
+    from milp_rl.formulations.networks.trees import TreeEnsemble
     from milp_rl.formulations.spaces.base import ActionSpace
 
     try:
         _import(imports)
-        ir = read_onnx(network)
-        metadata = read_metadata(load_model(network))
+        model = load_model(network)
+        metadata = read_metadata(model)
+        reading: dict[str, Any] = {"inputs": _order(order), "output": _output(network_output)}
         table = Table("layer", "inputs", "outputs", "activation", "largest weight", "zero weights")
-        for i, layer in enumerate(ir.layers):
-            outputs, inputs = layer.weight.shape
-            zeros = int((layer.weight == 0).sum())
-            largest = f"{np.abs(layer.weight).max():.4g}"
-            table.add_row(str(i), str(inputs), str(outputs), layer.activation, largest, str(zeros))
-        rows = []
-        if space is not None:
+        if space is None:
+            shown = to_network(model, **reading)
+            summary = f"{shown.n_inputs} inputs, {shown.n_outputs} outputs"
+            rows = []
+        else:
             known = ActionSpace.from_json(space)
-            width = ir.n_inputs - known.n_actions
-            if width < 0:
-                raise ValueError(
-                    f"the network takes {ir.n_inputs} inputs, but the space has"
-                    f" {known.n_actions} actions"
-                )
-            states = np.zeros((1, width)) if state is None else read_states(state, header=header)
-            rows = _strengths(ir, known, states)
+            value = to_action_value(model, known.n_actions, **reading)
+            summary = f"{known.n_actions} actions, {value.state_dim} state features"
+            zeros = np.zeros((1, value.state_dim))
+            states = zeros if state is None else read_states(state, header=header)
+            shown = value.at_state(states[0])
+            rows = _strengths(value, known, check_states(states, value.state_dim))
     except FAILURES as error:
         fail(error)
-    parameters = sum(layer.weight.size + layer.bias.size for layer in ir.layers)
-    hidden = sum(len(layer.bias) for layer in ir.hidden)
-    echo(
-        f"{network}: {ir.n_inputs} inputs, {ir.n_outputs} outputs, {hidden} hidden neurons,"
-        f" {parameters} parameters"
-    )
-    for key, value in sorted(metadata.items()):
-        echo(f"{key}: {value}")
-    echo(table)
+    if isinstance(shown, TreeEnsemble):
+        echo(f"{network}: {summary}, {shown.n_trees} trees, {len(shown.feature)} nodes")
+    else:
+        hidden = sum(len(layer.bias) for layer in shown.hidden)
+        weights = [(i, w) for i in range(len(shown.layers)) for _, w in shown.inputs(i)]
+        parameters = sum(w.size for _, w in weights) + sum(len(a.bias) for a in shown.layers)
+        echo(f"{network}: {summary}, {hidden} hidden neurons, {parameters} parameters")
+        for i, weight in weights:
+            zero, largest = int((weight == 0).sum()), f"{np.abs(weight).max(initial=0):.4g}"
+            outputs, inputs = map(str, weight.shape)
+            kind = shown.layers[i].activation
+            table.add_row(str(i), inputs, outputs, kind, largest, str(zero))
+    for key, text in sorted(metadata.items()):
+        echo(f"{key}: {text}")
+    if not isinstance(shown, TreeEnsemble):
+        echo(table)
     if rows:
         bounded = Table("bounds", "unstable neurons", "of", "output between", "ms per state")
         for row in rows:
@@ -172,21 +201,22 @@ def export(
     two_sided: Annotated[
         bool, typer.Option("--two-sided", help="Keep what maximisation makes redundant.")
     ] = False,
+    order: OrderOption = None,
+    network_output: OutputOption = None,
     header: Header = None,
     imports: Imports = None,
 ) -> None:
     """Write the mixed-integer program of each state, for other solvers."""
     from milp_rl.comparison.states import read_states
-    from milp_rl.formulations.networks.onnx_reader import read_onnx
+    from milp_rl.formulations.networks.conversion import to_action_value
     from milp_rl.formulations.spaces.base import ActionSpace
     from milp_rl.solvers.export import export_model
 
     try:
         _import(imports)
-        ir, known, states = (
-            read_onnx(network),
-            ActionSpace.from_json(space),
-            read_states(state, header=header),
+        known, states = ActionSpace.from_json(space), read_states(state, header=header)
+        value = to_action_value(
+            network, known.n_actions, inputs=_order(order), output=_output(network_output)
         )
         output.parent.mkdir(parents=True, exist_ok=True)
         for number, row in enumerate(states):
@@ -194,7 +224,7 @@ def export(
             if len(states) > 1:
                 path = output.with_name(f"{output.stem}-{number}{output.suffix}")
             compact = export_model(
-                ir,
+                value,
                 known,
                 row,
                 path,
@@ -281,15 +311,15 @@ def compare(
 def _write_models(instances: Sequence[Any], methods: Sequence[Any], folder: Path) -> None:
     from milp_rl.comparison.instances import NETWORK, SPACE, STATES
     from milp_rl.comparison.states import read_states
-    from milp_rl.formulations.networks.onnx_reader import read_onnx
+    from milp_rl.formulations.networks.conversion import to_action_value
     from milp_rl.formulations.spaces.base import ActionSpace
     from milp_rl.solvers.export import export_model
 
     folder.mkdir(parents=True, exist_ok=True)
     kinds = {(method.formulation, method.bounds) for method in methods if method.formulation}
     for instance in instances:
-        network = read_onnx(instance.folder / NETWORK)
         space = ActionSpace.from_json(instance.folder / SPACE)
+        network = to_action_value(instance.folder / NETWORK, space.n_actions)
         states = read_states(instance.folder / STATES, header=instance.header)
         for number, state in enumerate(states):
             for formulation, bounds in sorted(kinds):
@@ -297,15 +327,24 @@ def _write_models(instances: Sequence[Any], methods: Sequence[Any], folder: Path
                 export_model(network, space, state, path, formulation=formulation, bounds=bounds)
 
 
-def _strengths(network: Any, space: Any, states: Any) -> list[tuple[str, ...]]:
+def _order(order: Order | None) -> tuple[str, ...] | None:
+    return None if order is None else tuple(order.split(","))
+
+
+def _output(output: str | None) -> int | str | None:
+    """Return a number as one, a name as it is."""
+    return int(output) if output is not None and output.lstrip("-").isdecimal() else output
+
+
+def _strengths(value: Any, space: Any, states: Any) -> list[tuple[str, ...]]:
     """Return a row per strength: mean number of unstable neurons, range of the output, time."""
     import time
 
     from milp_rl.formulations.bounds import BoundPropagator
-    from milp_rl.formulations.networks.action_value import NetworkValue
 
     rows: list[tuple[str, ...]] = []
-    hidden = sum(len(layer.bias) for layer in network.hidden)
+    networks = value.at_states(states)
+    hidden = sum(layer.width for layer in networks.hidden)
     for strength in get_args(Strength):
         propagator = BoundPropagator(
             space.n_actions,
@@ -315,7 +354,7 @@ def _strengths(network: Any, space: Any, states: Any) -> list[tuple[str, ...]]:
             model=space.linear_model,
         )
         started = time.perf_counter()
-        known = propagator.at(NetworkValue(network, space.n_actions).at_states(states))
+        known = propagator.at(networks)
         seconds = (time.perf_counter() - started) / len(states)
         low, high = known.output_lower.min(), known.output_upper.max()
         rows.append(

@@ -18,8 +18,8 @@ from typing import Any
 
 from milp_rl.comparison.instances import NETWORK, SPACE, STATES
 from milp_rl.comparison.states import read_states
-from milp_rl.formulations.networks.network import Network
-from milp_rl.formulations.networks.onnx_reader import read_onnx
+from milp_rl.formulations.networks.action_value import ActionValue
+from milp_rl.formulations.networks.conversion import to_action_value
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.backends import new_backend
 from milp_rl.solvers.errors import SolverUnavailableError
@@ -67,7 +67,7 @@ def _work() -> None:
         begin = time.perf_counter()
         try:
             if backend is None:
-                backend = new_backend(_network(folder, space, len(state)), space, name, written)
+                backend = new_backend(_value(folder, space, len(state)), space, name, written)
             result = backend.solve_one(state, options)
             row = {field: getattr(result, field) for field in _FIELDS}
         except MemoryError:
@@ -80,14 +80,14 @@ def _work() -> None:
         output.flush()
 
 
-def _network(folder: Path, space: ActionSpace, state_dim: int) -> Network:
-    network = read_onnx(folder / NETWORK)
-    if network.n_outputs != 1 or network.n_inputs != space.n_actions + state_dim:
+def _value(folder: Path, space: ActionSpace, state_dim: int) -> ActionValue:
+    value = to_action_value(folder / NETWORK, space.n_actions)
+    if value.state_dim != state_dim:
         raise ValueError(
-            f"{NETWORK} takes {network.n_inputs} inputs and has {network.n_outputs} outputs;"
-            f" {space.n_actions} actions and states of {state_dim} values do not fit"
+            f"{NETWORK} takes {value.n_inputs} inputs; {space.n_actions} actions and states of"
+            f" {state_dim} values do not fit"
         )
-    return network
+    return value
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray, check_states
-from milp_rl.formulations.networks.action_value import ActionValue, as_action_value
-from milp_rl.formulations.networks.conversion import to_network
+from milp_rl.formulations.networks.conversion import to_action_value
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.sequential import SequentialBuilder, valued_by
 
@@ -23,7 +22,7 @@ class HeuristicArgmax(ABC):
     ----------
     network
         Takes [action, state] to Q: what
-        :func:`~milp_rl.formulations.networks.conversion.to_network` accepts, such as
+        :func:`~milp_rl.formulations.networks.conversion.to_action_value` accepts, such as
         :class:`~milp_rl.qnetwork.QNetwork`. Later changes of its weights play no part until
         :meth:`update`.
     space
@@ -36,8 +35,7 @@ class HeuristicArgmax(ABC):
 
     def update(self, network: Any) -> None:
         """Replace the network."""
-        value = network if isinstance(network, ActionValue) else to_network(network)
-        self._value = as_action_value(value, self.space.n_actions)
+        self._value = to_action_value(network, self.space.n_actions)
 
     def choose(
         self, states: ArrayLike, starts: Sequence[ActionArray | None], gap: float

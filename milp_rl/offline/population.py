@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.envs.factored_actions import FactoredActionSpace
 from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.embedding import add_network
 from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.formulations.networks.conversion import to_network
-from milp_rl.formulations.pyomo import add_network
+from milp_rl.formulations.networks.conversion import to_action_value
 
 
 def q_table(network: Any, states: ArrayLike, space: FactoredActionSpace) -> FloatArray:
@@ -21,7 +21,7 @@ def q_table(network: Any, states: ArrayLike, space: FactoredActionSpace) -> Floa
     Parameters
     ----------
     network
-        What :func:`milp_rl.to_network` accepts.
+        What :func:`milp_rl.argmax` accepts.
     states
         Shape (N, state_dim), finite.
     space
@@ -62,7 +62,7 @@ def embed_population(
     block
         An empty Pyomo block.
     network
-        Takes [one-hot levels, state] to Q: what :func:`milp_rl.to_network` accepts.
+        Takes [one-hot levels, state] to Q: what :func:`milp_rl.argmax` accepts.
     states
         Shape (N, state_dim), finite.
     space
@@ -88,8 +88,8 @@ def embed_population(
     values = [
         add_network(
             block.patient[i],
-            ir.at_state(s[i]),
-            actions[i],
+            ir,
+            [*actions[i], *s[i].tolist()],
             space=one,
             formulation=formulation,
             bounds=bounds,
@@ -102,9 +102,10 @@ def embed_population(
 def _checked(
     network: Any, states: ArrayLike, space: FactoredActionSpace
 ) -> tuple[Any, FloatArray, NDArray[np.int8]]:
-    ir, s = to_network(network), np.asarray(states, dtype=np.float64)
+    s = np.asarray(states, dtype=np.float64)
     actions = space.one_hot(np.arange(space.n_actions))
     width = actions.shape[1]
+    ir = to_action_value(network, width)
     if s.ndim != 2 or not np.isfinite(s).all():
         raise ValueError(f"states must be a finite table, got shape {s.shape}")
     if ir.n_inputs != width + s.shape[1]:

@@ -13,6 +13,7 @@ import milp_rl.formulations
 import milp_rl.solvers
 from milp_rl.formulations import spaces
 from milp_rl.formulations.bounds import BoundPropagator
+from milp_rl.formulations.embedding import add_network
 from milp_rl.formulations.gurobi import add_to_gurobi
 from milp_rl.formulations.milp.bigm import write_upper
 from milp_rl.formulations.milp.compact import compact_model
@@ -20,7 +21,6 @@ from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.milp.partition import write_partition
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.networks.piecewise import relu_pieces
-from milp_rl.formulations.pyomo import add_network
 from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax, SpatialArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.export import export_model

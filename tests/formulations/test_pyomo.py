@@ -6,8 +6,8 @@ import numpy as np
 import pyomo.environ as pyo
 import pytest
 
+from milp_rl.formulations.embedding import add_network
 from milp_rl.formulations.networks.network import Network
-from milp_rl.formulations.pyomo import add_network
 from milp_rl.formulations.spaces import BudgetTopK
 from milp_rl.solvers.models.solve import solve_model
 

@@ -1,0 +1,151 @@
+"""A network inside your own model: one verb for Pyomo and gurobipy, whatever values the actions.
+
+Rows of networks are written by :mod:`milp_rl.formulations.pyomo` and
+:mod:`milp_rl.formulations.gurobi`, those of trees by :mod:`milp_rl.formulations.tree_embedding`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+from milp_rl.formulations.gurobi import add_to_gurobi, is_gurobi_model
+from milp_rl.formulations.names import Formulation, Strength
+from milp_rl.formulations.networks.action_value import ActionValue, NetworkValue
+from milp_rl.formulations.networks.conversion import read_network, to_action_value
+from milp_rl.formulations.networks.network import Network, NetworkError
+from milp_rl.formulations.networks.trees_reader import read_trees
+from milp_rl.formulations.networks.trees_value import TreeValue
+from milp_rl.formulations.pyomo import add_to_pyomo
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.tree_embedding import add_trees
+
+
+def add_network(
+    block: Any,
+    network: Any,
+    inputs: Sequence[Any],
+    *,
+    formulation: Formulation = "bigm",
+    partitions: int = 2,
+    bounds: Strength = "linear",
+    space: ActionSpace | None = None,
+    one_sided: bool = False,
+) -> Any:
+    r"""Add ``network(inputs)`` to a Pyomo block, or to a gurobipy model.
+
+    The block's output variables equal the network's outputs wherever the constraints that it adds
+    hold. With big-M, these are for each hidden neuron of pre-activation :math:`z = Wx + b`, known
+    to lie between :math:`l` and :math:`u`,
+
+    .. math:: y \ge z, \quad y \ge 0, \quad y \le z - l (1 - q), \quad y \le u q,
+              \quad q \in \{0, 1\};
+
+    with ``"partition"`` those of :mod:`milp_rl.formulations.milp.partition`.
+
+    Parameters
+    ----------
+    block
+        An empty Pyomo block; or a ``gurobipy.Model``, with its variables and linear expressions as
+        inputs (then without ``space``).
+    network
+        Whatever ``milp_rl.argmax`` takes: a :class:`Network`, a torch module, an ONNX file, a
+        scikit-learn regressor, an ``Ensemble``, trees, an ``ActionValue``. For trees, of the
+        following options only ``space`` plays a part, which is checked.
+    inputs
+        One entry per input of the network, [action, state] where it tells the two apart: Pyomo
+        variables or linear expressions, all with finite bounds, or numbers. Inputs that trees
+        compare are integer. Where the network is not piecewise linear in the state, that is
+        numbers.
+    formulation
+        ``"bigm"`` (Lomuscio and Maganti 2017, arXiv 1706.07351; OMLT's ``ReluBigMFormulation``) or
+        ``"partition"`` (Tsay et al. 2021, arXiv 2102.04373; OMLT's ``ReluPartitionFormulation``).
+    partitions
+        Number of groups per neuron for ``"partition"``.
+    bounds
+        ``"interval"``, ``"linear"`` or ``"lp"``.
+    space
+        If the first ``space.n_actions`` inputs are an action that the model constrains to this
+        space, the bounds use it; they are then only valid there.
+    one_sided
+        Leave out what is redundant when the model does nothing but maximise the (one) output;
+        wrong in any other use.
+
+    Returns
+    -------
+    pyomo.core.base.var.VarData, gurobipy.Var or list
+        The output variable; a list of them if the network has several outputs.
+
+    Raises
+    ------
+    ValueError
+        If the number of inputs is wrong, an input has no finite bounds or a value outside them,
+        an option is wrong, or the network ends in a function that is not linear.
+    NetworkError
+        If the network cannot be read.
+    InfeasibleSetError
+        If the space is found to be empty.
+
+    Examples
+    --------
+    >>> import milp_rl as mr
+    >>> import pyomo.environ as pyo
+    >>> weights = [[[1.0, 1.0], [1.0, -1.0]], [[1.0, 1.0]]]  # relu(a + b - 1) + relu(a - b)
+    >>> network = mr.Network.from_arrays(weights, [[-1.0, 0.0], [0.0]])
+    >>> space = mr.BudgetTopK(2, 1)
+    >>> model = pyo.ConcreteModel()
+    >>> model.space, model.q = pyo.Block(), pyo.Block()
+    >>> actions = space.add_to(model.space)
+    >>> value = mr.add_network(model.q, network, actions, space=space)
+    >>> model.objective = pyo.Objective(expr=value, sense=pyo.maximize)
+    >>> result = mr.solve_model(model)
+    >>> result.status, round(result.value, 6), [round(pyo.value(a)) for a in actions]
+    ('optimal', 1.0, [1, 0])
+    """
+    if is_gurobi_model(block) and space is not None:
+        raise ValueError("a gurobipy model takes no space; write its constraints yourself")
+    entries = list(inputs)
+    trees = network.trees if isinstance(network, TreeValue) else read_trees(network)
+    if trees is not None:
+        return add_trees(block, trees, entries, space)
+    value = _read(network, entries)
+    if value.link != "identity":
+        raise ValueError(
+            f"the network ends in {value.link}, which is not linear; embed what is before it, which"
+            " is largest where the network is: dataclasses.replace(milp_rl.to_network(network),"
+            " link='identity')"
+        )
+    options: dict[str, Any] = {
+        "formulation": formulation,
+        "partitions": partitions,
+        "bounds": bounds,
+        "one_sided": one_sided,
+    }
+    if is_gurobi_model(block):
+        return add_to_gurobi(block, value, entries, **options)
+    return add_to_pyomo(block, value, entries, space=space, **options)
+
+
+def _read(source: Any, entries: list[Any]) -> Network | ActionValue:
+    """Return a source as a network in all inputs, or else in those before the numbers."""
+    if isinstance(source, NetworkValue):
+        return source.network
+    if isinstance(source, ActionValue):
+        return source
+    try:
+        return read_network(source)
+    except NetworkError:
+        n = len(entries)
+        while n and _is_number(entries[n - 1]):
+            n -= 1
+        if n in (0, len(entries)):
+            raise
+        return to_action_value(source, n, state_dim=len(entries) - n)
+
+
+def _is_number(entry: Any) -> bool:
+    """Whether an input has a value of its own, as numbers and parameters of Pyomo have."""
+    if hasattr(entry, "is_potentially_variable"):
+        return not entry.is_potentially_variable()
+    return isinstance(entry, Real)
