@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,15 @@ class GraphInput:
     name: str
     shape: tuple[int | None, ...] | None
     dtype: np.dtype[Any]
+
+    @property
+    def width(self) -> int | None:
+        """Number of features of one sample, if it is fixed."""
+        sizes = self.shape[1:] if self.shape and len(self.shape) > 1 else self.shape
+        if sizes is None:
+            return None
+        known = [size for size in sizes if size is not None]
+        return math.prod(known) if len(known) == len(sizes) else None
 
     @property
     def shown(self) -> str:
@@ -136,8 +146,16 @@ class Graph:
         return None
 
 
-def read_graph(model: onnx.ModelProto, inputs: Inputs = None, output: Output = None) -> Graph:
-    """Find out what the inputs are and which output is meant; as in ``read_onnx``."""
+def read_graph(
+    model: onnx.ModelProto,
+    inputs: Inputs = None,
+    output: Output = None,
+    n_actions: int | None = None,
+) -> Graph:
+    """Find out what the inputs are and which output is meant; as in ``read_onnx``.
+
+    Where the number of actions is known, a width may say which input is the action.
+    """
     if model.functions:
         try:
             model = inliner.inline_local_functions(model)
@@ -158,7 +176,7 @@ def read_graph(model: onnx.ModelProto, inputs: Inputs = None, output: Output = N
     given = tuple(value for value in found if value.name in wanted)
     if not given:
         raise NetworkError("the output does not depend on the input")
-    actions, states, state_first = _roles(found if inputs is not None else given, inputs)
+    actions, states, state_first = _roles(found if inputs is not None else given, inputs, n_actions)
     kept = tuple(value for value in found if value.name in {*actions, *states}) or given
     missing = [value.shown for value in given if value not in kept]
     if missing:
@@ -258,7 +276,7 @@ def _output(graph: onnx.GraphProto, output: Output) -> tuple[str, int | None]:
 
 
 def _roles(
-    found: Sequence[GraphInput], inputs: Inputs
+    found: Sequence[GraphInput], inputs: Inputs, n_actions: int | None
 ) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
     """Return the names of action and state inputs, and whether one input has the state first."""
     names = [value.name for value in found]
@@ -275,6 +293,9 @@ def _roles(
             known = next((role for role in roles if role), None)
             other = {"action": "state", "state": "action"}
             roles = [role or (other[known] if known else None) for role in roles]
+        widths = [value.width for value in found]
+        if None in roles and None not in widths and widths.count(n_actions) == 1:
+            roles = ["action" if width == n_actions else "state" for width in widths]
         if None in roles or len(set(roles)) < 2:
             raise NetworkError(f"the network has several inputs: {shown}; {how}")
     elif isinstance(inputs, Mapping):

@@ -49,7 +49,8 @@ def onnx_value(
         Number of action variables, at least 1.
     inputs, output
         As in :func:`~milp_rl.formulations.networks.onnx_reader.read_onnx`; for a single input also
-        ``("state", "action")``, where it holds the state first.
+        ``("state", "action")``, where it holds the state first. Where names say nothing, the one
+        input that takes as many values as there are actions is the action.
     state_dim
         Number of state features, needed where the model does not say it.
 
@@ -72,7 +73,7 @@ def onnx_value(
     if n_actions < 1:
         raise ValueError(f"n_actions must be at least 1, got {n_actions}")
     model = load_model(source)
-    graph = read_graph(model, inputs, output)
+    graph = read_graph(model, inputs, output, n_actions)
     try:
         network = network_of(graph, budget(model), n_actions)
     except NetworkError:

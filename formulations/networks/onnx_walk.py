@@ -194,6 +194,9 @@ class Walk:
     opset = 18
 
     def _store(self, where: str, node: onnx.NodeProto, results: Sequence[Value | None]) -> None:
+        if self._most is None:
+            self.values.update(zip(node.output, results, strict=False))
+            return
         before = {id(a) for name in node.input if name for a in arrays(self.values[name])}
         for name, value in zip(node.output, results, strict=False):
             if not name or not self._left[name]:
@@ -213,7 +216,7 @@ class Walk:
                 self.values[name] = None
                 del self.values[name]
                 self._alive -= self._sizes.pop(name, 0)
-        if self._most is not None and self._alive > self._most:
+        if self._alive > self._most:
             raise NetworkError(
                 f"{where}: the network takes {self._alive:,} bytes, but a file of this size at"
                 f" most {self._most:,}"

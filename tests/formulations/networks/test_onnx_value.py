@@ -78,6 +78,14 @@ class TestInputs:
             found = read_onnx(model, inputs=inputs).forward(np.arange(8.0))
             assert found == pytest.approx(expected, abs=1e-12)
 
+    def test_the_number_of_actions_may_tell_what_names_do_not(self):
+        model = renamed(critic(), ("onnx::Concat_0", "onnx::Concat_1"))
+        x = np.arange(8.0)
+        expected = read_onnx(critic()).forward(x)
+        assert onnx_value(model, 5).at_state(x[5:]).forward(x[:5]) == pytest.approx(expected)
+        with pytest.raises(NetworkError, match="several inputs"):
+            onnx_value(model, 4)
+
     def test_wrong_names_are_refused(self):
         with pytest.raises(NetworkError, match="no input 'b'"):
             read_onnx(critic(), inputs={"action": "b", "state": "obs"})
@@ -325,6 +333,47 @@ class TestStates:
         states, actions = RNG.normal(size=(4, 3)), RNG.normal(size=(4, 5))
         alone = [value.at_state(a).forward(b)[0] for a, b in zip(states, actions, strict=True)]
         np.testing.assert_allclose(value.values(states, actions), alone, atol=1e-12)
+
+    def test_what_is_off_at_most_states_is_not_left_out(self):
+        s = Sketch(np.random.default_rng(0), {"obs": 3, "act": 5})
+        far = s.relu(s.add("Sub", [s.add("Abs", "obs"), s.constant(np.full(3, 50.0))]))
+        gate = s.add("Tanh", s.add("MatMul", [far, s.normal(3, 5)], 5))
+        model = s.model(s.dense(s.relu(s.dense(s.add("Mul", ["act", gate]))), 1))
+        value = onnx_value(model, 5)
+        states, actions = 60 * RNG.normal(size=(9, 3)), RNG.normal(size=(9, 5))
+        feed = {"obs": states.astype("f4"), "act": actions.astype("f4")}
+        (expected,) = onnx.reference.ReferenceEvaluator(model).run(None, feed)
+        agree(value, value.values(states, actions), expected[:, 0])
+
+    def test_graphs_within_the_graph_take_what_is_outside(self):
+        s = Sketch(np.random.default_rng(0), {"obs": 3, "act": 5})
+        h, weight = s.add("Tanh", s.dense("obs", 4)), s.normal(4, 4)
+        total = s.add("ReduceSum", "obs", 1, keepdims=0)
+        above = s.add("Greater", [total, s.constant(0.0)])
+
+        def branch(op, inputs, name):
+            value = onnx.ValueInfoProto(name=name)
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+            return helper.make_graph([helper.make_node(op, inputs, [name])], name, [], [value])
+
+        own = s.add(
+            "If",
+            above,
+            4,
+            then_branch=branch("MatMul", [h, weight], "yes"),
+            else_branch=branch("Neg", [h], "no"),
+        )
+        joined = s.add("Concat", [own, "act"], 9, axis=1)
+        q = s.dense(s.relu(s.dense(joined, 4)), 1)
+        model = s.model(q)
+        value = onnx_value(model, 5)
+        states, actions = RNG.normal(size=(8, 3)), RNG.normal(size=(8, 5))
+        session = onnx.reference.ReferenceEvaluator(model)
+        expected = [
+            session.run(None, {"obs": a[None].astype("f4"), "act": b[None].astype("f4")})[0][0, 0]
+            for a, b in zip(states, actions, strict=True)
+        ]
+        agree(value, value.values(states, actions), expected)
 
     def test_integer_states_look_up(self):
         graph = helper.make_graph(
