@@ -30,7 +30,7 @@ from milp_rl.formulations.networks.onnx_graph import Inputs
 from milp_rl.formulations.networks.onnx_reader import read_metadata, read_onnx
 from milp_rl.formulations.networks.onnx_value import onnx_value
 from milp_rl.formulations.networks.torch_export import evaluated, export_model, read_plain
-from milp_rl.formulations.networks.torch_inputs import TorchInputs, find_inputs, random_rows
+from milp_rl.formulations.networks.torch_inputs import TorchInputs, find_inputs, sampled
 from milp_rl.formulations.networks.torch_layers import read_layers
 
 __all__ = ["QNetwork", "export_onnx", "to_network"]
@@ -295,7 +295,7 @@ def export_onnx(
             f" with .float() or .double() first"
         )
     own = evaluated(module)
-    network = read_plain(own)
+    network = read_plain(module, own)
     call = find_inputs(
         own,
         n_actions=n_actions,
@@ -304,8 +304,10 @@ def export_onnx(
     )
     if n_inputs not in (None, call.width):
         raise ValueError(f"n_inputs is {n_inputs}, but the module takes {call.width} inputs")
-    x = random_rows(call.width, 64, own)
-    (y,) = call.outputs(own, x).values()
+    x, outputs = sampled(own, call, 64)
+    if len(outputs) != 1:
+        raise NetworkError(f"the module has outputs {', '.join(outputs)}; give it a single one")
+    (y,) = outputs.values()
     model = export_model(own, call, optimize=True)
     entries = dict(metadata or {})
     if isinstance(own, QNetwork):

@@ -286,7 +286,7 @@ def _torch_network(module: Any, inputs: Inputs, output: Output, n_inputs: int | 
     network = _offered(module, "to_network")
     if network is None:
         own = _evaluated(module)
-        network = read_plain(own)
+        network = read_plain(unwrapped(module), own)
         if network is None:
 
             def read(model: Any) -> Network:
@@ -320,7 +320,7 @@ def _torch_value(
     network = _offered(module, "to_network")
     if network is None:
         own = _evaluated(module)
-        network = read_plain(own)
+        network = read_plain(unwrapped(module), own)
     if network is not None:
         return _network_value(network, n_actions, inputs, output)
 

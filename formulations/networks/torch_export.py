@@ -31,6 +31,7 @@ from milp_rl.formulations.networks.torch_inputs import (
     TorchInputs,
     find_inputs,
     random_rows,
+    sampled,
     tensors,
 )
 from milp_rl.formulations.networks.torch_layers import read_layers
@@ -236,7 +237,7 @@ def export_model(
     """
     import torch
 
-    x = random_rows(call.width, 2, module)
+    x = random_rows(call.width, 2, module)[1]
     rows = x if call.lead == (2,) else x[0].reshape(*call.lead, -1)
     arguments = call.arguments(rows)
     with torch.no_grad():
@@ -325,15 +326,17 @@ def _first_line(error: BaseException) -> str:
     return next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
 
 
-def read_plain(own: torch.nn.Module) -> Network | None:
+def read_plain(module: torch.nn.Module, own: torch.nn.Module) -> Network | None:
     """Return the network of a module that applies known layers one after another, else None.
 
     Parameters
     ----------
+    module
+        A module; None is returned if it has been exported before.
     own
-        What :func:`evaluated` made of a module.
+        What :func:`evaluated` made of it.
     """
-    network = read_layers(own)
+    network = None if module in _programs else read_layers(own)
     if network is None or all(type(leaf).__module__.startswith("torch.") for leaf in own.modules()):
         return network
     # A forward may look at what it is given, and do other things with what stands for a tensor.
@@ -398,13 +401,16 @@ def _difference(
     """Return by how much what was read differs from a module, of its largest value, if it does."""
     import torch
 
-    x = random_rows(call.width, _ROWS, own)
+    x, outputs = sampled(own, call, _ROWS)
+    expected = _picked(outputs, output)
     given = values(found, x.double().numpy(), call)
-    error = _error(given, _picked(own, call, x, output))
+    error = _error(given, expected)
     if error > _TOLERANCE and x.dtype is torch.float32:
         # Where large values cancel, single precision may have less than the tolerance.
         try:
-            error = _error(given, _picked(copy.deepcopy(own).double(), call, x.double(), output))
+            error = _error(
+                given, _picked(call.outputs(copy.deepcopy(own).double(), x.double()), output)
+            )
         except RuntimeError:  # the forward is one of single precision
             return error
     return error if error > _TOLERANCE else None
@@ -418,15 +424,15 @@ def _error(given: FloatArray, expected: FloatArray) -> float:
     return error / scale if error else 0.0
 
 
-def _picked(own: torch.nn.Module, call: TorchInputs, x: torch.Tensor, output: Output) -> FloatArray:
+def _picked(outputs: dict[str, torch.Tensor], output: Output) -> FloatArray:
     """Return the output of a module that is read, shape (rows, values)."""
-    outputs = {name: y.double().numpy() for name, y in call.outputs(own, x).items()}
     entry: int | None = None
     if isinstance(output, tuple):
         output, entry = output
     elif isinstance(output, int) and len(outputs) == 1:
         output, entry = 0, output
-    found = outputs[output] if isinstance(output, str) else list(outputs.values())[output or 0]
+    y = outputs[output] if isinstance(output, str) else list(outputs.values())[output or 0]
+    found: FloatArray = y.double().numpy()
     return found if entry is None else found[:, [entry]]
 
 

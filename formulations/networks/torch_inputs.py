@@ -87,9 +87,9 @@ def tensors(result: Any) -> dict[str, torch.Tensor]:
     else:
         named = {"y": result}
     for key, value in named.items():
-        if not isinstance(value, torch.Tensor):
+        if not isinstance(value, torch.Tensor | None):
             raise TypeError(f"its output {key!r} is a {type(value).__name__}, not a tensor")
-    return named
+    return {key: value for key, value in named.items() if value is not None}
 
 
 def find_inputs(
@@ -264,34 +264,54 @@ def _lead(
     """Return the axes before the features with which the module runs, or why it does not."""
     import torch
 
-    x = random_rows(sum(widths), 2, module)
     message = ""
     for lead in ((2,), (1,), ()):
         called = TorchInputs(roles, widths, lead)
-        try:
-            found = called.outputs(module, x)
-            if not found or any(y.numel() == 0 for y in found.values()):
-                continue
-            if lead == (2,):
-                rows = TorchInputs(roles, widths, (1,)).outputs(module, x)
-                if not all(torch.allclose(y, rows[name], 1e-3, 1e-4) for name, y in found.items()):
+        for x in random_rows(sum(widths), 2, module):
+            try:
+                found = called.outputs(module, x)
+                if not found or any(y.numel() == 0 for y in found.values()):
                     continue
-        except Exception as error:  # of the user's own code
-            message = message or str(error).splitlines()[0]
-            continue
-        return lead, ""
+                if lead == (2,):
+                    rows = TorchInputs(roles, widths, (1,)).outputs(module, x)
+                    same = (torch.allclose(y, rows[k], 1e-3, 1e-4) for k, y in found.items())
+                    if not all(same):
+                        continue
+            except Exception as error:  # of the user's own code
+                message = message or next(iter(str(error).splitlines()), type(error).__name__)
+                continue
+            return lead, ""
     return None, message
 
 
-def random_rows(width: int, rows: int, module: torch.nn.Module) -> torch.Tensor:
-    """Return rows of inputs in the module's precision, half of them of zeros and ones."""
+def random_rows(
+    width: int, rows: int, module: torch.nn.Module
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows of inputs in the module's precision, and others of zeros and ones alone.
+
+    Half of the first are of zeros and ones, too. The others are for modules that take nothing
+    else, such as those that look a state up in a table.
+    """
     import torch
 
     x: FloatArray = np.random.default_rng(0).normal(size=(rows, width))
-    x[: rows // 2] = x[: rows // 2] > 0
+    binary = (x > 0).astype(np.float64)
+    x[: rows // 2] = binary[: rows // 2]
     kinds = [value.dtype for value in (*module.parameters(), *module.buffers())]
     floating = [kind for kind in kinds if kind.is_floating_point]
-    return torch.from_numpy(x).to(floating[0] if floating else torch.float32)
+    kind = floating[0] if floating else torch.float32
+    return torch.from_numpy(x).to(kind), torch.from_numpy(binary).to(kind)
+
+
+def sampled(
+    module: torch.nn.Module, call: TorchInputs, rows: int
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return rows of inputs that a module takes, (rows, width), and its outputs, (rows, values)."""
+    x, binary = random_rows(call.width, rows, module)
+    try:
+        return x, call.outputs(module, x)
+    except Exception:  # of the user's own code
+        return binary, call.outputs(module, binary)
 
 
 def _shown(roles: tuple[Role, ...], widths: tuple[int, ...]) -> str:

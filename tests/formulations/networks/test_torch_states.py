@@ -74,26 +74,43 @@ class Recurrent(nn.Module):
         return self.out(self.layer(torch.cat([h[0], action], 1)).relu())
 
 
+class Table(nn.Module):
+    """States are looked up in a table, which has no rows for most numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.state_dim = STATE_DIM
+        self.table, self.out = nn.Embedding(2, 3), nn.Linear(3 * STATE_DIM + N_ACTIONS, 1)
+
+    def forward(self, state, action):
+        found = self.table(state.long()).flatten(1)
+        return self.out(torch.cat([found, action], 1)), None
+
+
 class Probability(Hyper):
     def forward(self, obs, act):
         return torch.sigmoid(super().forward(obs, act))
 
 
-KINDS = (PerArm, Hyper, Together, Recurrent, Probability)
+KINDS = (PerArm, Hyper, Together, Recurrent, Probability, Table)
 
 
-def drawn(rows=20):
-    return torch.randn(rows, STATE_DIM), torch.randint(0, 2, (rows, N_ACTIONS)).float()
+def drawn(rows=20, kind=None):
+    states = torch.randn(rows, STATE_DIM)
+    if kind is Table:
+        states = (states > 0).float()
+    return states, torch.randint(0, 2, (rows, N_ACTIONS)).float()
 
 
 def values_of(module, states, actions):
     together = isinstance(module, Together)
     given = (torch.cat([actions, states], 1),) if together else (states, actions)
-    return module(*given).detach().reshape(-1).numpy()
+    result = module(*given)
+    return (result[0] if isinstance(module, Table) else result).detach().reshape(-1).numpy()
 
 
 def check(value, module):
-    states, actions = drawn()
+    states, actions = drawn(kind=type(module))
     own = value.values(states.double().numpy(), actions.double().numpy())
     expected = values_of(module, states, actions)
     np.testing.assert_allclose(linked(value.link, own), expected, atol=1e-5)
@@ -105,7 +122,7 @@ def test_values_are_those_of_the_module_before_and_after_training(kind):
     value = to_action_value(module, N_ACTIONS)
     assert (value.n_actions, value.state_dim) == (N_ACTIONS, STATE_DIM)
     check(value, module)
-    states, actions = (part.double().numpy() for part in drawn())
+    states, actions = (part.double().numpy() for part in drawn(kind=kind))
     before = value.values(states, actions)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -142,7 +159,7 @@ class TestFiles:
         export_onnx(module, path, n_actions=N_ACTIONS)
         check(to_action_value(path, N_ACTIONS), module)
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        states, actions = drawn(7)
+        states, actions = drawn(7, kind)
         names = [entry.name for entry in session.get_inputs()]
         if kind is Together:
             assert names == ["x"]
