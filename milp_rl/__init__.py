@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from milp_rl.formulations.spaces.contradictions import ContradictionError
     from milp_rl.formulations.spaces.factored import FactoredValidity
     from milp_rl.formulations.spaces.intersection import Intersection
+    from milp_rl.formulations.spaces.matching import Matching
+    from milp_rl.formulations.spaces.permutation import Permutation
     from milp_rl.formulations.spaces.product import Product
     from milp_rl.formulations.spaces.routing import Routing, london_underground
     from milp_rl.formulations.spaces.scheduling import Scheduling
@@ -49,8 +51,10 @@ _HOMES = {
     "Ensemble": "formulations.networks.ensemble",
     "FactoredValidity": "formulations.spaces.factored",
     "Intersection": "formulations.spaces.intersection",
+    "Matching": "formulations.spaces.matching",
     "Network": "formulations.networks.network",
     "NetworkError": "formulations.networks.network",
+    "Permutation": "formulations.spaces.permutation",
     "Product": "formulations.spaces.product",
     "QNetwork": "qnetwork",
     "Routing": "formulations.spaces.routing",
@@ -81,8 +85,10 @@ __all__ = [
     "Ensemble",
     "FactoredValidity",
     "Intersection",
+    "Matching",
     "Network",
     "NetworkError",
+    "Permutation",
     "Product",
     "QNetwork",
     "Routing",

@@ -6,6 +6,8 @@ from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.formulations.spaces.capacity import Capacity
 from milp_rl.formulations.spaces.factored import FactoredValidity
 from milp_rl.formulations.spaces.intersection import Intersection
+from milp_rl.formulations.spaces.matching import Matching
+from milp_rl.formulations.spaces.permutation import Permutation
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.product import Product
 from milp_rl.formulations.spaces.routing import Routing, london_underground
@@ -18,6 +20,8 @@ __all__ = [
     "Capacity",
     "FactoredValidity",
     "Intersection",
+    "Matching",
+    "Permutation",
     "Pins",
     "Product",
     "Routing",

@@ -38,6 +38,7 @@ def blocks(rng):
             binary=range(N),
         ),
         half * half,
+        mr.Matching(rng.random((3, 4)) < 0.8, max_pairs=2),
         mr.BudgetTopK(5, 2) * mr.BudgetTopK(N - 5, 3, exactly=True),
     ]
 

@@ -34,6 +34,8 @@ VALID = {
         n_decision_makers=2,
         caps={"a": {"x": 1}},
     ).to_dict(),
+    "matching": mr.Matching([[1, 0, 1], [1, 1, 0]], 1, 2, left=["a", "b"]).to_dict(),
+    "permutation": mr.Permutation(2, jobs=["a", "b"]).to_dict(),
     "box": mr.Box([0, -1.5, 0], [1, 2, 1], matrix=[[1, 1, 0]], right=[2], binary=[2]).to_dict(),
     "intersection": (mr.BudgetTopK(3, 2) & mr.Capacity([1, 2, 3], [3])).to_dict(),
     "product": (mr.BudgetTopK(3, 2) * mr.Box([0.0], [1.0])).to_dict(),

@@ -1,0 +1,38 @@
+"""Every solver on small sets of the blocks, against all feasible actions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import milp_rl as mr
+from milp_rl.formulations.testing import all_actions
+
+SPACES = {
+    "matching": mr.Matching([[1, 1, 0], [1, 1, 1], [0, 1, 1]]),
+    "matching of a size": mr.Matching(np.ones((2, 4)), min_pairs=1, max_pairs=1),
+    "permutation": mr.Permutation(3),
+    "permutation of few places": mr.Permutation(3, [[1, 1, 0], [1, 1, 1], [0, 1, 1]]),
+    "permutation within a budget": mr.Permutation(3)
+    & mr.BudgetTopK(9, 9, costs=[1, 2, 3, 2, 2, 2, 3, 1, 2], budget=5),
+}
+SOLVERS = ["enumeration", "branch_and_bound", "highs", "gurobi", "scip"]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", SPACES)
+def test_the_argmax_is_that_of_all_feasible_actions(name, solver, random_network):
+    if solver in ("gurobi", "scip"):
+        pytest.importorskip({"gurobi": "gurobipy", "scip": "pyscipopt"}[solver])
+    space, rng = SPACES[name], np.random.default_rng(0)
+    everything = all_actions(space.n_actions)
+    feasible = everything[[not space.violations(action) for action in everything]]
+    network = random_network(rng, space.n_actions + 2, (8, 6))
+    states = rng.normal(size=(3, 2))
+    results = mr.ArgmaxSolver(network, space, solver=solver).solve_batch(states, workers=1)
+    for state, result in zip(states, results, strict=True):
+        inputs = np.concatenate([feasible, np.tile(state, (len(feasible), 1))], axis=1)
+        best = network.forward(inputs).max()
+        assert result.status == "optimal", (result, best)
+        assert space.violations(result.action) == []
+        assert result.value == pytest.approx(best, rel=0, abs=1e-6)
