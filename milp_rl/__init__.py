@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from milp_rl.formulations.spaces.intersection import Intersection
     from milp_rl.formulations.spaces.matching import Matching
     from milp_rl.formulations.spaces.permutation import Permutation
+    from milp_rl.formulations.spaces.precedence import Precedence
     from milp_rl.formulations.spaces.product import Product
     from milp_rl.formulations.spaces.routing import Routing, london_underground
     from milp_rl.formulations.spaces.scheduling import Scheduling
@@ -55,6 +56,7 @@ _HOMES = {
     "Network": "formulations.networks.network",
     "NetworkError": "formulations.networks.network",
     "Permutation": "formulations.spaces.permutation",
+    "Precedence": "formulations.spaces.precedence",
     "Product": "formulations.spaces.product",
     "QNetwork": "qnetwork",
     "Routing": "formulations.spaces.routing",
@@ -89,6 +91,7 @@ __all__ = [
     "Network",
     "NetworkError",
     "Permutation",
+    "Precedence",
     "Product",
     "QNetwork",
     "Routing",

@@ -9,6 +9,7 @@ from milp_rl.formulations.spaces.intersection import Intersection
 from milp_rl.formulations.spaces.matching import Matching
 from milp_rl.formulations.spaces.permutation import Permutation
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.spaces.precedence import Precedence
 from milp_rl.formulations.spaces.product import Product
 from milp_rl.formulations.spaces.routing import Routing, london_underground
 from milp_rl.formulations.spaces.scheduling import Scheduling
@@ -23,6 +24,7 @@ __all__ = [
     "Matching",
     "Permutation",
     "Pins",
+    "Precedence",
     "Product",
     "Routing",
     "Scheduling",

@@ -15,6 +15,9 @@ SPACES = {
     "permutation of few places": mr.Permutation(3, [[1, 1, 0], [1, 1, 1], [0, 1, 1]]),
     "permutation within a budget": mr.Permutation(3)
     & mr.BudgetTopK(9, 9, costs=[1, 2, 3, 2, 2, 2, 3, 1, 2], budget=5),
+    "precedence": mr.Precedence(8, [(0, 1), (1, 2), (1, 3), (4, 3), (6, 5), (5, 7)]),
+    "precedence within a budget": mr.Precedence(7, [(0, 1), (2, 1), (1, 3), (5, 4), (4, 6)])
+    & mr.BudgetTopK(7, 3),
 }
 SOLVERS = ["enumeration", "branch_and_bound", "highs", "gurobi", "scip"]
 

@@ -41,7 +41,7 @@ def spaces(draw: st.DrawFn, depth: int = 1) -> mr.ActionSpace:
     return space
 
 
-KINDS = ["budget", "costs", "capacity", "scheduling", "path", "matching", "box"]
+KINDS = ["budget", "costs", "capacity", "scheduling", "path", "matching", "precedence", "box"]
 
 
 @st.composite
@@ -66,6 +66,9 @@ def block(draw: st.DrawFn, n: int) -> mr.ActionSpace:
         left = int(rng.choice([i for i in range(1, n + 1) if n % i == 0]))
         eligible = rng.random((left, n // left)) < 0.8
         return mr.Matching(eligible, min_pairs=int(rng.integers(0, 2)))
+    if kind == "precedence":
+        pairs = rng.integers(0, n, (2 * n, 2))
+        return mr.Precedence(n, pairs[pairs[:, 0] < pairs[:, 1]])
     rows = int(rng.integers(1, 3))
     matrix = rng.integers(-2, 4, (rows, n))
     right = rng.integers(0, 5, rows)
