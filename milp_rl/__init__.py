@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from milp_rl.formulations.spaces.product import Product
     from milp_rl.formulations.spaces.routing import Routing, london_underground
     from milp_rl.formulations.spaces.scheduling import Scheduling
+    from milp_rl.formulations.spaces.simple_path import SimplePath
     from milp_rl.qnetwork import QNetwork, export_onnx
     from milp_rl.solvers.errors import CertificationError, SolverUnavailableError
     from milp_rl.solvers.models.solve import solve_model
@@ -62,6 +63,7 @@ _HOMES = {
     "Routing": "formulations.spaces.routing",
     "ScalingWarning": "formulations.networks.network",
     "Scheduling": "formulations.spaces.scheduling",
+    "SimplePath": "formulations.spaces.simple_path",
     "SolverUnavailableError": "solvers.errors",
     "add_network": "formulations.pyomo",
     "argmax": "argmax_solver",
@@ -97,6 +99,7 @@ __all__ = [
     "Routing",
     "ScalingWarning",
     "Scheduling",
+    "SimplePath",
     "SolverUnavailableError",
     "add_network",
     "argmax",

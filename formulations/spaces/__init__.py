@@ -13,6 +13,7 @@ from milp_rl.formulations.spaces.precedence import Precedence
 from milp_rl.formulations.spaces.product import Product
 from milp_rl.formulations.spaces.routing import Routing, london_underground
 from milp_rl.formulations.spaces.scheduling import Scheduling
+from milp_rl.formulations.spaces.simple_path import SimplePath
 
 __all__ = [
     "ActionSpace",
@@ -28,5 +29,6 @@ __all__ = [
     "Product",
     "Routing",
     "Scheduling",
+    "SimplePath",
     "london_underground",
 ]

@@ -17,9 +17,10 @@ from scipy import sparse
 from scipy.sparse.csgraph import shortest_path
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
-from milp_rl.formulations.checks import check_flag, check_integer, check_list, shown
+from milp_rl.formulations.checks import check_integer, check_list
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
+from milp_rl.formulations.spaces.graphs import check_labels, read_graph, read_label
 from milp_rl.formulations.spaces.oracles.tour import insert_cheapest, shortest_closed_walk
 from milp_rl.formulations.spaces.pins import Pins
 
@@ -102,9 +103,7 @@ class Routing(ActionSpace):
             raise ValueError(f"{missing[0]!r} is not a node of the graph")
         if not self.nodes or len(set(self.nodes)) < len(self.nodes):
             raise ValueError("nodes must be distinct, and at least one")
-        for node in graph.nodes:
-            if not _is_label(node):
-                raise ValueError(f"node labels are strings, integers or tuples, got {node!r}")
+        check_labels(graph)
         kind = nx.DiGraph if graph.is_directed() else nx.Graph
         self.graph: Any = kind()
         self.graph.add_nodes_from(graph.nodes)
@@ -150,18 +149,9 @@ class Routing(ActionSpace):
     @classmethod
     def _from_parameters(cls, parameters: dict[str, Any]) -> Self:
         rest = dict(parameters)
-        graph: Any = nx.DiGraph() if check_flag(rest.pop("directed"), "directed") else nx.Graph()
-        labels = [_label(label) for label in check_list(rest.pop("labels"), "labels")]
-        graph.add_nodes_from(labels)
-        if len(graph) < len(labels):
-            raise ValueError("labels must be distinct")
-        for edge in check_list(rest.pop("edges"), "edges"):
-            ends = [_label(label) for label in check_list(edge, "an edge")]
-            if len(ends) != 2 or not all(end in graph for end in ends):
-                raise ValueError(f"an edge joins two of the labels, got {shown(edge)}")
-            graph.add_edge(*ends)
-        nodes = [_label(label) for label in check_list(rest.pop("nodes"), "nodes")]
-        return cls(graph, _label(rest.pop("depot")), nodes=nodes, **rest)
+        graph = read_graph(rest.pop("directed"), rest.pop("labels"), rest.pop("edges"))
+        nodes = [read_label(label) for label in check_list(rest.pop("nodes"), "nodes")]
+        return cls(graph, read_label(rest.pop("depot")), nodes=nodes, **rest)
 
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
         """Write the walk as counted moves and a flow; see the class."""
@@ -395,17 +385,3 @@ def london_underground() -> Any:
                 if line not in graph[u][v]["lines"]:
                     graph[u][v]["lines"].append(line)
     return graph
-
-
-def _is_label(node: Any) -> bool:
-    if isinstance(node, tuple):
-        return all(map(_is_label, node))
-    return isinstance(node, str | int) and not isinstance(node, bool)
-
-
-def _label(data: Any) -> Any:
-    """Undo JSON's turning tuples into lists; raise ``ValueError`` for what is no label."""
-    label = tuple(map(_label, data)) if isinstance(data, list) else data
-    if not _is_label(label):
-        raise ValueError(f"node labels are strings, integers or tuples, got {shown(data)}")
-    return label

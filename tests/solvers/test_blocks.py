@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import networkx as nx
 import numpy as np
 import pytest
 
 import milp_rl as mr
 from milp_rl.formulations.testing import all_actions
 
+PATHS = [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3), (2, 4), (3, 4), (3, 5), (4, 5)]
 SPACES = {
     "matching": mr.Matching([[1, 1, 0], [1, 1, 1], [0, 1, 1]]),
     "matching of a size": mr.Matching(np.ones((2, 4)), min_pairs=1, max_pairs=1),
@@ -15,6 +17,10 @@ SPACES = {
     "permutation of few places": mr.Permutation(3, [[1, 1, 0], [1, 1, 1], [0, 1, 1]]),
     "permutation within a budget": mr.Permutation(3)
     & mr.BudgetTopK(9, 9, costs=[1, 2, 3, 2, 2, 2, 3, 1, 2], budget=5),
+    "simple path": mr.SimplePath(nx.DiGraph(PATHS), 0, 5),
+    "simple path with cycles": mr.SimplePath(nx.DiGraph([*PATHS, (3, 1), (4, 2), (2, 1)]), 0, 5),
+    "simple path of limited length": mr.SimplePath(nx.DiGraph([*PATHS, (2, 1)]), 0, 5)
+    & mr.BudgetTopK(len(PATHS) + 1, len(PATHS) + 1, costs=[*range(2, 11), 1], budget=20),
     "precedence": mr.Precedence(8, [(0, 1), (1, 2), (1, 3), (4, 3), (6, 5), (5, 7)]),
     "precedence within a budget": mr.Precedence(7, [(0, 1), (2, 1), (1, 3), (5, 4), (4, 6)])
     & mr.BudgetTopK(7, 3),

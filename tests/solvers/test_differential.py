@@ -41,7 +41,17 @@ def spaces(draw: st.DrawFn, depth: int = 1) -> mr.ActionSpace:
     return space
 
 
-KINDS = ["budget", "costs", "capacity", "scheduling", "path", "matching", "precedence", "box"]
+KINDS = [
+    "budget",
+    "costs",
+    "capacity",
+    "scheduling",
+    "path",
+    "matching",
+    "precedence",
+    "arcs",
+    "box",
+]
 
 
 @st.composite
@@ -69,6 +79,9 @@ def block(draw: st.DrawFn, n: int) -> mr.ActionSpace:
     if kind == "precedence":
         pairs = rng.integers(0, n, (2 * n, 2))
         return mr.Precedence(n, pairs[pairs[:, 0] < pairs[:, 1]])
+    if kind == "arcs":
+        pairs = [(u, v) for u, v in itertools.permutations(range(5), 2) if u != 4 and v]
+        return mr.SimplePath(nx.DiGraph(rng.permutation(pairs)[:n].tolist()), 0, 4)
     rows = int(rng.integers(1, 3))
     matrix = rng.integers(-2, 4, (rows, n))
     right = rng.integers(0, 5, rows)

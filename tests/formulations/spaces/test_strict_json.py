@@ -37,6 +37,13 @@ VALID = {
     "matching": mr.Matching([[1, 0, 1], [1, 1, 0]], 1, 2, left=["a", "b"]).to_dict(),
     "permutation": mr.Permutation(2, jobs=["a", "b"]).to_dict(),
     "precedence": mr.Precedence(3, [(0, 1), (2, 1)], names=["a", "b", "c"]).to_dict(),
+    "simple path": {
+        "type": "SimplePath",
+        "labels": ["a", 1, ["b", 2]],
+        "edges": [["a", 1], [1, ["b", 2]], ["a", ["b", 2]]],
+        "source": "a",
+        "target": ["b", 2],
+    },
     "box": mr.Box([0, -1.5, 0], [1, 2, 1], matrix=[[1, 1, 0]], right=[2], binary=[2]).to_dict(),
     "intersection": (mr.BudgetTopK(3, 2) & mr.Capacity([1, 2, 3], [3])).to_dict(),
     "product": (mr.BudgetTopK(3, 2) * mr.Box([0.0], [1.0])).to_dict(),
