@@ -10,6 +10,8 @@ import milp_rl as mr
 from milp_rl.formulations.testing import all_actions
 
 PATHS = [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3), (2, 4), (3, 4), (3, 5), (4, 5)]
+TIMED = nx.Graph()
+TIMED.add_weighted_edges_from([(u, v, 1 + (u * v + v) % 4) for u, v in PATHS], "time")
 SPACES = {
     "matching": mr.Matching([[1, 1, 0], [1, 1, 1], [0, 1, 1]]),
     "matching of a size": mr.Matching(np.ones((2, 4)), min_pairs=1, max_pairs=1),
@@ -17,6 +19,7 @@ SPACES = {
     "permutation of few places": mr.Permutation(3, [[1, 1, 0], [1, 1, 1], [0, 1, 1]]),
     "permutation within a budget": mr.Permutation(3)
     & mr.BudgetTopK(9, 9, costs=[1, 2, 3, 2, 2, 2, 3, 1, 2], budget=5),
+    "routing in time": mr.Routing(TIMED, 0, 12.5, weight="time", service_times=0.75),
     "simple path": mr.SimplePath(nx.DiGraph(PATHS), 0, 5),
     "simple path with cycles": mr.SimplePath(nx.DiGraph([*PATHS, (3, 1), (4, 2), (2, 1)]), 0, 5),
     "simple path of limited length": mr.SimplePath(nx.DiGraph([*PATHS, (2, 1)]), 0, 5)
