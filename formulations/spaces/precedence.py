@@ -157,7 +157,7 @@ class Precedence(ActionSpace):
         zero = nothing if pins.zero is None else self._requiring(pins.zero)
         free = ~(one | zero)
         chosen = self._closures.closures(np.where(free, c, 0.0))
-        return (chosen & free) | one, ~(one & zero).any(axis=1)
+        return (chosen & free) | one, np.asarray(~(one & zero).any(axis=1))
 
     def _required_by(self, chosen: BoolArray) -> BoolArray:
         """Return what the chosen actions of each row require, themselves included."""

@@ -156,7 +156,7 @@ class Routing(ActionSpace):
         position = {node: i for i, node in enumerate(self._labels)}
         self._depot = position[depot]
         self._node_of = np.array([position[node] for node in self.nodes])
-        lengths = self.graph.edges(data="length")
+        lengths: Any = self.graph.edges(data="length")
         self._arcs = {(position[u], position[v]): float(length) for u, v, length in lengths}
         if not self.graph.is_directed():
             self._arcs |= {(v, u): length for (u, v), length in self._arcs.items()}

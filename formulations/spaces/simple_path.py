@@ -259,7 +259,7 @@ class SimplePath(ActionSpace):
         last = decided - 1
         new = actions[:, last] == 1
         if not self._useful[last]:
-            return ~new
+            return np.asarray(~new)
         found = np.ones(len(actions), dtype=bool)
         for v in self._ends[np.searchsorted(self._columns, last)].tolist():
             (leaving, out_open), (entering, in_open) = (
@@ -287,13 +287,14 @@ class SimplePath(ActionSpace):
 
     def _best(self, c: FloatArray, pins: Pins) -> tuple[FloatArray, BoolArray]:
         weights = c[:, self._columns]
-        allowed, held = np.ones(weights.shape, dtype=bool), np.zeros(weights.shape, dtype=bool)
-        possible = np.ones(len(c), dtype=bool)
+        allowed: BoolArray = np.ones(weights.shape, dtype=bool)
+        held: BoolArray = np.zeros(weights.shape, dtype=bool)
+        possible: BoolArray = np.ones(len(c), dtype=bool)
         if pins.zero is not None:
             allowed = ~pins.zero[:, self._columns]
         if pins.one is not None:
             held = pins.one[:, self._columns]
-            possible = ~pins.one[:, ~self._useful].any(axis=1)
+            possible = np.asarray(~pins.one[:, ~self._useful].any(axis=1))
         if self._acyclic:
             value, arcs = longest_in_order(weights, allowed, held, self._incoming)
         else:

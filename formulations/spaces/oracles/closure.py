@@ -99,7 +99,7 @@ class MaximumClosures:
         self, fed: NDArray[np.int32], inner: NDArray[np.int32]
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return the flow from the source into the nodes, and on the arcs from each node."""
-        flow = maximum_flow(self._graph(fed, inner), 0, 1).flow.data
+        flow: Any = maximum_flow(self._graph(fed, inner), 0, 1).flow.data
         return flow[: fed.size].reshape(fed.shape), flow[2 * fed.size :].reshape(inner.shape)
 
     def _graph(self, fed: NDArray[np.int32], inner: NDArray[np.int32]) -> Any:

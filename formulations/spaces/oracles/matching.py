@@ -43,7 +43,7 @@ def maximum_matchings(
     allowed = np.broadcast_to(eligible, weights.shape)
     found = np.ones(batch, dtype=bool)
     if held is not None:
-        rows, columns = held.any(axis=2), held.any(axis=1)
+        rows, columns = np.asarray(held.any(axis=2)), np.asarray(held.any(axis=1))
         found &= (held.sum(axis=2) <= 1).all(axis=1) & (held.sum(axis=1) <= 1).all(axis=1)
         found &= ~(held & ~allowed).any(axis=(1, 2)) & (held.sum(axis=(1, 2)) <= most)
         allowed = allowed & ~(rows[:, :, None] | columns[:, None, :]) | held
