@@ -210,7 +210,7 @@ class BoundPropagator:
         """Return the relaxation, and the ranges of the rows that states share, if it is known."""
         known = self._shared
         first = networks.layers[0].inputs
-        if known is not None and known.first is first[0][1]:
+        if known is not None and first and known.first is first[0][1]:
             self._shared = replace(known, relaxation=known.relaxation.with_values_of(networks))
             return self._shared.relaxation, known.ranges
         relaxation = Relaxation(networks)

@@ -27,9 +27,13 @@ if TYPE_CHECKING:
     from milp_rl.formulations.spaces.contradictions import ContradictionError
     from milp_rl.formulations.spaces.factored import FactoredValidity
     from milp_rl.formulations.spaces.intersection import Intersection
+    from milp_rl.formulations.spaces.matching import Matching
+    from milp_rl.formulations.spaces.permutation import Permutation
+    from milp_rl.formulations.spaces.precedence import Precedence
     from milp_rl.formulations.spaces.product import Product
     from milp_rl.formulations.spaces.routing import Routing, london_underground
     from milp_rl.formulations.spaces.scheduling import Scheduling
+    from milp_rl.formulations.spaces.simple_path import SimplePath
     from milp_rl.qnetwork import QNetwork, export_onnx
     from milp_rl.solvers.errors import CertificationError, SolverUnavailableError
     from milp_rl.solvers.models.solve import solve_model
@@ -49,13 +53,17 @@ _HOMES = {
     "Ensemble": "formulations.networks.ensemble",
     "FactoredValidity": "formulations.spaces.factored",
     "Intersection": "formulations.spaces.intersection",
+    "Matching": "formulations.spaces.matching",
     "Network": "formulations.networks.network",
     "NetworkError": "formulations.networks.network",
+    "Permutation": "formulations.spaces.permutation",
+    "Precedence": "formulations.spaces.precedence",
     "Product": "formulations.spaces.product",
     "QNetwork": "qnetwork",
     "Routing": "formulations.spaces.routing",
     "ScalingWarning": "formulations.networks.network",
     "Scheduling": "formulations.spaces.scheduling",
+    "SimplePath": "formulations.spaces.simple_path",
     "SolverUnavailableError": "solvers.errors",
     "add_network": "formulations.embedding",
     "argmax": "argmax_solver",
@@ -81,13 +89,17 @@ __all__ = [
     "Ensemble",
     "FactoredValidity",
     "Intersection",
+    "Matching",
     "Network",
     "NetworkError",
+    "Permutation",
+    "Precedence",
     "Product",
     "QNetwork",
     "Routing",
     "ScalingWarning",
     "Scheduling",
+    "SimplePath",
     "SolverUnavailableError",
     "add_network",
     "argmax",

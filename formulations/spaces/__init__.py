@@ -6,10 +6,14 @@ from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.formulations.spaces.capacity import Capacity
 from milp_rl.formulations.spaces.factored import FactoredValidity
 from milp_rl.formulations.spaces.intersection import Intersection
+from milp_rl.formulations.spaces.matching import Matching
+from milp_rl.formulations.spaces.permutation import Permutation
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.spaces.precedence import Precedence
 from milp_rl.formulations.spaces.product import Product
 from milp_rl.formulations.spaces.routing import Routing, london_underground
 from milp_rl.formulations.spaces.scheduling import Scheduling
+from milp_rl.formulations.spaces.simple_path import SimplePath
 
 __all__ = [
     "ActionSpace",
@@ -18,9 +22,13 @@ __all__ = [
     "Capacity",
     "FactoredValidity",
     "Intersection",
+    "Matching",
+    "Permutation",
     "Pins",
+    "Precedence",
     "Product",
     "Routing",
     "Scheduling",
+    "SimplePath",
     "london_underground",
 ]

@@ -193,6 +193,22 @@ class ActionSpace(ABC):
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
+    def decode(self, action: ArrayLike) -> Any:
+        """Return a feasible action as values that a person reads.
+
+        Blocks say what an action stands for: the route in order, the worker of each arm. The
+        default gives the numbers of the chosen actions, or, where variables are not binary, the
+        values that are not zero by their numbers.
+
+        Raises
+        ------
+        ValueError
+            If the action has a wrong shape or value, or is not feasible and cannot be read.
+        """
+        a = self.check_action(action)
+        chosen = np.flatnonzero(a).tolist()
+        return chosen if self.binary else {i: a[i].item() for i in chosen}
+
     def add_to(self, block: Any, actions: Sequence[Any] | None = None) -> list[Any]:
         """Add the space to a Pyomo block.
 

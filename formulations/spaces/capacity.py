@@ -257,6 +257,11 @@ class Capacity(ActionSpace):
             assigned[w].sort()
         return assigned
 
+    def decode(self, action: ArrayLike) -> dict[int, int]:
+        """Return the worker of each chosen arm; raises ``ValueError`` if they do not fit."""
+        worker_of = {arm: w for w, arms in self.assignment(action).items() for arm in arms}
+        return dict(sorted(worker_of.items()))
+
     def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Maximise over the maximal numbers of arms of each cost, or bound by relaxations."""
         if self._class_counts is not None:

@@ -8,9 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 import pyomo.environ as pyo
+from numpy.typing import ArrayLike
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray
-from milp_rl.formulations.checks import check_list, shown
+from milp_rl.formulations.checks import check_list, check_texts, shown
 from milp_rl.formulations.spaces.base import ActionSpace
 
 
@@ -20,18 +21,65 @@ class Composite(ActionSpace):
     Parameters
     ----------
     members
-        One or more spaces; members of the same kind are taken apart.
+        One or more spaces; without names, members of the same kind are taken apart.
+    names
+        Names of the members, distinct, for :meth:`decode` and :meth:`member`; ``None`` for one
+        without a name, which is called by its class.
     """
 
-    def __init__(self, members: Iterable[ActionSpace]) -> None:
+    def __init__(
+        self, members: Iterable[ActionSpace], names: Iterable[str | None] | None = None
+    ) -> None:
+        given = list(members)
+        called = [None] * len(given) if names is None else check_list(names, "names")
+        if len(called) != len(given):
+            raise ValueError(f"{len(given)} members need as many names, got {shown(called)}")
         flat: list[ActionSpace] = []
-        for member in members:
+        self._given: list[str | None] = []
+        for member, name in zip(given, called, strict=True):
             if not isinstance(member, ActionSpace):
                 raise ValueError(f"members must be action spaces, got {shown(member)}")
-            flat.extend(member.members if isinstance(member, type(self)) else [member])
+            if names is None and isinstance(member, type(self)):
+                flat.extend(member.members)
+                self._given.extend(member._given)
+            else:
+                flat.append(member)
+                self._given.append(None if name is None else check_texts([name], "names")[0])
         if not flat:
             raise ValueError(f"{type(self).__name__} needs at least one space")
+        own = [name for name in self._given if name is not None]
+        if len(set(own)) < len(own):
+            raise ValueError(f"the names of members must be distinct, got {own}")
         self.members: tuple[ActionSpace, ...] = tuple(flat)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the members: those given, else the class, with a number from the second on."""
+        taken = set(self._given)
+        found: list[str] = []
+        for member, name in zip(self.members, self._given, strict=True):
+            kind, number = type(member).__name__, 1
+            while name is None:
+                candidate = kind if number == 1 else f"{kind} {number}"
+                name = None if candidate in taken else candidate
+                number += 1
+            taken.add(name)
+            found.append(name)
+        return tuple(found)
+
+    def member(self, name: str) -> ActionSpace:
+        """Return the member of a name; raises ``ValueError`` if there is none."""
+        if name not in self.names:
+            raise ValueError(f"there is no member {name!r}; there are {list(self.names)}")
+        return self.members[self.names.index(name)]
+
+    def decode(self, action: ArrayLike) -> dict[str, Any]:
+        """Return what each member makes of the action, or of its part, by the members' names."""
+        a = self.check_action(action)
+        return {
+            name: member.decode(a[part].astype(member.dtype))
+            for name, (member, part) in zip(self.names, self.parts(), strict=True)
+        }
 
     @abstractmethod
     def parts(self) -> list[tuple[ActionSpace, slice]]:
@@ -45,7 +93,10 @@ class Composite(ActionSpace):
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
         members = [member.to_dict() for member in self.members]
-        return {"type": type(self).__name__, "members": members}
+        data: dict[str, Any] = {"type": type(self).__name__, "members": members}
+        if any(name is not None for name in self._given):
+            data["names"] = self._given
+        return data
 
     @classmethod
     def _from_parameters(cls, parameters: dict[str, Any]) -> Self:
@@ -58,6 +109,12 @@ class Composite(ActionSpace):
         block.member = pyo.Block(range(len(self.members)))
         for i, (member, part) in enumerate(self.parts()):
             member.constrain(block.member[i], actions[part])
+
+    def _written(self, sign: str) -> str:
+        """Return the members between signs, or as the class is called where there are names."""
+        if all(name is None for name in self._given):
+            return sign.join(repr(member) for member in self.members)
+        return f"{type(self).__name__}({list(self.members)!r}, names={self._given!r})"
 
     def feasible(self, actions: ActionArray) -> BoolArray:
         """Check many actions, by one member after another."""

@@ -32,11 +32,13 @@ class Intersection(Composite):
     ----------
     members
         One or more spaces over the same number of actions.
+    names
+        Names of the members for :meth:`decode`; ``None`` to call one by its class.
 
     Raises
     ------
     ValueError
-        If there is no member, one is not a space, or their numbers of actions differ.
+        If there is no member, one is not a space, their numbers of actions differ, or names repeat.
 
     Examples
     --------
@@ -53,10 +55,14 @@ class Intersection(Composite):
            [0, 0, 1]], dtype=int8)
     >>> space.linear_max([[3.0, 2.0, 1.0]])
     array([4.])
+    >>> space.decode([1, 0, 1])
+    {'BudgetTopK': [0, 2], 'Capacity': {0: 0, 2: 1}}
     """
 
-    def __init__(self, members: Iterable[ActionSpace]) -> None:
-        super().__init__(members)
+    def __init__(
+        self, members: Iterable[ActionSpace], names: Iterable[str | None] | None = None
+    ) -> None:
+        super().__init__(members, names)
         sizes = [member.n_actions for member in self.members]
         if len(set(sizes)) > 1:
             raise ValueError(f"the spaces to intersect have different numbers of actions: {sizes}")
@@ -172,4 +178,4 @@ class Intersection(Composite):
         return found
 
     def __repr__(self) -> str:
-        return " & ".join(repr(member) for member in self.members)
+        return self._written(" & ")

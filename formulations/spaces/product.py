@@ -29,11 +29,13 @@ class Product(Composite):
     ----------
     members
         One or more spaces.
+    names
+        Names of the members for :meth:`decode`; ``None`` to call one by its class.
 
     Raises
     ------
     ValueError
-        If there is no member, or one is not a space.
+        If there is no member, one is not a space, or names repeat.
 
     Examples
     --------
@@ -52,10 +54,20 @@ class Product(Composite):
     ['constraint 0: 2.5 exceeds 0 by 2.5']
     >>> space.violations([0, 1, 2.5])
     []
+
+    Members have names, by which an action is read:
+
+    >>> day = mr.Product([mr.BudgetTopK(2, 1), mr.Permutation(2)], names=["calls", "order"])
+    >>> day.decode([0, 1, 0, 1, 1, 0])
+    {'calls': [1], 'order': [1, 0]}
+    >>> day.member("calls")
+    BudgetTopK(n_actions=2, k=1, exactly=False)
     """
 
-    def __init__(self, members: Iterable[ActionSpace]) -> None:
-        super().__init__(members)
+    def __init__(
+        self, members: Iterable[ActionSpace], names: Iterable[str | None] | None = None
+    ) -> None:
+        super().__init__(members, names)
         ends = np.cumsum([member.n_actions for member in self.members]).tolist()
         self._parts = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
@@ -93,7 +105,8 @@ class Product(Composite):
         a = self.check_action(action)
         found = []
         for i, (member, part) in enumerate(self.parts()):
-            found += [f"member {i}: {text}" for text in member.violations(a[part])]
+            name = self._given[i] or f"member {i}"
+            found += [f"{name}: {text}" for text in member.violations(a[part])]
         return found
 
     def _open(self, actions: ActionArray, decided: int) -> BoolArray:
@@ -157,4 +170,4 @@ class Product(Composite):
         return rows
 
     def __repr__(self) -> str:
-        return " * ".join(repr(member) for member in self.members)
+        return self._written(" * ")

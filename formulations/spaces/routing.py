@@ -17,27 +17,42 @@ from scipy import sparse
 from scipy.sparse.csgraph import shortest_path
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
-from milp_rl.formulations.checks import check_flag, check_integer, check_list, shown
+from milp_rl.formulations.checks import (
+    check_integer,
+    check_list,
+    check_number,
+    check_numbers,
+    check_texts,
+    shown,
+)
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
-from milp_rl.formulations.spaces.oracles.tour import insert_cheapest, shortest_closed_walk
+from milp_rl.formulations.spaces.graphs import check_labels, read_graph, read_label
+from milp_rl.formulations.spaces.oracles.tour import (
+    insert_cheapest,
+    shortest_closed_walk,
+    walk_length,
+)
 from milp_rl.formulations.spaces.pins import Pins
 
 _EXACT_IN_SAMPLES = 10
+_TOLERANCE = 1e-9
 _MOST_NODES = 10_000  # the distances of all pairs are kept
 
 
 class Routing(ActionSpace):
-    r"""Chosen nodes lie on a closed walk of at most L edges from a depot.
+    r"""Chosen nodes lie on a closed walk of limited length from a depot.
 
     At most ``budget`` of the nodes on the walk are chosen. The walk starts and ends at the depot,
     moves along edges, may stay put, and may pass a node several times. In the model
     :math:`x_{uv}` counts how often the walk moves from u to v (in an undirected graph at most
     once: of two moves along an edge, one can be turned around). It leaves every node as often as
     it enters it, and a flow f over its moves brings one unit from the depot to every chosen node,
-    so that all of them are on one walk. With m the largest number of chosen nodes,
+    so that all of them are on one walk. With m the largest number of chosen nodes, lengths
+    :math:`w` of edges (1 without ``weight``) and service times :math:`s` of nodes (0 without),
 
-    .. math:: \sum_u x_{uv} = \sum_u x_{vu}, \quad \sum_{uv} x_{uv} \le L, \quad
+    .. math:: \sum_u x_{uv} = \sum_u x_{vu}, \quad
+              \sum_{uv} w_{uv} x_{uv} + \sum_v s_v a_v \le L, \quad
               f_{uv} \le m\, x_{uv}, \quad a_v \le \sum_u x_{uv}, \quad
               \sum_u f_{uv} - \sum_u f_{vu} = a_v \; (v \ne depot).
 
@@ -45,21 +60,27 @@ class Routing(ActionSpace):
     MIT Operations Research Center, working paper OR 078-78, 1978), on walks instead of tours.
 
     ``linear_max`` is a relaxation: the best nodes that can be visited at all (with every node held
-    at one, in either order).
+    at one, in either order); with lengths or service times, at most a fractional knapsack over what
+    each node takes at least, its service and the shortest edge to it.
 
     Parameters
     ----------
     graph
-        Any networkx graph, directed or not; weights are ignored. Labels are strings, integers, or
-        tuples of these.
+        Any networkx graph, directed or not. Labels are strings, integers, or tuples of these.
     depot
         Node where the walk starts and ends.
     max_length
-        Largest number of edges L, at least 0.
+        Largest length L, at least 0: a number of edges, or, with ``weight`` or ``service_times``, a
+        number in their unit, which walks may exceed by 1e-9.
     budget
         Largest number of chosen nodes; ``None`` for no limit of its own.
     nodes
         The nodes that the actions stand for, in order; without, all nodes in the graph's order.
+    weight
+        Attribute of the edges with their lengths or travel times, positive; ``None`` for 1 each.
+        Of parallel edges the shortest counts.
+    service_times
+        What a visit takes of the length, nonnegative: one number, or one for each of ``nodes``.
 
     Raises
     ------
@@ -79,22 +100,41 @@ class Routing(ActionSpace):
     [0, 1, 2, 1, 0]
     >>> space.linear_max([[0.0, 1.0, 1.0, 9.0, 1.0, 1.0]])  # node 3 is out of reach
     array([4.])
+
+    With travel times as lengths, and two minutes for each visit:
+
+    >>> graph = nx.Graph()
+    >>> graph.add_weighted_edges_from([("base", "a", 5), ("a", "b", 2.5), ("b", "base", 4)], "min")
+    >>> timed = mr.Routing(graph, "base", 14, nodes=["a", "b"], weight="min", service_times=2)
+    >>> timed.violations([1, 1])
+    ["no closed walk of length at most 14, less 4 for service, from 'base' visits ['a', 'b']"]
+    >>> timed.decode([0, 1])
+    ['base', 'b', 'base']
     """
 
     def __init__(
         self,
         graph: Any,
         depot: Hashable,
-        max_length: int,
+        max_length: float,
         budget: int | None = None,
         nodes: Iterable[Hashable] | None = None,
+        *,
+        weight: str | None = None,
+        service_times: float | ArrayLike | None = None,
     ) -> None:
         if depot not in graph:
             raise ValueError(f"the depot {depot!r} is not a node of the graph")
         if len(graph) > _MOST_NODES:
             raise ValueError(f"the graph has {len(graph)} nodes, at most {_MOST_NODES} can be had")
         self.depot = depot
-        self.max_length = check_integer(max_length, "max_length")
+        self.weight = weight
+        self._counted = weight is None and service_times is None
+        self.max_length: float = (
+            check_integer(max_length, "max_length")
+            if self._counted
+            else check_number(max_length, "max_length", 0)
+        )
         self.budget = None if budget is None else check_integer(budget, "budget")
         self.nodes: list[Any] = list(graph.nodes if nodes is None else nodes)
         missing = [node for node in self.nodes if node not in graph]
@@ -102,27 +142,53 @@ class Routing(ActionSpace):
             raise ValueError(f"{missing[0]!r} is not a node of the graph")
         if not self.nodes or len(set(self.nodes)) < len(self.nodes):
             raise ValueError("nodes must be distinct, and at least one")
-        for node in graph.nodes:
-            if not _is_label(node):
-                raise ValueError(f"node labels are strings, integers or tuples, got {node!r}")
+        check_labels(graph)
         kind = nx.DiGraph if graph.is_directed() else nx.Graph
         self.graph: Any = kind()
         self.graph.add_nodes_from(graph.nodes)
-        self.graph.add_edges_from((u, v) for u, v in graph.edges() if u != v)
+        for u, v, attributes in graph.edges(data=True):
+            length = 1.0 if weight is None else self._length_of(u, v, attributes.get(weight))
+            if u != v and length < self.graph.get_edge_data(u, v, {"length": np.inf})["length"]:
+                self.graph.add_edge(u, v, length=length)
+        self.service_times = self._checked_service(service_times)
 
         self._labels: list[Any] = list(self.graph.nodes)
         position = {node: i for i, node in enumerate(self._labels)}
         self._depot = position[depot]
         self._node_of = np.array([position[node] for node in self.nodes])
-        edges = [(position[u], position[v]) for u, v in self.graph.edges]
+        lengths: Any = self.graph.edges(data="length")
+        self._arcs = {(position[u], position[v]): float(length) for u, v, length in lengths}
         if not self.graph.is_directed():
-            edges += [(v, u) for u, v in edges]
-        self._arcs = sorted(edges)
-        ends = np.array(self._arcs, dtype=np.int32).reshape(-1, 2)  # as csgraph takes it
+            self._arcs |= {(v, u): length for (u, v), length in self._arcs.items()}
+        self._arcs = dict(sorted(self._arcs.items()))
+        ends = np.array(list(self._arcs), dtype=np.int32).reshape(-1, 2)  # as csgraph takes it
         matrix = sparse.csr_array(
-            (np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(self._labels),) * 2
+            (list(self._arcs.values()), (ends[:, 0], ends[:, 1])), shape=(len(self._labels),) * 2
         )
-        self._distance: FloatArray = shortest_path(matrix, method="D", unweighted=True)
+        self._distance: FloatArray = shortest_path(matrix, method="D")
+
+    def _length_of(self, u: Any, v: Any, given: Any) -> float:
+        if given is None:
+            raise ValueError(f"the edge from {u!r} to {v!r} has no attribute {self.weight!r}")
+        length = check_number(given, f"{self.weight!r} of the edge from {u!r} to {v!r}")
+        if not length > 0:
+            raise ValueError(
+                f"lengths must be positive, {self.weight!r} of the edge from {u!r} to {v!r} is"
+                f" {length:g}"
+            )
+        return length
+
+    def _checked_service(self, given: float | ArrayLike | None) -> FloatArray | None:
+        if given is None:
+            return None
+        times = np.full(self.n_actions, given) if np.ndim(given) == 0 else given
+        checked = check_numbers(times, "service_times")
+        if len(checked) != self.n_actions or (checked < 0).any():
+            raise ValueError(
+                f"service_times must be one nonnegative number or {self.n_actions}, got"
+                f" {shown(given)}"
+            )
+        return checked
 
     @property
     def n_actions(self) -> int:
@@ -136,7 +202,7 @@ class Routing(ActionSpace):
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
-        return {
+        data = {
             "type": "Routing",
             "directed": self.graph.is_directed(),
             "labels": self._labels,
@@ -146,38 +212,52 @@ class Routing(ActionSpace):
             "budget": self.budget,
             "nodes": self.nodes,
         }
+        if self.weight is not None:
+            lengths = [length for _, _, length in self.graph.edges(data="length")]
+            data |= {"weight": self.weight, "lengths": lengths}
+        if self.service_times is not None:
+            data["service_times"] = self.service_times.tolist()
+        return data
 
     @classmethod
     def _from_parameters(cls, parameters: dict[str, Any]) -> Self:
         rest = dict(parameters)
-        graph: Any = nx.DiGraph() if check_flag(rest.pop("directed"), "directed") else nx.Graph()
-        labels = [_label(label) for label in check_list(rest.pop("labels"), "labels")]
-        graph.add_nodes_from(labels)
-        if len(graph) < len(labels):
-            raise ValueError("labels must be distinct")
-        for edge in check_list(rest.pop("edges"), "edges"):
-            ends = [_label(label) for label in check_list(edge, "an edge")]
-            if len(ends) != 2 or not all(end in graph for end in ends):
-                raise ValueError(f"an edge joins two of the labels, got {shown(edge)}")
-            graph.add_edge(*ends)
-        nodes = [_label(label) for label in check_list(rest.pop("nodes"), "nodes")]
-        return cls(graph, _label(rest.pop("depot")), nodes=nodes, **rest)
+        edges = check_list(rest.pop("edges"), "edges")
+        graph = read_graph(rest.pop("directed"), rest.pop("labels"), edges)
+        if "weight" in rest:
+            (weight,) = check_texts([rest["weight"]], "weight")
+            lengths = check_list(rest.pop("lengths"), "lengths")
+            if len(lengths) != len(edges):
+                raise ValueError(f"{len(edges)} edges need as many lengths, got {len(lengths)}")
+            for edge, length in zip(edges, lengths, strict=True):
+                graph.edges[read_label(edge[0]), read_label(edge[1])][weight] = length
+        nodes = [read_label(label) for label in check_list(rest.pop("nodes"), "nodes")]
+        return cls(graph, read_label(rest.pop("depot")), nodes=nodes, **rest)
 
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
         """Write the walk as counted moves and a flow; see the class."""
-        depot, length = self._depot, self.max_length
+        depot, limit = self._depot, self._limit
         out, back = self._distance[depot], self._distance[:, depot]
-        moves = [(u, v) for u, v in self._arcs if out[u] + 1 + back[v] <= length]
+        moves = [
+            (u, v) for (u, v), length in self._arcs.items() if out[u] + length + back[v] <= limit
+        ]
         directed = self.graph.is_directed()
         kind = pyo.NonNegativeIntegers if directed else pyo.Binary
         most = self._cover.k
-        block.moves = pyo.Var(moves, domain=kind, bounds=(0, length if directed else 1))
+        block.moves = pyo.Var(moves, domain=kind)
+        for move in moves:
+            block.moves[move].setub(int(limit / self._arcs[move]) if directed else 1)
         block.flow = pyo.Var(moves, bounds=(0, most))
         block.walk = pyo.ConstraintList()
         for move in moves:
             block.walk.add(block.flow[move] <= most * block.moves[move])
-        if moves:
-            block.walk.add(_total(block.moves, moves) <= length)
+        taken = pyo.quicksum(self._arcs[move] * block.moves[move] for move in moves)
+        if self.service_times is not None:
+            taken += pyo.quicksum(
+                float(s) * a for s, a in zip(self.service_times, actions, strict=True) if s
+            )
+        if moves or (self.service_times is not None and self.service_times.any()):
+            block.walk.add(taken <= self.max_length)
         chosen = dict(zip(self._node_of.tolist(), actions, strict=True))
         incident = _incident(moves)
         for v, (leaving, entering) in incident.items():
@@ -217,6 +297,20 @@ class Routing(ActionSpace):
         moved = [v for _, v in nx.eulerian_circuit(connected, source=self._depot)]
         return [self._labels[v] for v in [self._depot, *moved]]
 
+    def decode(self, action: ArrayLike) -> list[Any]:
+        """Return a shortest route: node labels from the depot to the depot, along edges.
+
+        Raises
+        ------
+        ValueError
+            If the action is not feasible.
+        """
+        found = self.violations(action)
+        route = None if found else self.shortest_route(action)
+        if route is None:
+            raise ValueError(f"the action is not feasible: {'; '.join(found)}")
+        return route
+
     def shortest_route(self, action: ArrayLike) -> list[Any] | None:
         """Return a shortest closed walk from the depot through the chosen nodes.
 
@@ -230,7 +324,7 @@ class Routing(ActionSpace):
             return None
         walk = [self.depot]
         for u, v in pairwise([self._depot, *order, self._depot]):
-            path = nx.shortest_path(self.graph, self._labels[u], self._labels[v])
+            path = nx.shortest_path(self.graph, self._labels[u], self._labels[v], weight="length")
             walk.extend(path[1:])
         return walk
 
@@ -245,27 +339,45 @@ class Routing(ActionSpace):
         ]
         if unreachable:
             found.append(f"no closed walk from {self.depot!r} visits {unreachable}")
-        elif self._shortest(a, self.max_length) is None:
+        elif self._shortest(a, self._left(a)) is None:
             chosen = [self.nodes[i] for i in np.flatnonzero(a)]
             found.append(
-                f"no closed walk of at most {self.max_length} edges from {self.depot!r} visits"
-                f" {chosen}"
+                f"no closed walk of {self._limit_in_words(a)} from {self.depot!r} visits {chosen}"
             )
         return found
+
+    def _limit_in_words(self, a: ActionArray) -> str:
+        if self._counted:
+            return f"at most {self.max_length} edges"
+        limit = f"length at most {self.max_length:g}"
+        if self.service_times is None:
+            return limit
+        return f"{limit}, less {self.service_times @ a:g} for service,"
+
+    @property
+    def _limit(self) -> float:
+        """The largest length, with its tolerance."""
+        return self.max_length if self._counted else self.max_length + _TOLERANCE
+
+    def _left(self, action: ActionArray) -> float:
+        """Return what service leaves of the largest length."""
+        if self.service_times is None:
+            return self._limit
+        return self._limit - float(self.service_times @ action)
 
     def feasible(self, actions: ActionArray) -> BoolArray:
         """Rule out what is too far, alone or in pairs, and look for a walk through the rest."""
         chosen = actions == 1
-        found = ~chosen[:, self._round_trip > self.max_length].any(axis=1)
+        found = ~chosen[:, self._round_trip > self._limit].any(axis=1)
         if self.budget is not None:
             found &= chosen.sum(axis=1) <= self.budget
         x = chosen.astype(np.float64)
         found &= ~(((x @ self._apart) > 0) & chosen).any(axis=1)
         for i in np.flatnonzero(found):
-            found[i] = self._shortest(actions[i], self.max_length) is not None
+            found[i] = self._shortest(actions[i], self._left(actions[i])) is not None
         return np.asarray(found)
 
-    def _shortest(self, action: ActionArray, limit: int | None) -> list[int] | None:
+    def _shortest(self, action: ActionArray, limit: float | None) -> list[int] | None:
         """Order the chosen nodes; with a limit, any walk within it will do."""
         chosen = self._node_of[action == 1]
         return shortest_closed_walk(
@@ -282,41 +394,63 @@ class Routing(ActionSpace):
 
     def _with_excluded(self, c: FloatArray, pins: Pins) -> Pins:
         """Hold at zero what cannot be visited with what is held at one."""
-        excluded = np.broadcast_to(self._round_trip > self.max_length, c.shape)
+        excluded = np.broadcast_to(self._round_trip > self._limit, c.shape)
         if pins.one is not None:
             excluded = excluded | (pins.one @ self._apart)
         return pins.and_zero(excluded, c.shape)
 
     @cached_property
     def _round_trip(self) -> FloatArray:
-        """Edges to each action's node and back."""
+        """Length of the way to each action's node and back, and its service."""
         node = self._node_of
         there = self._distance[self._depot, node]
-        return np.asarray(there + self._distance[node, self._depot])
+        return np.asarray(there + self._distance[node, self._depot] + self._service)
+
+    @cached_property
+    def _service(self) -> FloatArray:
+        return np.zeros(self.n_actions) if self.service_times is None else self.service_times
 
     @cached_property
     def _apart(self) -> BoolArray:
-        """Pairs of actions whose nodes no walk of at most L edges visits both."""
+        """Pairs of actions whose nodes no walk of length L visits both."""
         node = self._node_of
         out, back = self._distance[self._depot, node], self._distance[node, self._depot]
         between = self._distance[np.ix_(node, node)]
         first = out[:, None] + between + back
-        return np.asarray(np.minimum(first, first.T) > self.max_length)
+        service = self._service[:, None] + self._service
+        np.fill_diagonal(service, self._service)
+        return np.asarray(np.minimum(first, first.T) + service > self._limit)
 
     @cached_property
     def _cover(self) -> BudgetTopK:
-        """As many nodes as a walk of L edges can pass, and the budget allows."""
-        most = min(self.n_actions, max(self.max_length, 1))
-        return BudgetTopK(self.n_actions, most if self.budget is None else min(most, self.budget))
+        """As many nodes as a walk of length L can pass, and the budget allows."""
+        if self._counted:
+            most = min(self.n_actions, max(int(self.max_length), 1))
+        else:
+            most = int((np.cumsum(np.sort(self._least)) <= self._limit).sum())
+        most = most if self.budget is None else min(most, self.budget)
+        if self._counted:
+            return BudgetTopK(self.n_actions, most)
+        return BudgetTopK(self.n_actions, most, costs=self._least, budget=self.max_length)
+
+    @cached_property
+    def _least(self) -> FloatArray:
+        """What each action takes of the length at least: service, and the shortest edge to it."""
+        nearest = np.full(len(self._labels), np.inf)
+        for (_, v), length in self._arcs.items():
+            nearest[v] = min(nearest[v], length)
+        nearest[self._depot] = 0.0
+        nearest[np.isinf(nearest)] = 0.0  # of what cannot be visited
+        return np.asarray(nearest[self._node_of] + self._service)
 
     def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
         """Return the nodes that still fit into a walk."""
         a = self.check_action(action)
         chosen = np.flatnonzero(a)
-        order = self._shortest(a, self.max_length)
+        order = self._shortest(a, self._left(a))
         if order is None or (self.budget is not None and len(chosen) >= self.budget):
             return np.array([], dtype=np.intp)
-        free = np.flatnonzero((a == 0) & (self._round_trip <= self.max_length))
+        free = np.flatnonzero((a == 0) & (self._round_trip <= self._limit))
         free = free[~self._apart[np.ix_(free, chosen)].any(axis=1)]
         fits = [i for i in free if self._fitted(a, int(i), order) is not None]
         return np.array(fits, dtype=np.intp)
@@ -329,16 +463,18 @@ class Routing(ActionSpace):
         With more nodes than ``exact_up_to``, only insertion into ``order`` is tried.
         """
         node = int(self._node_of[addition])
+        larger = action.copy()
+        larger[addition] = 1
         if node == self._depot:
-            return order
-        longer, length = insert_cheapest(self._distance, self._depot, order, node)
-        if length <= self.max_length:
+            longer, length = order, walk_length(self._distance, self._depot, order)
+        else:
+            longer, length = insert_cheapest(self._distance, self._depot, order, node)
+        limit = self._left(larger)
+        if length <= limit:
             return longer
         if exact_up_to is not None and len(longer) > exact_up_to:
             return None
-        larger = action.copy()
-        larger[addition] = 1
-        return self._shortest(larger, self.max_length)
+        return self._shortest(larger, limit)
 
     def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
         """Add nodes in random order while they fit; without ``maximal``, keep a random number.
@@ -348,7 +484,7 @@ class Routing(ActionSpace):
         action = np.zeros(self.n_actions, dtype=np.int8)
         order: list[int] = []
         taken: list[int] = []
-        for i in rng.permutation(np.flatnonzero(self._round_trip <= self.max_length)).tolist():
+        for i in rng.permutation(np.flatnonzero(self._round_trip <= self._limit)).tolist():
             if self.budget is not None and len(taken) >= self.budget:
                 break
             if self._apart[i, taken].any():
@@ -395,17 +531,3 @@ def london_underground() -> Any:
                 if line not in graph[u][v]["lines"]:
                     graph[u][v]["lines"].append(line)
     return graph
-
-
-def _is_label(node: Any) -> bool:
-    if isinstance(node, tuple):
-        return all(map(_is_label, node))
-    return isinstance(node, str | int) and not isinstance(node, bool)
-
-
-def _label(data: Any) -> Any:
-    """Undo JSON's turning tuples into lists; raise ``ValueError`` for what is no label."""
-    label = tuple(map(_label, data)) if isinstance(data, list) else data
-    if not _is_label(label):
-        raise ValueError(f"node labels are strings, integers or tuples, got {shown(data)}")
-    return label

@@ -223,6 +223,19 @@ class Scheduling(ActionSpace):
                 plan += [(int(j), int(free[t].pop()), t) for _ in range(amount)]
         return sorted(plan)
 
+    def decode(self, action: ArrayLike) -> dict[int, list[tuple[int, int]]]:
+        """Return worker and slot of each visit to each chosen arm.
+
+        Raises
+        ------
+        ValueError
+            If the action is not feasible.
+        """
+        visits: dict[int, list[tuple[int, int]]] = {}
+        for arm, worker, slot in self.schedule(action):
+            visits.setdefault(arm, []).append((worker, slot))
+        return visits
+
     def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Maximise over the maximal numbers of arms of each kind, or bound by relaxations."""
         return self._maximum(c, pins)[0]

@@ -3,7 +3,7 @@ import pytest
 
 from milp_rl.formulations import bounds as bounds_module
 from milp_rl.formulations.bounds import BoundPropagator, InfeasibleSetError, box_maximum
-from milp_rl.formulations.networks.action_value import NetworkValue
+from milp_rl.formulations.networks.action_value import ActionLayer, ActionNetworks, NetworkValue
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces import BudgetTopK
 
@@ -113,6 +113,13 @@ def test_another_network_is_bounded_afresh(random_network):
     propagator.at(networks(first, 4, states))
     known, new = propagator.at(networks(second, 4, states)), fresh.at(networks(second, 4, states))
     np.testing.assert_array_equal(known.output_upper, new.output_upper)
+
+
+def test_networks_that_no_action_enters_are_bounded_again():
+    constant = ActionNetworks((ActionLayer((), np.array([[0.2]])),), n_actions=1, n_states=1)
+    propagator = propagators(BudgetTopK(1, 1))["linear"]
+    for _ in range(2):  # the second time, something is known of the first
+        assert propagator.at(constant).output_upper == pytest.approx(0.2)
 
 
 def test_box_maximum_is_exact_at_the_corners():

@@ -41,10 +41,23 @@ def spaces(draw: st.DrawFn, depth: int = 1) -> mr.ActionSpace:
     return space
 
 
+KINDS = [
+    "budget",
+    "costs",
+    "capacity",
+    "scheduling",
+    "path",
+    "matching",
+    "precedence",
+    "arcs",
+    "box",
+]
+
+
 @st.composite
 def block(draw: st.DrawFn, n: int) -> mr.ActionSpace:
     rng = np.random.default_rng(draw(SEEDS))
-    kind = draw(st.sampled_from(["budget", "costs", "capacity", "scheduling", "path", "box"]))
+    kind = draw(st.sampled_from(KINDS))
     if kind == "budget":
         return mr.BudgetTopK(n, int(rng.integers(0, n + 1)), exactly=bool(rng.integers(2)))
     if kind == "costs":
@@ -59,6 +72,16 @@ def block(draw: st.DrawFn, n: int) -> mr.ActionSpace:
     if kind == "path":
         graph = nx.gnm_random_graph(n, 2 * n, seed=int(rng.integers(1000)))
         return mr.Routing(graph, 0, max_length=int(rng.integers(0, 7)))
+    if kind == "matching":
+        left = int(rng.choice([i for i in range(1, n + 1) if n % i == 0]))
+        eligible = rng.random((left, n // left)) < 0.8
+        return mr.Matching(eligible, min_pairs=int(rng.integers(0, 2)))
+    if kind == "precedence":
+        pairs = rng.integers(0, n, (2 * n, 2))
+        return mr.Precedence(n, pairs[pairs[:, 0] < pairs[:, 1]])
+    if kind == "arcs":
+        pairs = [(u, v) for u, v in itertools.permutations(range(5), 2) if u != 4 and v]
+        return mr.SimplePath(nx.DiGraph(rng.permutation(pairs)[:n].tolist()), 0, 4)
     rows = int(rng.integers(1, 3))
     matrix = rng.integers(-2, 4, (rows, n))
     right = rng.integers(0, 5, rows)

@@ -11,10 +11,11 @@ from milp_rl.formulations.arrays import FloatArray
 
 _FEW = 9  # nodes, for which dynamic programming takes less time than a refutation
 _PRICINGS = 60
+_RESOLUTION = 1e-12  # of lengths that are not integers, relative
 
 
 def shortest_closed_walk(
-    distance: FloatArray, depot: int, nodes: list[int], limit: int | None = None
+    distance: FloatArray, depot: int, nodes: list[int], limit: float | None = None
 ) -> list[int] | None:
     """Order ``nodes`` so that the closed walk from the depot through them is shortest.
 
@@ -25,13 +26,14 @@ def shortest_closed_walk(
     Parameters
     ----------
     distance
-        Edges between any two nodes, infinite where there is no path; need not be symmetric.
+        Lengths of shortest walks between any two nodes, positive between different ones, infinite
+        where there is none; need not be symmetric.
     depot
         Where the walk starts and ends.
     nodes
         Distinct nodes other than the depot.
     limit
-        If given, any walk of at most so many edges will do.
+        If given, any walk of at most this length will do.
 
     Returns
     -------
@@ -44,11 +46,13 @@ def shortest_closed_walk(
     for node in sorted(nodes, key=lambda v: -(distance[depot, v] + distance[v, depot])):
         order, _ = insert_cheapest(distance, depot, order, node)
     order = _reinserted(distance, depot, order)
-    length = _length(distance, depot, order)
+    length = walk_length(distance, depot, order)
     if limit is not None and length <= limit:
         return order
-    bound = length - 1 if limit is None else float(limit)
-    if len(nodes) > _FEW and _refuted(distance[np.ix_([depot, *nodes], [depot, *nodes])], bound):
+    own = distance[np.ix_([depot, *nodes], [depot, *nodes])]
+    step = 1.0 if (own == np.rint(own)).all() else _RESOLUTION * max(1.0, length)
+    bound = length - step if limit is None else float(limit)
+    if len(nodes) > _FEW and _refuted(own, bound):
         return order if limit is None else None
     better = _held_karp(distance, depot, nodes, bound) if nodes else None
     if better is not None:
@@ -64,16 +68,17 @@ def insert_cheapest(
     extra = distance[walk[:-1], node] + distance[node, walk[1:]] - distance[walk[:-1], walk[1:]]
     place = int(np.argmin(extra))
     longer = [*order[:place], node, *order[place:]]
-    return longer, _length(distance, depot, longer)
+    return longer, walk_length(distance, depot, longer)
 
 
-def _length(distance: FloatArray, depot: int, order: list[int]) -> float:
+def walk_length(distance: FloatArray, depot: int, order: list[int]) -> float:
+    """Return the length of the closed walk from the depot through the nodes in order."""
     return float(sum(distance[u, v] for u, v in pairwise([depot, *order, depot])))
 
 
 def _reinserted(distance: FloatArray, depot: int, order: list[int]) -> list[int]:
     """Move single nodes elsewhere and reverse stretches while that shortens the walk."""
-    best = _length(distance, depot, order)
+    best = walk_length(distance, depot, order)
     improved = True
     while improved:
         improved = False
@@ -84,7 +89,7 @@ def _reinserted(distance: FloatArray, depot: int, order: list[int]) -> list[int]
                 order, best, improved = candidate, length, True
         for i, j in combinations(range(len(order) + 1), 2):
             candidate = [*order[:i], *order[i:j][::-1], *order[j:]]
-            length = _length(distance, depot, candidate)
+            length = walk_length(distance, depot, candidate)
             if length < best:
                 order, best, improved = candidate, length, True
     return order
@@ -94,11 +99,12 @@ def _refuted(distance: FloatArray, limit: float) -> bool:
     """Whether 1-trees prove that a closed walk through all nodes, the depot first, is too long.
 
     A walk contains two edges at the depot and a spanning tree of the others; a price on a node
-    that is added to its edges adds twice itself to every walk. Lengths are integers.
+    that is added to its edges adds twice itself to every walk.
     """
     shorter = np.minimum(distance, distance.T)
     n = len(shorter)
     price = np.zeros(n)
+    between = shorter[~np.eye(n, dtype=bool)].min()
     for step in range(_PRICINGS):
         priced = shorter + price[:, None] + price
         ends = np.argpartition(priced[0, 1:], 1)[:2] + 1
@@ -116,20 +122,20 @@ def _refuted(distance: FloatArray, limit: float) -> bool:
             nearest[closer], to[closer] = priced[node, closer], node
             nearest[node] = np.inf
         bound = length - 2 * price.sum()
-        if bound > limit + 1e-6:
+        if bound > limit + 1e-6 * max(1.0, limit):
             return True
         excess = degree - 2
         excess[0] = 0.0
         if not excess.any():  # the 1-tree is a walk
             return False
-        price += (limit + 1 - bound) / (excess @ excess) * 0.98**step * excess
+        price += (limit + between - bound) / (excess @ excess) * 0.98**step * excess
     return False
 
 
 def _held_karp(
     distance: FloatArray, depot: int, nodes: list[int], limit: float
 ) -> list[int] | None:
-    """Find a shortest walk of at most ``limit`` edges, or ``None``.
+    """Find a shortest walk of length at most ``limit``, or ``None``.
 
     A layer holds, for every set of so many visited nodes, the shortest walk to each last node.
     """
@@ -137,6 +143,7 @@ def _held_karp(
     between = distance[np.ix_(nodes, nodes)]
     out, back = distance[depot, nodes], distance[nodes, depot]
     detour = between + back  # from a last node over another one home
+    step = min(back.min(), between[~np.eye(k, dtype=bool)].min(initial=np.inf))
     bits = 1 << np.arange(k, dtype=np.int64)
     masks = bits.copy()
     lengths = np.full((k, k), np.inf)
@@ -146,7 +153,7 @@ def _held_karp(
         left = (masks[:, None] & bits) == 0
         for last in range(k):
             rest = np.where(left, detour[last], back[last]).max(axis=1)
-            rest = np.maximum(rest, k - size + (back[last] if size == k else 1))
+            rest = np.maximum(rest, (k - size) * step + (back[last] if size == k else step))
             lengths[lengths[:, last] + rest > limit, last] = np.inf
         keep = np.isfinite(lengths).any(axis=1)
         masks, lengths, left = masks[keep], lengths[keep], left[keep]

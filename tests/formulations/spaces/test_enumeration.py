@@ -38,6 +38,8 @@ def blocks(rng):
             binary=range(N),
         ),
         half * half,
+        mr.Precedence(N, rng.permuted(np.tile(np.arange(N), (6, 1)), axis=1)[:, :2]),
+        mr.Matching(rng.random((3, 4)) < 0.8, max_pairs=2),
         mr.BudgetTopK(5, 2) * mr.BudgetTopK(N - 5, 3, exactly=True),
     ]
 

@@ -1,3 +1,4 @@
+import heapq
 import itertools
 from itertools import pairwise
 
@@ -42,6 +43,82 @@ def test_random_graphs_keep_the_contract(seed, check_space):
         on_a_walk = any(chosen <= nodes for nodes in sets)
         within_budget = budget is None or len(chosen) <= budget
         assert (action in feasible) == (on_a_walk and within_budget)
+
+
+def shortest_visits(graph, depot, weight) -> dict[frozenset, float]:
+    """Length of a shortest closed walk that passes each set of nodes: Dijkstra's over sets."""
+    best = {}
+    waiting = [(0.0, 0, depot, frozenset([depot]))]
+    number = itertools.count(1)
+    while waiting:
+        length, _, node, seen = heapq.heappop(waiting)
+        if (node, seen) in best:
+            continue
+        best[node, seen] = length
+        for v in graph.neighbors(node):
+            step = graph.edges[node, v].get(weight, 1.0)
+            heapq.heappush(waiting, (length + step, next(number), v, seen | {v}))
+    return {seen: length for (node, seen), length in best.items() if node == depot}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_lengths_and_service_times_keep_the_contract(seed, check_space):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 7))
+    graph = nx.gnp_random_graph(n, 0.6, seed=seed, directed=seed % 2 == 1)
+    for u, v in graph.edges:
+        graph.edges[u, v]["minutes"] = float(rng.integers(1, 50) / (1 if seed % 4 == 0 else 7))
+    service = None if seed % 3 == 0 else rng.integers(0, 4, n) * 0.3
+    weight = "minutes" if seed % 5 or service is None else None
+    limit = float(rng.uniform(0, 30) if weight else rng.uniform(0, 9))
+    space = Routing(graph, 0, limit, weight=weight, service_times=service)
+    feasible = {tuple(a) for a in check_space(space, seed=seed).tolist()}
+    lengths = shortest_visits(graph, 0, weight)
+    for action in itertools.product((0, 1), repeat=n):
+        chosen = {i for i in range(n) if action[i]}
+        length = min((k for seen, k in lengths.items() if chosen <= seen), default=np.inf)
+        total = length + (0 if service is None else service @ action)
+        assert (action in feasible) == (total <= limit + 1e-9)
+
+
+def test_a_route_by_travel_times_is_decoded():
+    graph = nx.Graph([("depot", "far", {"t": 9}), ("depot", "near", {"t": 2})])
+    graph.add_edge("near", "far", t=3)
+    space = Routing(graph, "depot", 20, weight="t", service_times=[0, 4, 1.5])
+    route = space.decode([0, 1, 0])
+    assert route == ["depot", "near", "far", "near", "depot"]
+    assert space.violations([1, 1, 1]) == []
+    late = Routing(graph, "depot", 12, weight="t", service_times=[0, 4, 1.5])
+    with pytest.raises(ValueError, match="walk of length at most 12, less 4 for service, from"):
+        late.decode([0, 1, 0])
+    assert Routing(graph, "depot", 10, weight="t").decode([0, 1, 1]) == route
+
+
+def test_edges_of_length_one_are_as_without_lengths():
+    plain = london_underground()
+    nx.set_edge_attributes(plain, 1, "length")
+    counted = Routing(plain, "Green Park", 8, 4)
+    measured = Routing(plain, "Green Park", 8, 4, weight="length")
+    actions = counted.sample(np.random.default_rng(0), 50)
+    near = (np.random.default_rng(1).random(actions.shape) < 0.02).astype(np.int8)
+    for action in np.maximum(actions, near):
+        assert bool(counted.violations(action)) == bool(measured.violations(action))
+        assert counted.shortest_route(action) == measured.shortest_route(action)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_long_walks_of_any_length_are_refuted_exactly(seed):
+    rng = np.random.default_rng(seed)
+    points = rng.random((13, 2))
+    distance = np.linalg.norm(points[:, None] - points, axis=2) * 10.0 ** (3 * seed - 4)
+    nodes = list(range(1, 12))
+    order = _held_karp(distance, 0, nodes, np.inf)
+    shortest = sum(distance[u, v] for u, v in pairwise([0, *order, 0]))
+    for share in (0.9, 0.99, 0.9999, 1.0001, 1.01):
+        found = shortest_closed_walk(distance, 0, nodes, shortest * share)
+        assert (found is not None) == (share > 1)
+    best = shortest_closed_walk(distance, 0, nodes)
+    assert sum(distance[u, v] for u, v in pairwise([0, *best, 0])) == pytest.approx(shortest)
 
 
 def test_some_nodes_of_a_grid_in_another_order(check_space):
@@ -163,6 +240,9 @@ def test_violations_say_what_is_wrong():
     assert space.shortest_route([0, 0, 1, 0, 0, 0]) == [0, 1, 2, 1, 0]
 
 
+WEIGHTED = nx.Graph([(0, 1, {"w": 1, "x": "far"}), (1, 2, {"w": 0})])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -172,6 +252,12 @@ def test_violations_say_what_is_wrong():
         ({"budget": -2}, "budget must be at least 0, got -2"),
         ({"nodes": [0, 7]}, "7 is not a node of the graph"),
         ({"nodes": [0, 0]}, "nodes must be distinct"),
+        ({"weight": "km"}, "the edge from 0 to 1 has no attribute 'km'"),
+        ({"weight": "w", "graph": WEIGHTED}, "lengths must be positive, 'w' of .* 1 to 2 is 0"),
+        ({"weight": "x", "graph": WEIGHTED}, "'x' of the edge from 0 to 1 must be a number"),
+        ({"service_times": [1, 2]}, "one nonnegative number or 3, got"),
+        ({"service_times": -1}, "one nonnegative number or 3, got -1"),
+        ({"service_times": 1, "max_length": np.inf}, "max_length must be finite"),
         ({"graph": nx.Graph([(0, 1.5)])}, "labels are strings, integers or tuples, got 1.5"),
     ],
 )
