@@ -240,7 +240,7 @@ class BoundPropagator:
         for depth, part in enumerate(parts):
             before = slice(0, part.start)
             own = relaxation.sizes(self._largest, highs[:, before], depth)
-            margin = relaxation.rounding(own)
+            margin = relaxation.rounding(depth, own)
             if depth == 0:
                 bias = relaxation.bias(depth, states)
                 low, high = ranges[0] + bias - margin, ranges[1] + bias + margin
@@ -256,7 +256,7 @@ class BoundPropagator:
                 )
                 width = own.shape[1]
                 weights = np.abs(p).reshape(count, 2, width, -1).max(axis=1)
-                margin = relaxation.margins(sizes[:, before], own, weights)
+                margin = relaxation.margins(depth, sizes[:, before], own, weights)
                 bias = relaxation.bias(depth, states)
                 high = np.minimum(high, reach[:, :width] + bias + margin)
                 low = np.maximum(low, -reach[:, width:] + bias - margin)

@@ -20,9 +20,10 @@ neuron's output.
 
 Float64 rounds. Replacing the coefficients :math:`r` of a layer's pre-activations by :math:`r W`
 loses at most :math:`\gamma\, |r|\, |W|\, \hat h` of a bound on the network, where :math:`\hat h`
-are the largest outputs of the layer before; :meth:`Relaxation.margins` adds these up (Higham,
-"Accuracy and Stability of Numerical Algorithms", section 3.1), so that a margin is in proportion
-to what was actually summed, whatever the scale of the network.
+are the largest outputs of the layer before and :math:`\gamma` grows with the terms of its sums;
+:meth:`Relaxation.margins` adds these up (Higham, "Accuracy and Stability of Numerical Algorithms",
+section 3.1), so that a margin is in proportion to what was actually summed, whatever the scale of
+the network.
 
 A layer may take input from the action and from any earlier layer: ``inputs[d]`` lists (source,
 weight) pairs, where source ``INPUT`` is the action and ``k`` the outputs of hidden layer ``k``.
@@ -127,10 +128,15 @@ class Relaxation:
         self.layers = [slice(a, b) for a, b in itertools.pairwise(ends)]
         self.neurons = ends[-1]
         self.n_actions = networks.n_actions
-        operations = networks.n_actions + sum(
-            w.shape[-2] + w.shape[-1] + 8 for own in self.inputs for _, w in own
-        )
-        self._gamma = 2.0 * operations * _UNIT_ROUNDOFF
+        # Of each layer, per unit of what it sums: terms by output and by input, and some more for
+        # the lines, the constants of all layers, and the function of the action that is left.
+        more = 8 + networks.n_actions + len(self.inputs)
+        self._gammas = [
+            2.0 * _UNIT_ROUNDOFF * (more + sum(w.shape[-2] + w.shape[-1] for _, w in own))
+            for own in self.inputs
+        ]
+        widths = [layer.width for layer in networks.hidden]
+        self._gamma = np.repeat(self._gammas[:-1], widths)  # of each neuron
 
     @cached_property
     def absolute(self) -> list[list[tuple[int, FloatArray]]]:
@@ -304,13 +310,17 @@ class Relaxation:
         none = np.zeros((self.networks.n_states, 0))
         return np.concatenate([none, *sizes[:-1]], axis=1), sizes[-1]
 
-    def margins(self, sizes: FloatArray, own: FloatArray, weights: FloatArray) -> FloatArray:
+    def margins(
+        self, depth: int, sizes: FloatArray, own: FloatArray, weights: FloatArray
+    ) -> FloatArray:
         """Bound the rounding in bounds that :meth:`backward` and an oracle have given.
 
         Parameters
         ----------
+        depth
+            The layer that was bounded.
         sizes
-            Of the neurons (:meth:`sizes`), by group, (groups, neurons).
+            Of the neurons before it (:meth:`sizes`), by group, (groups, neurons).
         own
             The size of what was bounded, (groups,) or (groups, rows).
         weights
@@ -322,15 +332,16 @@ class Relaxation:
         numpy.ndarray
             What to add to the bounds, (groups,) or (groups, rows).
         """
+        rounded = sizes * self._gamma[: sizes.shape[1]]
         if weights.ndim == 2:
-            total = own + np.einsum("gn,gn->g", weights, sizes)
+            total = np.einsum("gn,gn->g", weights, rounded)
         else:
-            total = own + _products(weights, sizes)
-        return np.asarray(self._gamma * total)
+            total = _products(weights, rounded)
+        return np.asarray(self._gammas[depth] * own + total)
 
-    def rounding(self, sizes: FloatArray) -> FloatArray:
-        """Bound the rounding of sums whose absolute terms add up to ``sizes``."""
-        return np.asarray(self._gamma * sizes)
+    def rounding(self, depth: int, sizes: FloatArray) -> FloatArray:
+        """Bound the rounding of a layer's sums whose absolute terms add up to ``sizes``."""
+        return np.asarray(self._gammas[depth] * sizes)
 
 
 def of_groups(weight: FloatArray, state: IntArray) -> FloatArray:

@@ -20,7 +20,7 @@ from milp_rl.solvers.names import SolverName
 from milp_rl.solvers.protocol import Argmax
 
 _NODES_BEFORE_MILP = 2000  # of branch and bound that `auto` tries
-_BOXES_BEFORE_MILP = 5000  # of the spatial search
+_BOXES_BEFORE_MILP = 30_000  # of the spatial search
 
 
 def new_backend(

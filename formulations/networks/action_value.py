@@ -401,6 +401,8 @@ class NetworkValue(ActionValue):
                     moving.append((numbers[source], own))
                 if not follows[source].all():
                     fixed.append((source, np.ascontiguousarray(weight[rows][:, ~follows[source]])))
+            if not numbers[depth] and not (moving and moving[0][0] == INPUT):  # a constant
+                moving.insert(0, (INPUT, np.zeros((int(rows.sum()), n_actions))))
             layer = ActionLayer(tuple(moving), network.layers[depth].bias[rows])
             self._layers.append((layer, tuple(fixed)))
 

@@ -118,6 +118,7 @@ class NodeBounds:
             if step < steps and p.size:
                 _step(alpha, beta, live, own, p, z, bound - targets[live])
         margin = relaxation.margins(
+            depth,
             self._sizes[nodes.state],
             self._output_size[nodes.state],
             np.abs(found.p) + np.abs(nodes.beta),
@@ -162,9 +163,9 @@ class NodeBounds:
                 nodes.low[:, before], nodes.high[:, before], nodes.split[:, before]
             ).at(node)
             both, constant, p = relaxation.backward(rows, state, lines)
-            constant += relaxation.margins(self._sizes[state, before], size, np.abs(p))
+            constant += relaxation.margins(depth, self._sizes[state, before], size, np.abs(p))
         else:
-            both, constant = rows[INPUT], relaxation.rounding(size)
+            both, constant = rows[INPUT], relaxation.rounding(depth, size)
         pins = nodes.pins[np.repeat(node, 2)]
         reach = self.space.linear_max(both.reshape(2 * len(node), -1), pins)
         reach = reach.reshape(-1, 2)

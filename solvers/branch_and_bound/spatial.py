@@ -31,7 +31,6 @@ from milp_rl.formulations.bounds import Bounds, interval
 from milp_rl.formulations.networks.action_value import (
     ActionNetworks,
     ActionValue,
-    times_transposed,
 )
 from milp_rl.formulations.networks.network import INPUT, Network
 from milp_rl.formulations.relaxation import (
@@ -62,7 +61,8 @@ class _Boxes:
     """Nodes: boxes of actions.
 
     Each belongs to a state, has a bound and a variable to halve it at, and the lower slopes of the
-    hidden neurons and the multipliers of the constraints that the bound was found with.
+    hidden neurons and the multipliers of the constraints that the bound was found with. Neurons
+    whose phase is 1 are on all over the node, those of -1 off.
     """
 
     lower: FloatArray
@@ -72,6 +72,7 @@ class _Boxes:
     split: IntArray
     slopes: FloatArray
     multipliers: FloatArray
+    phase: NDArray[np.int8]
 
     def __getitem__(self, rows: NDArray[np.bool_] | IntArray) -> _Boxes:
         return _Boxes(*(column[rows] for column in vars(self).values()))
@@ -193,6 +194,7 @@ class _Search:
             np.arange(count),
             np.full((count, relaxation.neurons), np.nan),
             np.zeros((count, len(self._rows.right))),
+            (self._low >= 0).astype(np.int8) - (self._high <= 0),
         )
 
     def bound_of(self, i: int) -> float:
@@ -231,7 +233,10 @@ class _Search:
         halves = self._bounded(
             np.concatenate([taken.lower, lower]),
             np.concatenate([upper, taken.upper]),
-            *(np.concatenate([c, c]) for c in (taken.state, taken.slopes, taken.multipliers)),
+            *(
+                np.concatenate([c, c])
+                for c in (taken.state, taken.slopes, taken.multipliers, taken.phase)
+            ),
         )
         self._open = left.joined(halves)
         return True
@@ -249,18 +254,22 @@ class _Search:
         state: IntArray,
         slopes: FloatArray,
         multipliers: FloatArray,
+        phase: NDArray[np.int8],
     ) -> _Boxes:
         """Bound boxes, shrink them, and try what looks best in them."""
         np.add.at(self.nodes, state, 1)
         inside = self._rows.reached(lower, upper)
         lower, upper, state = lower[inside], upper[inside], state[inside]
-        slopes, multipliers = slopes[inside], multipliers[inside]
+        slopes, multipliers, phase = slopes[inside], multipliers[inside], phase[inside]
         centre, radius = (lower + upper) / 2, (upper - lower) / 2
-        low, high = self._neurons(centre, radius, state)
-        steepest_down, steepest_up = self._derivatives(low, high, state)
+        low, high = self._neurons(centre, radius, state, phase)
+        phase = (low >= 0).astype(np.int8) - (high <= 0)
+        steepest_down, steepest_up, steepest = self._derivatives(low, high, state)
         reach = np.maximum(np.abs(steepest_down), np.abs(steepest_up))
         bound = self._relaxation.values(centre, state) + (radius * reach).sum(axis=1)
-        bound += self._relaxation.rounding(self._output_size[state])
+        top = len(self._relaxation.layers)
+        size = self._output_size[state]
+        bound += self._relaxation.margins(top, self._sizes[state], size, steepest)
         self.offer(self.space.pulled_in(centre, self.action[state]), state)
         relaxed, slopes, multipliers = self._relaxed(
             lower, upper, state, Lines.over(low, high), slopes, multipliers
@@ -271,7 +280,7 @@ class _Search:
         upper = np.where(falls & ~rises, lower, upper)
         varies = (upper - lower) * (steepest_up - steepest_down)
         widest = np.where(varies.any(axis=1), varies.argmax(axis=1), (upper - lower).argmax(axis=1))
-        return _Boxes(lower, upper, state, bound, widest, slopes, multipliers)
+        return _Boxes(lower, upper, state, bound, widest, slopes, multipliers, phase)
 
     def _relaxed(
         self,
@@ -305,7 +314,7 @@ class _Search:
             bound = maxima + constant + multipliers @ rows.right
             bound += relaxation.bias(depth, state)[..., 0]
             size = self._output_size[state] + multipliers @ rows.sizes
-            bound += relaxation.margins(self._sizes[state], size, np.abs(p))
+            bound += relaxation.margins(depth, self._sizes[state], size, np.abs(p))
             best = np.minimum(best, bound)
             self.offer(self.space.pulled_in(corner, self.action[state]), state)
             excess = bound - self.target[state]
@@ -318,39 +327,52 @@ class _Search:
         return best, slopes, multipliers
 
     def _neurons(
-        self, centre: FloatArray, radius: FloatArray, state: IntArray
+        self, centre: FloatArray, radius: FloatArray, state: IntArray, phase: NDArray[np.int8]
     ) -> tuple[FloatArray, FloatArray]:
-        """Bound the pre-activations of all hidden neurons over boxes, (boxes, neurons)."""
+        """Bound the pre-activations of hidden neurons over boxes, (boxes, neurons).
+
+        Those of which the phase is known get bounds that say no more than that.
+        """
         relaxation = self._relaxation
-        lows, highs = self._low[state], self._high[state]
+        lows = np.where(phase == 0, self._low[state], np.where(phase > 0, 0.0, -1.0))
+        highs = np.where(phase == 0, self._high[state], np.where(phase > 0, 1.0, 0.0))
         for depth, part in enumerate(relaxation.layers):
             before = slice(0, part.start)
-            own = self._sizes[state][:, part]
-            bias = relaxation.bias(depth, state)
-            loss = relaxation.rounding(own)
+            box, neuron = np.nonzero(phase[:, part] == 0)
+            if not len(box):
+                continue
+            at = part.start + neuron
+            states = state[box]
+            size = self._sizes[states, at][:, None]
+            rows = relaxation.row_of_both_signs(depth, neuron, states)
             if depth == 0:
-                middle = times_transposed(centre, relaxation.inputs[0][0][1], state) + bias
-                spread = times_transposed(radius, relaxation.absolute[0][0][1], state)
-                low, high = middle - spread, middle + spread
+                a, constant = rows[INPUT], relaxation.rounding(0, size)
             else:
-                both = relaxation.rows_of_both_signs(depth, state)
-                lines = Lines.over(lows[:, before], highs[:, before])
-                a, constant, p = relaxation.backward(both, state, lines)
-                reach = constant + np.matmul(a, centre[..., None])[..., 0]
-                reach += np.matmul(np.abs(a), radius[..., None])[..., 0]
-                width = own.shape[1]
-                weights = np.abs(p).reshape(len(state), 2, width, -1).max(axis=1)
-                loss = relaxation.margins(self._sizes[state][:, before], own, weights)
-                low, high = bias - reach[:, width:], bias + reach[:, :width]
-            lows[:, part] = np.maximum(lows[:, part], low - loss)
-            highs[:, part] = np.minimum(highs[:, part], high + loss)
+                lines = Lines.over(lows[:, before], highs[:, before]).at(box)
+                a, constant, p = relaxation.backward(rows, states, lines)
+                sizes = self._sizes[states, before]
+                constant += relaxation.margins(depth, sizes, size, np.abs(p))
+            reach = constant + np.matmul(a, centre[box][..., None])[..., 0]
+            reach += np.matmul(np.abs(a), radius[box][..., None])[..., 0]
+            bias = relaxation.bias(depth, states)
+            bias = bias[neuron] if bias.ndim == 1 else bias[np.arange(len(box)), neuron]
+            lows[box, at] = np.maximum(lows[box, at], bias - reach[:, 1])
+            highs[box, at] = np.minimum(highs[box, at], bias + reach[:, 0])
         return lows, highs
 
     def _derivatives(
         self, low: FloatArray, high: FloatArray, state: IntArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Bound the partial derivatives by the actions over boxes, each (boxes, n_actions)."""
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Bound the partial derivatives over boxes.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Bounds of those by the actions from below and above, (boxes, n_actions), and of the
+            absolute values of those by the outputs of neurons, (boxes, neurons).
+        """
         relaxation, boxes = self._relaxation, len(state)
+        steepest = np.zeros((boxes, relaxation.neurons))
         top = len(relaxation.layers)
         bounds = {
             source: (np.repeat(rows, boxes // len(rows), axis=0)[:, 0],) * 2
@@ -362,6 +384,7 @@ class _Search:
             part = relaxation.layers[depth]
             on, possible = low[:, part] >= 0, high[:, part] > 0
             down, up = bounds.pop(depth)
+            steepest[:, part] = np.maximum(np.abs(down), np.abs(up))
             down = np.where(down < 0, down * possible, down * on)
             up = np.where(up > 0, up * possible, up * on)
             for source, weight in relaxation.inputs[depth]:
@@ -370,7 +393,7 @@ class _Search:
                 known = bounds.get(source, (0.0, 0.0))
                 bounds[source] = (known[0] + least, known[1] + most)
         none = np.zeros((boxes, relaxation.n_actions))
-        return bounds.get(INPUT, (none, none))
+        return *bounds.get(INPUT, (none, none)), steepest
 
 
 class _Rows:
