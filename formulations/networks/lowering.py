@@ -33,10 +33,10 @@ from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
 from milp_rl.formulations.networks import blocks
 from milp_rl.formulations.networks.action_value import ActionLayer, ActionNetworks
 from milp_rl.formulations.networks.blocks import Block, Sparse
+from milp_rl.formulations.networks.layering import Group, Layering
 from milp_rl.formulations.networks.link import Link
-from milp_rl.formulations.networks.network import INPUT, Activation, Layer, Network, NetworkError
-
-_WORK = 64  # times the budget: bytes written in all
+from milp_rl.formulations.networks.network import INPUT, Activation, Network, NetworkError
+from milp_rl.formulations.networks.repetition import Repetition
 
 Columns = Callable[..., FloatArray]
 """A linear function of an array (states, columns, *shape)."""
@@ -71,24 +71,12 @@ class Affine:
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """Neurons: for each source weights (states, width, neurons), and biases (states, neurons)."""
-
-    weights: Mapping[int, Block]
-    bias: FloatArray
-
-    @property
-    def width(self) -> int:
-        return int(self.bias.shape[-1])
-
-
-class Lowering:
+class Lowering(Repetition):
     """Groups of neurons, and the operators that make them.
 
     Parameters
     ----------
-    widths
+    width
         Number of inputs of the network.
     prune
         Whether neurons that are constant, or that no output needs, are left out.
@@ -101,76 +89,21 @@ class Lowering:
     def __init__(
         self, width: int, *, prune: bool = True, most: int | None = None, repeated: bool = False
     ) -> None:
+        super().__init__(most, repeated)
         self.width = width
         self.prune = prune
-        self.generic = False  # whether constants of states stand for any others
-        self._most = most
-        self._repeated, self._replayed = repeated, False
-        self._decisions: list[Any] = []
-        self._kept: list[tuple[tuple[Block, ...], Any] | None] = []
-        self._begin()
-
-    def _begin(self) -> None:
-        self._groups: list[_Group] = []
+        self._groups: list[Group] = []
         self._rectified: WeakKeyDictionary[Affine, Affine] = WeakKeyDictionary()
-        self._decided = self._at = self._written = self._held = 0
 
     def again(self) -> None:
         """Start over, with the decisions that were made and the arrays that no state changes."""
-        self._begin()
-        self._replayed, self.generic, self._most = True, False, None
-
-    def decide(self, question: Callable[[], Any]) -> Any:
-        """Return the answer, that of the first time where the lowering is repeated."""
-        self._decided += 1
-        if not self._replayed:
-            self._decisions.append(question())
-        return self._decisions[self._decided - 1]
-
-    def computed(self, function: Callable[..., Any], *arrays: Block) -> Any:
-        """Return ``function(*arrays)``, the same array as before if these are."""
-        if not self._repeated:
-            return function(*arrays)
-        at = self._at
-        self._at += 1
-        if self._replayed and at < len(self._kept):
-            kept = self._kept[at]
-            if kept is not None and all(a is b for a, b in zip(kept[0], arrays, strict=True)):
-                return kept[1]
-        result = function(*arrays)
-        shared = all(len(array) == 1 for array in arrays)
-        if not self._replayed:
-            self._kept.append((arrays, result) if shared else None)
-        elif shared:
-            self._kept[at] = arrays, result
-        return result
-
-    def fixed(self, values: ArrayLike) -> FloatArray:
-        """Return constants that are the same in all states, shape (1, *shape)."""
-        result: FloatArray = self.computed(lambda: np.asarray(values, dtype=np.float64)[None])
-        return result
+        super().again()
+        self._groups = []
+        self._rectified = WeakKeyDictionary()
 
     def constant(self, values: ArrayLike) -> Affine:
         """Return a tensor of constants that are the same in all states."""
         return Affine(self.fixed(values))
-
-    def reserve(self, entries: int) -> None:
-        """Count entries of float64 that are about to be written.
-
-        Raises
-        ------
-        NetworkError
-            If they take more than may be taken.
-        """
-        if self._most is None:
-            return
-        taken = self._held + 8 * entries
-        self._written += 8 * entries
-        if taken > self._most or self._written > _WORK * self._most:
-            raise NetworkError(
-                f"the network takes {max(taken, self._written // _WORK):,} bytes, but a file of"
-                f" this size at most {self._most:,}"
-            )
 
     def inputs(self, numbers: IntArray, shape: tuple[int, ...]) -> Affine:
         """Return a tensor of inputs of the network.
@@ -337,15 +270,7 @@ class Lowering:
         level = self.computed(lambda c: np.maximum(c, 0.0), x.constant)
         if not kept.any():
             return Affine(level, {}, nonnegative=True)
-        weights: dict[int, Block] = {}
-        for source, own in x.coefficients.items():
-            if not (kept.all() or isinstance(own, Sparse)):
-                self.reserve(own.size)
-            weights[source] = self.computed(lambda c: blocks.rows_of(c, kept), own)
-        bias = self.computed(lambda c: c.reshape(len(c), -1)[:, kept], x.constant)
-        self._held += sum(w.nbytes for w in weights.values())
-        self.reserve(0)
-        self._groups.append(_Group(weights, bias))
+        self._groups.append(self._group(x.coefficients, x.constant, kept))
         width, at = int(kept.sum()), np.flatnonzero(kept)
         own = self.computed(lambda: blocks.unit(width, np.arange(width), at, x.shape))
         if kept.all():
@@ -441,133 +366,33 @@ class Lowering:
     def network(self, output: Affine, link: Link = "identity") -> Network:
         """Return the network of one state with these outputs, in row-major order."""
         layers, before = [], self.width
-        for depth, layer in enumerate(found := self.layers(output)):
-            weights = {k: w if w.ndim == 2 else w[0] for k, w in layer.inputs}
-            bias = layer.bias if layer.bias.ndim == 1 else layer.bias[0]
-            main = weights.pop(depth - 1, None)
-            if main is None:
-                main = np.zeros((layer.width, before))
+        for depth, layer in enumerate(found := self._layers(output)):
             kind: Activation = "linear" if depth == len(found) - 1 else "relu"
-            layers.append(Layer(main, bias, kind, tuple(weights.items())))
+            layers.append(layer.at(0, depth, before, kind))
             before = layer.width
         return Network(tuple(layers), link)
 
     def networks(self, output: Affine, states: int) -> ActionNetworks:
         """Return the networks of a batch of states with these outputs."""
-        return ActionNetworks(self.layers(output), self.width, states)
+        return ActionNetworks(self._layers(output), self.width, states)
 
-    def layers(self, output: Affine) -> tuple[ActionLayer, ...]:
-        """Return the groups that these outputs need as layers, and the output layer."""
+    def _layers(self, output: Affine) -> tuple[ActionLayer, ...]:
         everything = np.ones(output.size, dtype=bool)
-        weights = {
-            k: self.computed(lambda c: blocks.rows_of(c, everything), own)
-            for k, own in output.coefficients.items()
-        }
-        bias = self.computed(lambda c: c.reshape(len(c), -1), output.constant)
-        groups = [*self._groups, _Group(weights, bias)]
-        needed, sources = self.decide(lambda: _needed(groups, self.width, self.prune))
-        depths: dict[int, int] = {INPUT: INPUT}
-        for number in range(len(self._groups)):
-            if needed[number].any():
-                depths[number] = 1 + max(depths[k] for k in sources[number])
-        last = max(depths.values()) + 1
-        depths[len(groups) - 1] = last
-        members: dict[int, list[int]] = {INPUT: [INPUT]}
-        for number, depth in depths.items():
-            if number != INPUT:
-                members.setdefault(depth, []).append(number)
-        return tuple(
-            self._layer(members, depth, groups, needed, sources) for depth in range(last + 1)
-        )
+        last = self._group(output.coefficients, output.constant, everything)
+        return Layering(self, [*self._groups, last], self.width, self.prune).layers()
 
-    def _layer(
-        self,
-        members: Mapping[int, list[int]],
-        depth: int,
-        groups: Sequence[_Group],
-        needed: Mapping[int, BoolArray],
-        sources: Sequence[Sequence[int]],
-    ) -> ActionLayer:
-        rows = members[depth]
-        inputs = []
-        for below in range(depth - 1, INPUT - 1, -1):
-            found = {
-                (i, j): groups[number].weights[source]
-                for i, number in enumerate(rows)
-                for j, source in enumerate(members[below])
-                if source in sources[number] and source in groups[number].weights
-            }
-            if found:
-                inputs.append((below, self._weight(found, rows, members[below], needed)))
-        if not inputs:
-            width = sum(int(needed[source].sum()) for source in members[depth - 1])
-            height = sum(int(needed[number].sum()) for number in rows)
-            inputs.append((depth - 1, self.computed(lambda: np.zeros((height, width)))))
-
-        def biases(*own: FloatArray) -> FloatArray:
-            states = max(map(len, own))
-            parts = [
-                np.broadcast_to(bias, (states, bias.shape[1]))[:, needed[number]]
-                for number, bias in zip(rows, own, strict=True)
-            ]
-            joined = np.concatenate(parts, axis=1)
-            return joined[0] if states == 1 else joined
-
-        bias = self.computed(biases, *(groups[number].bias for number in rows))
-        return ActionLayer(tuple(inputs), bias)
-
-    def _weight(
-        self,
-        found: Mapping[tuple[int, int], Block],
-        rows: Sequence[int],
-        columns: Sequence[int],
-        needed: Mapping[int, BoolArray],
-    ) -> FloatArray:
-        """Return the weight of one layer of those of another, (states,) outputs, inputs."""
-        tops = np.cumsum([0, *(needed[number].sum() for number in rows)])
-        lefts = np.cumsum([0, *(needed[source].sum() for source in columns)])
-        whole = len(rows) == len(columns) == 1
-
-        def joined(*own: Block) -> FloatArray:
-            parts = [
-                blocks.weight(block, needed[columns[j]], needed[rows[i]])
-                for (i, j), block in zip(found, own, strict=True)
-            ]
-            states = max(map(len, parts))
-            if whole:
-                return parts[0][0] if states == 1 else parts[0]
-            full = np.zeros((states, tops[-1], lefts[-1]))
-            for (i, j), part in zip(found, parts, strict=True):
-                full[:, tops[i] : tops[i + 1], lefts[j] : lefts[j + 1]] = part
-            return full[0] if states == 1 else full
-
-        self.reserve(int(tops[-1] * lefts[-1]))
-        weight: FloatArray = self.computed(joined, *found.values())
-        self._held += weight.nbytes
-        return weight
-
-
-def _needed(
-    groups: Sequence[_Group], width: int, prune: bool
-) -> tuple[dict[int, BoolArray], list[list[int]]]:
-    """Return which neurons of each group the last needs, and the sources of each."""
-    needed = {i: np.zeros(group.width, dtype=bool) for i, group in enumerate(groups)}
-    needed[INPUT] = np.ones(width, dtype=bool)
-    needed[len(groups) - 1][:] = True
-    sources: list[list[int]] = [[] for _ in groups]
-    for number in range(len(groups) - 1, -1, -1):
-        rows = needed[number]
-        for source, weight in groups[number].weights.items():
-            if prune:
-                used = blocks.used(weight, rows)
-            else:
-                used = np.full(weight.shape[1], bool(rows.any()))
-            if used.any():
-                sources[number].append(source)
-                needed[source] |= used
-        if rows.any() and not sources[number]:
-            sources[number].append(INPUT)  # a constant
-    return needed, sources
+    def _group(
+        self, coefficients: Mapping[int, Block], constant: FloatArray, kept: BoolArray
+    ) -> Group:
+        """Return some entries of a tensor as a group."""
+        weights: dict[int, Block] = {}
+        for source, own in coefficients.items():
+            if not (kept.all() or isinstance(own, Sparse)):
+                self.reserve(own.size)
+            weights[source] = self.computed(lambda c: blocks.rows_of(c, kept), own)
+        bias = self.computed(lambda c: c.reshape(len(c), -1)[:, kept], constant)
+        self.hold(sum(block.nbytes for block in weights.values()))
+        return Group(weights, bias)
 
 
 def balanced(function: Callable[[Affine, Affine], Affine], parts: Sequence[Affine]) -> Affine:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,12 +104,11 @@ class Graph:
     @cached_property
     def link(self) -> tuple[Link, int | None]:
         """The monotone function at the end, and the position of its node among the nodes."""
-        uses = Counter(name for _, node in self.nodes for name in taken(node))
         producers = {name: i for i, (_, node) in enumerate(self.nodes) for name in node.output}
         name = self.output
         while name in producers:
             node = self.nodes[producers[name]][1]
-            if uses[name] > (name != self.output) or node.domain not in ("", "ai.onnx"):
+            if node.domain not in ("", "ai.onnx"):
                 break
             if node.op_type in _LINKS:
                 return _LINKS[node.op_type], producers[name]

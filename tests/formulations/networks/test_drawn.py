@@ -33,7 +33,7 @@ def test_networks_are_what_onnxruntime_evaluates(kind, part):
         assert network.n_outputs == 1
         agree(network, network.forward(x)[:, 0], expected)
         seen.append(np.ptp(expected))
-    assert np.mean(np.array(seen) > 0) > 0.8
+    assert np.mean(np.array(seen) > 0) > 0.6
 
 
 @pytest.mark.parametrize("part", range(PARTS))

@@ -66,6 +66,7 @@ CASES = {
     "Neg": ("Neg", {}, {}, ("b", 4)),
     "Identity": ("Identity", {}, {}, ("b", 4)),
     "Dropout": ("Dropout", {"r": np.float32(0.5)}, {}, ("b", 4)),
+    "CastLike": ("CastLike", {"c": normal(1)}, {}, ("b", 4)),
     "MatMul of matrices": ("MatMul", {"c": normal(4, 5)}, {}, (1, 3, 4)),
     "MatMul of stacks": ("MatMul", {"c": normal(3, 4, 5)}, {}, (1, 3, 2, 4)),
     "MatMul of a vector": ("MatMul", {"c": normal(4)}, {}, ("b", 4)),

@@ -325,10 +325,12 @@ class TestStates:
         agree(value, value.values(states, actions), expected)
         assert len(value.at_states(states)) == 4
 
-    def test_a_batch_that_mixes_its_samples_is_run_one_by_one(self):
+    @pytest.mark.parametrize("op", ["ReduceMean", "ReduceMax"])
+    def test_a_batch_that_mixes_its_samples_is_run_one_by_one(self, op):
         s = Sketch(np.random.default_rng(0), {"obs": 3, "act": 5})
-        mean = s.add("ReduceMean", [s.add("Tanh", s.dense("obs", 4)), s.constant([0], np.int64)])
-        joined = s.add("Concat", [mean, "act"], 9, axis=1)
+        h = s.add("Tanh", s.dense("obs", 4))
+        centred = s.add("Sub", [h, s.add(op, [h, s.constant([0], np.int64)])])
+        joined = s.add("Concat", [s.add("Sigmoid", centred), "act"], 9, axis=1)
         value = onnx_value(s.model(s.dense(s.relu(s.dense(joined)), 1)), 5)
         states, actions = RNG.normal(size=(4, 3)), RNG.normal(size=(4, 5))
         alone = [value.at_state(a).forward(b)[0] for a, b in zip(states, actions, strict=True)]
