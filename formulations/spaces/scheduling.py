@@ -10,6 +10,7 @@ import networkx as nx
 import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.checks import check_binary, check_integer, check_integers
@@ -18,12 +19,15 @@ from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.formulations.spaces.oracles.count_vectors import (
     ClassCounts,
     maximal_counts_of_rows,
+    maximal_counts_where,
     polymatroid_maxima,
 )
+from milp_rl.formulations.spaces.oracles.visits import Visits, preferred_service
 from milp_rl.formulations.spaces.pins import Pins
 
 _MAX_LISTED_SLOTS = 10
 _LARGEST_NEED = 10**9
+_MAX_LISTED_VISITS = 1000  # vectors of numbers of visits that are tried to list the maximal ones
 
 
 class Scheduling(ActionSpace):
@@ -45,6 +49,19 @@ class Scheduling(ActionSpace):
     without the budget and a top-k bound). Beyond 10 slots it is the smaller of a top-k bound and
     a knapsack over all worker-slots.
 
+    With ``durations``, a chosen arm is instead visited once, by one worker for :math:`d_j`
+    consecutive slots. With :math:`W_{gt}` the workers of availability g in slot t, and
+    :math:`z_{jgt}` whether one of them begins with arm j in slot t, where both are available until
+    it ends,
+
+    .. math:: \sum_{gt} z_{jgt} = a_j, \qquad
+              \sum_j \sum_{t' = t - d_j + 1}^{t} z_{jgt'} \le W_{gt}, \qquad
+              z \in \{0, 1\} .
+
+    To decide that is NP-hard in general; the check is a search and, where that takes long, an
+    integer program. ``linear_max`` is exact where the maximal numbers of each kind can be listed;
+    otherwise it is that of needs in any slots.
+
     Parameters
     ----------
     worker_slots
@@ -52,9 +69,17 @@ class Scheduling(ActionSpace):
     arm_slots
         Which arms are available in which slots, boolean, shape (n_actions, slots).
     needs
-        Worker-slots that each arm needs if chosen, at least 1: one integer, or one per arm.
+        Worker-slots that each arm needs if chosen, at least 1: one integer, or one per arm; 2 if
+        neither they nor ``durations`` are given.
     budget
         Largest number of chosen arms; ``None`` for no limit of its own.
+    durations
+        Consecutive slots that each chosen arm takes of one worker, at least 1: one integer, or one
+        per arm; not with ``needs``.
+    preferred
+        Slots that each arm prefers, boolean, shape (n_actions, slots): of the schedules of an
+        action, :meth:`schedule` gives one with the most visits in such slots. They do not matter to
+        which actions are feasible.
 
     Raises
     ------
@@ -72,14 +97,29 @@ class Scheduling(ActionSpace):
     [(0, 0, 0), (0, 1, 1), (2, 0, 1), (2, 1, 2)]
     >>> space.linear_max([[3.0, 2.0, 1.0]])
     array([4.])
+
+    Visits of two slots, each by one worker, in the afternoon if possible:
+
+    >>> day = [[1, 1, 1, 1]] * 2
+    >>> late = [[0, 0, 1, 1]] * 3
+    >>> visits = mr.Scheduling([[1, 1, 1, 1]], day, durations=2, preferred=late[:2])
+    >>> visits.decode([0, 1])
+    {1: [(0, 2), (0, 3)]}
+    >>> mr.Scheduling([[1, 0, 1, 1]], day, durations=2).violations([1, 1])
+    ['arms [0, 1] need 4 worker-slots in slots [0, 1, 2, 3], where workers have 3: 1 short']
+    >>> mr.Scheduling([[1, 1, 1, 0], [0, 0, 0, 1]], day, durations=2).violations([1, 1])
+    ['no workers have 2 consecutive slots for each of the arms [0, 1]']
     """
 
     def __init__(
         self,
         worker_slots: ArrayLike,
         arm_slots: ArrayLike,
-        needs: int | ArrayLike = 2,
+        needs: int | ArrayLike | None = None,
         budget: int | None = None,
+        *,
+        durations: int | ArrayLike | None = None,
+        preferred: ArrayLike | None = None,
     ) -> None:
         self.worker_slots = _slots(worker_slots, "worker_slots")
         self.arm_slots = _slots(arm_slots, "arm_slots")
@@ -88,18 +128,27 @@ class Scheduling(ActionSpace):
                 f"worker_slots has {self.worker_slots.shape[1]} slots, arm_slots has"
                 f" {self.arm_slots.shape[1]}"
             )
-        if np.ndim(needs) == 0:
-            given = [check_integer(needs, "needs", 1, _LARGEST_NEED)] * self.n_actions
-        else:
-            given = check_integers(needs, "needs", 1, _LARGEST_NEED)
-        if len(given) != self.n_actions:
-            raise ValueError(f"needs must be one integer or {self.n_actions}, got {len(given)}")
-        self.needs: NDArray[np.int64] = np.array(given, dtype=np.int64)
+        if needs is not None and durations is not None:
+            raise ValueError("give needs or durations, not both")
+        self.in_one = durations is not None
+        self.needs: NDArray[np.int64] = (
+            self._one_per_arm(2 if needs is None else needs, "needs")
+            if durations is None
+            else self._one_per_arm(durations, "durations")
+        )
         self.budget = None if budget is None else check_integer(budget, "budget")
+        self.preferred = None if preferred is None else _slots(preferred, "preferred")
+        if self.preferred is not None and self.preferred.shape != self.arm_slots.shape:
+            raise ValueError(
+                f"preferred must have shape {self.arm_slots.shape}, got {self.preferred.shape}"
+            )
 
         self._workers = self.worker_slots.sum(axis=0)
         reachable = (self.arm_slots * self._workers).sum(axis=1)
         possible = self.needs <= reachable
+        if self.in_one:
+            single = Visits(self.worker_slots, self.arm_slots, self.needs)
+            possible = np.array([len(places) > 0 for places in single.places])
         kinds = np.column_stack([self.arm_slots, self.needs])
         classes, class_of = np.unique(kinds[possible], axis=0, return_inverse=True)
         self._class_slots: BoolArray = classes[:, :-1].astype(bool)
@@ -107,6 +156,15 @@ class Scheduling(ActionSpace):
         self._class_of = np.full(self.n_actions, -1, dtype=np.intp)
         self._class_of[possible] = class_of.reshape(-1)
         self._class_sizes = np.bincount(class_of.reshape(-1), minlength=len(classes))
+
+    def _one_per_arm(self, values: int | ArrayLike, name: str) -> NDArray[np.int64]:
+        if np.ndim(values) == 0:
+            given = [check_integer(values, name, 1, _LARGEST_NEED)] * self.n_actions
+        else:
+            given = check_integers(values, name, 1, _LARGEST_NEED)
+        if len(given) != self.n_actions:
+            raise ValueError(f"{name} must be one integer or {self.n_actions}, got {len(given)}")
+        return np.array(given, dtype=np.int64)
 
     @property
     def n_actions(self) -> int:
@@ -116,6 +174,8 @@ class Scheduling(ActionSpace):
     @property
     def exact(self) -> bool:
         """True where the maximal numbers of arms of each kind can be listed, or all needs are 1."""
+        if self.in_one:
+            return self._class_counts is not None
         return self._hall[0] is not None and (self._unit_needs or self._class_counts is not None)
 
     @property
@@ -125,25 +185,57 @@ class Scheduling(ActionSpace):
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
-        return {
+        data: dict[str, Any] = {
             "type": "Scheduling",
             "worker_slots": self.worker_slots.astype(int).tolist(),
             "arm_slots": self.arm_slots.astype(int).tolist(),
-            "needs": self.needs.tolist(),
+            "durations" if self.in_one else "needs": self.needs.tolist(),
             "budget": self.budget,
         }
+        if self.preferred is not None:
+            data["preferred"] = self.preferred.astype(int).tolist()
+        return data
 
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
-        """Write the service as a flow from kinds of arms to slots; it needs no integrality."""
+        """Write the service as a flow from kinds of arms to slots, or the starts of visits."""
+        never = [a for a, k in zip(actions, self._class_of, strict=True) if k < 0]
+        if never:
+            block.never = pyo.Constraint(expr=pyo.quicksum(never) <= 0)
+        if self.budget is not None:
+            block.budget = pyo.Constraint(expr=pyo.quicksum(actions) <= self.budget)
+        if self.in_one:
+            self._constrain_visits(block, actions)
+        else:
+            self._constrain_flow(block, actions)
+
+    def _constrain_visits(self, block: Any, actions: Sequence[Any]) -> None:
+        """Count the visits of each kind that begin in each slot with each group of workers."""
+        starts = [(k, g, t) for k, places in enumerate(self._visits.places) for g, t in places]
+        block.begun = pyo.Var(starts, domain=pyo.NonNegativeIntegers)
+        for k, g, t in starts:
+            block.begun[k, g, t].setub(int(self._class_sizes[k]))
+        block.visit = pyo.ConstraintList()
+        for k, places in enumerate(self._visits.places):
+            chosen = pyo.quicksum(a for a, c in zip(actions, self._class_of, strict=True) if c == k)
+            block.visit.add(pyo.quicksum(block.begun[k, g, t] for g, t in places) >= chosen)
+        block.slot = pyo.ConstraintList()
+        for (g, t), workers in np.ndenumerate(self._visits.room):
+            under_way = [
+                block.begun[k, h, u]
+                for k, h, u in starts
+                if h == g and u <= t < u + self._class_needs[k]
+            ]
+            if under_way:
+                block.slot.add(pyo.quicksum(under_way) <= int(workers))
+
+    def _constrain_flow(self, block: Any, actions: Sequence[Any]) -> None:
+        """Write the flow, which needs no integrality."""
         pairs = [
             (k, int(t))
             for k, slots in enumerate(self._class_slots)
             for t in np.flatnonzero(slots & (self._workers > 0))
         ]
         block.served = pyo.Var(pairs, domain=pyo.NonNegativeReals)
-        never = [a for a, k in zip(actions, self._class_of, strict=True) if k < 0]
-        if never:
-            block.never = pyo.Constraint(expr=pyo.quicksum(never) <= 0)
         block.need = pyo.ConstraintList()
         for k, need in enumerate(self._class_needs):
             chosen = pyo.quicksum(a for a, c in zip(actions, self._class_of, strict=True) if c == k)
@@ -154,27 +246,35 @@ class Scheduling(ActionSpace):
             served_then = [block.served[k, u] for k, u in pairs if u == t]
             if served_then:
                 block.slot.add(pyo.quicksum(served_then) <= int(workers))
-        if self.budget is not None:
-            block.budget = pyo.Constraint(expr=pyo.quicksum(actions) <= self.budget)
 
     def violations(self, action: ArrayLike) -> list[str]:
-        """Check Hall's condition; where it fails, a minimum cut says where."""
+        """Check Hall's condition, where it fails a minimum cut says where, or place the visits."""
         a = self.check_action(action)
         found = []
         chosen = np.flatnonzero(a)
         if self.budget is not None and len(chosen) > self.budget:
             found.append(f"{len(chosen)} arms chosen, at most {self.budget} allowed")
         if (self._class_of[chosen] < 0).any() or not self._served(self._counts(a)):
-            # Seen from the sink, the cut nearest the source: the fewest arms that are too many.
-            _, (_, wanting) = nx.minimum_cut(self._graph(chosen).reverse(), "sink", "source")
-            arms = sorted(int(j) for kind, j in wanting - {"source"} if kind == "arm")
-            slots = sorted(int(t) for kind, t in wanting - {"source"} if kind == "slot")
-            need, have = int(self.needs[arms].sum()), int(self._workers[slots].sum())
-            found.append(
-                f"arms {arms} need {need} worker-slots in slots {slots}, where workers have"
-                f" {have}: {need - have} short"
-            )
+            found.append(self._shortage(chosen))
         return found
+
+    def _shortage(self, chosen: NDArray[np.intp]) -> str:
+        """Say what the chosen arms lack."""
+        flow, (_, wanting) = nx.minimum_cut(self._graph(chosen).reverse(), "sink", "source")
+        if self.in_one and flow == self.needs[chosen].sum():
+            most = sorted(set(self.needs[chosen].tolist()))
+            return (
+                f"no workers have {' or '.join(map(str, most))} consecutive slots for each of the"
+                f" arms {chosen.tolist()}"
+            )
+        # Seen from the sink, the cut nearest the source: the fewest arms that are too many.
+        arms = sorted(int(j) for kind, j in wanting - {"source"} if kind == "arm")
+        slots = sorted(int(t) for kind, t in wanting - {"source"} if kind == "slot")
+        need, have = int(self.needs[arms].sum()), int(self._workers[slots].sum())
+        return (
+            f"arms {arms} need {need} worker-slots in slots {slots}, where workers have {have}:"
+            f" {need - have} short"
+        )
 
     def feasible(self, actions: ActionArray) -> BoolArray:
         """Check budget and service of many actions, by their numbers of arms of each kind."""
@@ -215,13 +315,35 @@ class Scheduling(ActionSpace):
         if violations:
             raise ValueError(f"the action is not feasible: {'; '.join(violations)}")
         chosen = np.flatnonzero(self.check_action(action))
-        _, flow = nx.maximum_flow(self._graph(chosen), "source", "sink")
+        if not len(chosen):
+            return []
+        if self.in_one:
+            wanted = None if self.preferred is None else self.preferred[chosen]
+            visits = self._visits.schedule(self._class_of[chosen], wanted)
+            return sorted((int(chosen[i]), worker, slot) for i, worker, slot in visits)
+        if self.preferred is None:
+            _, flow = nx.maximum_flow(self._graph(chosen), "source", "sink")
+            amounts = [
+                (int(j), t, n) for j in chosen for (_, t), n in sorted(flow["arm", j].items())
+            ]
+        else:
+            amounts = self._preferred_flow(chosen, self.preferred[chosen])
         free = [np.flatnonzero(self.worker_slots[:, t]).tolist() for t in range(len(self._workers))]
-        plan = []
-        for j in chosen:
-            for (_, t), amount in sorted(flow[("arm", j)].items()):
-                plan += [(int(j), int(free[t].pop()), t) for _ in range(amount)]
-        return sorted(plan)
+        return sorted((j, int(free[t].pop()), t) for j, t, n in amounts for _ in range(n))
+
+    def _preferred_flow(
+        self, chosen: NDArray[np.intp], preferred: BoolArray
+    ) -> list[tuple[int, int, int]]:
+        """Return how often each chosen arm is served in each slot, most often where it prefers."""
+        arm, slot = np.nonzero(self.arm_slots[chosen])
+        taken = preferred_service(
+            self.needs[chosen],
+            arm,
+            csr_array(np.eye(len(self._workers))[:, slot]),
+            self._workers,
+            preferred[arm, slot].astype(np.float64),
+        )
+        return list(zip(chosen[arm].tolist(), slot.tolist(), taken.tolist(), strict=True))
 
     def decode(self, action: ArrayLike) -> dict[int, list[tuple[int, int]]]:
         """Return worker and slot of each visit to each chosen arm.
@@ -249,6 +371,10 @@ class Scheduling(ActionSpace):
     ) -> tuple[FloatArray, FloatArray]:
         """Return the maxima and, if asked for, points behind them."""
         pins = pins.and_zero(self._class_of < 0, c.shape)
+        if self.in_one:
+            if self._class_counts is None:
+                return self._in_any_slots._maximum(c, pins, points)
+            return self._constrained_max(c, pins, points)
         one, zero = pins.one, pins.zero
         rows, limits = self._hall
         if rows is None or limits is None:
@@ -329,8 +455,10 @@ class Scheduling(ActionSpace):
         return np.flatnonzero((a == 0) & fits[self._class_of])
 
     def _counts(self, action: ActionArray) -> IntArray:
-        classes = self._class_of[(action == 1) & (self._class_of >= 0)]
-        return np.bincount(classes, minlength=len(self._class_sizes))
+        return self._counts_of(np.flatnonzero((action == 1) & (self._class_of >= 0)))
+
+    def _counts_of(self, arms: NDArray[np.intp]) -> IntArray:
+        return np.bincount(self._class_of[arms], minlength=len(self._class_sizes))
 
     def _fits(self, counts: IntArray) -> bool:
         return (self.budget is None or int(counts.sum()) <= self.budget) and self._served(counts)
@@ -338,8 +466,12 @@ class Scheduling(ActionSpace):
     def _served(self, counts: IntArray) -> bool:
         """Whether the workers can serve so many arms of each kind."""
         rows, limits = self._hall
-        if rows is not None and limits is not None:
-            return bool((rows @ counts <= limits).all())
+        if rows is not None and limits is not None and not (rows @ counts <= limits).all():
+            return False
+        if self.in_one:
+            return self._visits.placed(tuple(counts.tolist())) is not None
+        if rows is not None:
+            return True
         representative = [np.flatnonzero(self._class_of == k) for k in range(len(counts))]
         chosen = np.concatenate(
             [r[:n] for r, n in zip(representative, counts, strict=True)], dtype=np.intp
@@ -376,6 +508,9 @@ class Scheduling(ActionSpace):
     @cached_property
     def _class_counts(self) -> ClassCounts | None:
         """The exact linear oracle, if it is needed and the maximal counts can be listed."""
+        if self.in_one:
+            vectors = maximal_counts_where(self._fits, self._class_sizes, _MAX_LISTED_VISITS)
+            return None if vectors is None else ClassCounts(self._class_of, vectors)
         rows, limits = self._hall
         if rows is None or limits is None or self._unit_needs:
             return None
@@ -384,6 +519,15 @@ class Scheduling(ActionSpace):
             limits = np.append(limits, self.budget)
         vectors = maximal_counts_of_rows(rows, limits, self._class_sizes)
         return None if vectors is None else ClassCounts(self._class_of, vectors)
+
+    @cached_property
+    def _visits(self) -> Visits:
+        return Visits(self.worker_slots, self._class_slots, self._class_needs)
+
+    @cached_property
+    def _in_any_slots(self) -> Scheduling:
+        """The same without that visits are in one: a relaxation."""
+        return Scheduling(self.worker_slots, self.arm_slots, self.needs, self.budget)
 
     @cached_property
     def _relaxation(self) -> BudgetTopK:

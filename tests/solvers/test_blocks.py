@@ -19,6 +19,11 @@ SPACES = {
     "permutation of few places": mr.Permutation(3, [[1, 1, 0], [1, 1, 1], [0, 1, 1]]),
     "permutation within a budget": mr.Permutation(3)
     & mr.BudgetTopK(9, 9, costs=[1, 2, 3, 2, 2, 2, 3, 1, 2], budget=5),
+    "visits in one": mr.Scheduling(
+        [[1, 1, 1, 0, 1], [0, 1, 1, 1, 1]],
+        [[1, 1, 1, 0, 0], [0, 1, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 1, 1], [1, 1, 0, 1, 1]] * 2,
+        durations=[1, 2, 3, 2, 2, 2, 2, 2, 1, 3],
+    ),
     "routing in time": mr.Routing(TIMED, 0, 12.5, weight="time", service_times=0.75),
     "simple path": mr.SimplePath(nx.DiGraph(PATHS), 0, 5),
     "simple path with cycles": mr.SimplePath(nx.DiGraph([*PATHS, (3, 1), (4, 2), (2, 1)]), 0, 5),

@@ -13,6 +13,8 @@ often few maximal vectors where there are many actions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -228,6 +230,46 @@ def maximal_counts_of_rows(rows: IntArray, limits: IntArray, sizes: IntArray) ->
         grows |= (counts[:, k] < size) & (slack >= rows[:, k]).all(axis=1)
     maximal = counts[~grows]
     return maximal if len(maximal) <= MAX_VECTORS else None
+
+
+def maximal_counts_where(
+    holds: Callable[[IntArray], bool], sizes: IntArray, most: int
+) -> IntArray | None:
+    """List the maximal vectors ``0 <= N <= sizes`` of which ``holds`` is true.
+
+    Parameters
+    ----------
+    holds
+        True of zeros, and with a vector of every smaller one.
+    sizes
+        Nonnegative, shape (classes,).
+    most
+        Vectors that may be tried.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        Shape (vectors, classes); ``None`` if there are more to try.
+    """
+    found = [np.zeros(len(sizes), dtype=np.intp)]
+    tried = 0
+    for k, size in enumerate(sizes):
+        for counts in list(found):
+            for number in range(1, int(size) + 1):
+                larger = counts.copy()
+                larger[k] = number
+                tried += 1
+                if tried > most:
+                    return None
+                if not holds(larger):
+                    break
+                found.append(larger)
+    known = {tuple(counts.tolist()) for counts in found}
+    units = np.eye(len(sizes), dtype=np.intp)
+    return np.array(
+        [n for n in found if not any(tuple((n + unit).tolist()) in known for unit in units)],
+        dtype=np.intp,
+    )
 
 
 def polymatroid_maxima(

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from milp_rl.formulations.spaces import scheduling
 from milp_rl.formulations.spaces.oracles import count_vectors as class_counts
+from milp_rl.formulations.spaces.oracles import visits as visits_module
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.scheduling import Scheduling
 from milp_rl.formulations.testing import relaxed_max
@@ -147,6 +149,111 @@ def test_an_infeasible_action_has_no_schedule():
     assert space.violations([1, 1])[0] == "2 arms chosen, at most 1 allowed"
 
 
+def schedules(space: Scheduling, action):
+    """All that worker by worker and start by start can be, for durations."""
+    chosen = np.flatnonzero(action)
+    busy = ~space.worker_slots
+
+    def place(i, plan):
+        if i == len(chosen):
+            yield plan
+            return
+        j, d = chosen[i], int(space.needs[chosen[i]])
+        for w, start in np.ndindex(busy.shape):
+            slots = slice(start, start + d)
+            fits = start + d <= busy.shape[1] and space.arm_slots[j, slots].all()
+            if fits and not busy[w, slots].any():
+                busy[w, slots] = True
+                yield from place(i + 1, [*plan, (int(j), w, start)])
+                busy[w, slots] = False
+
+    return place(0, [])
+
+
+def visits(seed):
+    rng = np.random.default_rng(seed)
+    n, slots = int(rng.integers(1, 6)), int(rng.integers(2, 6))
+    return Scheduling(
+        rng.random((int(rng.integers(1, 4)), slots)) < 0.8,
+        rng.random((n, slots)) < 0.8,
+        durations=rng.integers(1, 4, n) if seed % 2 else 2,
+        budget=None if seed % 3 else int(rng.integers(0, n + 1)),
+        preferred=rng.random((n, slots)) < 0.5 if seed % 4 < 2 else None,
+    )
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+def test_random_visits_in_one_keep_the_contract(seed, listed, check_space, monkeypatch):
+    if not listed:
+        monkeypatch.setattr(scheduling, "_MAX_LISTED_VISITS", 0)
+        monkeypatch.setattr(visits_module, "_STEPS", 0)  # an integer program at once
+    space = visits(seed)
+    assert space.exact == listed
+    feasible = {tuple(a) for a in check_space(space, seed=seed).tolist()}
+    for action in itertools.product((0, 1), repeat=space.n_actions):
+        within = space.budget is None or sum(action) <= space.budget
+        assert (action in feasible) == (within and any(True for _ in schedules(space, action)))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_visit_is_by_one_worker_in_consecutive_slots_where_preferred(seed):
+    space = visits(seed)
+    action = space.sample(np.random.default_rng(seed), maximal=True)[0]
+    plan = space.schedule(action)
+    assert len({(worker, slot) for _, worker, slot in plan}) == len(plan)
+    assert all(space.worker_slots[w, t] and space.arm_slots[j, t] for j, w, t in plan)
+    read = space.decode(action)
+    assert list(read) == np.flatnonzero(action).tolist()
+    for j, own in read.items():
+        assert len({worker for worker, _ in own}) == 1
+        start = own[0][1]
+        assert [slot for _, slot in own] == list(range(start, start + space.needs[j]))
+    if space.preferred is not None:
+        most = max(
+            sum(space.preferred[j, t : t + space.needs[j]].sum() for j, _, t in other)
+            for other in schedules(space, action)
+        )
+        assert sum(space.preferred[j, t] for j, _, t in plan) == most
+
+
+def test_needs_are_served_where_preferred_too():
+    workers, arms = [[1, 1, 1], [1, 0, 0]], [[1, 1, 1], [1, 1, 0]]
+    late = [[0, 0, 1], [0, 1, 0]]
+    space = Scheduling(workers, arms, needs=1, preferred=late)
+    assert [(j, t) for j, _, t in space.schedule([1, 1])] == [(0, 2), (1, 1)]
+    early = Scheduling(workers, arms, needs=1, preferred=1 - np.array(late))
+    assert all(t not in (2, 1)[j : j + 1] for j, _, t in early.schedule([1, 1]))
+    assert space.to_dict() != early.to_dict()
+    assert np.array_equal(space.enumerate(), early.enumerate())
+
+
+def test_what_cannot_be_in_one_is_named():
+    space = Scheduling([[1, 1, 1, 0], [0, 0, 0, 1]], [[1, 1, 1, 1]] * 3, durations=[2, 2, 4])
+    assert space.violations([1, 1, 0]) == [
+        "no workers have 2 consecutive slots for each of the arms [0, 1]"
+    ]
+    assert space.violations([0, 0, 1]) == [
+        "no workers have 4 consecutive slots for each of the arms [2]"
+    ]
+    assert (
+        "6 worker-slots in slots [0, 1, 2, 3], where workers have 4"
+        in (space.violations([1, 0, 1])[0])
+    )
+    with pytest.raises(ValueError, match="not feasible: no workers have 2"):
+        space.decode([1, 1, 0])
+
+
+def test_many_visits_are_decided_in_reasonable_time():
+    """A search alone takes minutes for some of these."""
+    rng = np.random.default_rng(2)
+    space = Scheduling(rng.random((5, 10)) < 0.9, rng.random((18, 10)) < 0.95, durations=3)
+    some = np.argsort(rng.random((20, 18)), axis=1) < rng.integers(11, 18, (20, 1))
+    found = space.feasible(some.astype(np.int8))
+    assert found.any()
+    assert not found.all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -157,6 +264,10 @@ def test_an_infeasible_action_has_no_schedule():
         ({"needs": [1, 2, 3]}, "needs must be one integer or 2"),
         ({"needs": 1.5}, "needs must be an integer"),
         ({"budget": -1}, "budget must be at least 0, got -1"),
+        ({"needs": 1, "durations": 1}, "give needs or durations, not both"),
+        ({"durations": [1, 0]}, r"durations\[1\] must be at least 1, got 0"),
+        ({"durations": [1, 2, 3]}, "durations must be one integer or 2"),
+        ({"preferred": [[1, 0]]}, r"preferred must have shape \(2, 2\), got \(1, 2\)"),
     ],
 )
 def test_wrong_parameters_are_named(arguments, message):

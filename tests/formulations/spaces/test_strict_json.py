@@ -18,6 +18,9 @@ VALID = {
     "exactly": mr.BudgetTopK(3, 2, exactly=True, costs=[1, 2, 3.5], budget=4.5).to_dict(),
     "capacity": mr.Capacity([1, 2, 2.5], [3, 2]).to_dict(),
     "scheduling": mr.Scheduling([[1, 0], [1, 1]], [[1, 1], [0, 1], [1, 0]], [1, 2, 1], 2).to_dict(),
+    "visits": mr.Scheduling(
+        [[1, 0], [1, 1]], [[1, 1], [0, 1]], durations=[1, 2], preferred=[[1, 0], [0, 0]]
+    ).to_dict(),
     "routing": {
         "type": "Routing",
         "directed": False,
@@ -100,6 +103,10 @@ def changed(name, **parameters):
         ("scheduling", {"worker_slots": [["1", "0"]]}, "worker_slots must be boolean"),
         ("scheduling", {"arm_slots": [[1, 2]] * 3}, "arm_slots must be boolean"),
         ("scheduling", {"arm_slots": [[1, 0], [1]]}, "arm_slots must"),
+        ("visits", {"durations": [1, 1.5]}, r"durations\[1\] must be an integer, got 1.5"),
+        ("visits", {"durations": 0}, "durations must be at least 1"),
+        ("visits", {"needs": [1, 1]}, "give needs or durations"),
+        ("visits", {"preferred": [[1, 2], [0, 0]]}, "preferred must be boolean"),
         ("routing", {"directed": "no"}, "directed must be true or false"),
         ("routing", {"max_length": 4.5}, "max_length must be an integer"),
         ("routing", {"max_length": False}, "max_length must be an integer"),
@@ -273,7 +280,7 @@ def test_any_json_is_refused_or_kept_exactly(data):
 def comparable(name, value, data):
     """Leave out what is written in another form: one need for all, nested members, ..."""
     if name in ("members", "edges", "allowed", "caps") or (
-        name == "needs" and not isinstance(value, list)
+        name in ("needs", "durations") and not isinstance(value, list)
     ):
         return False
     return not (data["type"] == "Box" and name in ("matrix", "right", "binary"))
