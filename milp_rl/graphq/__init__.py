@@ -6,6 +6,7 @@ from milp_rl.envs.transitions import Transitions, collect_transitions
 from milp_rl.formulations.spaces.sequential import SequentialBuilder, valued_by
 from milp_rl.graphq.agent import GraphDQN, GraphDQNConfig
 from milp_rl.graphq.edges import Interaction
+from milp_rl.graphq.exact import GraphQValue
 from milp_rl.graphq.graph import DependencyGraph, Scores
 from milp_rl.graphq.instance import InterventionsInstance
 from milp_rl.graphq.network import GraphQNetwork
@@ -25,6 +26,7 @@ __all__ = [
     "GraphDQNConfig",
     "GraphQNetwork",
     "GraphQPolicy",
+    "GraphQValue",
     "Interaction",
     "InterventionsInstance",
     "Scores",
