@@ -208,13 +208,11 @@ def test_models_are_taken_as_they_come(tmp_path: Path) -> None:
     turned = ensemble.RandomForestRegressor(5, max_depth=5, random_state=0)
     turned.fit(np.concatenate([x[:, n:], x[:, :n]], axis=1), y)
     from_state = turned.predict(np.concatenate([rows[:, n:], rows[:, :n]], axis=1))
-    least = np.minimum(forest.predict(rows), turned.predict(rows))
     cases: list[tuple[Any, Any, dict[str, Any]]] = [
         (forest, forest.predict(rows), {}),
         (poisson, poisson.predict(rows), {}),
         (path, stored[:, 0], {}),
         (turned, from_state, {"inputs": ("state", "action")}),
-        (mr.Ensemble([forest, turned], "min"), least, {}),
     ]
     for model, values, options in cases:
         for solver in ("auto", "highs"):
