@@ -110,11 +110,7 @@ class NodeBounds:
             x = self.space.maximizers(rows, nodes.pins[live])
             found.x[live[better]] = x[better]
             z, h = relaxation.forward(x, nodes.state[live], p, own)
-            fresh = np.isnan(nodes.x[live, :1])
-            for name, new in (("x", x), ("z", z), ("h", h)):
-                average = getattr(nodes, name)
-                old = average[live]
-                average[live] = np.where(fresh, new, old + _AVERAGE * (new - old))
+            _average(nodes, live, x, z, h)
             if step < steps and p.size:
                 _step(alpha, beta, live, own, p, z, bound - targets[live])
         margin = relaxation.margins(
@@ -273,6 +269,15 @@ def _probed(free: BoolArray, coefficients: FloatArray) -> tuple[IntArray, IntArr
         free = free & among
     node, action = np.nonzero(free)
     return node, action
+
+
+def _average(nodes: Nodes, live: IntArray, x: FloatArray, z: FloatArray, h: FloatArray) -> None:
+    """Take a maximiser into the running averages of nodes, in place."""
+    fresh = np.isnan(nodes.x[live, :1])
+    for name, new in (("x", x), ("z", z), ("h", h)):
+        average = getattr(nodes, name)
+        old = average[live]
+        average[live] = np.where(fresh, new, old + _AVERAGE * (new - old))
 
 
 def _step(
