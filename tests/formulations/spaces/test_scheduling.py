@@ -173,8 +173,9 @@ def schedules(space: Scheduling, action):
 def visits(seed):
     rng = np.random.default_rng(seed)
     n, slots = int(rng.integers(1, 6)), int(rng.integers(2, 6))
+    shifts = rng.random((2, slots)) < 0.8
     return Scheduling(
-        rng.random((int(rng.integers(1, 4)), slots)) < 0.8,
+        shifts[rng.integers(2, size=int(rng.integers(1, 4)))],  # some workers have the same
         rng.random((n, slots)) < 0.8,
         durations=rng.integers(1, 4, n) if seed % 2 else 2,
         budget=None if seed % 3 else int(rng.integers(0, n + 1)),
@@ -226,6 +227,12 @@ def test_needs_are_served_where_preferred_too():
     assert all(t not in (2, 1)[j : j + 1] for j, _, t in early.schedule([1, 1]))
     assert space.to_dict() != early.to_dict()
     assert np.array_equal(space.enumerate(), early.enumerate())
+
+
+def test_visits_of_one_kind_may_begin_together():
+    space = Scheduling([[1, 1], [1, 1]], [[1, 1], [1, 1], [1, 1]], durations=2)
+    assert space.decode([1, 0, 1]) == {0: [(0, 0), (0, 1)], 2: [(1, 0), (1, 1)]}
+    assert space.violations([1, 1, 1]) != []
 
 
 def test_what_cannot_be_in_one_is_named():

@@ -74,7 +74,7 @@ def test_without_cycles_longest_paths_through_given_arcs_are_exact():
 
 
 def test_arcs_held_around_a_cycle_leave_nothing():
-    graph = nx.DiGraph([(0, 1), (1, 2), (2, 1), (1, 3), (2, 3), (0, 2), (2, 4), (4, 2)])
+    graph = nx.DiGraph([(0, 1), (1, 2), (2, 1), (1, 3), (2, 3), (0, 2), (2, 4), (4, 2), (0, 3)])
     space = mr.SimplePath(graph, 0, 3)
     for held, bound in (
         ([(1, 2), (2, 1)], -np.inf),
@@ -84,6 +84,9 @@ def test_arcs_held_around_a_cycle_leave_nothing():
     ):
         one = np.array([[arc in held for arc in space.arcs]])
         assert space.linear_max(np.ones((1, space.n_actions)), Pins(one)) == bound, held
+    gains = np.array([[100.0 if arc == (2, 1) else 1.0 for arc in space.arcs]])
+    one = np.array([[arc == (1, 2) for arc in space.arcs]])
+    assert space.linear_max(gains, Pins(one)) == 3.0  # nor does an arc held close one
 
 
 @pytest.mark.parametrize("seed", range(6))
