@@ -102,9 +102,11 @@ class EnumerationArgmax(Argmax):
         if not n:
             return Answer.empty(problem, begin, "empty set")
         network = problem.network
-        own = networks.centred if networks.n_states == 1 else networks.centred[state]
+        own, at = networks.centred, state
+        if any(weight.ndim == 3 for layer in own.layers for _, weight in layer.inputs):
+            own, at = own[state], 0
         with np.errstate(over="ignore", invalid="ignore"):
-            rough, dtype = self._rough_values(own)
+            rough, dtype = self._rough_values(own, at)
         error = _rounding(network, float(np.finfo(dtype).eps))
         # Not below, so that a network that overflows float32 is valued in float64 altogether.
         candidates = np.flatnonzero(~(rough < rough.max() - 2 * error))
@@ -120,14 +122,21 @@ class EnumerationArgmax(Argmax):
         message = f"evaluated all {n} feasible actions"
         return Answer(problem, action, bound, seconds, n, message=message, exhaustive=True)
 
-    def _rough_values(self, network: ActionNetworks) -> tuple[RoughArray, type[np.floating[Any]]]:
+    def _rough_values(
+        self, network: ActionNetworks, state: int
+    ) -> tuple[RoughArray, type[np.floating[Any]]]:
         """Value every action, in float32 where the network's weights allow that."""
         if self._rough is None or not self._rough.serves(network):
             self._rough = self._new_rough(network)
         known = self._rough
         values = np.empty(len(self._actions), dtype=known.dtype)
         layers = [
-            ActionLayer(inputs, np.asarray(layer.bias.astype(known.dtype).reshape(-1)))
+            ActionLayer(
+                inputs,
+                np.asarray(
+                    (layer.bias if layer.bias.ndim == 1 else layer.bias[state]).astype(known.dtype)
+                ),
+            )
             for inputs, layer in zip(known.inputs, network.layers, strict=True)
         ]
         batch = max(_BATCH_ENTRIES // network.widest, 1)

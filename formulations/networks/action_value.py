@@ -396,11 +396,17 @@ class NetworkValue(ActionValue):
         for depth in kept:
             rows, moving, fixed = follows[depth], [], []
             for source, weight in network.inputs(depth):
-                own = np.ascontiguousarray(weight[np.ix_(rows, follows[source])])
+                whole = rows.all()
+                if whole and source != INPUT and follows[source].all():
+                    own = weight
+                elif whole and source == INPUT:
+                    own = np.ascontiguousarray(weight[:, :n_actions])
+                else:
+                    own = np.ascontiguousarray(weight[np.ix_(rows, follows[source])])
                 if own.shape[1] and (numbers[source] == numbers[depth] - 1 or own.any()):
                     moving.append((numbers[source], own))
                 if not follows[source].all():
-                    fixed.append((source, np.ascontiguousarray(weight[rows][:, ~follows[source]])))
+                    fixed.append((source, weight[rows][:, ~follows[source]]))
             if not numbers[depth] and not (moving and moving[0][0] == INPUT):  # a constant
                 moving.insert(0, (INPUT, np.zeros((int(rows.sum()), n_actions))))
             layer = ActionLayer(tuple(moving), network.layers[depth].bias[rows])
