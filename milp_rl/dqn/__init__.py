@@ -4,6 +4,16 @@ from milp_rl.dqn.agent import Callback, DQNAgent
 from milp_rl.dqn.callbacks import CSVLogger, ProgressBar
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.flat import FlatDQN
+from milp_rl.dqn.module_value import ModuleValue
 from milp_rl.dqn.validation import Validation
 
-__all__ = ["CSVLogger", "Callback", "DQNAgent", "DQNConfig", "FlatDQN", "ProgressBar", "Validation"]
+__all__ = [
+    "CSVLogger",
+    "Callback",
+    "DQNAgent",
+    "DQNConfig",
+    "FlatDQN",
+    "ModuleValue",
+    "ProgressBar",
+    "Validation",
+]

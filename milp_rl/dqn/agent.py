@@ -22,6 +22,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from torch import nn
 
 from milp_rl.dqn.checkpoint import read_checkpoint, read_state, write_checkpoint
 from milp_rl.dqn.checks import checked_env
@@ -29,6 +30,7 @@ from milp_rl.dqn.choosers import chooser_of
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.episodes import EpisodePlayer, RunningEpisode
 from milp_rl.dqn.learner import QLearner
+from milp_rl.dqn.module_value import ModuleValue
 from milp_rl.dqn.pretraining import ModelledEnv, PretrainingData, data_of_model, data_of_steps
 from milp_rl.envs.transitions import Transitions, collect_transitions
 from milp_rl.formulations.arrays import ActionArray, check_vector
@@ -84,6 +86,11 @@ class DQNAgent:
         it with a seed must make what follows reproducible.
     config
         Parameters; by default those of the class.
+    network
+        A Q-network of your own, trained in place from the weights that it has, instead of a new
+        :class:`~milp_rl.qnetwork.QNetwork` of ``config.hidden``: a torch module of (state, action)
+        in either order, or of [action, state], as :class:`~milp_rl.dqn.ModuleValue` takes it; or a
+        :class:`~milp_rl.qnetwork.ActionValue`.
     seed
         Seed of weights, exploration, replay and episodes, at least 0.
 
@@ -99,14 +106,21 @@ class DQNAgent:
     Raises
     ------
     ValueError
-        If environment and configuration do not fit; while training, if an observation or a reward
-        is not finite or the feasible set is another in some state.
+        If environment, configuration and network do not fit; while training, if an observation or a
+        reward is not finite or the feasible set is another in some state.
+    NetworkError
+        If the network cannot be trained, or what follows the action is not piecewise linear.
     """
 
     config_class: ClassVar[type[DQNConfig]] = DQNConfig
 
     def __init__(
-        self, env: gym.Env[Any, Any], config: DQNConfig | None = None, *, seed: int = 0
+        self,
+        env: gym.Env[Any, Any],
+        config: DQNConfig | None = None,
+        *,
+        network: nn.Module | None = None,
+        seed: int = 0,
     ) -> None:
         self.env = env
         self.config = self.config_class() if config is None else config
@@ -116,6 +130,7 @@ class DQNAgent:
         self._player = EpisodePlayer(
             env, self._feasible, self.state_dim, expected_rewards=self.config.expected_rewards
         )
+        self._own = None if network is None else self._own_network(network)
         self.learner = self._new_learner()
         self.rng = np.random.default_rng(seed)
         self.epoch = self.episode = self.step = 0
@@ -127,9 +142,28 @@ class DQNAgent:
         self._checkpoint_every = 1
 
     def _new_learner(self) -> QLearner:
-        c, generator = self.config, torch.Generator().manual_seed(self.seed)
-        network = QNetwork(self.state_dim, self.space.n_actions, c.hidden, generator=generator)
+        c, network = self.config, self._own
+        if network is None:
+            generator = torch.Generator().manual_seed(self.seed)
+            network = QNetwork(self.state_dim, self.space.n_actions, c.hidden, generator=generator)
         return QLearner(network, self.space, c, chooser_of(self.space, c))
+
+    def _own_network(self, network: nn.Module) -> ActionValue:
+        """Return a network that was given as what a learner trains."""
+        if not isinstance(network, nn.Module):
+            raise ValueError(
+                f"network must be a torch module, which can be trained, got"
+                f" {type(network).__name__}; QNetwork.from_onnx reads chains of ReLU layers"
+            )
+        sizes = self.state_dim, self.space.n_actions
+        if not isinstance(network, ActionValue):
+            return ModuleValue(network, *sizes)
+        if (network.state_dim, network.action_dim) != sizes:
+            raise ValueError(
+                f"the network takes {network.state_dim} state features and {network.action_dim}"
+                f" actions, the environment has {sizes[0]} and {sizes[1]}"
+            )
+        return network
 
     @property
     def network(self) -> ActionValue:
@@ -139,7 +173,11 @@ class DQNAgent:
     @property
     def setup(self) -> dict[str, Any]:
         """What a checkpoint's run must have in common with this one: plain values."""
-        return {**asdict(self.config), "seed": self.seed, "action space": self.space.to_dict()}
+        setup = {**asdict(self.config), "seed": self.seed, "action space": self.space.to_dict()}
+        if self._own is not None:
+            weights = self._own.state_dict().items()
+            setup["network"] = [[name, list(value.shape)] for name, value in weights]
+        return setup
 
     def act(self, state: ArrayLike) -> ActionArray:
         """Return the feasible action of highest Q-value, proven so with ``argmax="exact"``.
@@ -356,7 +394,9 @@ class DQNAgent:
         self.learner.load_state_dict(state["learner"])
 
     @classmethod
-    def load(cls, path: str | Path, env: gym.Env[Any, Any]) -> Self:
+    def load(
+        cls, path: str | Path, env: gym.Env[Any, Any], network: nn.Module | None = None
+    ) -> Self:
         """Read an agent written by :meth:`save` or :meth:`train`; it can act, or train on.
 
         Parameters
@@ -365,20 +405,29 @@ class DQNAgent:
             The file. It is read as data only: no code in it is run.
         env
             An environment like the one it was trained on.
+        network
+            If it was trained with a network of your own, another of the same kind, which takes
+            over the weights.
 
         Raises
         ------
         ValueError
-            If the file is damaged, or the environment's action space is another.
+            If the file is damaged, or the environment's action space or the network is another.
         """
         setup, _ = read_checkpoint(path)
-        agent = cls._from_setup(env, setup)
+        if "network" in setup and network is None:
+            raise ValueError(
+                f"{path} has the weights of a network of your own; give one of the same kind with"
+                " network="
+            )
+        given = {} if network is None else {"network": network}
+        agent = cls._from_setup(env, setup, **given)
         agent._restore(path)
         return agent
 
     @classmethod
-    def _from_setup(cls, env: gym.Env[Any, Any], setup: dict[str, Any]) -> Self:
-        return cls(env, cls._config_of(setup), seed=setup["seed"])
+    def _from_setup(cls, env: gym.Env[Any, Any], setup: dict[str, Any], **given: Any) -> Self:
+        return cls(env, cls._config_of(setup), seed=setup["seed"], **given)
 
     @classmethod
     def _config_of(cls, setup: dict[str, Any]) -> DQNConfig:

@@ -100,11 +100,14 @@ class FlatDQN(DQNAgent):
     Raises
     ------
     ValueError
-        If there are more than 20,000 feasible actions, or pretraining has no random steps.
+        If there are more than 20,000 feasible actions, pretraining has no random steps, or a
+        network is given.
     """
 
     def _new_learner(self) -> QLearner:
         c = self.config
+        if self._own is not None:
+            raise ValueError("this DQN makes its own network, with an output per feasible action")
         if c.pretrain_epochs and not c.random_steps:
             raise ValueError("this DQN pretrains on random play only: set random_steps")
         actions = self.space.enumerate(_MOST_ACTIONS)

@@ -332,7 +332,7 @@ class QLearner:
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         weights = [p for p in self.network.parameters() if p.ndim > 1]
-        biases = [p for p in self.network.parameters() if p.ndim == 1]
+        biases = [p for p in self.network.parameters() if p.ndim <= 1]
         decay = self.config.weight_decay  # not of biases: the last carries the level of the values
         return torch.optim.AdamW(  # eps and amsgrad as in the authors' code
             [{"params": weights, "weight_decay": decay}, {"params": biases, "weight_decay": 0.0}],

@@ -217,11 +217,11 @@ class GraphDQN(DQNAgent):
         return {**super().setup, "dependency graph": self.graph.graphml()}
 
     @classmethod
-    def _from_setup(cls, env: gym.Env[Any, Any], setup: dict[str, Any]) -> Self:
+    def _from_setup(cls, env: gym.Env[Any, Any], setup: dict[str, Any], **given: Any) -> Self:
         config = cls._config_of(setup)
         assert isinstance(config, GraphDQNConfig)
         graph = DependencyGraph.parse_graphml(setup["dependency graph"])
-        return cls(env, config, graph=graph, seed=setup["seed"])
+        return cls(env, config, graph=graph, seed=setup["seed"], **given)
 
     def policy(self, **options: Any) -> GraphQPolicy:
         """Return the policy of the network as it is; options as for :class:`GraphQPolicy`."""
