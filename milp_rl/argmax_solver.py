@@ -263,7 +263,8 @@ class ArgmaxSolver:
         """
         sign = -1.0 if self.sense == "minimize" else 1.0
         if self._link == "identity":
-            return replace(result, value=sign * result.value, bound=sign * result.bound)
+            value, bound = sign * result.value, sign * result.bound
+            return replace(result, value=value, bound=bound, space=self.space)
         inner = np.array([result.value, result.bound, result.value + result.tolerance])
         value, bound, other = linked(self._link, sign * inner).tolist()
         difference, tolerance = abs(bound - value), abs(other - value)
@@ -274,7 +275,13 @@ class ArgmaxSolver:
             status = "optimal"
         gap = relative_gap(value, bound) if result.action is not None else math.inf
         return replace(
-            result, value=value, bound=bound, gap=gap, tolerance=tolerance, status=status
+            result,
+            value=value,
+            bound=bound,
+            gap=gap,
+            tolerance=tolerance,
+            status=status,
+            space=self.space,
         )
 
     def _checked(self, state: ArrayLike | None) -> FloatArray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -103,7 +102,7 @@ def argmax(
         fail(error)
     for number, result in enumerate(results):
         if as_json:
-            echo(json.dumps({"state": number, **_plain(result)}))
+            echo(json.dumps({"state": number, **result.to_dict()}))
             continue
         chosen = "none"
         if result.action is not None and solving.space.binary:
@@ -367,16 +366,6 @@ def _strengths(value: Any, space: Any, states: Any) -> list[tuple[str, ...]]:
             )
         )
     return rows
-
-
-def _plain(result: Any) -> dict[str, Any]:
-    """Return a result as JSON has it: what is not a number is null."""
-    plain = {}
-    for name in ("status", "value", "bound", "gap", "seconds", "solver", "nodes", "message"):
-        value = getattr(result, name)
-        plain[name] = None if isinstance(value, float) and not math.isfinite(value) else value
-    plain["action"] = None if result.action is None else result.action.tolist()
-    return plain
 
 
 def _import(modules: Sequence[str] | None) -> None:
