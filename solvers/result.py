@@ -128,7 +128,7 @@ class ArgmaxResult:
 
     def __str__(self) -> str:
         """Write the result on a few lines, of a large action the first entries."""
-        lines = [("status", self.status)]
+        lines: list[tuple[str, str]] = [("status", self.status)]
         if self.action is not None:
             lines.append(("value", f"{self.value:.9g}"))
         gap = f" (gap {self.gap:.2g})" if math.isfinite(self.gap) else ""
