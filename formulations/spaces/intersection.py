@@ -12,6 +12,7 @@ from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.composite import Composite
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.spaces.sampling import built_at_random
 
 _TRIES = 20
 _MOST_ASKED = 1000  # variables of which the members' oracles are asked for the ranges
@@ -140,16 +141,40 @@ class Intersection(Composite):
         """Return the additions that every member allows, checked jointly where needed."""
         self.require_binary("built one by one")
         a = self.check_action(action)
+        additions = self._allowed(a)
+        if self.down_closed or not len(additions):
+            return additions
+        larger = np.tile(a, (len(additions), 1))
+        larger[np.arange(len(additions)), additions] = 1
+        found = self._completed_by_members(larger)
+        for i in np.flatnonzero(~found):
+            found[i] = self.completable(larger[i])
+        return additions[found]
+
+    def _allowed(self, a: ActionArray) -> NDArray[np.intp]:
+        """Return the additions that every member allows."""
         allowed = set(np.flatnonzero(a == 0).tolist())
         for member in self._binary_members:
             allowed &= set(member.extensions(a).tolist())
-        if not self.down_closed:
-            for i in sorted(allowed):
-                a[i] = 1
-                if not self.completable(a):
-                    allowed.discard(i)
-                a[i] = 0
         return np.array(sorted(allowed), dtype=np.intp)
+
+    def _drawn(self, a: ActionArray, rng: np.random.Generator) -> NDArray[np.intp]:
+        """Return one of :meth:`extensions` at random, none if there is none."""
+        for i in rng.permutation(self._allowed(a)):
+            larger = a.copy()
+            larger[i] = 1
+            if self._completed_by_members(larger[None])[0] or self.completable(larger):
+                return np.array([i], dtype=np.intp)
+        return np.array([], dtype=np.intp)
+
+    def _completed_by_members(self, actions: ActionArray) -> BoolArray:
+        """Tell which partial actions a member completes, by as little as it can, for all."""
+        found = self.feasible(actions)
+        for member in self._binary_members:
+            if not member.down_closed:
+                points = member.maximizers(-np.ones(actions.shape), Pins(one=actions == 1))
+                found |= self.feasible(np.rint(points).astype(np.int8))
+        return found
 
     @cached_property
     def _binary_members(self) -> tuple[ActionSpace, ...]:
@@ -163,7 +188,15 @@ class Intersection(Composite):
                 action: ActionArray = members[rng.integers(len(members))].sample(rng)[0]
                 if not self.violations(action):
                     return action
-        return super()._sample_one(rng, maximal)
+        if self.down_closed or not self.binary:
+            return super()._sample_one(rng, maximal)
+        return built_at_random(
+            self.n_actions,
+            self.violations,
+            lambda action: self._drawn(action, rng),
+            rng,
+            maximal=maximal,
+        )
 
     @property
     def counts_quickly(self) -> bool:

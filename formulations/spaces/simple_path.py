@@ -20,12 +20,13 @@ from milp_rl.formulations.spaces.listing import check_limit
 from milp_rl.formulations.spaces.oracles.paths import (
     SearchLimitError,
     longest_in_order,
+    path_by_nearest,
     path_through,
     paths_and_cycles,
 )
 from milp_rl.formulations.spaces.pins import Pins
 
-_STEPS = 100  # of a search for a path through given arcs, before a MILP is asked
+_STEPS = 100  # of a search for a path through given arcs, before it is cut off
 _WALK = 100  # times as many steps as there are nodes: of a random walk to the target
 
 
@@ -122,8 +123,10 @@ class SimplePath(ActionSpace):
         ).reshape(-1, 2)
         self._arc_of = {pair: k for k, pair in enumerate(map(tuple, self._ends.tolist()))}
         self._successors: list[list[int]] = [[] for _ in self._labels]
+        self._predecessors: list[list[int]] = [[] for _ in self._labels]
         for u, v in self._ends.tolist():
             self._successors[u].append(v)
+            self._predecessors[v].append(u)
 
     @property
     def n_actions(self) -> int:
@@ -312,45 +315,45 @@ class SimplePath(ActionSpace):
         return [(arcs, self._ends[arcs, 0]) for arcs in entering]
 
     def completable(self, action: ArrayLike) -> bool:
-        """Whether some path takes all chosen arcs."""
-        return self._completed(self.check_action(action)) is not None
+        """Whether some path takes all chosen arcs; false also where a search is cut off."""
+        return self._is_completable(self.check_action(action))
 
-    def _completed(self, a: ActionArray) -> BoolArray | None:
-        """Return the arcs of a path through the chosen ones, ``None`` if there is none."""
+    def _is_completable(self, a: ActionArray) -> bool:
+        """Look for a path through the nearest chosen arcs first, from either end, then any."""
         if a[~self._useful].any():
-            return None
+            return False
         chosen = self._ends[a[self._columns] == 1]
         forced = dict(chosen.tolist())
         if len(forced) < len(chosen) or len(set(forced.values())) < len(chosen):
-            return None
-        path: list[int] | None
+            return False
+        if path_by_nearest(self._successors, 0, self._last, forced):
+            return True
+        backward = {v: u for u, v in forced.items()}
+        if path_by_nearest(self._predecessors, self._last, 0, backward):
+            return True
         try:
-            path = path_through(self._successors, 0, self._last, forced, _STEPS)
+            return path_through(self._successors, 0, self._last, forced, _STEPS) is not None
         except SearchLimitError:
-            found = self._oracle.feasible(a.astype(bool))
-            return a.astype(bool) if found else None
-        if path is None:
-            return None
-        arcs = np.zeros(self.n_actions, dtype=bool)
-        arcs[self._columns[[self._arc_of[arc] for arc in pairwise(path)]]] = True
-        return arcs
+            return False
 
     def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
-        """Return the arcs that are on a path with all chosen ones."""
+        """Return the arcs that are on a path with all chosen ones.
+
+        Where there are cycles, that is hard to decide in general: of more than a dozen nodes, an
+        arc may be left out because a search for a path through it was cut off.
+        """
         a = self.check_action(action)
-        some = self._completed(a)
-        if some is None:
+        if not self._is_completable(a):
             return np.array([], dtype=np.intp)
         tails, heads = (set(self._ends[a[self._columns] == 1, side].tolist()) for side in (0, 1))
+        found = []
         for k, (u, v) in zip(self._columns.tolist(), self._ends.tolist(), strict=True):
-            if not (some[k] or u in tails or v in heads):
+            if u not in tails and v not in heads:
                 a[k] = 1
-                path = self._completed(a)
+                if self._is_completable(a):  # what is added is found completable again
+                    found.append(k)
                 a[k] = 0
-                if path is not None:
-                    some |= path
-                    some[k] = True
-        return np.flatnonzero(some & (a == 0))
+        return np.array(found, dtype=np.intp)
 
     def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
         """Walk at random to the target and erase loops; a walk that takes long is guided."""

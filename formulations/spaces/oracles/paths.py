@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -85,6 +86,54 @@ def path_through(
         if steps < 0:
             raise SearchLimitError
         stack.append(iter(moves(node)))
+    return None
+
+
+def path_by_nearest(
+    successors: Sequence[Sequence[int]], source: int, target: int, forced: Mapping[int, int]
+) -> list[int] | None:
+    """Look for a path as :func:`path_through` does, always to the nearest forced arc.
+
+    Returns
+    -------
+    list of int or None
+        The nodes of the path; ``None`` if there is none by this rule.
+    """
+    heads = set(forced.values())
+    left = {u for u in forced if u not in heads}  # where chains of forced arcs begin
+    path, visited = [source], {source}
+    while path[-1] != target:
+        node = path[-1]
+        left.discard(node)
+        if node in forced:
+            step = [forced[node]] if forced[node] not in visited else None
+        else:
+            step = _nearest(successors, node, left or {target}, visited | heads | {target})
+        if step is None:
+            return None
+        path += step
+        visited.update(step)
+    return path if visited >= forced.keys() else None  # or some are around a cycle
+
+
+def _nearest(
+    successors: Sequence[Sequence[int]], start: int, goals: set[int], closed: set[int]
+) -> list[int] | None:
+    """Return the nodes after ``start`` to the nearest goal, ``None`` if there is no way to one."""
+    before = {start: start}
+    waiting = deque([start])
+    while waiting:
+        u = waiting.popleft()
+        for w in successors[u]:
+            if w in before or (w in closed and w not in goals):
+                continue
+            before[w] = u
+            if w in goals:
+                way = [w]
+                while before[way[-1]] != start:
+                    way.append(before[way[-1]])
+                return way[::-1]
+            waiting.append(w)
     return None
 
 
