@@ -34,9 +34,10 @@ from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.networks.network import INPUT
 from milp_rl.formulations.relaxation import Lines, Relaxation
 from milp_rl.formulations.spaces.oracles.lp import LinearOracle
+from milp_rl.formulations.spaces.pins import Pins
 
-LinearMax = Callable[[FloatArray], FloatArray]
-"""Bound ``max C @ x`` over a set from above: (batch, n) -> (batch,)."""
+LinearMax = Callable[..., FloatArray]
+"""Bound ``max C @ x`` over a set from above: (batch, n) -> (batch,); given pins, under them."""
 
 _MOST_RANGES = 1000  # variables whose own ranges are asked from the oracle, if they are known
 _ENTRIES = 4_000_000  # of the coefficients that are made at a time
@@ -169,15 +170,23 @@ class BoundPropagator:
         self._largest = np.maximum(np.abs(self._box_lower), np.abs(self._box_upper))
         self._shared: _Shared | None = None
 
-    def at(self, networks: ActionNetworks) -> Bounds:
+    def at(self, networks: ActionNetworks, pins: Pins | None = None) -> Bounds:
         """Compute the bounds for a batch of states.
+
+        Parameters
+        ----------
+        networks
+            Of the states.
+        pins
+            Binary actions held at one or zero, in each state; the ranges of the first layer are
+            then those over the whole set, within what an interval has under the pins.
 
         Raises
         ------
         ValueError
             If the networks take another number of actions.
         InfeasibleSetError
-            If the set is found to be empty.
+            If the set is found to be empty, for one of the states at least.
         """
         if networks.n_actions != self.n_actions:
             raise ValueError(
@@ -185,13 +194,15 @@ class BoundPropagator:
             )
         size = max(_ENTRIES // (2 * networks.widest * self.n_actions), 1)
         count = networks.n_states
+        held = (pins or Pins()).checked((count, self.n_actions))
         if count <= size:
-            return self._at(networks)
-        return _joined([self._at(networks.rows(slice(i, i + size))) for i in range(0, count, size)])
+            return self._at(networks, held)
+        rows = [slice(i, i + size) for i in range(0, count, size)]
+        return _joined([self._at(networks.rows(own), held[own]) for own in rows])
 
-    def _at(self, networks: ActionNetworks) -> Bounds:
-        bounds = self._propagate(networks, None)
-        return self._propagate(networks, bounds) if self.strength == "lp" else bounds
+    def _at(self, networks: ActionNetworks, pins: Pins) -> Bounds:
+        bounds = self._propagate(networks, pins, None)
+        return self._propagate(networks, pins, bounds) if self.strength == "lp" else bounds
 
     def _ranges(self) -> tuple[FloatArray, FloatArray]:
         """Ask the oracle for the range of each variable, some variables at a time."""
@@ -229,10 +240,27 @@ class BoundPropagator:
             self._shared = _Shared(weight, relaxation, ranges)
         return relaxation, ranges
 
-    def _propagate(self, networks: ActionNetworks, known: Bounds | None) -> Bounds:
+    def _box(self, pins: Pins) -> tuple[FloatArray, FloatArray]:
+        """Return the box of the variables under pins, shapes (states or 1, n_actions)."""
+        low, high = self._box_lower[None], self._box_upper[None]
+        if pins.zero is not None:
+            low, high = (np.where(pins.zero, 0.0, side) for side in (low, high))
+        if pins.one is not None:
+            low = np.where(pins.one, 1.0, low)
+            if (high < low - 0.5).any():
+                raise InfeasibleSetError("the set has no action with what is held at one")
+            high = np.maximum(low, high)
+        return low, high
+
+    def _propagate(self, networks: ActionNetworks, pins: Pins, known: Bounds | None) -> Bounds:
         """Bound layer after layer; ``known`` bounds are tightened by linear programming."""
         relaxation, ranges = self._relaxation(networks)
         count = networks.n_states
+        box = self._box(pins)
+        if not pins.empty:
+            weight = relaxation.inputs[0][0][1] if relaxation.inputs[0] else None
+            within = ranges if weight is None else interval(weight, *box)
+            ranges = [np.maximum(ranges[0], within[0]), np.minimum(ranges[1], within[1])]
         states = np.arange(count)
         lows, highs = (np.zeros((count, relaxation.neurons)) for _ in range(2))
         sizes = np.zeros((count, relaxation.neurons))
@@ -245,15 +273,15 @@ class BoundPropagator:
                 bias = relaxation.bias(depth, states)
                 low, high = ranges[0] + bias - margin, ranges[1] + bias + margin
             else:
-                low, high = self._layer(relaxation, states, lows, highs, depth)
+                low, high = self._layer(relaxation, states, box, lows, highs, depth)
                 low, high = low - margin, high + margin
             if depth and self.strength != "interval":
                 lines = Lines.over(lows[:, before], highs[:, before])
                 rows = relaxation.rows_of_both_signs(depth, states)
                 a, constant, p = relaxation.backward(rows, states, lines)
-                reach = constant + self._reach(a.reshape(-1, self.n_actions)).reshape(
-                    constant.shape
-                )
+                held = pins[np.repeat(states, a.shape[1])]
+                reach = self._reach(a.reshape(-1, self.n_actions), held)
+                reach = constant + reach.reshape(constant.shape)
                 width = own.shape[1]
                 weights = np.abs(p).reshape(count, 2, width, -1).max(axis=1)
                 margin = relaxation.margins(depth, sizes[:, before], own, weights)
@@ -264,7 +292,7 @@ class BoundPropagator:
                 low = np.maximum(low, (*known.lower, known.output_lower)[depth])
                 high = np.minimum(high, (*known.upper, known.output_upper)[depth])
                 if depth > 0:
-                    self._tighten_by_lp(networks, depth, lows, highs, low, high)
+                    self._tighten_by_lp(networks, pins, depth, lows, highs, low, high)
             if depth < len(relaxation.layers):
                 lows[:, part], highs[:, part], sizes[:, part] = low, high, own
         lowers = tuple(lows[:, part] for part in relaxation.layers)
@@ -275,6 +303,7 @@ class BoundPropagator:
         self,
         relaxation: Relaxation,
         states: IntArray,
+        box: tuple[FloatArray, FloatArray],
         lows: FloatArray,
         highs: FloatArray,
         depth: int,
@@ -283,7 +312,7 @@ class BoundPropagator:
         low = high = relaxation.bias(depth, states)
         for source, weight in relaxation.inputs[depth]:
             if source == INPUT:
-                least, most = self._box_lower[None], self._box_upper[None]
+                least, most = box
             else:
                 part = relaxation.layers[source]
                 least, most = np.maximum(lows[:, part], 0), np.maximum(highs[:, part], 0)
@@ -291,12 +320,15 @@ class BoundPropagator:
             low, high = low + below, high + above
         return low, high
 
-    def _reach(self, coefficients: FloatArray) -> FloatArray:
-        return _nonempty(self._linear_max(coefficients))
+    def _reach(self, coefficients: FloatArray, pins: Pins | None = None) -> FloatArray:
+        if pins is None or pins.empty:
+            return _nonempty(self._linear_max(coefficients))
+        return _nonempty(self._linear_max(coefficients, pins))
 
     def _tighten_by_lp(
         self,
         networks: ActionNetworks,
+        pins: Pins,
         depth: int,
         lows: FloatArray,
         highs: FloatArray,
@@ -321,7 +353,7 @@ class BoundPropagator:
                 network,
                 [lows[i, part] for part in parts],
                 [highs[i, part] for part in parts],
-                self._model,
+                self._model.held(pins[i].one, pins[i].zero),
             )
             rows, constant = compact.output_weight[wanted], compact.output_bias[wanted]
             oracle = LinearOracle(compact.model, compact.model.n_columns)

@@ -18,8 +18,9 @@ from milp_rl.formulations.networks.conversion import to_action_value
 from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import warn_if_badly_scaled
 from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.solvers.backends import new_backend
-from milp_rl.solvers.batch import BatchSolver
+from milp_rl.formulations.spaces.pins import Pins, pins_of
+from milp_rl.solvers.backends import Backends
+from milp_rl.solvers.batch import Batch, BatchSolver
 from milp_rl.solvers.milp.argmax import MilpOptions
 from milp_rl.solvers.names import SolverName
 from milp_rl.solvers.options import SolveOptions
@@ -126,13 +127,8 @@ class ArgmaxSolver:
         self.state_dim = value.state_dim
         if isinstance(value, NetworkValue):
             warn_if_badly_scaled(value.network)
-        backend = new_backend(
-            value,
-            space,
-            solver,
-            MilpOptions(formulation, partitions, bounds, one_sided),
-        )
-        self._batch = BatchSolver(backend)
+        written = MilpOptions(formulation, partitions, bounds, one_sided)
+        self._batch = BatchSolver(Backends(value, space, solver, written))
 
     def __copy__(self) -> ArgmaxSolver:
         """Return an independent copy: what one of the two is updated to is not the other's."""
@@ -166,31 +162,64 @@ class ArgmaxSolver:
         state: ArrayLike | None,
         *,
         start: ArrayLike | None = None,
+        available: ArrayLike | None = None,
+        required: ArrayLike | None = None,
+        space: ActionSpace | None = None,
         gap: float | None = None,
         time_limit: float | None = None,
     ) -> ArgmaxResult:
-        """Solve for one state.
+        """Solve for one state, over the space as it is today.
 
         Parameters
         ----------
         state
             Shape (state_dim,), finite; ``None`` for a network of the action alone.
         start
-            A feasible action to start from.
+            A feasible action to start from, within the masks.
+        available
+            Mask of the actions that can be chosen today, shape (n_actions,): where it is false, the
+            variable is zero. Masks are for binary variables; bounds of continuous ones change with
+            ``space``.
+        required
+            Mask of the actions that are promised already, shape (n_actions,): where it is true, the
+            variable is one. Where no feasible action is within the masks, the status is
+            ``"infeasible"``.
+        space
+            The feasible set of this call, where its data differ from those of the solver's own
+            (capacities, costs, budgets, edges of a graph); over as many variables. The last 32 are
+            kept, also for calls with equal ones.
         gap, time_limit
             Override the solver's own for this call.
 
         Raises
         ------
         ValueError
-            If the state or the start is not valid.
+            If the state, the start or a mask is not valid, an action is required and not available,
+            or the space has another number of variables.
         CertificationError
             If the solver's answer is proven wrong and solving more tightly does not mend it.
+
+        Examples
+        --------
+        >>> import milp_rl as mr
+        >>> network = mr.Network.from_arrays([[[3.0, 2.0, 1.0]]], [[0.0]])
+        >>> solver = mr.ArgmaxSolver(network, mr.BudgetTopK(3, 2))
+        >>> solver.solve([]).chosen
+        [0, 1]
+        >>> solver.solve([], available=[False, True, True]).chosen
+        [1, 2]
+        >>> solver.solve([], required=[False, False, True]).chosen
+        [0, 2]
+        >>> solver.solve([], space=mr.BudgetTopK(3, 1)).chosen
+        [0]
         """
-        first = None if start is None else self.space.check_action(start)
+        pins = self._pins(available, required, [space])
+        own = self.space if space is None else space
+        first = None if start is None else own.check_action(start)
         options = self._limited(gap, time_limit)
-        result = self._batch.solve_one(self._checked(state), self._inner(options), first)
-        return self._reported(result, options)
+        state = self._checked(state)
+        batch = Batch(state[None], self._inner(options), [first], pins, [space])
+        return self._reported(self._batch.solve_one(batch), options)
 
     __call__ = solve
 
@@ -199,6 +228,9 @@ class ArgmaxSolver:
         states: ArrayLike,
         *,
         starts: Sequence[ArrayLike | None] | None = None,
+        available: ArrayLike | None = None,
+        required: ArrayLike | None = None,
+        space: ActionSpace | Sequence[ActionSpace | None] | None = None,
         gap: float | None = None,
         time_limit: float | None = None,
         workers: int | None = None,
@@ -211,6 +243,11 @@ class ArgmaxSolver:
             Shape (batch, state_dim), finite.
         starts
             For each state a feasible action to start from, or ``None`` for it.
+        available, required
+            Masks as for :meth:`solve`, for all states or, of shape (batch, n_actions), for each.
+        space
+            The feasible set of this call, or one for each state, ``None`` for the solver's own.
+            States with equal ones are solved together.
         gap, time_limit
             Override the solver's own for this call. Branch and bound takes the time limit for
             32 states together.
@@ -221,7 +258,7 @@ class ArgmaxSolver:
         Raises
         ------
         ValueError
-            If a state or a start is not valid.
+            If a state, a start, a mask or a space is not valid.
         CertificationError
             If an answer is proven wrong and solving more tightly does not mend it.
         """
@@ -233,13 +270,43 @@ class ArgmaxSolver:
         if workers is not None and workers < 1:
             raise ValueError(f"workers must be at least 1 or None, got {workers}")
         checked = np.array([self._checked(s) for s in batch]).reshape(len(batch), self.state_dim)
+        nothing = [None] * len(batch)
+        given = nothing if space is None else space
+        spaces = [given] * len(batch) if isinstance(given, ActionSpace) else list(given)
+        if len(spaces) != len(batch):
+            raise ValueError(f"got {len(spaces)} spaces for {len(batch)} states")
+        pins = self._pins(available, required, spaces, len(batch))
         firsts = [
-            None if start is None else self.space.check_action(start)
-            for start in (starts if starts is not None else [None] * len(batch))
+            None if start is None else (self.space if own is None else own).check_action(start)
+            for start, own in zip(nothing if starts is None else starts, spaces, strict=True)
         ]
         options = self._limited(gap, time_limit)
-        results = self._batch.solve(checked, self._inner(options), firsts, workers)
+        own_alone = None if space is None else spaces
+        asked = Batch(checked, self._inner(options), firsts, pins, own_alone)
+        results = self._batch.solve(asked, workers)
         return [self._reported(result, options) for result in results]
+
+    def _pins(
+        self,
+        available: ArrayLike | None,
+        required: ArrayLike | None,
+        spaces: Sequence[ActionSpace | None],
+        n_states: int | None = None,
+    ) -> Pins:
+        """Check the spaces and masks of a call; return the masks as pins."""
+        different = {id(space): self.space if space is None else space for space in spaces}
+        for space in different.values():
+            if not isinstance(space, ActionSpace):
+                raise ValueError(f"space must be an ActionSpace, got {type(space).__name__}")
+            if space.n_actions != self.space.n_actions:
+                raise ValueError(
+                    f"the space of the call has {space.n_actions} variables, the solver's own"
+                    f" {self.space.n_actions}: only its data may change"
+                )
+        if available is None and required is None:
+            return Pins()
+        continuous = np.any([space.continuous for space in different.values()], axis=0)
+        return pins_of(available, required, continuous, n_states)
 
     def _inner(self, options: SolveOptions) -> SolveOptions:
         """Return the options for the values before a link."""
@@ -306,6 +373,8 @@ def argmax(
     space: ActionSpace,
     *,
     start: ArrayLike | None = None,
+    available: ArrayLike | None = None,
+    required: ArrayLike | None = None,
     **options: Any,
 ) -> ArgmaxResult:
     """Return a feasible action of highest value, with proof.
@@ -314,7 +383,7 @@ def argmax(
 
     Parameters
     ----------
-    network, state, space, start
+    network, state, space, start, available, required
         As for :class:`ArgmaxSolver` and :meth:`ArgmaxSolver.solve`.
     **options
         Options of :class:`ArgmaxSolver`: ``solver``, ``formulation``, ``bounds``, ``gap``,
@@ -328,7 +397,8 @@ def argmax(
     >>> result.status
     'optimal'
     """
-    return ArgmaxSolver(network, space, **options).solve(state, start=start)
+    solver = ArgmaxSolver(network, space, **options)
+    return solver.solve(state, start=start, available=available, required=required)
 
 
 def argmin(
@@ -337,7 +407,10 @@ def argmin(
     space: ActionSpace,
     *,
     start: ArrayLike | None = None,
+    available: ArrayLike | None = None,
+    required: ArrayLike | None = None,
     **options: Any,
 ) -> ArgmaxResult:
     """Return a feasible action of lowest value, with proof; see :func:`argmax`."""
-    return ArgmaxSolver(network, space, sense="minimize", **options).solve(state, start=start)
+    solver = ArgmaxSolver(network, space, sense="minimize", **options)
+    return solver.solve(state, start=start, available=available, required=required)

@@ -20,8 +20,10 @@ import numpy as np
 from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.milp.solver import MilpSolver
 from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
 from milp_rl.solvers.result import ArgmaxResult, relative_gap
@@ -84,8 +86,13 @@ class AutoArgmax(Argmax):
         self._solves = 0
         super().__init__(value, space, incumbents)
 
+    @property
+    def milp_solver(self) -> MilpSolver | None:
+        """That of the part that solves MILPs."""
+        return self._milp.milp_solver
+
     def results(
-        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[ArgmaxResult]:
         """Solve for the networks of one or more states, from feasible starts."""
         begin = time.perf_counter()
@@ -95,39 +102,44 @@ class AutoArgmax(Argmax):
         if quick or often or self._search is None:
             self._count(options.deadline(begin))
         if self._search is None:
-            return self._without_search(networks, options, starts)
+            return self._without_search(networks, options, starts, pins)
         if self._listed is not None and self._seconds_to_list(networks) < self._next_to_no_time(
             networks
         ):
             milliseconds = 1e3 * self._seconds_to_list(networks)
             why = f"so few actions are evaluated in about {milliseconds:.1g} ms"
-            return _explained(self._listed.results(networks, options, starts), why)
+            return _explained(self._listed.results(networks, options, starts, pins), why)
         if not self._counted:
-            return self._counted_if_hard(networks, options, starts, begin)
-        return self._tried(networks, options, starts, begin)
+            return self._counted_if_hard(networks, options, starts, pins, begin)
+        return self._tried(networks, options, starts, pins, begin)
 
     def _without_search(
-        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[ArgmaxResult]:
         """List a small set, give another one to the MILP."""
         if self._listed is not None:
             why = f"the space has few actions, {len(self._listed)}"
-            return _explained(self._listed.results(networks, options, starts), why)
+            return _explained(self._listed.results(networks, options, starts, pins), why)
         why = "the space has continuous variables and is not one Box of them"
         if self.space.binary:
             why = "the space is not small, and the native search does not take trees"
-        return _explained(self._milp.results(networks, options, starts), why)
+        return _explained(self._milp.results(networks, options, starts, pins), why)
 
     def _counted_if_hard(
-        self, networks: ActionNetworks, options: SolveOptions, starts: Starts, begin: float
+        self,
+        networks: ActionNetworks,
+        options: SolveOptions,
+        starts: Starts,
+        pins: Pins,
+        begin: float,
     ) -> list[ArgmaxResult]:
         """Try the search for as long as counting the set may take; count it for what is left."""
         assert self._search is not None
         limit = max(int(_SECONDS_BEFORE_COUNTING / _seconds_per_node(networks)), _FIRST_NODES)
         limit = min(limit, self._nodes)
         if options.node_limit is not None and options.node_limit <= limit:
-            return self._search.results(networks, options, starts)
-        tried = self._search.results(networks, replace(options, node_limit=limit), starts)
+            return self._search.results(networks, options, starts, pins)
+        tried = self._search.results(networks, replace(options, node_limit=limit), starts, pins)
         spent = (time.perf_counter() - begin) / networks.n_states
         for i, result in enumerate(tried):
             if result.status in ("feasible", "no_solution"):
@@ -135,12 +147,18 @@ class AutoArgmax(Argmax):
                 if left is not None:
                     began = time.perf_counter()
                     self._count(left.deadline(began))
-                    again = self._tried(networks[i], left, [result.action], began)[0]
+                    own = (networks[i], left, [result.action], pins[i : i + 1])
+                    again = self._tried(*own, began)[0]
                     tried[i] = _merged(again, result, options)
         return tried
 
     def _tried(
-        self, networks: ActionNetworks, options: SolveOptions, starts: Starts, begin: float
+        self,
+        networks: ActionNetworks,
+        options: SolveOptions,
+        starts: Starts,
+        pins: Pins,
+        begin: float,
     ) -> list[ArgmaxResult]:
         """Try the search for as long as what comes after it takes, and go on with that."""
         search, after, limit = self._search, self._milp, self._nodes
@@ -150,36 +168,40 @@ class AutoArgmax(Argmax):
             after = self._listed
             limit = int(self._seconds_to_list(networks) / _seconds_per_node(networks))
         if options.node_limit is not None and options.node_limit <= limit:
-            return search.results(networks, _remaining(options, begin), starts)
+            return search.results(networks, _remaining(options, begin), starts, pins)
         limited = replace(_remaining(options, begin), node_limit=limit)
         first = _TRIED_FIRST if networks.n_states > 2 * _TRIED_FIRST else networks.n_states
         results = (
-            search.results(networks.rows(slice(first)), limited, starts[:first]) if limit else []
+            search.results(networks.rows(slice(first)), limited, starts[:first], pins[:first])
+            if limit
+            else []
         )
         hopeless = first < networks.n_states and not any(r.status == "optimal" for r in results)
         if not hopeless and first < networks.n_states:
-            results += search.results(networks.rows(slice(first, None)), limited, starts[first:])
+            others = networks.rows(slice(first, None))
+            results += search.results(others, limited, starts[first:], pins[first:])
         for i in range(networks.n_states):
             together = first if i < first else networks.n_states - first
+            network, held = networks[i], pins[i : i + 1]
             if i >= len(results):
                 why = (
                     f"branch and bound did not solve {first} other states in {limit} nodes"
                     if limit
                     else "all are evaluated in less time than a node takes"
                 )
-                results += _explained(after.results(networks[i], options, [starts[i]]), why)
+                results += _explained(after.results(network, options, [starts[i]], held), why)
             elif results[i].status in ("feasible", "no_solution"):
                 tried = results[i]
                 left = _left(tried.seconds + waited / together, options, together)
                 if left is not None:
-                    better = after.results(networks[i], left, [tried.action])[0]
+                    better = after.results(network, left, [tried.action], held)[0]
                     why = (
                         f"branch and bound left a gap of {tried.gap:.2g} after {tried.nodes} nodes"
                     )
                     merged = _merged(better, tried, options)
                     if merged.status == "feasible" and _unlimited(options):
                         # Beyond its tolerances a MILP solver proves nothing: the search goes on.
-                        again = search.results(networks[i], options, [merged.action])[0]
+                        again = search.results(network, options, [merged.action], held)[0]
                         merged = _merged(again, merged, options)
                     results[i] = _explained([merged], why)[0]
         return results
@@ -199,7 +221,7 @@ class AutoArgmax(Argmax):
         return _SECONDS_TO_START + _FIRST_NODES * _seconds_per_node(networks)
 
     def _solve(
-        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[Answer]:
         raise NotImplementedError  # the parts certify their own answers
 

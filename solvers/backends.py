@@ -1,8 +1,10 @@
-"""The solvers of an argmax by their names."""
+"""The solvers of an argmax by their names, over one space or several."""
 
 from __future__ import annotations
 
-from typing import get_args
+import json
+import threading
+from typing import Any, get_args
 
 from milp_rl.formulations.networks.action_value import ActionValue
 from milp_rl.formulations.networks.network import Network
@@ -14,6 +16,7 @@ from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax, SpatialArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.milp.argmax import MilpArgmax, MilpOptions
+from milp_rl.solvers.milp.solver import MilpSolver
 from milp_rl.solvers.milp.trees import TreeArgmax
 from milp_rl.solvers.models.solve import milp_solver
 from milp_rl.solvers.names import SolverName
@@ -21,6 +24,89 @@ from milp_rl.solvers.protocol import Argmax
 
 _NODES_BEFORE_MILP = 2000  # of branch and bound that `auto` tries
 _BOXES_BEFORE_MILP = 30_000  # of the spatial search
+_MOST_SPACES = 32  # of calls, that are kept
+
+
+class Backends:
+    """What solves for one action value over the solver's own space, and over those of calls.
+
+    The last 32 other spaces are kept with what is known of them, for calls that give them, or equal
+    ones, again. They share the MILP solver, and begin with the actions known of the own space.
+
+    Parameters
+    ----------
+    value
+        Q(state, action).
+    space
+        The solver's own.
+    solver, options
+        As for :func:`new_backend`.
+    """
+
+    def __init__(
+        self,
+        value: ActionValue,
+        space: ActionSpace,
+        solver: SolverName = "auto",
+        options: MilpOptions | None = None,
+    ) -> None:
+        self.own = new_backend(value, space, solver, options)
+        self._solver: SolverName = solver
+        self._options = options
+        self._start()
+
+    def _start(self) -> None:
+        self._others: list[tuple[ActionSpace, str, Argmax]] = []  # the one used last is last
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in ("_others", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
+
+    def update(self, value: ActionValue) -> None:
+        """Replace the action value."""
+        self.own.update(value)
+
+    def over(self, space: ActionSpace | None) -> Argmax:
+        """Return what solves over a space of as many variables, ``None`` for the solver's own.
+
+        Raises
+        ------
+        ValueError
+            If the solver does not take the space.
+        """
+        if space is None or space is self.own.space:
+            return self.own
+        with self._lock:
+            entry = self._entry(space)
+            others = [other for other in self._others if other is not entry]
+            self._others = [*others[-(_MOST_SPACES - 1) :], entry]
+            backend = entry[2]
+            if backend.value is not self.own.value:
+                backend.update(self.own.value)
+            return backend
+
+    def _entry(self, space: ActionSpace) -> tuple[ActionSpace, str, Argmax]:
+        """Return the space, what describes it, and its backend, which is kept or new."""
+        for entry in self._others:
+            if entry[0] is space:
+                return entry
+        key = json.dumps(space.to_dict(), sort_keys=True)
+        for entry in self._others:
+            if entry[1] == key:
+                return entry
+        backend = new_backend(
+            self.own.value,
+            space,
+            self._solver,
+            self._options,
+            incumbents=Incumbents(space, self.own.incumbents),
+            milp=self.own.milp_solver,
+        )
+        return space, key, backend
 
 
 def new_backend(
@@ -28,6 +114,9 @@ def new_backend(
     space: ActionSpace,
     solver: SolverName = "auto",
     options: MilpOptions | None = None,
+    *,
+    incumbents: Incumbents | None = None,
+    milp: MilpSolver | None = None,
 ) -> Argmax:
     """Return what solves the argmax of an action value over a space.
 
@@ -41,6 +130,10 @@ def new_backend(
         As in :class:`milp_rl.argmax_solver.ArgmaxSolver`.
     options
         How a MILP solver is given the network.
+    incumbents
+        What is known of the space.
+    milp
+        The MILP solver of that name, if one is set up already.
 
     Raises
     ------
@@ -53,27 +146,27 @@ def new_backend(
     if solver not in known:
         raise ValueError(f"solver must be one of {', '.join(map(repr, known))}, got {solver!r}")
     trees = isinstance(value, TreeValue)
+    incumbents = incumbents or Incumbents(space)
     if solver == "enumeration":
-        return EnumerationArgmax(value, space)
+        return EnumerationArgmax(value, space, incumbents)
     if solver == "branch_and_bound":
         if trees:
             raise ValueError(
                 "branch_and_bound does not take trees; use 'highs', 'gurobi', 'scip', 'enumeration'"
                 " or 'auto'"
             )
-        return native_search(value, space, Incumbents(space))
-    incumbents = Incumbents(space)
-    milp = (TreeArgmax if trees else MilpArgmax)(
-        value, space, milp_solver("highs" if solver == "auto" else solver), options, incumbents
-    )
+        return native_search(value, space, incumbents)
+    milp = milp or milp_solver("highs" if solver == "auto" else solver)
+    kind = TreeArgmax if trees else MilpArgmax
+    written = kind(value, space, milp, options, incumbents)
     if solver != "auto":
-        return milp
+        return written
     searched = not trees and (space.binary or _is_continuous_box(space))
     return AutoArgmax(
         value,
         space,
         incumbents,
-        milp=milp,
+        milp=written,
         search=native_search(value, space, incumbents) if searched else None,
         nodes=_NODES_BEFORE_MILP if space.binary else _BOXES_BEFORE_MILP,
     )

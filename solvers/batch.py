@@ -4,7 +4,7 @@ HiGHS, Gurobi and numpy's larger operations release the interpreter lock, so MIL
 run in threads. Branch and bound, which is many small array operations, runs in processes; its
 states are always grouped by the same number, since it searches a group together, and processes are
 only brought in for work that outlasts their start. If one of them dies, what they had is solved
-here.
+here. States whose calls give them other spaces are grouped by these.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import pickle
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import parent_process
 
@@ -23,9 +24,12 @@ import joblib
 import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.formulations.interruption import in_threads
 from milp_rl.formulations.networks.action_value import ActionValue
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.solvers.backends import Backends
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.processes import safe_path
 from milp_rl.solvers.protocol import Argmax, Starts
@@ -34,33 +38,95 @@ from milp_rl.solvers.result import ArgmaxResult
 _GROUP = 32
 _SECONDS_WORTH_PROCESSES = 2.0
 logger = logging.getLogger(__name__)
-_known: dict[str, tuple[str, Argmax]] = {}  # in a worker: value's version and backend by owner
+_known: dict[str, tuple[str, Backends]] = {}  # in a worker: value's version, backends by owner
 
 
-class BatchSolver:
-    """Solves batches of states with one backend; keeps what its workers need to know.
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """States, and what is asked for each of them.
 
     Parameters
     ----------
-    backend
-        Solves one state, or a group of them.
+    states
+        Shape (batch, state_dim).
+    options
+        Limits of each solve; branch and bound takes a time limit for 32 states together.
+    starts
+        A feasible action to start from for each state, or ``None`` for it.
+    pins
+        Binary actions held at one or zero, a row per state.
+    spaces
+        The space of each state where it is not the solver's own, ``None`` where it is; altogether
+        ``None`` for all of them.
     """
 
-    def __init__(self, backend: Argmax) -> None:
-        self.backend = backend
+    states: FloatArray
+    options: SolveOptions
+    starts: Starts
+    pins: Pins = field(default_factory=Pins)
+    spaces: Sequence[ActionSpace | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def rows(self, rows: IntArray) -> Batch:
+        """Return some of the states."""
+        spaces = None if self.spaces is None else [self.spaces[i] for i in rows]
+        starts = [self.starts[i] for i in rows]
+        states = np.ascontiguousarray(self.states[rows])
+        return replace(self, states=states, starts=starts, pins=self.pins[rows], spaces=spaces)
+
+    def groups(self) -> list[IntArray]:
+        """Return the states that share a space, in the order of the first of each."""
+        if self.spaces is None:
+            return [np.arange(len(self))]
+        found: dict[ActionSpace | None, list[int]] = {}
+        known: dict[int, list[int]] = {}  # as comparing spaces takes longer
+        for i, space in enumerate(self.spaces):
+            if id(space) not in known:
+                known[id(space)] = found.setdefault(space, [])
+            known[id(space)].append(i)
+        return [np.array(rows) for rows in found.values()]
+
+    def solved_by(self, backend: Argmax) -> list[ArgmaxResult]:
+        """Return the results, all states having the backend's space."""
+        return backend.solve(self.states, self.options, self.starts, self.pins)
+
+    @property
+    def space(self) -> ActionSpace | None:
+        """The space that all states share."""
+        return self.spaces[0] if self.spaces else None
+
+
+class BatchSolver:
+    """Solves batches of states with one solver's backends; keeps what workers need to know.
+
+    Parameters
+    ----------
+    backends
+        Solve one state, or a group of them that share a space.
+    """
+
+    def __init__(self, backends: Backends) -> None:
+        self.backends = backends
         self._owner = uuid.uuid4().hex
         self._pickled: bytes | None = None
         self._guard = threading.Lock()
         self._solving = 0
 
-    def __getstate__(self) -> dict[str, Argmax]:
-        return {"backend": self.backend}
+    @property
+    def backend(self) -> Argmax:
+        """That of the solver's own space."""
+        return self.backends.own
 
-    def __setstate__(self, state: dict[str, Argmax]) -> None:
-        BatchSolver.__init__(self, state["backend"])
+    def __getstate__(self) -> dict[str, Backends]:
+        return {"backends": self.backends}
+
+    def __setstate__(self, state: dict[str, Backends]) -> None:
+        BatchSolver.__init__(self, state["backends"])
 
     def update(self, value: ActionValue) -> None:
-        """Replace the backend's action value.
+        """Replace the backends' action value.
 
         Raises
         ------
@@ -73,7 +139,7 @@ class BatchSolver:
                     "update() while another thread solves with this solver: wait for it, or give"
                     " each thread a copy of its own (copy.deepcopy)"
                 )
-            self.backend.update(value)
+            self.backends.update(value)
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -85,30 +151,18 @@ class BatchSolver:
             with self._guard:
                 self._solving -= 1
 
-    def solve_one(
-        self, state: FloatArray, options: SolveOptions, start: ActionArray | None
-    ) -> ArgmaxResult:
-        """Solve for one state, shape (state_dim,)."""
+    def solve_one(self, batch: Batch) -> ArgmaxResult:
+        """Solve for the one state of a batch."""
         with self._in_use():
-            return self.backend.solve_one(state, options, start)
+            return batch.solved_by(self.backends.over(batch.space))[0]
 
-    def solve(
-        self,
-        states: FloatArray,
-        options: SolveOptions,
-        starts: Starts,
-        workers: int | None,
-    ) -> list[ArgmaxResult]:
+    def solve(self, batch: Batch, workers: int | None) -> list[ArgmaxResult]:
         """Solve for every state, in order.
 
         Parameters
         ----------
-        states
-            Shape (batch, state_dim).
-        options
-            Limits of each solve; branch and bound takes a time limit for 32 states together.
-        starts
-            A feasible action to start from for each state, or ``None`` for it.
+        batch
+            The states.
         workers
             Threads or processes; ``None``: as many as there are cores, or one in a process that
             is itself a worker.
@@ -117,87 +171,75 @@ class BatchSolver:
             workers = 1 if parent_process() is not None else joblib.cpu_count()
         with self._in_use():
             if self.backend.parallel == "threads":
-                return self._in_threads(states, options, starts, min(workers, len(states)))
-            return self._in_groups(states, options, starts, workers)
+                return self._in_threads(batch, min(workers, len(batch)))
+            return self._in_groups(batch, workers)
 
-    def _in_threads(
-        self, states: FloatArray, options: SolveOptions, starts: Starts, workers: int
-    ) -> list[ArgmaxResult]:
-        backend = self.backend
+    def _in_threads(self, batch: Batch, workers: int) -> list[ArgmaxResult]:
+        def share(k: int) -> list[tuple[int, ArgmaxResult]]:
+            own = np.arange(k, len(batch), workers)
+            part, solved = batch.rows(own), []
+            for rows in part.groups():
+                group = part.rows(rows)
+                backend = self.backends.over(group.space)
+                results = group.solved_by(backend if k == 0 else backend.for_thread())
+                solved += list(zip(own[rows].tolist(), results, strict=True))
+            return solved
+
         if workers <= 1:
-            return backend.solve(states, options, starts)
-        copies = [backend, *(backend.for_thread() for _ in range(workers - 1))]
+            shares = [share(0)] if workers else []
+        else:
+            shares = in_threads([partial(share, k) for k in range(workers)])
+        return _in_order(pair for solved in shares for pair in solved)
 
-        def share(k: int) -> list[ArgmaxResult]:
-            own = slice(k, None, workers)
-            return copies[k].solve(states[own], options, starts[own])
-
-        shares = in_threads([partial(share, k) for k in range(workers)])
-        return [shares[i % workers][i // workers] for i in range(len(states))]
-
-    def _in_groups(
-        self, states: FloatArray, options: SolveOptions, starts: Starts, workers: int
-    ) -> list[ArgmaxResult]:
-        groups = [slice(i, i + _GROUP) for i in range(0, len(states), _GROUP)]
-        results: list[ArgmaxResult] = []
+    def _in_groups(self, batch: Batch, workers: int) -> list[ArgmaxResult]:
+        groups = [
+            rows[i : i + _GROUP] for rows in batch.groups() for i in range(0, len(rows), _GROUP)
+        ]
+        solved: list[tuple[int, ArgmaxResult]] = []
         begin = time.perf_counter()
-        for done, group in enumerate(groups):
-            results += self.backend.solve(states[group], options, starts[group])
-            left = len(groups) - done - 1
-            expected = (time.perf_counter() - begin) / (done + 1) * left
-            if workers > 1 and left > 1 and expected > _SECONDS_WORTH_PROCESSES:
-                return results + self._in_processes(
-                    states, options, starts, groups[done + 1 :], workers
-                )
-        return results
+        for done, rows in enumerate(groups):
+            group = batch.rows(rows)
+            results = group.solved_by(self.backends.over(group.space))
+            solved += zip(rows.tolist(), results, strict=True)
+            left = groups[done + 1 :]
+            expected = (time.perf_counter() - begin) / (done + 1) * len(left)
+            if workers > 1 and len(left) > 1 and expected > _SECONDS_WORTH_PROCESSES:
+                parts = self._in_processes([batch.rows(own) for own in left], workers)
+                for own, results in zip(left, parts, strict=True):
+                    solved += zip(own.tolist(), results, strict=True)
+                break
+        return _in_order(solved)
 
-    def _in_processes(
-        self,
-        states: FloatArray,
-        options: SolveOptions,
-        starts: Starts,
-        groups: list[slice],
-        workers: int,
-    ) -> list[ArgmaxResult]:
+    def _in_processes(self, groups: list[Batch], workers: int) -> list[list[ArgmaxResult]]:
         if self._pickled is None:
-            self._pickled = pickle.dumps(self.backend)
+            self._pickled = pickle.dumps(self.backends)
         task = joblib.delayed(_solve_group)
+        own = self.backend
         try:
             with safe_path():
-                parts = joblib.Parallel(n_jobs=workers)(
-                    task(
-                        self._owner,
-                        self.backend.version,
-                        self._pickled,
-                        self.backend.value,
-                        np.ascontiguousarray(states[group]),
-                        options,
-                        starts[group],
-                    )
+                parts: list[list[ArgmaxResult]] = joblib.Parallel(n_jobs=workers)(
+                    task(self._owner, own.version, self._pickled, own.value, group)
                     for group in groups
                 )
+                return parts
         except TerminatedWorkerError as error:  # out of memory, or killed by hand
             logger.warning("a worker process died (%s); solving in this one", error)
-            solve = self.backend.solve
-            parts = [solve(states[group], options, starts[group]) for group in groups]
-        return [result for part in parts for result in part]
+            return [group.solved_by(self.backends.over(group.space)) for group in groups]
+
+
+def _in_order(solved: Iterable[tuple[int, ArgmaxResult]]) -> list[ArgmaxResult]:
+    return [result for _, result in sorted(solved, key=lambda pair: pair[0])]
 
 
 def _solve_group(
-    owner: str,
-    version: str,
-    pickled: bytes,
-    value: ActionValue,
-    states: FloatArray,
-    options: SolveOptions,
-    starts: Starts,
+    owner: str, version: str, pickled: bytes, value: ActionValue, group: Batch
 ) -> list[ArgmaxResult]:
-    """Solve a group in a worker process, which keeps the last backend it was given."""
-    known, backend = _known.get(owner, ("", None))
-    if backend is None:
+    """Solve a group in a worker process, which keeps the last backends it was given."""
+    known, backends = _known.get(owner, ("", None))
+    if backends is None:
         _known.clear()
-        backend = pickle.loads(pickled)
+        backends = pickle.loads(pickled)
     if known != version:
-        backend.update(value)
-        _known[owner] = (version, backend)
-    return backend.solve(states, options, starts)
+        backends.update(value)
+        _known[owner] = (version, backends)
+    return group.solved_by(backends.over(group.space))

@@ -9,6 +9,7 @@ from milp_rl.formulations.bounds import BoundPropagator, Bounds, InfeasibleSetEr
 from milp_rl.formulations.names import Strength
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.contradictions import called_empty
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.certify import ArgmaxProblem, check_bounds
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
@@ -22,24 +23,29 @@ class BoundedArgmax(Argmax):
     _propagator: BoundPropagator | None = None
 
     def _solve(
-        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[Answer]:
         begin = time.perf_counter()
         count, centred = networks.n_states, networks.centred
         try:
             if self._propagator is None:
                 self._propagator = self._new_propagator()
-            bounds = self._propagator.at(centred)
+            bounds = self._propagator.at(centred, pins)
         except InfeasibleSetError as error:
-            if len(self.incumbents.sample):
-                raise called_empty(self.space, self.incumbents.sample[0]) from error
-            return [
-                Answer.empty(self._problem(networks, i), begin, str(error)) for i in range(count)
-            ]
-        problems = [self._problem(networks, i, float(bounds.rounding[i])) for i in range(count)]
+            if not pins.empty and count > 1:  # for some of the states
+                halves = (slice(count // 2), slice(count // 2, None))
+                parts = ((networks.rows(i), options, starts[i], pins[i]) for i in halves)
+                return [answer for part in parts for answer in self._solve(*part)]
+            problems = [self._problem(networks, i, pins) for i in range(count)]
+            for problem in problems:
+                if problem.sample is not None and len(problem.sample):
+                    raise called_empty(self.space, problem.sample[0], problem.pins) from error
+            return [Answer.empty(problem, begin, str(error)) for problem in problems]
+        rounding = bounds.rounding.tolist()
+        problems = [self._problem(networks, i, pins, rounding[i]) for i in range(count)]
         for i, problem in enumerate(problems):
             check_bounds(problem, bounds.at(i))
-        return self._search(centred, problems, bounds, options, starts, begin)
+        return self._search(centred, problems, bounds, options, starts, pins, begin)
 
     def _new_propagator(self) -> BoundPropagator:
         """Return what bounds the network; a set found empty is an ``InfeasibleSetError``."""
@@ -60,9 +66,10 @@ class BoundedArgmax(Argmax):
         bounds: Bounds,
         options: SolveOptions,
         starts: Starts,
+        pins: Pins,
         begin: float,
     ) -> list[Answer]:
         """Search for the networks without their constants.
 
-        The bounds have one row per state; ``begin`` is when the clock started.
+        Bounds and pins have one row per state; ``begin`` is when the clock started.
         """

@@ -1,11 +1,11 @@
 """The problem of one state, and the one place where an answer to it is certified.
 
 A solver's word is not taken for it. :func:`certify` accepts an action only if it is feasible by
-the space's own check and by the constraints it writes, values it by the network's forward pass, and
-looks for a contradiction: a feasible action, be it the returned one, any neighbour one flip or one
-swap away (of more than 100,000 swaps, a fixed part), or one of a fixed random sample of the space
-(for continuous actions: also points on the way to these, and where ascent along the gradient
-leads), whose value exceeds the claimed bound.
+the space's own check and by the constraints it writes, and within the pins of the call; values it
+by the network's forward pass; and looks for a contradiction: a feasible action within the pins, be
+it the returned one, any neighbour one flip or one swap away (of more than 100,000 swaps, a fixed
+part), or one of a fixed random sample of the space (for continuous actions: also points on the way
+to these, and where ascent along the gradient leads), whose value exceeds the claimed bound.
 :func:`check_bounds` looks in the same way for a feasible action that leaves the neuron bounds which
 the model was built with.
 """
@@ -31,6 +31,7 @@ from milp_rl.formulations.spaces.contradictions import (
     row_distance,
     shown,
 )
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.neighbours import SHARES, neighbourhood, neighbours_above, on_the_way
 from milp_rl.solvers.options import TOLERANCE, SolveOptions
 
@@ -63,6 +64,8 @@ class ArgmaxProblem:
         Feasible actions known beforehand, shape (any, n_actions).
     rounding
         What float64 may lose of a value or a bound.
+    pins
+        Binary actions held at one or zero; the sample is within them.
     """
 
     network: Network
@@ -70,6 +73,11 @@ class ArgmaxProblem:
     offset: float = 0.0
     sample: ActionArray | None = field(default=None, repr=False)
     rounding: float = 0.0
+    pins: Pins = field(default_factory=Pins)
+
+    def outside_pins(self, action: ActionArray) -> str:
+        """Say that an action does not keep to the pins; empty if it does."""
+        return "" if self.pins.allows(action) else f"not within the masks ({self.pins})"
 
     def value(self, action: ArrayLike) -> float:
         """Value of one action by a forward pass in float64, without the offset."""
@@ -151,6 +159,7 @@ def certify(
     """
     space = problem.space
     text = refusal(space, action) if incumbents is None else incumbents.refusal(action)
+    text = text or problem.outside_pins(action)
     if text:
         return [f"the action is not feasible: {text}"]
     value = problem.value(action)
@@ -223,7 +232,7 @@ def _ascended(problem: ArgmaxProblem, action: ActionArray) -> tuple[ActionArray,
     found, values = [points], [problem.network.forward(points)[:, 0]]
     for _ in range(_ASCENT_STEPS):
         points = points[np.argsort(-values[-1], kind="stable")[:_ASCENTS]]
-        corners = space.maximizers(gradients(problem.network, points))
+        corners = space.maximizers(gradients(problem.network, points), problem.pins)
         moves = np.where(space.continuous, corners - points, 0.0)
         points = np.concatenate([points + share * moves for share in (0.0, 1.0, *SHARES)])
         found.append(points)

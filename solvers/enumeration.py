@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.arrays import ActionArray, FloatArray, IntArray
 from milp_rl.formulations.networks.action_value import (
     ActionLayer,
     ActionNetworks,
@@ -23,6 +24,7 @@ from milp_rl.formulations.networks.action_value import (
 from milp_rl.formulations.networks.network import INPUT, Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import check_listed
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
@@ -91,14 +93,16 @@ class EnumerationArgmax(Argmax):
         return len(self._actions)
 
     def _solve(
-        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[Answer]:
-        return [self._best(networks, i) for i in range(networks.n_states)]
+        return [self._best(networks, i, pins) for i in range(networks.n_states)]
 
-    def _best(self, networks: ActionNetworks, state: int) -> Answer:
+    def _best(self, networks: ActionNetworks, state: int, pins: Pins) -> Answer:
         """Return the best feasible action, the first of equals."""
-        begin, n = time.perf_counter(), len(self._actions)
-        problem = self._problem(networks, state)
+        begin = time.perf_counter()
+        problem = self._problem(networks, state, pins)
+        places = self._within(problem.pins)
+        n = len(self._actions) if places is None else len(places)
         if not n:
             return Answer.empty(problem, begin, "empty set")
         network = problem.network
@@ -106,30 +110,51 @@ class EnumerationArgmax(Argmax):
         if any(weight.ndim == 3 for layer in own.layers for _, weight in layer.inputs):
             own, at = own[state], 0
         with np.errstate(over="ignore", invalid="ignore"):
-            rough, dtype = self._rough_values(own, at)
+            rough, dtype = self._rough_values(own, at, places)
         error = _rounding(network, float(np.finfo(dtype).eps))
         # Not below, so that a network that overflows float32 is valued in float64 altogether.
         candidates = np.flatnonzero(~(rough < rough.max() - 2 * error))
+        ends = np.array([np.argmin(rough)])
+        if places is not None:
+            candidates, ends = places[candidates], places[ends]
         values = network.forward(self._actions[candidates])[:, 0]
         best = int(np.argmax(values))
         action = self._actions[candidates[best]].copy()
         # The spread of these is the true one.
-        ends = self._actions[[candidates[best], int(np.argmin(rough))]]
+        ends = self._actions[[candidates[best], *ends]]
         rounding = error if dtype is np.float64 else error * _FLOAT64_PER_FLOAT32
         problem = replace(problem, sample=ends, rounding=rounding)
         bound = max(problem.value(action), float(values[best]))
         seconds = time.perf_counter() - begin
         message = f"evaluated all {n} feasible actions"
+        if places is not None:
+            message += f" within the masks, of {len(self._actions)}"
         return Answer(problem, action, bound, seconds, n, message=message, exhaustive=True)
 
+    def _within(self, pins: Pins) -> IntArray | None:
+        """Return which listed actions are within one row of pins, ``None`` for all."""
+        if pins.empty:
+            return None
+        found = np.ones(len(self._actions), dtype=bool)
+        for mask, value in ((pins.one, 1), (pins.zero, 0)):
+            for i in [] if mask is None else np.flatnonzero(mask):
+                found &= self._columns[i] == value
+        return np.flatnonzero(found)
+
+    @cached_property
+    def _columns(self) -> ActionArray:
+        """The listed actions, variable by variable."""
+        return np.ascontiguousarray(self._actions.T)
+
     def _rough_values(
-        self, network: ActionNetworks, state: int
+        self, network: ActionNetworks, state: int, places: IntArray | None
     ) -> tuple[RoughArray, type[np.floating[Any]]]:
-        """Value every action, in float32 where the network's weights allow that."""
+        """Value the actions at some places, in float32 where the network's weights allow that."""
         if self._rough is None or not self._rough.serves(network):
             self._rough = self._new_rough(network)
         known = self._rough
-        values = np.empty(len(self._actions), dtype=known.dtype)
+        n = len(self._actions) if places is None else len(places)
+        values = np.empty(n, dtype=known.dtype)
         layers = [
             ActionLayer(
                 inputs,
@@ -140,15 +165,16 @@ class EnumerationArgmax(Argmax):
             for inputs, layer in zip(known.inputs, network.layers, strict=True)
         ]
         batch = max(_BATCH_ENTRIES // network.widest, 1)
-        for i in range(0, len(values), batch):
-            rows = slice(i, i + batch)
+        for i in range(0, n, batch):
+            own = slice(i, i + batch)
+            rows = own if places is None else places[own]
             products = {
                 depth: self._multiplied(rows, dict(known.inputs[depth])[INPUT])
                 if all_ is None
                 else all_[rows]
                 for depth, all_ in known.products.items()
             }
-            values[rows] = evaluated(layers, products, _NO_STATES)[-1][:, 0]
+            values[own] = evaluated(layers, products, _NO_STATES)[-1][:, 0]
         return values, known.dtype
 
     def _new_rough(self, network: ActionNetworks) -> _Rough:
@@ -165,7 +191,7 @@ class EnumerationArgmax(Argmax):
             products[depth] = self._multiplied(slice(None), own) if kept else None
         return _Rough(weights, dtype, inputs, products)
 
-    def _multiplied(self, rows: slice, weight: RoughArray) -> RoughArray:
+    def _multiplied(self, rows: slice | IntArray, weight: RoughArray) -> RoughArray:
         return np.asarray(self._actions[rows].astype(weight.dtype) @ weight.T)
 
 

@@ -16,6 +16,7 @@ from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntA
 from milp_rl.formulations.networks.action_value import ActionNetworks, times_transposed
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import refusal
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.sequential import SequentialBuilder
 from milp_rl.solvers.neighbours import neighbourhood, neighbours_above, on_the_way
 from milp_rl.solvers.options import late
@@ -28,6 +29,11 @@ _REMEMBERED = 100_000
 _REMEMBERED_BYTES = 200_000_000
 _ENTRIES = 4_000_000  # of a layer that are computed at a time
 _COMPLETED = 16  # answers for which auxiliary variables of the model are looked for
+_CARRIED = 64  # actions known of a like space that are looked at,
+_DRAWN = 8  # and so many of either kind that are drawn
+_MASKS = 256  # whose samples are kept
+_WITHIN = 64  # actions known within a mask, after which no more are made
+_DIRECTIONS = 8  # random objectives whose maximisers are tried where there is next to none
 
 
 class Incumbents:
@@ -37,19 +43,34 @@ class Incumbents:
     ----------
     space
         The feasible set.
+    like
+        What is known of a space of the same blocks with other data: then the actions of it that are
+        feasible here are known, and few are drawn; that checks and constraints of the blocks agree
+        has been seen there.
     """
 
-    def __init__(self, space: ActionSpace) -> None:
+    def __init__(self, space: ActionSpace, like: Incumbents | None = None) -> None:
         self.space = space
-        self.sample = space.known_actions
+        self._like = like if like is not None and _kinds(space) == _kinds(like.space) else None
+        self.sample = space.known_actions if self._like is None else self._carried_over(self._like)
         self._greedy = SequentialBuilder(space) if space.binary else None
         most = min(_REMEMBERED, _REMEMBERED_BYTES // (self.sample.itemsize * space.n_actions))
         self._feasible = lru_cache(most)(self._check)
         self._refusal = lru_cache(most)(self._examine)
+        self._within = lru_cache(_MASKS)(self._find_within)
         self._examined = 0
 
-    def __reduce__(self) -> tuple[type[Incumbents], tuple[ActionSpace]]:
-        return Incumbents, (self.space,)
+    def __reduce__(self) -> tuple[type[Incumbents], tuple[ActionSpace, Incumbents | None]]:
+        return Incumbents, (self.space, self._like)
+
+    def _carried_over(self, like: Incumbents) -> ActionArray:
+        """Return what is feasible here of the actions known there, and a few that are drawn."""
+        rng, known = np.random.default_rng(0), like.sample[:_CARRIED]
+        try:
+            drawn = [self.space.sample(rng, _DRAWN, maximal=maximal) for maximal in (False, True)]
+        except ValueError:  # nothing feasible to sample
+            drawn = []
+        return np.concatenate([known[self.space.feasible(known)], *drawn])
 
     def feasible(self, action: ActionArray) -> bool:
         """Whether an action, of the space's dtype, is feasible."""
@@ -57,6 +78,33 @@ class Incumbents:
 
     def _check(self, key: bytes) -> bool:
         return not self.space.violations(np.frombuffer(key, dtype=self.space.dtype))
+
+    def sample_within(self, pins: Pins) -> ActionArray:
+        """Return known feasible actions within one row of pins, possibly none."""
+        if pins.empty:
+            return self.sample
+        one, zero = (None if mask is None else mask.tobytes() for mask in (pins.one, pins.zero))
+        return self._within(one, zero)
+
+    def _find_within(self, one: bytes | None, zero: bytes | None) -> ActionArray:
+        """Return what is within of the sample, of it with what is held, and of maximisers."""
+        space = self.space
+        masks = (None if key is None else np.frombuffer(key, dtype=bool) for key in (one, zero))
+        pins = Pins(*masks)
+        found = self.sample[pins.allows(self.sample)]
+        if len(found) < _WITHIN:
+            found = self._feasible_ones(found, pins.imposed_on(self.sample)[:_WITHIN])
+        if len(found) < _DIRECTIONS and space.binary:
+            directions = np.random.default_rng(0).standard_normal((_DIRECTIONS, space.n_actions))
+            points = np.rint(space.maximizers(directions, pins)).astype(np.int8)
+            found = self._feasible_ones(found, points[pins.allows(points)])
+        return found
+
+    def _feasible_ones(self, known: ActionArray, others: ActionArray) -> ActionArray:
+        """Add to known actions the feasible ones of others, each once."""
+        _, first = np.unique(others, axis=0, return_index=True)
+        others = others[np.sort(first)]
+        return np.concatenate([known, others[self.space.feasible(others)]])
 
     def refusal(self, action: ActionArray) -> str:
         """Check an answer by the space's check and its constraints; empty if it is feasible.
@@ -71,27 +119,42 @@ class Incumbents:
     def _examine(self, key: bytes) -> str:
         self._examined += 1
         action: ActionArray = np.frombuffer(key, dtype=self.space.dtype)
+        if self._like is not None and "linear_model" not in vars(self.space):
+            return "; ".join(self.space.violations(action))  # to compile it takes long
         return refusal(self.space, action, complete=self._examined <= _COMPLETED)
 
-    def build(self, networks: ActionNetworks, deadline: float = math.inf) -> ActionArray:
-        """Build an action for each state greedily; none if building gets stuck.
+    def build(
+        self, networks: ActionNetworks, deadline: float = math.inf, pins: Pins | None = None
+    ) -> list[ActionArray | None]:
+        """Build an action for each state greedily, ``None`` if building gets stuck.
 
-        With continuous variables, or where the deadline passes, take the best of the sample.
+        With continuous variables, where the deadline passes, or where building gets stuck under
+        pins, take the best of the sample. Pins have a row per state.
         """
+        count, held = networks.n_states, pins or Pins()
         if self._greedy is None:
-            return self._best_known(networks)
+            return self._best_known(networks, held)
         try:
-            return self._greedy.build(_Additions(networks, deadline).expand, networks.n_states)
+            expand = _Additions(networks, deadline).expand
+            return list(self._greedy.build(expand, count, pins=held))
         except _LateError:
-            return self._best_known(networks)
+            return self._best_known(networks, held)
         except RuntimeError:
-            return np.zeros((0, self.space.n_actions), dtype=np.int8)
+            if held.empty:
+                return [None] * count
+            if count == 1:
+                return self._best_known(networks, held)
+            alone = [slice(i, i + 1) for i in range(count)]
+            return [self.build(networks.rows(i), deadline, held[i])[0] for i in alone]
 
-    def _best_known(self, networks: ActionNetworks) -> ActionArray:
-        """Return the best of the sample for each state, none if it is empty."""
-        sample = self.sample
+    def _best_known(self, networks: ActionNetworks, pins: Pins) -> list[ActionArray | None]:
+        """Return the best of the sample for each state, ``None`` if it is empty."""
+        if not pins.empty and networks.n_states > 1:
+            alone = [slice(i, i + 1) for i in range(networks.n_states)]
+            return [self._best_known(networks.rows(i), pins[i])[0] for i in alone]
+        sample = self.sample if pins.empty else self.sample_within(pins[0])
         if not len(sample):
-            return sample
+            return [None] * networks.n_states
         best: list[int] = []
         size = max(_ENTRIES // (len(sample) * networks.n_actions), 1)
         for i in range(0, networks.n_states, size):
@@ -99,7 +162,7 @@ class Incumbents:
             actions = np.tile(sample, (len(own), 1)).astype(np.float64)
             values = networks.values(actions, np.repeat(own, len(sample)))
             best += values.reshape(len(own), -1).argmax(axis=1).tolist()
-        return np.asarray(sample[best])
+        return list(sample[best])
 
     def climb(
         self, problem: ArgmaxProblem, action: ActionArray, deadline: float = math.inf
@@ -149,6 +212,12 @@ class Incumbents:
             if late(deadline):
                 return
             yield from neighbourhood(action, rows[i : i + size])
+
+
+def _kinds(space: ActionSpace) -> tuple[object, ...]:
+    """Return the classes of a space and its members, and which of its variables are continuous."""
+    members = [own for own, _ in space.parts() if own is not space]
+    return type(space), space.continuous.tobytes(), *map(_kinds, members)
 
 
 class _LateError(Exception):

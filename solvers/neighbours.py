@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.options import late
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ def neighbours_above(
     Parameters
     ----------
     problem
-        What is solved.
+        What is solved; what its pins hold is not turned.
     action
-        Binary vector.
+        Binary vector, within the pins.
     limit
         Values up to this are left out.
     deadline
@@ -80,6 +81,8 @@ def neighbours_above(
     zeros = np.flatnonzero(action == 0)
     here = {depth: own[chosen].sum(axis=0) for depth, own in columns.items()}
     rows = _neighbour_rows(len(action), len(chosen), len(zeros))
+    if not problem.pins.empty:
+        rows = rows[_free(problem.pins, rows, chosen, zeros)]
     size = max(_ENTRIES // networks.widest, 1)
     found, values = [], []
     for i in range(0, len(rows), size):
@@ -100,7 +103,23 @@ def neighbours_above(
         values.append(valued[above])
         if late(deadline):
             break
+    if not found:
+        return rows, np.zeros(0)
     return np.concatenate(found), np.concatenate(values)
+
+
+def _free(
+    pins: Pins, rows: NDArray[np.intp], ones: NDArray[np.intp], zeros: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """Mark the flips and swaps that turn nothing that is held."""
+    n = len(ones) + len(zeros)
+    free = np.ones(n, dtype=bool)
+    for mask in (pins.one, pins.zero):
+        if mask is not None:
+            free &= ~mask
+    flips, swaps = rows[rows < n], rows[rows >= n] - n
+    one, zero = np.divmod(swaps, max(len(zeros), 1))
+    return np.concatenate([free[flips], free[ones[one]] & free[zeros[zero]]])
 
 
 def _neighbour_rows(n: int, n_ones: int, n_zeros: int) -> NDArray[np.intp]:

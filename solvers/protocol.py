@@ -19,9 +19,11 @@ from milp_rl.formulations.networks.action_value import (
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import shown
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.certify import ArgmaxProblem, certify
 from milp_rl.solvers.errors import CertificationError
 from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.milp.solver import MilpSolver
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.result import ArgmaxResult, Status, relative_gap
 
@@ -109,12 +111,21 @@ class Argmax(ABC):
         self.value = new
         self.version = uuid.uuid4().hex  # of the value, also where the solver is copied to
 
+    @property
+    def milp_solver(self) -> MilpSolver | None:
+        """The MILP solver that is used, if one is."""
+        return None
+
     def for_thread(self) -> Argmax:
         """Return what can be used in another thread at the same time."""
         return self
 
     def solve(
-        self, states: FloatArray, options: SolveOptions, starts: Starts | None = None
+        self,
+        states: FloatArray,
+        options: SolveOptions,
+        starts: Starts | None = None,
+        pins: Pins | None = None,
     ) -> list[ArgmaxResult]:
         """Solve for several states.
 
@@ -127,6 +138,9 @@ class Argmax(ABC):
             all of them.
         starts
             A feasible action to start from for each state, or ``None`` for it.
+        pins
+            Binary actions held at one or zero, of all states or in each, shape (n_actions,) or
+            (batch, n_actions).
 
         Raises
         ------
@@ -137,18 +151,23 @@ class Argmax(ABC):
         ContradictionError
             If the space's own methods disagree.
         """
-        firsts = self._checked(starts, len(states))
+        held = (pins or Pins()).checked((len(states), self.space.n_actions))
+        firsts = self._checked(starts, len(states), held)
         if not len(states):
             return []
         networks = self.value.at_states(states)
-        return self.results(networks[0] if len(states) == 1 else networks, options, firsts)
+        return self.results(networks[0] if len(states) == 1 else networks, options, firsts, held)
 
-    def _checked(self, starts: Starts | None, n: int) -> Starts:
+    def _checked(self, starts: Starts | None, n: int, pins: Pins) -> Starts:
         """Return a feasible start, or ``None``, for each of n states."""
         firsts = starts if starts is not None else [None] * n
-        for start in firsts:
+        for i, start in enumerate(firsts):
             if start is not None and (found := self.space.violations(start)):
                 raise ValueError(f"the start is not feasible: {'; '.join(found)}")
+            if start is not None and not pins[i].allows(start):
+                raise ValueError(
+                    f"the start {shown(self.space, start)} is not within the masks ({pins[i]})"
+                )
         if self.space.binary:
             return firsts
         # Up to 1e-6 outside the bounds they count as feasible.
@@ -156,47 +175,58 @@ class Argmax(ABC):
         return [start if start is None else start.clip(lower, upper) for start in firsts]
 
     def results(
-        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[ArgmaxResult]:
         """Solve for the networks of one or more states, from feasible starts; certify the answers.
 
-        The value that the solver was set up with plays no part.
+        The value that the solver was set up with plays no part. Pins have a row per state, as
+        :meth:`.Pins.checked` gives them.
         """
-        return [self._result(a, options) for a in self._solve(networks, options, starts)]
+        return [self._result(a, options) for a in self._solve(networks, options, starts, pins)]
 
     def solve_one(
-        self, state: FloatArray, options: SolveOptions, start: ActionArray | None = None
+        self,
+        state: FloatArray,
+        options: SolveOptions,
+        start: ActionArray | None = None,
+        pins: Pins | None = None,
     ) -> ArgmaxResult:
         """Solve for one state, shape (state_dim,)."""
-        return self.solve(state[None], options, [start])[0]
+        return self.solve(state[None], options, [start], pins)[0]
 
     @abstractmethod
     def _solve(
-        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[Answer]:
         """Search for the best action of every state."""
 
     def _problem(
-        self, networks: ActionNetworks, state: int, rounding: float = 0.0
+        self, networks: ActionNetworks, state: int, pins: Pins, rounding: float = 0.0
     ) -> ArgmaxProblem:
         """Return the problem of a state."""
         return ArgmaxProblem(
             networks.centred.at(state),
             self.space,
             float(networks.constants[state]),
-            self.incumbents.sample,
+            self.incumbents.sample_within(pins[state]),
             rounding,
+            pins[state],
         )
 
     def _result(self, answer: Answer, options: SolveOptions) -> ArgmaxResult:
         """Certify an answer."""
         problem, action = answer.problem, answer.action
         if action is None:
-            if answer.status == "infeasible" and len(self.incumbents.sample):
-                known = shown(self.space, self.incumbents.sample[0])
-                raise CertificationError(
-                    f"{self.name} calls the set empty, but {known} is feasible"
-                )
+            message = answer.message
+            if answer.status == "infeasible":
+                within = "" if problem.pins.empty else f" within the masks ({problem.pins})"
+                if problem.sample is not None and len(problem.sample):
+                    known = shown(self.space, problem.sample[0])
+                    raise CertificationError(
+                        f"{self.name} calls the set{within} empty, but {known} is feasible"
+                    )
+                if within:
+                    message = f"no feasible action is{within}"
             return ArgmaxResult(
                 None,
                 math.nan,
@@ -207,12 +237,12 @@ class Argmax(ABC):
                 self.name,
                 answer.nodes,
                 answer.unstable,
-                answer.message,
+                message,
             )
         inner = problem.value(action)
         bound = max(answer.bound, inner)
         if answer.exhaustive:
-            text = self.incumbents.refusal(action)
+            text = self.incumbents.refusal(action) or problem.outside_pins(action)
             wrong = [f"the action is not feasible: {text}"] if text else []
         else:
             wrong = certify(problem, action, answer.bound, self.incumbents)

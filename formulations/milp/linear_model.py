@@ -92,6 +92,17 @@ class LinearModel:
             column_upper=np.where(self.integer, whole, self.column_upper),
         )
 
+    def held(self, one: NDArray[np.bool_] | None, zero: NDArray[np.bool_] | None) -> LinearModel:
+        """Return the model with some of its first columns, binary ones, held at one and at zero."""
+        if one is None and zero is None:
+            return self
+        lower, upper = self.column_lower.copy(), self.column_upper.copy()
+        if one is not None:
+            lower[: len(one)][one] = 1.0
+        if zero is not None:
+            upper[: len(zero)][zero] = 0.0
+        return replace(self, column_lower=lower, column_upper=upper)
+
     def relaxed(self) -> LinearModel:
         """Return the model with integrality dropped."""
         return replace(self, integer=np.zeros(self.n_columns, dtype=bool))

@@ -13,6 +13,7 @@ import numpy as np
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.milp.highs import new_highs, pass_model, run
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.pins import Pins
 
 _CLEAR = 1e-6  # beyond a row, relative to what it sums, an action is outside; within a part of it
 _MET = 1e-3  # the row is met
@@ -94,11 +95,14 @@ def check_listed(space: ActionSpace, actions: ActionArray, known: ActionArray) -
             )
 
 
-def called_empty(space: ActionSpace, known: ActionArray) -> ContradictionError:
-    """Say that ``linear_max`` finds no action where there is one."""
+def called_empty(
+    space: ActionSpace, known: ActionArray, pins: Pins | None = None
+) -> ContradictionError:
+    """Say that ``linear_max`` finds no action where there is one, under one row of pins."""
+    within = f" within the masks ({pins})" if pins is not None and not pins.empty else ""
     return ContradictionError(
-        f"linear_max of {_name(space)} says that the set is empty, but {shown(space, known)} is"
-        " feasible"
+        f"linear_max of {_name(space)} says that the set{within} is empty, but"
+        f" {shown(space, known)} is feasible"
     )
 
 

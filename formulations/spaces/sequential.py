@@ -13,6 +13,7 @@ import numpy as np
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.pins import Pins
 
 Values = Callable[[IntArray, ActionArray], FloatArray]
 Expand = Callable[[IntArray, ActionArray, BoolArray], tuple[FloatArray, FloatArray]]
@@ -100,7 +101,13 @@ class SequentialBuilder:
         self.epsilon = epsilon
         self.temperature = temperature
 
-    def build(self, expand: Expand, n: int, rng: np.random.Generator | None = None) -> ActionArray:
+    def build(
+        self,
+        expand: Expand,
+        n: int,
+        rng: np.random.Generator | None = None,
+        pins: Pins | None = None,
+    ) -> ActionArray:
         """Build n actions.
 
         Parameters
@@ -113,6 +120,9 @@ class SequentialBuilder:
             How many.
         rng
             Source of randomness, for sampling.
+        pins
+            Actions held at one, with which building starts, and at zero, which are not added; a
+            build may get stuck where they leave feasible actions, unless the space is down-closed.
 
         Returns
         -------
@@ -126,14 +136,15 @@ class SequentialBuilder:
         ValueError
             If sampling has no source of randomness.
         """
+        held = (pins or Pins()).checked((n, self.space.n_actions))
+        actions = held.imposed_on(np.zeros((n, self.space.n_actions), dtype=np.int8))
         if self.width > 1:
-            return self._beam(expand, n)
+            return self._beam(expand, actions, held)
         if rng is None and (self.epsilon or self.temperature):
             raise ValueError("sampling needs a random generator")
-        actions = np.zeros((n, self.space.n_actions), dtype=np.int8)
         rows = np.arange(n)
         while len(rows):
-            allowed, feasible = self.space.extension_masks(actions[rows])
+            allowed, feasible = self._extension_masks(actions[rows], held[rows])
             going_on = allowed.any(axis=1)
             for row in rows[~going_on & ~feasible]:
                 self._fail(actions[row])
@@ -173,12 +184,17 @@ class SequentialBuilder:
             chosen[random] = keys[random].argmax(axis=1) - 1
         return np.asarray(chosen)
 
-    def _beam(self, expand: Expand, n: int) -> ActionArray:
-        best = np.zeros((n, self.space.n_actions), dtype=np.int8)
+    def _extension_masks(self, actions: ActionArray, held: Pins) -> tuple[BoolArray, BoolArray]:
+        """Return the additions to partial actions that are not held at zero, and feasibility."""
+        allowed, feasible = self.space.extension_masks(actions)
+        return allowed if held.zero is None else allowed & ~held.zero, feasible
+
+    def _beam(self, expand: Expand, best: ActionArray, held: Pins) -> ActionArray:
+        n = len(best)
         best_value = np.full(n, -np.inf)
         rows, beams = np.arange(n), best.copy()
         while len(rows):
-            allowed, feasible = self.space.extension_masks(beams)
+            allowed, feasible = self._extension_masks(beams, held[rows])
             values, children = expand(rows, beams, allowed)
             for i in np.flatnonzero(feasible):
                 if values[i] > best_value[rows[i]]:

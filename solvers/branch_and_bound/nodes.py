@@ -53,16 +53,18 @@ class Nodes:
     probed: FloatArray
 
     @classmethod
-    def roots(cls, bounds: Bounds, n_actions: int) -> Self:
-        """Return one node per state."""
+    def roots(cls, bounds: Bounds, n_actions: int, pins: Pins | None = None) -> Self:
+        """Return one node per state, with what the pins hold."""
         n = len(bounds.output_upper)
         low = np.concatenate([np.zeros((n, 0)), *bounds.lower], axis=1)
         high = np.concatenate([np.zeros((n, 0)), *bounds.upper], axis=1)
         neurons = low.shape[1]
+        held = (pins or Pins()).checked((n, n_actions))
+        none = np.zeros((n, n_actions), dtype=bool)
         return cls(
             np.arange(n),
-            np.zeros((n, n_actions), dtype=bool),
-            np.zeros((n, n_actions), dtype=bool),
+            none.copy() if held.one is None else held.one.copy(),
+            none if held.zero is None else held.zero.copy(),
             low,
             high,
             np.zeros((n, neurons), dtype=np.int8),

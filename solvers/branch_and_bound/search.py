@@ -21,6 +21,7 @@ from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.bounded import BoundedArgmax
 from milp_rl.solvers.branch_and_bound.nodes import Nodes
 from milp_rl.solvers.branch_and_bound.tree import Search, Tree
@@ -75,6 +76,7 @@ class BranchAndBoundArgmax(BoundedArgmax):
         bounds: Bounds,
         options: SolveOptions,
         starts: Starts,
+        pins: Pins,
         begin: float,
     ) -> list[Answer]:
         pairs = zip(problems, bounds.unstable, strict=True)
@@ -88,9 +90,10 @@ class BranchAndBoundArgmax(BoundedArgmax):
             self.incumbents,
             bounds,
             deadline,
+            pins,
         )
         tree.find_incumbents(starts)
-        tree.expand_roots(Nodes.roots(bounds, self.space.n_actions))
+        tree.expand_roots(Nodes.roots(bounds, self.space.n_actions, pins))
         while not late(deadline) and tree.branch():
             pass
         seconds = (time.perf_counter() - begin) / len(problems)

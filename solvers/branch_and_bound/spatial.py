@@ -41,6 +41,7 @@ from milp_rl.formulations.relaxation import (
 )
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.box import Box, box_maxima
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.bounded import BoundedArgmax
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
@@ -134,14 +135,14 @@ class SpatialArgmax(BoundedArgmax):
         bounds: Bounds,
         options: SolveOptions,
         starts: Starts,
+        pins: Pins,
         begin: float,
     ) -> list[Answer]:
         search = _Search(networks, self._box, problems, options, bounds)
-        built = self.incumbents.build(networks).astype(float)
-        search.offer(built, np.arange(len(built)))
-        for i, start in enumerate(starts):
-            if start is not None:
-                search.offer(start[None].astype(float), np.array([i]))
+        for firsts in (self.incumbents.build(networks), starts):
+            for i, first in enumerate(firsts):
+                if first is not None:
+                    search.offer(first[None].astype(float), np.array([i]))
         deadline = options.deadline(begin)
         while not late(deadline) and search.halve():
             pass

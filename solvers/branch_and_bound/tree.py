@@ -18,6 +18,7 @@ from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntA
 from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.branch_and_bound.branching import (
     NEURON_PREFERENCE,
     Branching,
@@ -95,6 +96,8 @@ class Tree:
         Of the neurons at the states.
     deadline
         When to end; what is being done is then finished at the least expense.
+    pins
+        Actions held at one or zero, a row per state.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Tree:
         incumbents: Incumbents,
         bounds: Bounds,
         deadline: float = math.inf,
+        pins: Pins | None = None,
     ) -> None:
         self.networks = networks
         self.space = space
@@ -113,6 +117,7 @@ class Tree:
         self.options = options
         self.incumbents = incumbents
         self.deadline = deadline
+        self.pins = pins or Pins()
         self.bounds = NodeBounds(networks, space, bounds, deadline)
         self.targets = np.full(len(searches), -np.inf)
         self._ages = itertools.count(0, -1)  # of equal bounds the newest first: the search dives
@@ -126,11 +131,14 @@ class Tree:
 
     def find_incumbents(self, starts: Sequence[ActionArray | None]) -> None:
         """Give every search its start, and an action built greedily or, failing that, drawn."""
-        built = self.incumbents.build(self.networks, self.deadline)
-        sample = self.incumbents.sample
-        if not len(built) and len(sample):
-            built = np.repeat(sample[:1], len(self.searches), axis=0)
-        self._offer(np.arange(len(built)), built)
+        built = self.incumbents.build(self.networks, self.deadline, self.pins)
+        for i, search in enumerate(self.searches):
+            sample = search.problem.sample
+            if built[i] is None and sample is not None and len(sample):
+                built[i] = sample[0]
+        found = [(i, action) for i, action in enumerate(built) if action is not None]
+        if found:
+            self._offer(np.array([i for i, _ in found]), np.array([action for _, action in found]))
         for i, start in enumerate(starts):
             if start is not None:
                 self._offer(np.array([i]), start[None])
@@ -290,6 +298,7 @@ class Tree:
         actions = np.rint(points).astype(np.int8)
         values = self.bounds.values(actions, states)
         better = values > [self.searches[i].value for i in states]
+        better &= self.pins[states].allows(actions)
         feasible = [i for i in np.flatnonzero(better) if self.incumbents.feasible(actions[i])]
         self._offer(states[feasible], actions[feasible])
 

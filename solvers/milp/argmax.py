@@ -28,6 +28,7 @@ from milp_rl.formulations.networks.action_value import ActionNetworks, ActionVal
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import shown
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.bounded import BoundedArgmax
 from milp_rl.solvers.certify import ArgmaxProblem, certify, leeway
 from milp_rl.solvers.errors import CertificationError
@@ -126,6 +127,11 @@ class MilpArgmax(BoundedArgmax):
         self.strength = self.options.bounds
         super().__init__(value, space, incumbents)
 
+    @property
+    def milp_solver(self) -> MilpSolver:
+        """The one that it was given."""
+        return self.solver
+
     def for_thread(self) -> MilpArgmax:
         """Return a copy for another thread, with a solver of its own."""
         other = copy.copy(self)
@@ -133,11 +139,12 @@ class MilpArgmax(BoundedArgmax):
         return other
 
     def _solve(
-        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[Answer]:
         answers = []
         for i in range(networks.n_states):  # one after another, each with a limit of its own
-            answers += super()._solve(networks[i], options, starts[i : i + 1])
+            own = slice(i, i + 1)
+            answers += super()._solve(networks[i], options, starts[own], pins[own])
         return answers
 
     def _search(
@@ -147,6 +154,7 @@ class MilpArgmax(BoundedArgmax):
         bounds: Bounds,
         options: SolveOptions,
         starts: Starts,
+        pins: Pins,
         begin: float,
     ) -> list[Answer]:
         (problem,) = problems
@@ -165,7 +173,7 @@ class MilpArgmax(BoundedArgmax):
             self._ranges.network(problem.network),
             bounds.lower,
             bounds.upper,
-            self._base,
+            self._base.held(problem.pins.one, problem.pins.zero),
             formulation=self.options.formulation,
             partitions=self.options.partitions,
             one_sided=self.options.one_sided,
@@ -197,9 +205,8 @@ class MilpArgmax(BoundedArgmax):
         deadline: float,
     ) -> ActionArray | None:
         """Return the best that greedy building and one-swap search find, also from the start."""
-        candidates = list(self.incumbents.build(networks, deadline))
-        if start is not None:
-            candidates.append(start)
+        built = self.incumbents.build(networks, deadline, problem.pins[None])
+        candidates = [action for action in (*built, start) if action is not None]
         if not candidates:
             return None
         climbed = [self.incumbents.climb(problem, action, deadline) for action in candidates]
@@ -337,7 +344,10 @@ class MilpRun:
         """Certify a solution, of a model with actions cut off or without; keep its action."""
         space = self.problem.space
         if solution.status == "infeasible":
-            known = [self.action] if self.action is not None else list(self.incumbents.sample[:1])
+            sample = self.problem.sample
+            known = [self.action] if self.action is not None else []
+            if not known and sample is not None:
+                known = list(sample[:1])
             return [f"called infeasible, but {shown(space, a)} is feasible" for a in known]
         if solution.x is None:
             return []

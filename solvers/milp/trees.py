@@ -11,6 +11,7 @@ from milp_rl.formulations.arrays import ActionArray
 from milp_rl.formulations.milp.trees import tree_model
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.networks.trees_value import TreeNetworks
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.errors import CertificationError
 from milp_rl.solvers.milp.argmax import MilpArgmax, MilpRun
 from milp_rl.solvers.options import SolveOptions, late
@@ -30,20 +31,24 @@ class TreeArgmax(MilpArgmax):
     """
 
     def _solve(
-        self, networks: ActionNetworks, options: SolveOptions, starts: Starts
+        self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[Answer]:
         if not isinstance(networks, TreeNetworks):
-            return super()._solve(networks, options, starts)
-        return [self._best(networks[i], options, starts[i]) for i in range(networks.n_states)]
+            return super()._solve(networks, options, starts, pins)
+        each = ((networks[i], options, starts[i], pins[i]) for i in range(networks.n_states))
+        return [self._best(*own) for own in each]
 
     def _best(
-        self, networks: TreeNetworks, options: SolveOptions, start: ActionArray | None
+        self, networks: TreeNetworks, options: SolveOptions, start: ActionArray | None, pins: Pins
     ) -> Answer:
         """Return the best action of one state."""
         begin = time.perf_counter()
         deadline = options.deadline(begin)
         trees = replace(networks.trees[0], base=0.0)
-        problem = self._problem(networks, 0)
+        problem = self._problem(networks, 0, pins[None])
+        base = self._base.held(pins.one, pins.zero)
+        if (base.column_lower > base.column_upper).any():
+            return Answer.empty(problem, begin, "an action is required that is never feasible")
         # The network's constant is another one than that of the trees, as leaves of one comparison
         # have a part in it.
         nothing = np.zeros(self.space.n_actions)
@@ -52,7 +57,7 @@ class TreeArgmax(MilpArgmax):
         rounding = _EPSILON * terms * (trees.largest + abs(shift))
         problem = replace(problem, rounding=rounding)
         first = self._first_action(problem, networks.centred, start, deadline)
-        written = tree_model(trees, self._base)
+        written = tree_model(trees, base)
         highest = written.highest + shift + rounding
         if first is not None and highest <= problem.target(problem.value(first), options):
             message = "proven by the best leaf of each tree alone"

@@ -89,9 +89,9 @@ def test_each_state_keeps_its_own_time_limit_and_the_best_bound_is_kept(random_n
     given = []
 
     class Recorded(MilpArgmax):
-        def results(self, networks, options, starts):
+        def results(self, networks, options, starts, pins):
             given.append(options.time_limit)
-            best = super().results(networks, replace(options, time_limit=0.2), starts)
+            best = super().results(networks, replace(options, time_limit=0.2), starts, pins)
             return [replace(r, bound=r.bound + 100.0) for r in best]  # a bound that says nothing
 
     auto = AutoArgmax(
