@@ -407,8 +407,10 @@ class NetworkValue(ActionValue):
                     moving.append((numbers[source], own))
                 if not follows[source].all():
                     fixed.append((source, weight[rows][:, ~follows[source]]))
-            if not numbers[depth] and not (moving and moving[0][0] == INPUT):  # a constant
-                moving.insert(0, (INPUT, np.zeros((int(rows.sum()), n_actions))))
+            before = numbers[depth] - 1
+            if all(number != before for number, _ in moving):  # it came through what is constant
+                width = follows[kept[before] if before >= 0 else INPUT].sum()
+                moving.insert(0, (before, np.zeros((int(rows.sum()), int(width)))))
             layer = ActionLayer(tuple(moving), network.layers[depth].bias[rows])
             self._layers.append((layer, tuple(fixed)))
 

@@ -220,3 +220,17 @@ def test_what_the_action_does_not_reach_is_evaluated_at_the_state():
     actions = rng.integers(0, 2, (5, 4)).astype(float)
     inputs = np.concatenate([actions, states], axis=1)
     assert value.values(states, actions) == pytest.approx(network.forward(inputs)[:, 0])
+
+
+@pytest.mark.parametrize("solver", [*MILPS, "branch_and_bound", "enumeration", "auto"])
+def test_layers_that_the_action_does_not_reach_are_no_end(solver):
+    """A layer of zeros in the middle, and a network that is a constant."""
+    middle = Network.from_arrays(
+        [[[1.4e-5]], np.zeros((4, 1)), [[0.2, -0.3, 0.3, 0.2]]],
+        [[6e-6], [0.014, 0.27, -0.37, -0.08], [-0.24]],
+    )
+    constant = Network.from_arrays([np.zeros((3, 1)), np.zeros((1, 3))], [np.ones(3), [2.5]])
+    for network in (middle, constant):
+        result = mr.argmax(network, [], mr.BudgetTopK(1, 1, exactly=True), solver=solver)
+        assert result.status == "optimal"
+        assert result.value == pytest.approx(network.forward([1.0])[0])
