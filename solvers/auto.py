@@ -39,6 +39,7 @@ _SECONDS_TO_START = 1e-3  # and so many nodes take next to no time:
 _FIRST_NODES = 4
 _COUNTED_AT_ONCE = 256  # binary vectors
 _SOLVES_BEFORE_COUNTING = 32  # one by one
+_SOLVES_OF_CALLS = 4  # with the space of calls, if it counts quickly
 _SECONDS_BEFORE_COUNTING = 0.25  # of a state's search
 _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tried
 
@@ -46,9 +47,10 @@ _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tri
 class AutoArgmax(Argmax):
     """Exact argmax by whichever solver suits the set, the network and the state.
 
-    A set that counts quickly is counted at once; another one, since that can take seconds, before
-    the first batch, before the 32nd single solve, or when the search does not solve a state soon.
-    Which of several equally good actions is returned depends on the pick.
+    A set that counts quickly is counted at once, that of a call when it is given for the fourth
+    time; another one, since that can take seconds, before the first batch, before the 32nd single
+    solve, or when the search does not solve a state soon. Which of several equally good actions is
+    returned depends on the pick.
 
     Parameters
     ----------
@@ -97,7 +99,9 @@ class AutoArgmax(Argmax):
         """Solve for the networks of one or more states, from feasible starts."""
         begin = time.perf_counter()
         self._solves += 1
-        quick = self.space.counts_quickly or 2**self.space.n_actions <= _COUNTED_AT_ONCE
+        quick = 2**self.space.n_actions <= _COUNTED_AT_ONCE
+        known = self.incumbents.like is None or self._solves >= _SOLVES_OF_CALLS
+        quick |= known and self.space.counts_quickly
         often = networks.n_states > 1 or self._solves >= _SOLVES_BEFORE_COUNTING
         if quick or often or self._search is None:
             self._count(options.deadline(begin))

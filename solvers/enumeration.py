@@ -100,11 +100,12 @@ class EnumerationArgmax(Argmax):
     def _best(self, networks: ActionNetworks, state: int, pins: Pins) -> Answer:
         """Return the best feasible action, the first of equals."""
         begin = time.perf_counter()
-        problem = self._problem(networks, state, pins)
-        places = self._within(problem.pins)
+        held = pins[state]
+        places = self._within(held)
         n = len(self._actions) if places is None else len(places)
         if not n:
-            return Answer.empty(problem, begin, "empty set")
+            return Answer.empty(self._problem(networks, state, pins), begin, "empty set")
+        problem = replace(self._problem(networks, state, Pins()), pins=held)
         network = problem.network
         own, at = networks.centred, state
         if any(weight.ndim == 3 for layer in own.layers for _, weight in layer.inputs):

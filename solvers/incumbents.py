@@ -32,7 +32,7 @@ _COMPLETED = 16  # answers for which auxiliary variables of the model are looked
 _CARRIED = 64  # actions known of a like space that are looked at,
 _DRAWN = 8  # and so many of either kind that are drawn
 _MASKS = 256  # whose samples are kept
-_WITHIN = 64  # actions known within a mask, after which no more are made
+_WITHIN = 16  # actions known within a mask, after which no more are made
 _DIRECTIONS = 8  # random objectives whose maximisers are tried where there is next to none
 
 
@@ -51,8 +51,8 @@ class Incumbents:
 
     def __init__(self, space: ActionSpace, like: Incumbents | None = None) -> None:
         self.space = space
-        self._like = like if like is not None and _kinds(space) == _kinds(like.space) else None
-        self.sample = space.known_actions if self._like is None else self._carried_over(self._like)
+        self.like = like if like is not None and _kinds(space) == _kinds(like.space) else None
+        self.sample = space.known_actions if self.like is None else self._carried_over(self.like)
         self._greedy = SequentialBuilder(space) if space.binary else None
         most = min(_REMEMBERED, _REMEMBERED_BYTES // (self.sample.itemsize * space.n_actions))
         self._feasible = lru_cache(most)(self._check)
@@ -61,7 +61,7 @@ class Incumbents:
         self._examined = 0
 
     def __reduce__(self) -> tuple[type[Incumbents], tuple[ActionSpace, Incumbents | None]]:
-        return Incumbents, (self.space, self._like)
+        return Incumbents, (self.space, self.like)
 
     def _carried_over(self, like: Incumbents) -> ActionArray:
         """Return what is feasible here of the actions known there, and a few that are drawn."""
@@ -119,7 +119,7 @@ class Incumbents:
     def _examine(self, key: bytes) -> str:
         self._examined += 1
         action: ActionArray = np.frombuffer(key, dtype=self.space.dtype)
-        if self._like is not None and "linear_model" not in vars(self.space):
+        if self.like is not None and "linear_model" not in vars(self.space):
             return "; ".join(self.space.violations(action))  # to compile it takes long
         return refusal(self.space, action, complete=self._examined <= _COMPLETED)
 

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -83,8 +84,8 @@ class MilpArgmax(BoundedArgmax):
     .. math:: \max \Big\{ b_K + \sum_{j < K} W_{Kj} h_j : a \in A,\; h_0 = a,\;
               h_k = \max\Big(0, b_k + \sum_{j < k} W_{kj} h_j\Big) \Big\}
 
-    The space is compiled once; for a state, the bounds are propagated, and the network's rows
-    are written with the neurons that the bounds leave unstable
+    The space is compiled once, when first needed; for a state, the bounds are propagated, and the
+    network's rows are written with the neurons that the bounds leave unstable
     (:func:`~milp_rl.formulations.milp.compact.compact_model`).
 
     Parameters
@@ -123,9 +124,13 @@ class MilpArgmax(BoundedArgmax):
         self.name = solver.name
         self.options = options or MilpOptions()
         self._ranges = Ranges(space)
-        self._base = self._ranges.model(space.linear_model)
         self.strength = self.options.bounds
         super().__init__(value, space, incumbents)
+
+    @cached_property
+    def _base(self) -> LinearModel:
+        """The compiled space."""
+        return self._ranges.model(self.space.linear_model)
 
     @property
     def milp_solver(self) -> MilpSolver:
@@ -134,6 +139,7 @@ class MilpArgmax(BoundedArgmax):
 
     def for_thread(self) -> MilpArgmax:
         """Return a copy for another thread, with a solver of its own."""
+        assert self._base  # compiled once for all threads
         other = copy.copy(self)
         other.solver = type(self.solver)()
         return other
