@@ -264,6 +264,7 @@ def export_model(
             batch = torch.export.Dim("batch") if free else None
             shapes = tuple({0: batch} if free else None for _ in arguments)
             graph = torch.export.export(module, arguments, dynamic_shapes=shapes)
+            _make_limits_alike(graph)
             program = torch.onnx.export(
                 graph,
                 arguments,
@@ -282,10 +283,14 @@ def export_model(
     assert program is not None
     model = program.model_proto
     seen: Counter[str] = Counter()
+    names: set[str] = set()
     for node in model.graph.node:
-        path = _path(node) or node.name
-        seen[path] += 1
-        node.name = path if seen[path] == 1 else f"{path}_{seen[path]}"  # no two have one name
+        name = path = _path(node) or node.name
+        while not seen[path] or name in names:  # no two have one name, "f_2" may be a path too
+            seen[path] += 1
+            name = path if seen[path] == 1 else f"{path}_{seen[path]}"
+        names.add(name)
+        node.name = name
     # The exporter notes the stack of each operation, with the paths of the author's files.
     graph = model.graph
     for entry in (
@@ -299,6 +304,18 @@ def export_model(
         entry.ClearField("metadata_props")
         entry.ClearField("doc_string")
     return model
+
+
+def _make_limits_alike(graph: torch.export.ExportedProgram) -> None:
+    """Make both limits of each clamp floats if one is: the exporter takes no other pair."""
+    import torch
+
+    for node in graph.graph.nodes:
+        if node.target in (torch.ops.aten.clamp.default, torch.ops.aten.clip.default):
+            x, *limits = node.args
+            if any(isinstance(limit, float) for limit in limits):
+                limits = [float(v) if isinstance(v, int) else v for v in limits]
+                node.args = (x, *limits)
 
 
 def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:

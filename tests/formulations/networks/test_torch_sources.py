@@ -100,6 +100,9 @@ GENERAL = {
         lambda _, a, b, x: b(torch.cat([x, functional.leaky_relu(a(x))], -1)),
     ),
     "clamp": Module(linear(6, 8, 1), lambda _, a, b, x: b(torch.clamp(a(x), -0.1, 0.5))),
+    "clamp between an integer and another number": Module(
+        linear(6, 8, 1), lambda _, a, b, x: b(a(x).clamp(0, 0.5) + torch.clip(a(x), -0.1, 1))
+    ),
     "maximum": Module(
         linear(6, 8, 1), lambda _, a, b, x: b(torch.maximum(a(x), torch.zeros_like(a(x))))
     ),

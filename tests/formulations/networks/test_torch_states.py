@@ -74,6 +74,22 @@ class Recurrent(nn.Module):
         return self.out(self.layer(torch.cat([h[0], action], 1)).relu())
 
 
+class Attentive(nn.Module):
+    """Among what attention is exported as there are nodes that would be called alike."""
+
+    def __init__(self):
+        super().__init__()
+        self.state_dim = STATE_DIM
+        self.gru = nn.GRU(1, 4, batch_first=True)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.layer, self.out = nn.Linear(4 + N_ACTIONS, 8), nn.Linear(8, 1)
+
+    def forward(self, state, action):
+        x, _ = self.gru(state.unsqueeze(-1))
+        found, _ = self.attention(x, x, x)
+        return self.out(self.layer(torch.cat([found.mean(1), action], 1)).relu())
+
+
 class Table(nn.Module):
     """States are looked up in a table, which has no rows for most numbers."""
 
@@ -92,7 +108,7 @@ class Probability(Hyper):
         return torch.sigmoid(super().forward(obs, act))
 
 
-KINDS = (PerArm, Hyper, Together, Recurrent, Probability, Table)
+KINDS = (PerArm, Hyper, Together, Recurrent, Attentive, Probability, Table)
 
 
 def drawn(rows=20, kind=None):
