@@ -109,12 +109,14 @@ def add_network(
     trees = network.trees if isinstance(network, TreeValue) else read_trees(network)
     if trees is not None:
         return add_trees(block, trees, entries, space)
-    value = _read(network, entries)
+    value = _read(network, entries, space)
     if value.link != "identity":
+        before = "value = milp_rl.to_action_value(network, n_actions); value.link = 'identity'"
+        if isinstance(value, Network):
+            before = "dataclasses.replace(milp_rl.to_network(network), link='identity')"
         raise ValueError(
             f"the network ends in {value.link}, which is not linear; embed what is before it, which"
-            " is largest where the network is: dataclasses.replace(milp_rl.to_network(network),"
-            " link='identity')"
+            f" is largest where the network is: {before}"
         )
     options: dict[str, Any] = {
         "formulation": formulation,
@@ -127,8 +129,11 @@ def add_network(
     return add_to_pyomo(block, value, entries, space=space, **options)
 
 
-def _read(source: Any, entries: list[Any]) -> Network | ActionValue:
-    """Return a source as a network in all inputs, or else in those before the numbers."""
+def _read(source: Any, entries: list[Any], space: ActionSpace | None) -> Network | ActionValue:
+    """Return a source as a network in all inputs, or else in the action.
+
+    That is what the space says, or all before the numbers at the end.
+    """
     if isinstance(source, NetworkValue):
         return source.network
     if isinstance(source, ActionValue):
@@ -136,8 +141,8 @@ def _read(source: Any, entries: list[Any]) -> Network | ActionValue:
     try:
         return read_network(source)
     except NetworkError:
-        n = len(entries)
-        while n and _is_number(entries[n - 1]):
+        n = len(entries) if space is None else space.n_actions
+        while space is None and n and _is_number(entries[n - 1]):
             n -= 1
         if n in (0, len(entries)):
             raise

@@ -84,8 +84,7 @@ def add_to_gurobi(
         if any(variables_of(entry) for entry in inputs[n:]):
             raise ValueError(
                 f"of the {network.n_inputs} inputs, the first {n} are the action; the others are"
-                f" the state, in which this {type(network).__name__} is not linear, and must be"
-                " numbers"
+                " the state, in which the network is not piecewise linear, and must be numbers"
             )
         network, inputs = network.at_state([float(entry) for entry in inputs[n:]]), inputs[:n]
     model.update()

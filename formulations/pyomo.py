@@ -190,8 +190,8 @@ def _of_variables(
     if not variable[:n].all() or variable[n:].any():
         raise ValueError(
             f"of the {network.n_inputs} inputs, the first {n} are the action and must be variables;"
-            f" the others are the state, in which this {type(network).__name__} is not linear, and"
-            " must be numbers"
+            " the others are the state, in which the network is not piecewise linear, and must be"
+            " numbers"
         )
     return network.at_state(numbers[n:])
 

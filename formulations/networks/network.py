@@ -172,6 +172,14 @@ class Network:
     layers: tuple[Layer, ...]
     link: Link = "identity"
 
+    def __repr__(self) -> str:
+        widths = " -> ".join(str(len(layer.bias)) for layer in self.layers)
+        skips = sum(len(layer.skips) for layer in self.layers)
+        ends = f", {skips} skips" if skips else ""
+        if self.link != "identity":
+            ends += f", then {self.link}"
+        return f"Network({self.n_inputs} -> {widths}{ends})"
+
     def __post_init__(self) -> None:
         if self.link not in LINKS:
             raise NetworkError(f"unknown link {self.link!r}; there are {', '.join(LINKS)}")

@@ -59,7 +59,10 @@ def _read(estimator: Any) -> tuple[list[Layer], Link]:
     if "Pipeline" in kinds and _own(estimator, "predict"):
         return _pipeline(estimator)
     if kinds & _TREES:
-        raise NetworkError(f"{name} is made of trees, which no ReLU network equals")
+        raise NetworkError(
+            f"{name} is made of trees, which are read on their own only: they need no scaler, fit"
+            " them on the inputs as they are"
+        )
     if "MLPRegressor" in kinds and _own(estimator, "predict"):
         return _perceptron(estimator)
     if "TransformedTargetRegressor" in kinds and _own(estimator, "predict"):

@@ -137,7 +137,7 @@ def find_inputs(
         return next(iter(works.values()))
     missing = "state_dim=" if n_actions is not None else "n_inputs="
     if len(roles) == 2 and n_actions is None:
-        missing = "attributes state_dim and action_dim, or convert it with to_action_value,"
+        missing = "attributes state_dim and action_dim, or say n_actions= (to_action_value),"
     if works:
         shown = "; ".join(_shown(roles, widths) for widths in works)
         raise NetworkError(f"the {kind} runs with several widths ({shown}); give it {missing}")

@@ -69,6 +69,11 @@ class TreeEnsemble:
     base: float = 0.0
     link: Link = "identity"
 
+    def __repr__(self) -> str:
+        ends = "" if self.link == "identity" else f", then {self.link}"
+        nodes = len(self.feature)
+        return f"TreeEnsemble({self.n_inputs} inputs, {self.n_trees} trees, {nodes} nodes{ends})"
+
     def __post_init__(self) -> None:
         feature = np.array(self.feature, dtype=np.intp)
         children = np.array(self.children, dtype=np.intp).reshape(-1, 2)

@@ -139,7 +139,7 @@ def info(
     """
     from milp_rl.comparison.states import read_states
     from milp_rl.formulations.arrays import check_states
-    from milp_rl.formulations.networks.conversion import to_action_value, to_network
+    from milp_rl.formulations.networks.conversion import to_action_value
     from milp_rl.formulations.networks.onnx_file import load_model
     from milp_rl.formulations.networks.onnx_reader import read_metadata
     from milp_rl.formulations.networks.trees import TreeEnsemble
@@ -152,19 +152,22 @@ def info(
         reading: dict[str, Any] = {"inputs": _order(order), "output": _output(network_output)}
         table = Table("layer", "inputs", "outputs", "activation", "largest weight", "zero weights")
         if space is None:
-            shown = to_network(model, **reading)
-            summary = f"{shown.n_inputs} inputs, {shown.n_outputs} outputs"
+            shown = _in_all_inputs(model, reading)
+            summary, link = f"{shown.n_inputs} inputs, {shown.n_outputs} outputs", shown.link
             rows = []
         else:
             known = ActionSpace.from_json(space)
             value = to_action_value(model, known.n_actions, **reading)
             summary = f"{known.n_actions} actions, {value.state_dim} state features"
+            link = value.link
             zeros = np.zeros((1, value.state_dim))
             states = zeros if state is None else read_states(state, header=header)
             shown = value.at_state(states[0])
             rows = _strengths(value, known, check_states(states, value.state_dim))
     except FAILURES as error:
         fail(error)
+    if link != "identity":
+        summary += f", {link} of what is shown"
     if isinstance(shown, TreeEnsemble):
         echo(f"{network}: {summary}, {shown.n_trees} trees, {len(shown.feature)} nodes")
     else:
@@ -324,6 +327,16 @@ def _write_models(instances: Sequence[Any], methods: Sequence[Any], folder: Path
             for formulation, bounds in sorted(kinds):
                 path = folder / f"{instance.name}-{number}-{formulation}-{bounds}.mps"
                 export_model(network, space, state, path, formulation=formulation, bounds=bounds)
+
+
+def _in_all_inputs(model: Any, reading: dict[str, Any]) -> Any:
+    from milp_rl.formulations.networks.conversion import to_network
+    from milp_rl.formulations.networks.network import NetworkError
+
+    try:
+        return to_network(model, **reading)
+    except NetworkError as error:
+        raise NetworkError(f"{error}; with --space, only what follows the action matters") from None
 
 
 def _order(order: Order | None) -> tuple[str, ...] | None:

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 FAILURES = (ValueError, OSError, ImportError, RuntimeError, MemoryError, OverflowError)
 """What may go wrong with files, settings and limits; anything else is a bug, with a traceback."""
 
+_OPTIONS = {"inputs": "--inputs", "output": "--network-output"}
+"""What messages call arguments of functions, and what they are as options."""
+
 _output: TextIO | None = None  # standard output, once a command runs
 
 
@@ -65,6 +68,9 @@ def fail(error: Exception) -> NoReturn:
     """Print an error in a line and leave with status 1; with ``--verbose``, where it came from."""
     log.info("an error", exc_info=error)
     text = str(error) or type(error).__name__
+    named = [option for word, option in _OPTIONS.items() if f"{word}=" in text]
+    if named:
+        text += f" (here: {', '.join(named)})"
     if isinstance(error, MemoryError):
         text = f"out of memory: {text}"
     if isinstance(error, RecursionError):

@@ -10,6 +10,7 @@ import itertools
 import numpy as np
 import pyomo.environ as pyo
 import pytest
+import torch
 
 import milp_rl as mr
 
@@ -127,6 +128,54 @@ def test_two_stages(seed, random_network):
         allowed = (ALL[i] <= ALL).all(axis=1) & (ALL.sum(axis=1) <= 3)
         best = max(best, sum(p * t[allowed].max() for p, t in zip(chance, table, strict=True)))
     assert solved(model) == pytest.approx(best, abs=1e-5)
+
+
+class Gated(torch.nn.Module):
+    """Smooth in the state, a probability."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.head = torch.nn.Linear(2, N), torch.nn.Linear(N, 1)
+
+    def forward(self, state, action):
+        return torch.sigmoid(self.before(state, action))
+
+    def before(self, state, action):
+        return self.head((action * self.gate(state).tanh()).relu())
+
+
+class Linear(Gated):
+    def forward(self, state, action):
+        return self.before(state, action)
+
+
+def test_a_network_of_the_action_at_a_state_of_numbers():
+    torch.manual_seed(0)
+    network, state = Gated().double(), [0.3, -0.8]
+
+    def added(source, given):
+        model = pyo.ConcreteModel()
+        model.space, model.q, space = pyo.Block(), pyo.Block(), mr.BudgetTopK(N, 3)
+        model.x = pyo.Var(range(2), bounds=(0, 1))
+        actions = space.add_to(model.space)
+        inputs = [*actions, *(given or model.x.values())]
+        value = mr.add_network(model.q, source, inputs, space=space)
+        model.objective = pyo.Objective(expr=value, sense=pyo.maximize)
+        return model
+
+    with pytest.raises(ValueError, match="ends in sigmoid") as error:
+        added(network, state)
+    said = {"milp_rl": mr, "network": network, "n_actions": N}
+    exec(str(error.value).split("network is: ")[1], said)
+    feasible = torch.tensor(ALL[ALL.sum(axis=1) <= 3])
+    with torch.no_grad():
+        found = network(torch.tensor([state]).double().expand(len(feasible), -1), feasible)
+    assert solved(added(said["value"], state)) == pytest.approx(
+        float(found.logit().max()), abs=1e-5
+    )
+    for source in (said["value"], Linear()):
+        with pytest.raises(ValueError, match="must be numbers"):
+            added(source, None)
 
 
 class TestGurobi:

@@ -124,7 +124,10 @@ def test_an_exponential_at_the_end_is_a_link(estimator):
         (TweedieRegressor(), "TweedieRegressor cannot be read.*supported are MLPRegressor"),
         (TransformedTargetRegressor(PoissonRegressor()), "PoissonRegressor ends in exp"),
         (make_pipeline(PCA(2), Ridge()), "step 'pca' of the Pipeline: PCA cannot be read"),
-        (RandomForestRegressor(3), "RandomForestRegressor is made of trees"),
+        (
+            make_pipeline(StandardScaler(), RandomForestRegressor(3)),
+            "RandomForestRegressor is made of trees.*no scaler",
+        ),
         (TransformedTargetRegressor(Ridge(), func=np.log1p, inverse_func=np.expm1), "not affine"),
     ],
     ids=lambda value: str(value)[:30],
