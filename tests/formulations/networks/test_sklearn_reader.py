@@ -51,7 +51,7 @@ def fitted(estimator, y=Y):
 
 def shown(estimator):
     """A name that is the same in every process: those of functions have their addresses."""
-    return re.sub(r"<function .*?>", "function", " ".join(str(estimator).split()))
+    return re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(estimator).split()))
 
 
 @pytest.mark.parametrize(
