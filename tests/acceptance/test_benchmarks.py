@@ -36,6 +36,50 @@ def test_the_times_shown_are_those_measured(page):
             )
 
 
+def graphq_gaps(n, channels):
+    """The cells of a row on what Graph-Q's builder leaves to the optimum of its own network."""
+    table = pd.read_csv(BENCHMARKS / "graphq_exact.csv")
+    own = table[(table["interventions"] == n) & (table["channels"] == channels)]
+    assert len(own) == 3  # seeds
+    weights = own["states"] / own["states"].sum()
+    states = own["states"].sum()
+    return [
+        weights @ own["gap (%)"],
+        own["largest gap (%)"].max(),
+        weights @ own["gap of the beam (%)"],
+        f"{own['builder not optimal'].sum():.0f} of {states}",
+        f"{own['proven'].sum()} of {states}",
+        weights @ own["bound above best (%)"],
+        weights @ own["exact (ms)"] / 1e3,
+    ]
+
+
+def test_the_gaps_of_graph_q_shown_are_those_measured():
+    text = (ROOT / "docs" / "graphq.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (8|16) \|(.+)\|$", text, re.MULTILINE)
+    assert [(int(n), int(c)) for n, c, _ in rows] == [(n, c) for n in (10, 20, 50) for c in (8, 16)]
+    for n, channels, cells in rows:
+        measured = graphq_gaps(int(n), int(channels))
+        for shown, value in zip(cells.split("|"), measured, strict=True):
+            if isinstance(value, str):
+                assert shown.strip() == value
+            else:
+                digits = len(shown.partition(".")[2].strip())
+                assert float(shown) == pytest.approx(value, abs=0.5001 * 10.0**-digits)
+
+
+@pytest.mark.slow
+def test_the_gaps_of_graph_q_are_measured(tmp_path):
+    command = [sys.executable, BENCHMARKS / "graphq_exact.py", "--interventions", "10"]
+    options = ["--channels", "4", "--seeds", "0", "--states", "3", "--epochs", "2"]
+    run = [*command, *options, "--episodes", "1", "--out", tmp_path]
+    subprocess.run(run, check=True, capture_output=True)
+    (row,) = pd.read_csv(tmp_path / "graphq_exact.csv").to_dict("records")
+    assert row["proven"] == row["states"] == 3
+    assert row["random"] < row["builder"] <= row["best"] == pytest.approx(row["bound"])
+    assert row["builder optimal"] + row["builder not optimal"] == 3
+
+
 @pytest.mark.slow
 def test_every_method_solves_a_trained_network(tmp_path):
     pytest.importorskip("gurobipy")
