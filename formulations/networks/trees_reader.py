@@ -50,7 +50,6 @@ def read_trees(
     >>> import numpy as np
     >>> from sklearn.tree import DecisionTreeRegressor
     >>> from milp_rl.formulations.networks.trees_reader import read_trees
-    >>> from milp_rl.formulations.networks.trees_reader import read_trees
     >>> model = DecisionTreeRegressor().fit([[0.0, 1.0], [1.0, 1.0]], [2.0, 3.0])
     >>> read_trees(model).at_state([1.0]).forward([[0.0], [1.0]])[:, 0].tolist()
     [2.0, 3.0]
