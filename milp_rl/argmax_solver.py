@@ -294,7 +294,9 @@ class ArgmaxSolver:
         n_states: int | None = None,
     ) -> Pins:
         """Check the spaces and masks of a call; return the masks as pins."""
-        different = {id(space): self.space if space is None else space for space in spaces}
+        different = {
+            id(space): self.space if space is None else space for space in spaces or [None]
+        }
         for space in different.values():
             if not isinstance(space, ActionSpace):
                 raise ValueError(f"space must be an ActionSpace, got {type(space).__name__}")
