@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from milp_rl.formulations.arrays import FloatArray, check_vector
+from milp_rl.formulations.checks import check_integer
 from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.networks.action_value import ActionValue, NetworkValue
 from milp_rl.formulations.networks.conversion import to_action_value
@@ -219,7 +220,7 @@ class ArgmaxSolver:
         options = self._limited(gap, time_limit)
         state = self._checked(state)
         batch = Batch(state[None], self._inner(options), [first], pins, [space])
-        return self._reported(self._batch.solve_one(batch), options)
+        return self._reported(self._batch.solve_one(batch), options, space)
 
     __call__ = solve
 
@@ -284,7 +285,10 @@ class ArgmaxSolver:
         own_alone = None if space is None else spaces
         asked = Batch(checked, self._inner(options), firsts, pins, own_alone)
         results = self._batch.solve(asked, workers)
-        return [self._reported(result, options) for result in results]
+        return [
+            self._reported(result, options, own)
+            for result, own in zip(results, spaces, strict=True)
+        ]
 
     def _pins(
         self,
@@ -310,6 +314,72 @@ class ArgmaxSolver:
         continuous = np.any([space.continuous for space in different.values()], axis=0)
         return pins_of(available, required, continuous, n_states)
 
+    def solve_top(
+        self,
+        state: ArrayLike | None,
+        n: int,
+        *,
+        min_difference: int = 1,
+        available: ArrayLike | None = None,
+        required: ArrayLike | None = None,
+        space: ActionSpace | None = None,
+        gap: float | None = None,
+        time_limit: float | None = None,
+    ) -> list[ArgmaxResult]:
+        """Return the n best actions of one state, in order, each certified, the order proven.
+
+        The first is the best of all feasible actions, each other one the best of those that differ
+        from all before it in at least ``min_difference`` variables; its bound is on these.
+
+        Parameters
+        ----------
+        state
+            Shape (state_dim,), finite; ``None`` for a network of the action alone.
+        n
+            How many, at least 1.
+        min_difference
+            Variables in which any two of them differ at least. An arm instead of another one is a
+            difference in two.
+        available, required, space
+            As for :meth:`solve`.
+        gap, time_limit
+            Override the solver's own for this call. The time limit is for all n together.
+
+        Returns
+        -------
+        list of ArgmaxResult
+            Fewer than n if there are no more such actions. If a limit came before another one was
+            found, the last result has no action and the status ``"no_solution"``.
+
+        Raises
+        ------
+        ValueError
+            If the state, n, the difference, a mask or the space is not valid, or a variable is
+            continuous.
+        CertificationError
+            If an answer is proven wrong and solving more tightly does not mend it.
+
+        Examples
+        --------
+        >>> import milp_rl as mr
+        >>> network = mr.Network.from_arrays([[[3.0, 1.0, 2.0, 1.0]]], [[0.0]])
+        >>> solver = mr.ArgmaxSolver(network, mr.BudgetTopK(4, 2))
+        >>> [(result.chosen, result.value) for result in solver.solve_top(None, 3)]
+        [([0, 2], 5.0), ([0, 1], 4.0), ([0, 3], 4.0)]
+        >>> [result.chosen for result in solver.solve_top(None, 3, min_difference=3)]
+        [[0, 2], [1, 3]]
+        """
+        n = check_integer(n, "n", 1)
+        difference = check_integer(min_difference, "min_difference", 1)
+        pins = self._pins(available, required, [space])
+        options = self._limited(gap, time_limit)
+        checked = self._checked(state)
+        with self._batch.in_use() as backends:
+            backend = backends.over(space)
+            networks = backend.value.at_states(checked[None])[0]
+            results = backend.ranked(networks, self._inner(options), n, difference, pins)
+        return [self._reported(result, options, space) for result in results]
+
     def _inner(self, options: SolveOptions) -> SolveOptions:
         """Return the options for the values before a link."""
         if self._link == "identity":
@@ -324,7 +394,9 @@ class ArgmaxSolver:
             options = replace(options, time_limit=time_limit)
         return options
 
-    def _reported(self, result: ArgmaxResult, asked: SolveOptions) -> ArgmaxResult:
+    def _reported(
+        self, result: ArgmaxResult, asked: SolveOptions, space: ActionSpace | None = None
+    ) -> ArgmaxResult:
         """Return the result in the sense and in the units that were asked for.
 
         A link is increasing, but gaps are not the same after it: with one, what is solved for is
@@ -333,7 +405,7 @@ class ArgmaxSolver:
         sign = -1.0 if self.sense == "minimize" else 1.0
         if self._link == "identity":
             value, bound = sign * result.value, sign * result.bound
-            return replace(result, value=value, bound=bound, space=self.space)
+            return replace(result, value=value, bound=bound, space=space or self.space)
         inner = np.array([result.value, result.bound, result.value + result.tolerance])
         value, bound, other = linked(self._link, sign * inner).tolist()
         difference, tolerance = abs(bound - value), abs(other - value)
@@ -350,7 +422,7 @@ class ArgmaxSolver:
             gap=gap,
             tolerance=tolerance,
             status=status,
-            space=self.space,
+            space=space or self.space,
         )
 
     def _checked(self, state: ArrayLike | None) -> FloatArray:

@@ -10,6 +10,7 @@ to the MILP. The bound of a result is the best that any solver has proven.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.milp.solver import MilpSolver
 from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
+from milp_rl.solvers.ranked import one_after_another
 from milp_rl.solvers.result import ArgmaxResult, relative_gap
 
 LARGEST_LISTED = 30_000
@@ -92,6 +94,49 @@ class AutoArgmax(Argmax):
     def milp_solver(self) -> MilpSolver | None:
         """That of the part that solves MILPs."""
         return self._milp.milp_solver
+
+    def over(self, space: ActionSpace, incumbents: Incumbents | None = None) -> AutoArgmax:
+        """Return a solver of the same kind and value for another space of the same variables."""
+        known = incumbents or Incumbents(space)
+        return AutoArgmax(
+            self.value,
+            space,
+            known,
+            milp=self._milp.over(space, known),
+            search=None if self._search is None else self._search.over(space, known),
+            nodes=self._nodes,
+        )
+
+    def ranked(
+        self,
+        networks: ActionNetworks,
+        options: SolveOptions,
+        n: int,
+        difference: int = 1,
+        pins: Pins | None = None,
+    ) -> list[ArgmaxResult]:
+        """Return the n best actions: of a list, of one search, or solve by solve.
+
+        The search gets as many nodes as so many solves; what it does not prove is solved for one
+        after another.
+        """
+        self.space.require_binary("ranked")
+        begin = time.perf_counter()
+        self._count(options.deadline(begin))
+        if self._listed is not None:
+            left = _remaining(options, begin)
+            return self._listed.ranked(networks, left, n, difference, pins)
+        found: list[ArgmaxResult] = []
+        if self._search is not None and difference == 1:
+            limit = n * self._nodes if options.node_limit is None else options.node_limit
+            limited = replace(_remaining(options, begin), node_limit=limit)
+            found = self._search.ranked(networks, limited, n, 1, pins)
+            proven = list(itertools.takewhile(lambda result: result.status == "optimal", found))
+            if len(proven) == len(found) or late(options.deadline(begin)):
+                return found
+            found = proven
+        left = _remaining(options, begin)
+        return one_after_another(self, networks, left, n, difference, pins, found)
 
     def results(
         self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins

@@ -142,18 +142,19 @@ class BatchSolver:
             self.backends.update(value)
 
     @contextmanager
-    def _in_use(self) -> Iterator[None]:
+    def in_use(self) -> Iterator[Backends]:
+        """Give the backends, whose action value stays as it is until the end."""
         with self._guard:
             self._solving += 1
         try:
-            yield
+            yield self.backends
         finally:
             with self._guard:
                 self._solving -= 1
 
     def solve_one(self, batch: Batch) -> ArgmaxResult:
         """Solve for the one state of a batch."""
-        with self._in_use():
+        with self.in_use():
             return batch.solved_by(self.backends.over(batch.space))[0]
 
     def solve(self, batch: Batch, workers: int | None) -> list[ArgmaxResult]:
@@ -169,7 +170,7 @@ class BatchSolver:
         """
         if workers is None:
             workers = 1 if parent_process() is not None else joblib.cpu_count()
-        with self._in_use():
+        with self.in_use():
             if self.backend.parallel == "threads":
                 return self._in_threads(batch, min(workers, len(batch)))
             return self._in_groups(batch, workers)

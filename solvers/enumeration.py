@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.arrays import ActionArray, FloatArray, IntArray
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.networks.action_value import (
     ActionLayer,
     ActionNetworks,
@@ -26,8 +26,10 @@ from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import check_listed
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.incumbents import Incumbents
-from milp_rl.solvers.options import SolveOptions
+from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
+from milp_rl.solvers.ranked import ended, in_order
+from milp_rl.solvers.result import ArgmaxResult
 
 _BATCH_ENTRIES = 100_000  # of a layer, few enough to stay in the cache
 _KEPT_ENTRIES = 20_000_000
@@ -38,6 +40,7 @@ _FLOAT32 = (1e-25, 1e25)  # sizes that float32 keeps its precision for
 _NO_STATES = np.zeros(0, dtype=int)  # what all actions share needs none
 
 RoughArray = NDArray[Any]  # float32, or float64
+Valued = tuple[RoughArray, type[np.floating[Any]]]
 
 
 class EnumerationArgmax(Argmax):
@@ -97,8 +100,53 @@ class EnumerationArgmax(Argmax):
     ) -> list[Answer]:
         return [self._best(networks, i, pins) for i in range(networks.n_states)]
 
-    def _best(self, networks: ActionNetworks, state: int, pins: Pins) -> Answer:
-        """Return the best feasible action, the first of equals."""
+    def ranked(
+        self,
+        networks: ActionNetworks,
+        options: SolveOptions,
+        n: int,
+        difference: int = 1,
+        pins: Pins | None = None,
+    ) -> list[ArgmaxResult]:
+        """Return the n best actions of one state, each the best of those that differ so."""
+        self.space.require_binary("ranked")
+        held = pins or Pins()
+        places = self._within(held[0])
+        actions = self._actions if places is None else self._actions[places]
+        if not len(actions):
+            return []
+        valued = self._valued(networks, 0, places)
+        left = np.ones(len(actions), dtype=bool)
+        results: list[ArgmaxResult] = []
+        deadline = options.deadline(time.perf_counter())
+        while len(results) < n and left.any():
+            if results and late(deadline):
+                results.append(ended(self.name, results[-1].bound))
+                break
+            answer = self._best(networks, 0, held, valued, left)
+            results.append(self._result(answer, options))
+            left &= (actions != answer.action).sum(axis=1) >= difference
+        return in_order(results, options)
+
+    def _best(
+        self,
+        networks: ActionNetworks,
+        state: int,
+        pins: Pins,
+        valued: Valued | None = None,
+        left: BoolArray | None = None,
+    ) -> Answer:
+        """Return the best feasible action, the first of equals.
+
+        Parameters
+        ----------
+        networks, state, pins
+            Of which state.
+        valued
+            The rough values of all actions within the pins, if they are known.
+        left
+            Which of these to take it from, some at least; ``None`` for all.
+        """
         begin = time.perf_counter()
         held = pins[state]
         places = self._within(held)
@@ -107,14 +155,12 @@ class EnumerationArgmax(Argmax):
             return Answer.empty(self._problem(networks, state, pins), begin, "empty set")
         problem = replace(self._problem(networks, state, Pins()), pins=held)
         network = problem.network
-        own, at = networks.centred, state
-        if any(weight.ndim == 3 for layer in own.layers for _, weight in layer.inputs):
-            own, at = own[state], 0
-        with np.errstate(over="ignore", invalid="ignore"):
-            rough, dtype = self._rough_values(own, at, places)
+        rough, dtype = valued or self._valued(networks, state, places)
         error = _rounding(network, float(np.finfo(dtype).eps))
         # Not below, so that a network that overflows float32 is valued in float64 altogether.
-        candidates = np.flatnonzero(~(rough < rough.max() - 2 * error))
+        highest = rough.max() if left is None else rough[left].max()
+        among = ~(rough < highest - 2 * error)
+        candidates = np.flatnonzero(among if left is None else among & left)
         ends = np.array([np.argmin(rough)])
         if places is not None:
             candidates, ends = places[candidates], places[ends]
@@ -132,6 +178,14 @@ class EnumerationArgmax(Argmax):
             message += f" within the masks, of {len(self._actions)}"
         return Answer(problem, action, bound, seconds, n, message=message, exhaustive=True)
 
+    def _valued(self, networks: ActionNetworks, state: int, places: IntArray | None) -> Valued:
+        """Value the actions at some places roughly for one of several states."""
+        own, at = networks.centred, state
+        if any(weight.ndim == 3 for layer in own.layers for _, weight in layer.inputs):
+            own, at = own[state], 0
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._rough_values(own, at, places)
+
     def _within(self, pins: Pins) -> IntArray | None:
         """Return which listed actions are within one row of pins, ``None`` for all."""
         if pins.empty:
@@ -147,9 +201,7 @@ class EnumerationArgmax(Argmax):
         """The listed actions, variable by variable."""
         return np.ascontiguousarray(self._actions.T)
 
-    def _rough_values(
-        self, network: ActionNetworks, state: int, places: IntArray | None
-    ) -> tuple[RoughArray, type[np.floating[Any]]]:
+    def _rough_values(self, network: ActionNetworks, state: int, places: IntArray | None) -> Valued:
         """Value the actions at some places, in float32 where the network's weights allow that."""
         if self._rough is None or not self._rough.serves(network):
             self._rough = self._new_rough(network)

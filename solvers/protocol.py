@@ -158,6 +158,51 @@ class Argmax(ABC):
         networks = self.value.at_states(states)
         return self.results(networks[0] if len(states) == 1 else networks, options, firsts, held)
 
+    def over(self, space: ActionSpace, incumbents: Incumbents | None = None) -> Argmax:
+        """Return a solver of the same kind and value for another space of the same variables."""
+        return type(self)(self.value, space, incumbents)
+
+    def ranked(
+        self,
+        networks: ActionNetworks,
+        options: SolveOptions,
+        n: int,
+        difference: int = 1,
+        pins: Pins | None = None,
+    ) -> list[ArgmaxResult]:
+        """Return the n best actions of one state in order, each certified.
+
+        Parameters
+        ----------
+        networks
+            Of one state.
+        options
+            Limits: the time limit is for all, the others are for each.
+        n
+            How many.
+        difference
+            In how many variables an action differs at least from all better ones.
+        pins
+            Binary actions held at one or zero, a row as :meth:`.Pins.checked` gives it.
+
+        Returns
+        -------
+        list of ArgmaxResult
+            The bound of each is on all actions that differ so from those before it. Fewer than n
+            where there are no more; if a limit came first, the last one is without action.
+
+        Raises
+        ------
+        ValueError
+            If a variable of the space is continuous.
+        CertificationError
+            If an answer is contradicted by a feasible action.
+        """
+        from milp_rl.solvers.ranked import one_after_another
+
+        self.space.require_binary("ranked")
+        return one_after_another(self, networks, options, n, difference, pins)
+
     def _checked(self, starts: Starts | None, n: int, pins: Pins) -> Starts:
         """Return a feasible start, or ``None``, for each of n states."""
         firsts = starts if starts is not None else [None] * n

@@ -23,12 +23,12 @@ from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.bounded import BoundedArgmax
-from milp_rl.solvers.branch_and_bound.nodes import Nodes
 from milp_rl.solvers.branch_and_bound.tree import Search, Tree
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
-from milp_rl.solvers.options import SolveOptions, late
+from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.protocol import Answer, Starts
+from milp_rl.solvers.result import ArgmaxResult
 
 
 class BranchAndBoundArgmax(BoundedArgmax):
@@ -69,6 +69,21 @@ class BranchAndBoundArgmax(BoundedArgmax):
         space.require_binary("branched on")
         super().__init__(value, space, incumbents)
 
+    def ranked(
+        self,
+        networks: ActionNetworks,
+        options: SolveOptions,
+        n: int,
+        difference: int = 1,
+        pins: Pins | None = None,
+    ) -> list[ArgmaxResult]:
+        """Return the n best actions: of one search, or, if they are to differ more, of several."""
+        from milp_rl.solvers.branch_and_bound.ranked import RankedSearch
+
+        if difference > 1:
+            return super().ranked(networks, options, n, difference, pins)
+        return RankedSearch(self, n).best(networks, options, pins or Pins())
+
     def _search(
         self,
         networks: ActionNetworks,
@@ -92,10 +107,7 @@ class BranchAndBoundArgmax(BoundedArgmax):
             deadline,
             pins,
         )
-        tree.find_incumbents(starts)
-        tree.expand_roots(Nodes.roots(bounds, self.space.n_actions, pins))
-        while not late(deadline) and tree.branch():
-            pass
+        tree.run(bounds, starts)
         seconds = (time.perf_counter() - begin) / len(problems)
         return [self._answer(search, options, seconds) for search in searches]
 

@@ -129,6 +129,13 @@ class Tree:
         self._most_rows = max(_POOL_BYTES // size, _LEAST_ROUNDS * _NODES_PER_ROUND)
         self._rounds = 0
 
+    def run(self, bounds: Bounds, starts: Sequence[ActionArray | None]) -> None:
+        """Search from the neurons' bounds and the starts until all is decided, or a limit."""
+        self.find_incumbents(starts)
+        self.expand_roots(Nodes.roots(bounds, self.space.n_actions, self.pins))
+        while not late(self.deadline) and self.branch():
+            pass
+
     def find_incumbents(self, starts: Sequence[ActionArray | None]) -> None:
         """Give every search its start, and an action built greedily or, failing that, drawn."""
         built = self.incumbents.build(self.networks, self.deadline, self.pins)

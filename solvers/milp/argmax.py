@@ -144,6 +144,10 @@ class MilpArgmax(BoundedArgmax):
         other.solver = type(self.solver)()
         return other
 
+    def over(self, space: ActionSpace, incumbents: Incumbents | None = None) -> MilpArgmax:
+        """Return a solver of the same kind and value for another space of the same variables."""
+        return type(self)(self.value, space, self.solver, self.options, incumbents)
+
     def _solve(
         self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[Answer]:
