@@ -27,7 +27,7 @@ from milp_rl.formulations.networks.network import (
     Layer,
     Network,
     folded_bias,
-    layer_of_checked,
+    layer_of_own,
 )
 
 
@@ -73,7 +73,7 @@ class ActionLayer:
         main = weights.pop(depth - 1, None)
         if main is None:
             main = np.zeros((self.width, before))
-        layer = layer_of_checked(main, bias, kind, tuple(weights.items()))
+        layer = layer_of_own(main, bias, kind, tuple(weights.items()))
         if self.shared:
             self._known[depth, kind] = layer
         return layer
@@ -398,7 +398,7 @@ class NetworkValue(ActionValue):
             for source, weight in network.inputs(depth):
                 whole = rows.all()
                 if whole and source != INPUT and follows[source].all():
-                    own = weight
+                    own = np.ascontiguousarray(weight)
                 elif whole and source == INPUT:
                     own = np.ascontiguousarray(weight[:, :n_actions])
                 else:

@@ -109,7 +109,7 @@ class Layer:
         object.__setattr__(self, "skips", skips)
 
 
-def layer_of_checked(
+def layer_of_own(
     weight: FloatArray,
     bias: FloatArray,
     activation: Activation,
@@ -117,13 +117,17 @@ def layer_of_checked(
 ) -> Layer:
     """Return the layer of float64 arrays that fit and that nobody changes, without copies.
 
+    Weights are in row-major order all the same: products with others round otherwise.
+
     Raises
     ------
     NetworkError
-        If a bias is NaN or infinite, as those of large states may be.
+        If an entry is NaN or infinite, as those of large states may be.
     """
-    if not np.isfinite(bias).all():
+    if not all(np.isfinite(values).all() for values in (weight, bias, *(w for _, w in skips))):
         return Layer(weight, bias, activation, skips)  # which names the entry
+    weight = np.ascontiguousarray(weight)
+    skips = tuple((source, np.ascontiguousarray(own)) for source, own in skips)
     layer = object.__new__(Layer)
     for name, value in zip(
         ("weight", "bias", "activation", "skips"), (weight, bias, activation, skips), strict=True

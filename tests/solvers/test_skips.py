@@ -23,7 +23,7 @@ from milp_rl.formulations.networks.action_value import (
 from milp_rl.formulations.networks.chain import chained
 from milp_rl.formulations.networks.conversion import to_action_value
 from milp_rl.formulations.networks.link import linked
-from milp_rl.formulations.networks.network import INPUT, Layer, Network
+from milp_rl.formulations.networks.network import INPUT, Layer, Network, NetworkError
 from tests.formulations.networks.drawn import BY_STATE, PLAIN, drawn_value
 
 CASES = int(os.environ.get("MILP_RL_FUZZ", "200"))
@@ -234,3 +234,16 @@ def test_layers_that_the_action_does_not_reach_are_no_end(solver):
         result = mr.argmax(network, [], mr.BudgetTopK(1, 1, exactly=True), solver=solver)
         assert result.status == "optimal"
         assert result.value == pytest.approx(network.forward([1.0])[0])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("place", ["weight", "skip", "bias"])
+def test_an_action_value_that_is_not_finite_at_a_state_is_refused(place, wrong):
+    own = {name: np.ones((1, 1, 2)) for name in ("weight", "skip")} | {"bias": np.ones((1, 1))}
+    own[place].flat[-1] = wrong
+    layers = (
+        ActionLayer(((INPUT, own["weight"]),), own["bias"]),
+        ActionLayer(((0, np.ones((1, 1))), (INPUT, own["skip"])), np.zeros(1)),
+    )
+    with pytest.raises(NetworkError, match="not finite"):
+        ActionNetworks(layers, 2, 1).at(0)
