@@ -17,6 +17,12 @@ from milp_rl.formulations.networks.onnx_graph import Graph, nodes_for, taken
 Arrays = dict[str, NDArray[Any]]
 
 _BATCHES = (2, 3, 7, 33, 130)
+_PACKET = 16  # float32 numbers that a processor takes at once, at most
+# Of whose packets a last one that is not full is rounded otherwise: they are computed by Eigen.
+_BY_PACKET = frozenset(
+    "Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Log Mish Selu Sin Sinh Softplus Softsign Tan"
+    " ThresholdedRelu".split()
+)
 
 
 class StateSession:
@@ -37,8 +43,10 @@ class StateSession:
 
     Notes
     -----
-    States are run together only where the rows of a batch are, to the bit, the same in batches of
-    all sizes from two on: what a state is worth must not depend on the states beside it.
+    What a state is worth must not depend on the states beside it. A lone state is run twice, since
+    one row is multiplied otherwise than several; where an operator works on packets of numbers,
+    batches are filled up to whole packets; and states are run one by one where the rows of some
+    batches are still not the same to the bit.
     """
 
     def __init__(
@@ -55,6 +63,8 @@ class StateSession:
         self._together = False
         if not names:
             return
+        nodes = nodes_for(graph.model.graph, set(names))
+        self._multiple = _PACKET if _BY_PACKET & {node.op_type for _, node in nodes} else 1
         try:
             self._session = session_of(graph, names, shapes, batched=True)
             self._together = True
@@ -69,9 +79,12 @@ class StateSession:
         if not self._names:
             return {}
         if self._together:
-            if len(states) == 1:
-                return {k: v[:1] for k, v in self._batch(np.repeat(states, 2, axis=0)).items()}
-            return self._batch(states)
+            count = len(states)
+            size = max(-(-count // self._multiple) * self._multiple, 2)
+            if size == count:
+                return self._batch(states)
+            filled = np.concatenate([states, np.repeat(states[-1:], size - count, axis=0)])
+            return {name: value[:count] for name, value in self._batch(filled).items()}
         rows = [self._run(states[i : i + 1]) for i in range(len(states))]
         return {name: np.stack([row[name] for row in rows]) for name in self._names}
 
@@ -89,15 +102,12 @@ class StateSession:
         return dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
 
     def _agrees(self, probes: FloatArray) -> bool:
-        """Whether a batch gives for each state what two of it give, and as many rows."""
+        """Whether a batch gives for each state what it gives alone, and as many rows."""
         try:
-            pairs = [self.values(probes[i : i + 1]) for i in range(min(_BATCHES[-1], len(probes)))]
+            alone = [self.values(probes[i : i + 1]) for i in range(min(_BATCHES[-1], len(probes)))]
             for size in _BATCHES:
-                whole = self._run(probes[:size])
-                for name, value in whole.items():
-                    if value.shape[:1] != (size,):
-                        return False
-                    expected = np.concatenate([pair[name][0] for pair in pairs[:size]])
+                for name, value in self.values(probes[:size]).items():
+                    expected = np.concatenate([one[name] for one in alone[:size]])
                     if value.shape != expected.shape or value.tobytes() != expected.tobytes():
                         return False
         except Exception:  # whatever onnxruntime says of a batch that the graph does not take

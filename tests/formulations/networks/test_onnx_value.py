@@ -336,6 +336,20 @@ class TestStates:
         alone = [value.at_state(a).forward(b)[0] for a, b in zip(states, actions, strict=True)]
         np.testing.assert_allclose(value.values(states, actions), alone, atol=1e-12)
 
+    @pytest.mark.parametrize("op", ["Softplus", "Elu", "Sin", "Mish", "Tanh", "Sigmoid"])
+    def test_a_state_is_worth_the_same_whatever_states_are_beside_it(self, op):
+        s = Sketch(np.random.default_rng(0), {"obs": 3, "act": 5})
+        rare = s.relu(s.add("Sub", ["obs", s.constant(np.full(3, 3.0))]))  # at few states only
+        joined = s.add("Concat", [s.add(op, rare), "act"], 8, axis=1)
+        value = onnx_value(s.model(s.dense(s.relu(s.dense(joined)), 1)), 5)
+        states, action = 2 * RNG.normal(size=(300, 3)), np.ones(5)
+        alone = [value.at_state(state).forward(action)[0] for state in states]
+        for size in (2, 5):
+            for i in range(0, len(states) - size, size):
+                networks = value.at_states(states[i : i + size])
+                together = [networks.at(k).forward(action)[0] for k in range(size)]
+                assert together == alone[i : i + size]
+
     def test_what_is_off_at_most_states_is_not_left_out(self):
         s = Sketch(np.random.default_rng(0), {"obs": 3, "act": 5})
         far = s.relu(s.add("Sub", [s.add("Abs", "obs"), s.constant(np.full(3, 50.0))]))
