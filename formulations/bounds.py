@@ -264,6 +264,7 @@ class BoundPropagator:
         states = np.arange(count)
         lows, highs = (np.zeros((count, relaxation.neurons)) for _ in range(2))
         sizes = np.zeros((count, relaxation.neurons))
+        errors = np.zeros((count, relaxation.neurons))
         parts = [*relaxation.layers, slice(relaxation.neurons, None)]
         for depth, part in enumerate(parts):
             before = slice(0, part.start)
@@ -291,8 +292,11 @@ class BoundPropagator:
             if known is not None:
                 low = np.maximum(low, (*known.lower, known.output_lower)[depth])
                 high = np.minimum(high, (*known.upper, known.output_upper)[depth])
+                error = relaxation.forward_error(depth, own, errors)
                 if depth > 0:
-                    self._tighten_by_lp(networks, pins, depth, lows, highs, low, high)
+                    self._tighten_by_lp(networks, pins, depth, lows, highs, low, high, error)
+                if depth < len(relaxation.layers):
+                    errors[:, part] = error
             if depth < len(relaxation.layers):
                 lows[:, part], highs[:, part], sizes[:, part] = low, high, own
         lowers = tuple(lows[:, part] for part in relaxation.layers)
@@ -334,8 +338,13 @@ class BoundPropagator:
         highs: FloatArray,
         low: FloatArray,
         high: FloatArray,
+        error: FloatArray,
     ) -> None:
-        """Tighten ``low`` and ``high`` in place by linear programming, state by state."""
+        """Tighten ``low`` and ``high`` in place by linear programming, state by state.
+
+        The maxima are those of a network without rounding, whose coefficients were rounded when
+        its rows were put together: ``error``, which is that of a forward pass, covers each.
+        """
         assert self._model is not None
         layers = networks.layers[: depth + 1]
         truncated = ActionNetworks(layers, networks.n_actions, networks.n_states)
@@ -359,8 +368,9 @@ class BoundPropagator:
             oracle = LinearOracle(compact.model, compact.model.n_columns)
             best = _nonempty(oracle.maxima(np.concatenate([rows, -rows])))
             half = len(wanted)
-            high[i, wanted] = np.minimum(high[i, wanted], constant + best[:half])
-            low[i, wanted] = np.maximum(low[i, wanted], constant - best[half:])
+            margin = 2.0 * error[i, wanted]
+            high[i, wanted] = np.minimum(high[i, wanted], constant + best[:half] + margin)
+            low[i, wanted] = np.maximum(low[i, wanted], constant - best[half:] - margin)
 
 
 def check_strength(strength: str) -> None:

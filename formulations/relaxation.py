@@ -343,6 +343,25 @@ class Relaxation:
         """Bound the rounding of a layer's sums whose absolute terms add up to ``sizes``."""
         return np.asarray(self._gammas[depth] * sizes)
 
+    def forward_error(self, depth: int, own: FloatArray, errors: FloatArray) -> FloatArray:
+        """Bound the rounding of a forward pass up to a layer, shape (states, width).
+
+        Parameters
+        ----------
+        depth
+            The layer.
+        own
+            Its :meth:`sizes`.
+        errors
+            What this gave for the layers before, (states, neurons).
+        """
+        total = self.rounding(depth, own)
+        states = np.arange(self.networks.n_states)
+        for source, weight in self.absolute[depth]:
+            if source != INPUT:
+                total = total + times_transposed(errors[:, self.layers[source]], weight, states)
+        return np.asarray(total)
+
 
 def of_groups(weight: FloatArray, state: IntArray) -> FloatArray:
     """Return weights with a leading axis: of length 1 where shared, else one for each group."""
