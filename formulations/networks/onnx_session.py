@@ -19,10 +19,10 @@ Arrays = dict[str, NDArray[Any]]
 _BATCHES = (2, 3, 7, 33, 130)
 _PACKET = 16  # float32 numbers that a processor takes at once, at most
 # Of whose packets a last one that is not full is rounded otherwise: they are computed by Eigen.
-_BY_PACKET = frozenset(
-    "Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Log Mish Selu Sin Sinh Softplus Softsign Tan"
-    " ThresholdedRelu".split()
-)
+_BY_PACKET = {
+    *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Sin", "Sinh", "Tan"),
+    *("Celu", "Elu", "Log", "Mish", "Selu", "Softplus", "Softsign", "ThresholdedRelu"),
+}
 
 
 class StateSession:

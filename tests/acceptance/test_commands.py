@@ -89,7 +89,7 @@ def test_exit_codes_tell_what_happened(files, tmp_path):
     for wrong, message in (
         (("--space", "text.json"), "is not a JSON file"),
         (("--space", folder / "space.json", "--state", "words.csv"), "line 2, column 2: 'many'"),
-        (("--space", "space.json"), "but the space alone has"),
+        (("--space", "space.json"), "takes 8 inputs, which are not 40 actions and a state"),
     ):
         run = milp_rl(*arguments, *wrong, cwd=tmp_path)
         assert run.returncode == 1
