@@ -1,7 +1,8 @@
-"""A network inside your own model: one verb for Pyomo and gurobipy, whatever values the actions.
+"""A network inside your own model: one verb for Pyomo, gurobipy and PySCIPOpt.
 
 Rows of networks are written by :mod:`milp_rl.formulations.pyomo` and
-:mod:`milp_rl.formulations.gurobi`, those of trees by :mod:`milp_rl.formulations.tree_embedding`.
+:mod:`milp_rl.formulations.native_embedding`, those of trees by
+:mod:`milp_rl.formulations.tree_embedding`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-from milp_rl.formulations.gurobi import add_to_gurobi, is_gurobi_model
 from milp_rl.formulations.names import Formulation, Strength
+from milp_rl.formulations.native import native_model
+from milp_rl.formulations.native_embedding import add_to_native
 from milp_rl.formulations.networks.action_value import ActionValue, NetworkValue
 from milp_rl.formulations.networks.conversion import read_network, to_action_value
 from milp_rl.formulations.networks.network import Network, NetworkError
@@ -33,7 +35,7 @@ def add_network(
     space: ActionSpace | None = None,
     one_sided: bool = False,
 ) -> Any:
-    r"""Add ``network(inputs)`` to a Pyomo block, or to a gurobipy model.
+    r"""Add ``network(inputs)`` to a Pyomo block, a gurobipy model or a PySCIPOpt model.
 
     The block's output variables equal the network's outputs wherever the constraints that it adds
     hold. With big-M, these are for each hidden neuron of pre-activation :math:`z = Wx + b`, known
@@ -47,14 +49,14 @@ def add_network(
     Parameters
     ----------
     block
-        An empty Pyomo block; or a ``gurobipy.Model``, with its variables and linear expressions as
-        inputs (then without ``space``).
+        An empty Pyomo block; or a ``gurobipy.Model`` or ``pyscipopt.Model``, with its variables and
+        linear expressions as inputs.
     network
         Whatever ``milp_rl.argmax`` takes: a :class:`Network`, a torch module, an ONNX file, a
         scikit-learn regressor, an ``Ensemble``, trees, an ``ActionValue``. For trees, of the
         following options only ``space`` plays a part, which is checked.
     inputs
-        One entry per input of the network, [action, state] where it tells the two apart: Pyomo
+        One entry per input of the network, [action, state] where it tells the two apart:
         variables or linear expressions, all with finite bounds, or numbers. Inputs that trees
         compare are integer. Where the network is not piecewise linear in the state, that is
         numbers.
@@ -74,7 +76,7 @@ def add_network(
 
     Returns
     -------
-    pyomo.core.base.var.VarData, gurobipy.Var or list
+    pyomo.core.base.var.VarData, gurobipy.Var, pyscipopt.Variable or list
         The output variable; a list of them if the network has several outputs.
 
     Raises
@@ -103,8 +105,6 @@ def add_network(
     >>> result.status, round(result.value, 6), [round(pyo.value(a)) for a in actions]
     ('optimal', 1.0, [1, 0])
     """
-    if is_gurobi_model(block) and space is not None:
-        raise ValueError("a gurobipy model takes no space; write its constraints yourself")
     entries = list(inputs)
     trees = network.trees if isinstance(network, TreeValue) else read_trees(network)
     if trees is not None:
@@ -124,8 +124,9 @@ def add_network(
         "bounds": bounds,
         "one_sided": one_sided,
     }
-    if is_gurobi_model(block):
-        return add_to_gurobi(block, value, entries, **options)
+    native = native_model(block)
+    if native is not None:
+        return add_to_native(native, value, entries, space=space, **options)
     return add_to_pyomo(block, value, entries, space=space, **options)
 
 

@@ -1,181 +1,125 @@
-"""A network inside your own gurobipy model, written by the same rows as the solvers' loop."""
+"""A gurobipy model of your own, as :mod:`milp_rl.formulations.native` writes onto it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from milp_rl.formulations.arrays import FloatArray
-from milp_rl.formulations.bounds import BoundPropagator, box_maximum
-from milp_rl.formulations.milp.compact import compact_model
 from milp_rl.formulations.milp.linear_model import LinearModel
-from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
-from milp_rl.formulations.networks.network import Network
 
 
-def is_gurobi_model(model: Any) -> bool:
-    """Whether ``model`` is gurobipy's, without importing it."""
-    return any(kind.__module__.startswith("gurobipy") for kind in type(model).__mro__)
+@dataclass(frozen=True, eq=False)
+class GurobiModel:
+    """A ``gurobipy.Model``; see :class:`milp_rl.formulations.native.NativeModel`."""
 
+    model: Any
+    embedded: list[Any]
 
-def add_to_gurobi(
-    model: Any,
-    network: Network | ActionValue,
-    inputs: Sequence[Any],
-    *,
-    formulation: Formulation = "bigm",
-    partitions: int = 2,
-    bounds: Strength = "linear",
-    one_sided: bool = False,
-) -> Any:
-    r"""Add ``network(inputs)`` to a gurobipy model.
+    @staticmethod
+    def of(model: Any) -> GurobiModel:
+        """Take a model, with what was added to it before."""
+        model.update()
+        if not hasattr(model, "_milp_rl"):
+            model._milp_rl = []
+        return GurobiModel(model, model._milp_rl)
 
-    The rows are those of :func:`milp_rl.formulations.milp.compact.compact_model`, in which only
-    neurons with :math:`l < 0 < u` have variables: with big-M, for :math:`y = \max(0, Px + p)`,
+    def terms(self, entry: Any) -> tuple[float, list[tuple[Any, float]]]:
+        """Return the constant and the terms of an entry."""
+        if hasattr(entry, "item"):  # of an MVar, an MLinExpr or a NumPy array
+            entry = entry.item()
+        found: list[tuple[Any, float]] = []
+        if hasattr(entry, "LB"):
+            constant, found = 0.0, [(entry, 1.0)]
+        elif hasattr(entry, "getConstant"):
+            constant = float(entry.getConstant())
+            found = [(entry.getVar(k), float(entry.getCoeff(k))) for k in range(entry.size())]
+        else:
+            try:
+                constant = float(entry)
+            except TypeError:
+                raise ValueError(
+                    f"{entry} is no variable, linear expression or number of a gurobipy model"
+                ) from None
+        for variable, _ in found:
+            if variable.VType in ("S", "N"):
+                raise ValueError(
+                    f"the variable {variable.VarName} is semi-continuous, 0 or between its"
+                    " bounds; rows take an interval: use a binary for whether it is 0"
+                )
+        return constant, found
 
-    .. math:: y \ge Px + p, \quad y \ge 0, \quad y \le Px + p - l (1 - q), \quad y \le u q,
-              \quad q \in \{0, 1\}.
+    def key(self, variable: Any) -> int:
+        """Return a variable's number."""
+        return int(variable.index)
 
-    Parameters
-    ----------
-    model
-        A ``gurobipy.Model``.
-    network
-        A network; or an action value, whose inputs after the action are numbers.
-    inputs
-        One entry per input of the network: variables or linear expressions of the model, all with
-        finite bounds, or numbers.
-    formulation, partitions, bounds, one_sided
-        As in :func:`milp_rl.formulations.embedding.add_network`.
+    def name(self, variable: Any) -> str:
+        """Return a variable's name."""
+        return str(variable.VarName)
 
-    Returns
-    -------
-    gurobipy.Var or list
-        The output variable; a list of them if the network has several outputs.
+    def bounds(self, variable: Any) -> tuple[float, float]:
+        """Return a variable's own bounds."""
+        return float(variable.LB), float(variable.UB)
 
-    Raises
-    ------
-    ValueError
-        If the number of inputs is wrong, or one has no finite bounds.
+    def is_integer(self, variable: Any) -> bool:
+        """Whether a variable is binary or integer."""
+        return variable.VType in ("B", "I")
 
-    Examples
-    --------
-    >>> import gurobipy as gp
-    >>> import milp_rl as mr
-    >>> weights = [[[1.0, 1.0], [1.0, -1.0]], [[1.0, 1.0]]]  # relu(a + b - 1) + relu(a - b)
-    >>> network = mr.Network.from_arrays(weights, [[-1.0, 0.0], [0.0]])
-    >>> model = gp.Model(env=gp.Env(params={"OutputFlag": 0}))
-    >>> arms = model.addVars(2, vtype="B")
-    >>> budget = model.addConstr(arms.sum() <= 1)
-    >>> model.setObjective(mr.add_network(model, network, arms.values()), gp.GRB.MAXIMIZE)
-    >>> model.optimize()
-    >>> round(model.ObjVal, 6), [round(arm.X) for arm in arms.values()]
-    (1.0, [1, 0])
-    """
-    if len(inputs) != network.n_inputs:
-        raise ValueError(f"the network takes {network.n_inputs} inputs, got {len(inputs)}")
-    if isinstance(network, ActionValue):
-        n = network.n_actions
-        if any(variables_of(entry) for entry in inputs[n:]):
-            raise ValueError(
-                f"of the {network.n_inputs} inputs, the first {n} are the action; the others are"
-                " the state, in which the network is not piecewise linear, and must be numbers"
-            )
-        network, inputs = network.at_state([float(entry) for entry in inputs[n:]]), inputs[:n]
-    model.update()
-    ranges = [input_range(i, entry) for i, entry in enumerate(inputs)]
-    low, high = (np.array(side) for side in zip(*ranges, strict=True))
-    n = len(low)
-    x = model.addMVar(n, lb=low, ub=high)
-    for i, entry in enumerate(inputs):
-        model.addConstr(x[i] == entry)
-    base = box_model(low, high)
-    propagator = BoundPropagator(
-        n,
-        box_maximum(low, high),
-        box=(low, high),
-        strength=bounds,
-        model=base if bounds == "lp" else None,
-    )
-    known = propagator.at(ActionNetworks.of(network))
-    compact = compact_model(
-        network,
-        known.lower,
-        known.upper,
-        base,
-        formulation=formulation,
-        partitions=partitions,
-        one_sided=one_sided,
-    )
-    columns = add_columns(model, x, compact.model)
-    outputs = model.addMVar(network.n_outputs, lb=known.output_lower[0], ub=known.output_upper[0])
-    model.addConstr(outputs == compact.output_weight @ columns + compact.output_bias)
-    model.update()
-    found = outputs.tolist()
-    return found[0] if len(found) == 1 else found
+    def add_columns(self, written: LinearModel, first: int) -> list[Any]:
+        """Add variables for the columns from ``first`` on."""
+        low, high = written.column_lower[first:], written.column_upper[first:]
+        if not len(low):
+            return []
+        binary = np.where((low >= 0) & (high <= 1), "B", "I")
+        kinds = np.where(written.integer[first:], binary, "C")
+        added = self.model.addMVar(len(low), lb=low, ub=high, vtype=kinds)
+        self.model.update()
+        return list(added.tolist())
 
+    def add_rows(self, written: LinearModel, columns: Sequence[Any]) -> None:
+        """Add the rows over given variables."""
+        import gurobipy
 
-def box_model(low: FloatArray, high: FloatArray) -> LinearModel:
-    """Return the model of a box, of continuous columns and without rows."""
-    n = len(low)
-    none = np.zeros(0)
-    return LinearModel(
-        np.zeros(n), 0.0, sparse.csr_array((0, n)), none, none, low, high, np.zeros(n, dtype=bool)
-    )
+        if not columns:
+            return
+        x = gurobipy.MVar.fromlist(list(columns))
+        low, high = written.row_lower, written.row_upper
+        equal = low == high
+        for rows, sense, side in (
+            (equal, "=", high),
+            (~equal & np.isfinite(high), "<", high),
+            (~equal & np.isfinite(low), ">", low),
+        ):
+            if rows.any():
+                self.model.addMConstr(written.matrix[rows], x, sense, side[rows])
+        self.model.update()
 
+    def equate(self, variable: Any, entry: Any) -> None:
+        """Add the row ``variable == entry``."""
+        self.model.addConstr(variable == entry)
 
-def add_columns(model: Any, x: Any, written: LinearModel) -> Any:
-    """Add the columns of a linear model that follow ``x``, and its rows; return all columns."""
-    n, columns = x.shape[0], x
-    if written.n_columns > n:
-        kinds = np.where(written.integer[n:], "B", "C")
-        own = model.addMVar(
-            written.n_columns - n,
-            lb=written.column_lower[n:],
-            ub=written.column_upper[n:],
-            vtype=kinds,
+    def values(self, variables: Sequence[Any]) -> FloatArray:
+        """Return variables' values in the best solution."""
+        if not self.model.SolCount:
+            raise ValueError("the model has no solution to check; optimise it first")
+        return np.array([variable.X for variable in variables], dtype=np.float64)
+
+    def compiled(self) -> tuple[LinearModel, list[Any], list[str]]:
+        """Return the model's linear rows, all variables in their order, and the rows' names."""
+        variables, rows = self.model.getVars(), self.model.getConstrs()
+        side = np.array(self.model.getAttr("RHS", rows), dtype=np.float64)
+        sense = np.array(self.model.getAttr("Sense", rows), dtype="<U1")
+        compiled = LinearModel(
+            np.zeros(len(variables)),
+            0.0,
+            self.model.getA().tocsr(),
+            np.where(sense == "<", -np.inf, side),
+            np.where(sense == ">", np.inf, side),
+            np.array(self.model.getAttr("LB", variables), dtype=np.float64),
+            np.array(self.model.getAttr("UB", variables), dtype=np.float64),
+            np.isin(self.model.getAttr("VType", variables), ["B", "I"]),
         )
-        columns = type(x).fromlist([*x.tolist(), *own.tolist()])
-    for side, sense in ((written.row_upper, "<"), (written.row_lower, ">")):
-        rows = np.flatnonzero(np.isfinite(side))
-        if len(rows):
-            model.addMConstr(written.matrix[rows], columns, sense, side[rows])
-    return columns
-
-
-def variables_of(entry: Any) -> list[Any]:
-    """Return the variables of an input."""
-    if hasattr(entry, "LB"):
-        return [entry]
-    return [entry.getVar(k) for k in range(entry.size())] if hasattr(entry, "getConstant") else []
-
-
-def input_range(i: int, entry: Any) -> tuple[float, float]:
-    """Return the range of a variable, a linear expression or a number."""
-    for variable in variables_of(entry):
-        if variable.VType in ("S", "N"):
-            raise ValueError(
-                f"input {i}: the variable {variable.VarName} is semi-continuous, 0 or between its"
-                " bounds; a network's rows take an interval: use a binary for whether it is 0"
-            )
-    if hasattr(entry, "LB"):
-        low, high = float(entry.LB), float(entry.UB)
-    elif hasattr(entry, "getConstant"):
-        low = high = float(entry.getConstant())
-        for k in range(entry.size()):
-            variable, c = entry.getVar(k), float(entry.getCoeff(k))
-            ends = (c * float(variable.LB), c * float(variable.UB)) if c else (0.0, 0.0)
-            low, high = low + min(ends), high + max(ends)
-    else:
-        low = high = float(entry)
-    if not (math.isfinite(low) and math.isfinite(high) and max(abs(low), abs(high)) < 1e20):
-        raise ValueError(
-            f"input {i} has bounds ({low:g}, {high:g}); give it finite bounds, which the big-M"
-            " constants are derived from"
-        )
-    return low, high
+        return compiled, variables, self.model.getAttr("ConstrName", rows)

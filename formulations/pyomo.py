@@ -61,9 +61,9 @@ class EmbeddedNetwork:
     network
         The whole network, action value or tree ensemble.
     inputs
-        Pyomo variables, expressions or numbers, one per input.
+        Variables, expressions or numbers, one per input.
     outputs
-        The block's output variables.
+        The output variables.
     bounds
         The bounds used.
     one_sided
@@ -83,9 +83,14 @@ class EmbeddedNetwork:
     upper: FloatArray
     space: ActionSpace | None = None
 
-    def changes(self) -> list[str]:
-        """Say which inputs are no longer within what the network's rows were written for."""
-        _, lower, upper = input_ranges(self.inputs, fixed=True)
+    def changes(self, lower: FloatArray, upper: FloatArray) -> list[str]:
+        """Say which inputs are no longer within what the network's rows were written for.
+
+        Parameters
+        ----------
+        lower, upper
+            Range of each input now, shape (n_inputs,).
+        """
         margin = 1e-9 * (1.0 + np.abs(self.lower) + np.abs(self.upper))
         found = []
         for i in np.flatnonzero((lower < self.lower - margin) | (upper > self.upper + margin)):
@@ -139,16 +144,16 @@ def add_to_pyomo(
         raise ValueError("with a space, the first inputs must be its action variables")
     if not variable.any():
         raise ValueError("all inputs are numbers; evaluate network.forward(inputs) instead")
-    inner = _of_variables(network, variable, lower)
+    inner = of_variables(network, variable, lower)
     if one_sided and inner.n_outputs != 1:
         raise ValueError("one_sided needs a network with one output")
     low, high = lower[variable], upper[variable]
     propagator = BoundPropagator(
         len(low),
-        _oracle(space, low, high),
+        oracle(space, low, high),
         box=(low, high),
         strength=bounds,
-        model=_set_model(space, low, high) if bounds == "lp" else None,
+        model=set_model(space, low, high) if bounds == "lp" else None,
     )
     known = propagator.at(ActionNetworks.of(inner))
     chain = chained(inner, low)
@@ -180,7 +185,7 @@ def add_to_pyomo(
     return outputs[0] if len(outputs) == 1 else outputs
 
 
-def _of_variables(
+def of_variables(
     network: Network | ActionValue, variable: NDArray[np.bool_], numbers: FloatArray
 ) -> Network:
     """Return the network as a function of the inputs that are variables."""
@@ -322,7 +327,7 @@ def _with_carried(bounds: Bounds, chain: Chain, low: FloatArray, high: FloatArra
     return replace(bounds, lower=tuple(lowers), upper=tuple(uppers))
 
 
-def _oracle(space: ActionSpace | None, low: FloatArray, high: FloatArray) -> LinearMax:
+def oracle(space: ActionSpace | None, low: FloatArray, high: FloatArray) -> LinearMax:
     """Oracle of the space times the box of the other inputs."""
     if space is None:
         return box_maximum(low, high)
@@ -332,7 +337,7 @@ def _oracle(space: ActionSpace | None, low: FloatArray, high: FloatArray) -> Lin
     return lambda c: np.asarray(space.linear_max(c[:, :n]) + rest(c[:, n:]))
 
 
-def _set_model(space: ActionSpace | None, low: FloatArray, high: FloatArray) -> LinearModel:
+def set_model(space: ActionSpace | None, low: FloatArray, high: FloatArray) -> LinearModel:
     """Compile the space times the box of the other inputs, the inputs leading."""
     model = pyo.ConcreteModel()
     model.x = pyo.Var(range(len(low)), bounds=lambda _, i: (float(low[i]), float(high[i])))

@@ -1,4 +1,4 @@
-"""A tree ensemble inside your own Pyomo or gurobipy model, by the rows over its leaves."""
+"""A tree ensemble inside your own model, by the rows over its leaves."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from pyomo.repn import generate_standard_repn
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.formulations.bounds import Bounds
-from milp_rl.formulations.gurobi import (
-    add_columns,
-    box_model,
-    input_range,
-    is_gurobi_model,
-    variables_of,
-)
 from milp_rl.formulations.milp.trees import TreeModel, tree_model
+from milp_rl.formulations.native import (
+    NativeModel,
+    add_linear_model,
+    input_range,
+    is_whole,
+    native_model,
+    with_outputs,
+)
+from milp_rl.formulations.native_embedding import box_model
 from milp_rl.formulations.networks.trees import TreeEnsemble
 from milp_rl.formulations.pyomo import EmbeddedNetwork, input_ranges
 from milp_rl.formulations.spaces.base import ActionSpace
@@ -29,16 +31,16 @@ from milp_rl.formulations.spaces.base import ActionSpace
 def add_trees(
     block: Any, trees: TreeEnsemble, inputs: Sequence[Any], space: ActionSpace | None = None
 ) -> Any:
-    """Add ``trees(inputs)`` to a Pyomo block, or to a gurobipy model.
+    """Add ``trees(inputs)`` to a Pyomo block, a gurobipy model or a PySCIPOpt model.
 
     Parameters
     ----------
     block
-        An empty Pyomo block, or a ``gurobipy.Model``.
+        An empty Pyomo block, a ``gurobipy.Model`` or a ``pyscipopt.Model``.
     trees
         The ensemble.
     inputs
-        One entry per input: Pyomo variables or linear expressions with finite bounds, or numbers.
+        One entry per input: variables or linear expressions with finite bounds, or numbers.
         Those that the trees compare, given the numbers, are integer.
     space
         If given, the first inputs are an action that the model constrains to it, which is checked
@@ -46,7 +48,7 @@ def add_trees(
 
     Returns
     -------
-    pyomo.core.base.var.VarData or gurobipy.Var
+    pyomo.core.base.var.VarData, gurobipy.Var or pyscipopt.Variable
         The output variable.
 
     Raises
@@ -55,8 +57,9 @@ def add_trees(
         If the number of inputs is wrong, an input has no finite bounds, or is compared and not
         integer, or the ensemble applies a function to the sum of its trees.
     """
-    if is_gurobi_model(block):
-        return _add_to_gurobi(block, trees, inputs)
+    native = native_model(block)
+    if native is not None:
+        return _add_to_native(native, trees, list(inputs), space)
     entries = list(inputs)
     _check(trees, entries)
     variable, lower, upper = input_ranges(entries)
@@ -89,36 +92,42 @@ def add_trees(
     own.output = pyo.Var(bounds=(written.lowest, written.highest))
     value = sum(float(model.objective[j]) * columns[j] for j in np.flatnonzero(model.objective))
     own.value = pyo.Constraint(expr=own.output == value + model.offset)
-    ends = (np.full((1, 1), written.lowest), np.full((1, 1), written.highest))
-    block.milp_rl_network = EmbeddedNetwork(
-        _between(trees, integer),
-        entries,
-        [own.output],
-        Bounds((), (), *ends, np.zeros(1)),
-        False,
-        lower,
-        upper,
-        space,
+    block.milp_rl_network = _embedded(
+        trees, written, integer, entries, own.output, lower, upper, space
     )
     return own.output
 
 
-def _add_to_gurobi(model: Any, trees: TreeEnsemble, inputs: Sequence[Any]) -> Any:
-    entries = list(inputs)
+def _add_to_native(
+    native: NativeModel, trees: TreeEnsemble, entries: list[Any], space: ActionSpace | None
+) -> Any:
     _check(trees, entries)
-    model.update()
-    ranges = [input_range(i, entry) for i, entry in enumerate(entries)]
+    ranges = [input_range(native, i, entry) for i, entry in enumerate(entries)]
     low, high = (np.array(side) for side in zip(*ranges, strict=True))
-    integer = np.array([_whole_in_gurobi(entry) for entry in entries])
+    integer = np.array([is_whole(native, entry) for entry in entries])
     written = _written(trees, low, high, integer)
-    x = model.addMVar(len(low), lb=low, ub=high)
-    for i, entry in enumerate(entries):
-        model.addConstr(x[i] == entry)
-    columns = add_columns(model, x, written.model)
-    output = model.addMVar(1, lb=written.lowest, ub=written.highest)
-    model.addConstr(output == written.model.objective[None] @ columns + written.model.offset)
-    model.update()
-    return output.tolist()[0]
+    ends = np.array([written.lowest]), np.array([written.highest])
+    bias = np.array([written.model.offset])
+    full = with_outputs(written.model, written.model.objective[None], bias, *ends)
+    output = add_linear_model(native, full, entries)[-1]
+    native.embedded.append(_embedded(trees, written, integer, entries, output, low, high, space))
+    return output
+
+
+def _embedded(
+    trees: TreeEnsemble,
+    written: TreeModel,
+    integer: BoolArray,
+    entries: list[Any],
+    output: Any,
+    lower: FloatArray,
+    upper: FloatArray,
+    space: ActionSpace | None,
+) -> EmbeddedNetwork:
+    ends = (np.full((1, 1), written.lowest), np.full((1, 1), written.highest))
+    bounds = Bounds((), (), *ends, np.zeros(1))
+    known = _between(trees, integer)
+    return EmbeddedNetwork(known, entries, [output], bounds, False, lower, upper, space)
 
 
 def _check(trees: TreeEnsemble, entries: list[Any]) -> None:
@@ -154,17 +163,6 @@ def _whole(entry: Any) -> bool:
         return False
     terms = generate_standard_repn(entry, compute_values=True)
     return _integers([terms.constant, *terms.linear_coefs])
-
-
-def _whole_in_gurobi(entry: Any) -> bool:
-    """Whether a gurobipy variable or linear expression has integer values."""
-    variables = variables_of(entry)
-    if not variables or any(variable.VType not in ("B", "I") for variable in variables):
-        return False
-    if hasattr(entry, "LB"):
-        return True
-    coefficients = [entry.getCoeff(k) for k in range(entry.size())]
-    return _integers([entry.getConstant(), *coefficients])
 
 
 def _integers(numbers: list[float]) -> bool:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from milp_rl.formulations.spaces.simple_path import SimplePath
     from milp_rl.qnetwork import QNetwork, export_onnx
     from milp_rl.solvers.errors import CertificationError, SolverUnavailableError
+    from milp_rl.solvers.models.check import check_solution
     from milp_rl.solvers.models.solve import solve_model
     from milp_rl.solvers.result import ArgmaxResult
 
@@ -68,6 +69,7 @@ _HOMES = {
     "add_network": "formulations.embedding",
     "argmax": "argmax_solver",
     "argmin": "argmax_solver",
+    "check_solution": "solvers.models.check",
     "export_onnx": "qnetwork",
     "london_underground": "formulations.spaces.routing",
     "solve_model": "solvers.models.solve",
@@ -104,6 +106,7 @@ __all__ = [
     "add_network",
     "argmax",
     "argmin",
+    "check_solution",
     "export_onnx",
     "london_underground",
     "solve_model",

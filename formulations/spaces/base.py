@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.files import read_json, write_json
 from milp_rl.formulations.milp.linear_model import LinearModel, compile_pyomo
+from milp_rl.formulations.native import add_space, native_model
 from milp_rl.formulations.spaces.description import described
 from milp_rl.formulations.spaces.listing import built, check_limit, grown
 from milp_rl.formulations.spaces.oracles.lp import LinearOracle
@@ -210,21 +211,35 @@ class ActionSpace(ABC):
         return chosen if self.binary else {i: a[i].item() for i in chosen}
 
     def add_to(self, block: Any, actions: Sequence[Any] | None = None) -> list[Any]:
-        """Add the space to a Pyomo block.
+        """Add the space to a Pyomo block, a gurobipy model or a PySCIPOpt model.
 
         Parameters
         ----------
         block
-            A Pyomo block (or model) with nothing of another space on it.
+            A Pyomo block (or model) with nothing of another space on it; or a ``gurobipy.Model`` or
+            ``pyscipopt.Model``, which gets the rows of :attr:`linear_model`.
         actions
-            Existing variables to constrain, in order, binary where the space is; without,
-            ``block.action`` is created.
+            Existing variables to constrain, in order, binary where the space is; without, they are
+            created, in Pyomo as ``block.action``.
 
         Returns
         -------
         list
             The ``n_actions`` variables.
+
+        Raises
+        ------
+        ValueError
+            If the number of variables is wrong, or one of gurobipy's or PySCIPOpt's is no variable
+            of the kind that the space has there.
         """
+        if actions is not None and len(actions) != self.n_actions:
+            raise ValueError(
+                f"the space has {self.n_actions} actions, got {len(actions)} variables"
+            )
+        native = native_model(block)
+        if native is not None:
+            return add_space(native, self, actions)
         if actions is None:
             continuous, lower, upper = self.continuous, self.lower, self.upper
             block.action = pyo.Var(
@@ -233,10 +248,6 @@ class ActionSpace(ABC):
                 bounds=lambda _, i: (float(lower[i]), float(upper[i])),
             )
             actions = list(block.action.values())
-        elif len(actions) != self.n_actions:
-            raise ValueError(
-                f"the space has {self.n_actions} actions, got {len(actions)} variables"
-            )
         self.constrain(block, actions)
         block.milp_rl_space = (self, list(actions))
         return list(actions)

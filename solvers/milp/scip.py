@@ -12,6 +12,7 @@ import numpy as np
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.interruption import interruptible
 from milp_rl.formulations.milp.linear_model import LinearModel
+from milp_rl.formulations.scip import add_columns, rows_of
 from milp_rl.solvers.errors import SolverUnavailableError
 from milp_rl.solvers.milp.solver import MilpSolution
 from milp_rl.solvers.options import SolveOptions, late
@@ -92,33 +93,11 @@ class ScipSolver:
         loaded = self._scip.Model()
         loaded.hideOutput()
 
-        def limit(value: float) -> float | None:
-            return float(value) if np.isfinite(value) else None
-
-        x = [
-            loaded.addVar(vtype="I" if integer else "C", lb=limit(low), ub=limit(high))
-            for low, high, integer in zip(
-                model.column_lower, model.column_upper, model.integer, strict=True
-            )
-        ]
-        matrix = model.matrix
-        for i in range(model.n_rows):
+        x = add_columns(loaded, model)
+        for row in rows_of(model, x):
             if late(deadline):
                 raise TimeoutError
-            own = slice(matrix.indptr[i], matrix.indptr[i + 1])
-            terms = self._scip.quicksum(
-                float(value) * x[column]
-                for value, column in zip(matrix.data[own], matrix.indices[own], strict=True)
-                if value
-            )
-            low, high = model.row_lower[i], model.row_upper[i]
-            if low == high:
-                loaded.addCons(terms == float(low))
-                continue
-            if np.isfinite(low):
-                loaded.addCons(terms >= float(low))
-            if np.isfinite(high):
-                loaded.addCons(terms <= float(high))
+            loaded.addCons(row)
         objective = self._scip.quicksum(
             float(c) * variable for c, variable in zip(model.objective, x, strict=True) if c
         )

@@ -1,4 +1,4 @@
-"""The networks and spaces that a user's Pyomo model contains, compared with its solution."""
+"""The networks and spaces that a user's model contains, compared with its solution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyomo.environ as pyo
 
 from milp_rl.formulations.arrays import FloatArray
-from milp_rl.formulations.pyomo import EmbeddedNetwork
+from milp_rl.formulations.pyomo import EmbeddedNetwork, input_ranges
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import shown
 from milp_rl.solvers.options import TOLERANCE
@@ -55,7 +55,8 @@ class Embedded:
             If one is not: the network's rows hold for the numbers and ranges of that time.
         """
         for block, network in self.networks:
-            if changes := network.changes():
+            _, lower, upper = input_ranges(network.inputs, fixed=True)
+            if changes := network.changes(lower, upper):
                 raise ValueError(
                     f"inputs of the network on {block.name} have changed since add_network wrote"
                     f" it: {'; '.join(changes)}; numbers, Params and ranges are folded into its"
@@ -65,48 +66,73 @@ class Embedded:
 
     def contradictions(self) -> list[str]:
         """Compare the values in the model's variables with every network and space."""
-        found: list[str] = []
-        for block, network in self.networks:
-            found.extend(_network_contradictions(block.name, network))
+        found = self.network_faults()
         for block, space, actions in self.spaces:
-            kind = type(space).__name__
+            kind, action = type(space).__name__, values_of(actions)
             found.extend(
                 f"the space {kind} on {block.name} contradicts itself: its `constrain` admits"
-                f" the action {shown(space, _values(actions))}, its `violations` says: {text}"
-                for text in _violations(space, actions)
+                f" the action {shown(space, action)}, its `violations` says: {text}"
+                for text in violations_of(space, action)
             )
         return found
 
+    def network_faults(self, tolerance: float = TOLERANCE) -> list[str]:
+        """Compare the outputs of every network with its forward pass."""
+        found: list[str] = []
+        for block, network in self.networks:
+            name = f"the network on {block.name}"
+            inputs, outputs = values_of(network.inputs), values_of(network.outputs)
+            found.extend(network_faults(name, network, inputs, outputs, tolerance))
+        return found
 
-def _network_contradictions(name: str, embedded: EmbeddedNetwork) -> Iterator[str]:
-    inputs = np.array([pyo.value(entry) for entry in embedded.inputs])
+
+def network_faults(
+    name: str,
+    embedded: EmbeddedNetwork,
+    inputs: FloatArray,
+    outputs: FloatArray,
+    tolerance: float = TOLERANCE,
+) -> Iterator[str]:
+    """Compare an embedded network's outputs with its forward pass.
+
+    Parameters
+    ----------
+    name
+        What messages call it.
+    embedded
+        The network.
+    inputs, outputs
+        Values in the solution, shapes (n_inputs,) and (n_outputs,).
+    tolerance
+        What an output may be off by, as a part of its range.
+    """
     true = embedded.network.forward(inputs)
-    claimed = np.array([pyo.value(output) for output in embedded.outputs])
     bounds = embedded.bounds
     spread = (bounds.output_upper - bounds.output_lower)[0]
-    allowed = TOLERANCE * spread + _ROUNDING * np.abs(true)
-    excess = claimed - true if embedded.one_sided else np.abs(claimed - true)
+    allowed = tolerance * spread + _ROUNDING * np.abs(true)
+    excess = outputs - true if embedded.one_sided else np.abs(outputs - true)
     for i in np.flatnonzero(~(excess <= allowed)):
         yield (
-            f"output {i} of the network on {name} is {claimed[i]!r}, the forward pass gives"
-            f" {true[i]!r}"
+            f"output {i} of {name} is {outputs[i].item()!r}, the forward pass gives"
+            f" {true[i].item()!r}"
         )
     if embedded.space is not None:
-        actions = embedded.inputs[: embedded.space.n_actions]
-        for text in _violations(embedded.space, actions):
+        for text in violations_of(embedded.space, inputs[: embedded.space.n_actions]):
             yield (
-                f"the inputs of the network on {name} are not in the space that add_network was"
+                f"the inputs of {name} are not in the space that add_network was"
                 f" given, though its bounds hold only there ({text}); add the space to the model"
                 " with `add_to`"
             )
 
 
-def _values(actions: list[Any]) -> FloatArray:
-    return np.array([pyo.value(action) for action in actions], dtype=np.float64)
+def values_of(entries: list[Any]) -> FloatArray:
+    """Return the values of Pyomo variables, expressions or numbers."""
+    return np.array([pyo.value(entry) for entry in entries], dtype=np.float64)
 
 
-def _violations(space: ActionSpace, actions: list[Any]) -> list[str]:
+def violations_of(space: ActionSpace, action: FloatArray) -> list[str]:
+    """Return what a space says of a vector, be it an action or not."""
     try:
-        return space.violations(_values(actions))
-    except ValueError as error:  # not an action at all
+        return space.violations(action)
+    except ValueError as error:
         return [str(error)]

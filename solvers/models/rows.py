@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +54,7 @@ class RowCheck:
         return rows[np.argsort(-self.excess[rows], kind="stable")]
 
     def texts(
-        self, model: LinearModel, constraints: Sequence[Any], share: float = 1.0, most: int = 3
+        self, model: LinearModel, names: Sequence[str], share: float = 1.0, most: int = 3
     ) -> list[str]:
         """Say which rows are :meth:`violated`, with the excess of each."""
         rows = self.violated(share)
@@ -64,7 +63,7 @@ class RowCheck:
             above = self.activity[i] > model.row_upper[i]
             sense, side = ("<=", model.row_upper[i]) if above else (">=", model.row_lower[i])
             found.append(
-                f"constraint {constraints[i].name} is violated by {self.excess[i]:.6g}"
+                f"constraint {names[i]} is violated by {self.excess[i]:.6g}"
                 f" ({self.activity[i]:.9g} {sense} {side:.9g} does not hold)"
             )
         if len(rows) > most:

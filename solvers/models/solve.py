@@ -159,9 +159,11 @@ def solve_model(
     except InfeasibleRowError as error:
         return without_solution("infeasible", -math.inf, 0, str(error))
 
+    names = [constraint.name for constraint in constraints]
+
     def check(x: FloatArray) -> Faults:
-        _load(variables, x)
-        return _faults(check_rows(compiled, x), compiled, constraints, embedded)
+        load(variables, x)
+        return faults_at(check_rows(compiled, x), compiled, names, embedded)
 
     before = [v.value for v in variables]
     search = WholeSearch(compiled, backend, options, check)
@@ -175,7 +177,7 @@ def solve_model(
     if search.x is None or status not in ("optimal", "feasible"):
         bound = {"infeasible": -math.inf, "unbounded": math.inf}.get(status, search.bound)
         return without_solution(status, bound + search.level, search.nodes, search.message)
-    _load(variables, search.x)
+    load(variables, search.x)
     value = float(pyo.value(objectives[0]))
     short = search.bound - search.value
     return ModelResult(
@@ -203,17 +205,18 @@ def _feasibility(
     return "unbounded" if status == "optimal" else status
 
 
-def _load(variables: list[Any], x: FloatArray) -> None:
+def load(variables: list[Any], x: FloatArray) -> None:
+    """Give Pyomo variables their values."""
     for variable, value in zip(variables, x.tolist(), strict=True):
         variable.set_value(value, skip_validation=True)
 
 
-def _faults(
-    rows: RowCheck, compiled: LinearModel, constraints: list[Any], embedded: Embedded
+def faults_at(
+    rows: RowCheck, compiled: LinearModel, names: list[str], embedded: Embedded
 ) -> Faults:
     """Say what contradicts the loaded point: the model's rows, its networks, its spaces."""
-    found = rows.texts(compiled, constraints)
+    found = rows.texts(compiled, names)
     contradictions = embedded.contradictions()
     if contradictions and not found:
-        found = rows.texts(compiled, constraints, HARDLY)
+        found = rows.texts(compiled, names, HARDLY)
     return Faults([*found, *contradictions], inherent=bool(contradictions) and not found)

@@ -14,11 +14,11 @@ import milp_rl.solvers
 from milp_rl.formulations import spaces
 from milp_rl.formulations.bounds import BoundPropagator
 from milp_rl.formulations.embedding import add_network
-from milp_rl.formulations.gurobi import add_to_gurobi
 from milp_rl.formulations.milp.bigm import write_upper
 from milp_rl.formulations.milp.compact import compact_model
 from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.milp.partition import write_partition
+from milp_rl.formulations.native_embedding import add_to_native
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.networks.piecewise import relu_pieces
 from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax, SpatialArgmax
@@ -37,7 +37,7 @@ FORMULATIONS = [
     LinearModel,
     Network,
     add_network,
-    add_to_gurobi,
+    add_to_native,
     compact_model,
     relu_pieces,
     write_partition,

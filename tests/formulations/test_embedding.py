@@ -230,7 +230,7 @@ class TestGurobi:
             mr.add_network(model, network, [1.0, free])
         with pytest.raises(ValueError, match="takes 2 inputs, got 1"):
             mr.add_network(model, network, [1.0])
-        with pytest.raises(ValueError, match="no space"):
+        with pytest.raises(ValueError, match="first inputs must be its action variables"):
             mr.add_network(model, network, [1.0, 2.0], space=mr.BudgetTopK(2, 1))
 
     def test_numbers_that_are_not_finite_and_domains_with_gaps_are_named(
