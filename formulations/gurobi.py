@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.milp.linear_model import LinearModel
+from milp_rl.formulations.solved import Solved
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,25 +101,39 @@ class GurobiModel:
         """Add the row ``variable == entry``."""
         self.model.addConstr(variable == entry)
 
-    def values(self, variables: Sequence[Any]) -> FloatArray:
-        """Return variables' values in the best solution."""
-        if not self.model.SolCount:
-            raise ValueError("the model has no solution to check; optimise it first")
-        return np.array([variable.X for variable in variables], dtype=np.float64)
+    def foreign(self, variables: Sequence[Any]) -> list[Any]:
+        """Return those of the variables that are not this model's."""
+        own = self.model.getVars()
+        return [v for v in variables if not 0 <= v.index < len(own) or not own[v.index].sameAs(v)]
 
-    def compiled(self) -> tuple[LinearModel, list[Any], list[str]]:
-        """Return the model's linear rows, all variables in their order, and the rows' names."""
-        variables, rows = self.model.getVars(), self.model.getConstrs()
-        side = np.array(self.model.getAttr("RHS", rows), dtype=np.float64)
-        sense = np.array(self.model.getAttr("Sense", rows), dtype="<U1")
+    def solved(self) -> Solved:
+        """Return the model with its best solution."""
+        model = self.model
+        if not model.SolCount:
+            raise ValueError("the model has no solution to check; optimise it first")
+        variables, rows = model.getVars(), model.getConstrs()
+        side = np.array(model.getAttr("RHS", rows), dtype=np.float64)
+        sense = np.array(model.getAttr("Sense", rows), dtype="<U1")
+        kind = np.array(model.getAttr("VType", variables), dtype="<U1")
+        low, high = (
+            np.array(model.getAttr(name, variables), dtype=np.float64) for name in ("LB", "UB")
+        )
+        or_zero = np.isin(kind, ["S", "N"])  # semi-continuous and semi-integer
+        linear = not (model.IsQP or model.NumPWLObjVars or model.NumObj > 1)
         compiled = LinearModel(
-            np.zeros(len(variables)),
-            0.0,
-            self.model.getA().tocsr(),
+            np.array(model.getAttr("Obj", variables), dtype=np.float64),
+            float(model.ObjCon),
+            model.getA().tocsr(),
             np.where(sense == "<", -np.inf, side),
             np.where(sense == ">", np.inf, side),
-            np.array(self.model.getAttr("LB", variables), dtype=np.float64),
-            np.array(self.model.getAttr("UB", variables), dtype=np.float64),
-            np.isin(self.model.getAttr("VType", variables), ["B", "I"]),
+            np.where(or_zero, np.minimum(low, 0), low),
+            np.where(or_zero, np.maximum(high, 0), high),
+            np.isin(kind, ["B", "I", "N"]),
         )
-        return compiled, variables, self.model.getAttr("ConstrName", rows)
+        others = [f"quadratic {row.QCName}".strip() for row in model.getQConstrs()]
+        others += [f"general {row.GenConstrName}".strip() for row in model.getGenConstrs()]
+        others += ["SOS"] * model.NumSOS
+        x = np.array(model.getAttr("X", variables), dtype=np.float64)
+        names = list(model.getAttr("ConstrName", rows))
+        value = float(model.ObjVal) if linear else None
+        return Solved(compiled, variables, names, x, value, others)

@@ -18,6 +18,7 @@ from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.gurobi import GurobiModel
 from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.scip import ScipModel
+from milp_rl.formulations.solved import Solved
 
 if TYPE_CHECKING:
     from milp_rl.formulations.spaces.base import ActionSpace
@@ -69,18 +70,18 @@ class NativeModel(Protocol):
         """Add the row ``variable == entry``."""
         ...
 
-    def values(self, variables: Sequence[Any]) -> FloatArray:
-        """Return variables' values in the best solution.
+    def foreign(self, variables: Sequence[Any]) -> list[Any]:
+        """Return those of the variables that are not this model's."""
+        ...
+
+    def solved(self) -> Solved:
+        """Return the model with its best solution.
 
         Raises
         ------
         ValueError
             If there is none.
         """
-        ...
-
-    def compiled(self) -> tuple[LinearModel, list[Any], list[str]]:
-        """Return the model's linear rows, all variables in their order, and the rows' names."""
         ...
 
 
@@ -94,28 +95,42 @@ def native_model(model: Any) -> NativeModel | None:
     return None
 
 
-def input_range(native: NativeModel, i: int, entry: Any) -> tuple[float, float]:
-    """Return the finite range of input i: a variable, a linear expression or a number.
+def native_ranges(native: NativeModel, entries: Sequence[Any]) -> tuple[FloatArray, FloatArray]:
+    """Return the finite ranges of inputs: variables, linear expressions or numbers.
 
     Raises
     ------
     ValueError
-        If it is something else, or not bounded.
+        If one is something else, of another model, or not bounded.
     """
-    try:
-        constant, terms = native.terms(entry)
-    except ValueError as error:
-        raise ValueError(f"input {i}: {error}") from error
-    low = high = constant
-    for variable, c in terms:
-        ends = [c * end for end in native.bounds(variable)] if c else [0.0, 0.0]
-        low, high = low + min(ends), high + max(ends)
-    if not (math.isfinite(low) and math.isfinite(high) and max(abs(low), abs(high)) < 1e20):
-        raise ValueError(
-            f"input {i} has bounds ({low:g}, {high:g}); give it finite bounds, which the big-M"
-            " constants are derived from"
-        )
-    return low, high
+    terms = []
+    for i, entry in enumerate(entries):
+        try:
+            terms.append(native.terms(entry))
+        except ValueError as error:
+            raise ValueError(f"input {i}: {error}") from error
+    require_own(native, [variable for _, own in terms for variable, _ in own])
+    ranges = []
+    for i, (constant, own) in enumerate(terms):
+        low = high = constant
+        for variable, c in own:
+            ends = [c * end for end in native.bounds(variable)] if c else [0.0, 0.0]
+            low, high = low + min(ends), high + max(ends)
+        if not (math.isfinite(low) and math.isfinite(high) and max(abs(low), abs(high)) < 1e20):
+            raise ValueError(
+                f"input {i} has bounds ({low:g}, {high:g}); give it finite bounds, which the big-M"
+                " constants are derived from"
+            )
+        ranges.append((low, high))
+    lower, upper = np.array(ranges, dtype=np.float64).reshape(-1, 2).T
+    return lower, upper
+
+
+def require_own(native: NativeModel, variables: Sequence[Any]) -> None:
+    """Raise ``ValueError`` if a variable is of another model, which solvers may not notice."""
+    if foreign := native.foreign(variables):
+        position = next(i for i, variable in enumerate(variables) if variable is foreign[0])
+        raise ValueError(f"variable {position} of those given is of another model")
 
 
 def is_whole(native: NativeModel, entry: Any) -> bool:
@@ -187,13 +202,18 @@ def add_space(native: NativeModel, space: ActionSpace, actions: Sequence[Any] | 
     """Add a space by its compiled rows; see :meth:`.ActionSpace.add_to`."""
     written, n = space.linear_model, space.n_actions
     given = [] if actions is None else list(actions)
+    variables: list[Any] = []
     for i, entry in enumerate(given):
         constant, terms = native.terms(entry)
         if len(terms) != 1 or terms[0][1] != 1 or constant:
             raise ValueError(f"action {i} must be a variable of the model, got {entry}")
-        if written.integer[i] and not native.is_integer(terms[0][0]):
+        variables.append(terms[0][0])
+    require_own(native, variables)
+    for i, variable in enumerate(variables):
+        kind = "binary" if written.column_upper[i] <= 1 else "integer"
+        if written.integer[i] and not native.is_integer(variable):
             raise ValueError(
-                f"action {i}, the variable {native.name(terms[0][0])}, must be binary, as it is in"
+                f"action {i}, the variable {native.name(variable)}, must be {kind}, as it is in"
                 " the space"
             )
     columns = add_linear_model(native, written, given)

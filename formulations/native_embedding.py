@@ -12,7 +12,7 @@ from milp_rl.formulations.bounds import BoundPropagator
 from milp_rl.formulations.milp.compact import compact_model
 from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.formulations.native import NativeModel, add_linear_model, input_range, with_outputs
+from milp_rl.formulations.native import NativeModel, add_linear_model, native_ranges, with_outputs
 from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.pyomo import EmbeddedNetwork, of_variables, oracle, set_model
@@ -77,8 +77,7 @@ def add_to_native(
     """
     if len(inputs) != network.n_inputs:
         raise ValueError(f"the network takes {network.n_inputs} inputs, got {len(inputs)}")
-    ranges = [input_range(native, i, entry) for i, entry in enumerate(inputs)]
-    lower, upper = (np.array(side) for side in zip(*ranges, strict=True))
+    lower, upper = native_ranges(native, inputs)
     variable = np.array([bool(native.terms(entry)[1]) for entry in inputs])
     if space is not None and not variable[: space.n_actions].all():
         raise ValueError("with a space, the first inputs must be its action variables")

@@ -10,10 +10,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from scipy import sparse
 
-from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.milp.linear_model import LinearModel
+from milp_rl.formulations.solved import Solved
 
 _EMBEDDED: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()  # models take no attributes
+_LINEAR = ("linear", "knapsack")  # kinds that PySCIPOpt gives the coefficients of
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,40 +84,53 @@ class ScipModel:
         """Add the row ``variable == entry``."""
         self.model.addCons(variable == entry)
 
-    def values(self, variables: Sequence[Any]) -> FloatArray:
-        """Return variables' values in the best solution."""
-        if not self.model.getNSols():
-            raise ValueError("the model has no solution to check; optimise it first")
-        best = self.model.getBestSol()
-        return np.array([self.model.getSolVal(best, v) for v in variables], dtype=np.float64)
+    def foreign(self, variables: Sequence[Any]) -> list[Any]:
+        """Return those of the variables that are not this model's."""
+        own = {self.key(variable) for variable in self.model.getVars(transformed=False)}
+        return [variable for variable in variables if self.key(variable) not in own]
 
-    def compiled(self) -> tuple[LinearModel, list[Any], list[str]]:
-        """Return the model's linear rows, all variables in their order, and the rows' names."""
-        variables = self.model.getVars(transformed=False)
+    def solved(self) -> Solved:
+        """Return the model with its best solution."""
+        model, infinity = self.model, self.model.infinity()
+        if not model.getNSols():
+            raise ValueError("the model has no solution to check; optimise it first")
+        variables = model.getVars(transformed=False)
         position = {self.key(variable): j for j, variable in enumerate(variables)}
-        rows = [c for c in self.model.getConss(False) if c.getConshdlrName() == "linear"]
-        entries: list[tuple[int, int, float]] = []
-        for i, row in enumerate(rows):
-            own = zip(self.model.getConsVars(row), self.model.getConsVals(row), strict=True)
-            entries.extend((i, position[self.key(v)], value) for v, value in own)
-        matrix = sparse.lil_array((len(rows), len(variables)))
-        for i, j, value in entries:
-            matrix[i, j] = value
-        infinity = self.model.infinity()
-        sides = [(self.model.getLhs(c), self.model.getRhs(c)) for c in rows]
+        constraints = model.getConss(False)
+        rows = [c for c in constraints if c.getConshdlrName() in _LINEAR]
+        entries = [
+            (i, position[self.key(variable)], value)
+            for i, row in enumerate(rows)
+            for variable, value in zip(model.getConsVars(row), model.getConsVals(row), strict=True)
+        ]
+        at = np.array([(i, j) for i, j, _ in entries], dtype=np.int64).reshape(-1, 2).T
+        numbers = np.array([value for *_, value in entries], dtype=np.float64)
+        sides = [(model.getLhs(row), model.getRhs(row)) for row in rows]
         low, high = np.array(sides, dtype=np.float64).reshape(-1, 2).T
         lower, upper = np.array([self.bounds(v) for v in variables]).reshape(-1, 2).T
+        offset, terms = self.terms(model.getObjective())
+        objective = np.zeros(len(variables))
+        for variable, coefficient in terms:
+            objective[position[self.key(variable)]] += coefficient
         compiled = LinearModel(
-            np.zeros(len(variables)),
-            0.0,
-            sparse.csr_array(matrix),
+            objective,
+            offset + model.getObjoffset(),
+            sparse.csr_array(sparse.coo_array((numbers, at), shape=(len(rows), len(variables)))),
             np.where(low <= -infinity, -np.inf, low),
             np.where(high >= infinity, np.inf, high),
             lower,
             upper,
             np.array([self.is_integer(v) for v in variables], dtype=bool),
         )
-        return compiled, variables, [c.name for c in rows]
+        best = model.getBestSol()
+        x = np.array([model.getSolVal(best, v) for v in variables], dtype=np.float64)
+        others = [
+            f"{c.getConshdlrName()} {c.name}".strip()
+            for c in constraints
+            if c.getConshdlrName() not in _LINEAR
+        ]
+        names = [row.name for row in rows]
+        return Solved(compiled, variables, names, x, float(model.getObjVal()), others)
 
 
 def add_columns(model: Any, written: LinearModel, first: int = 0) -> list[Any]:

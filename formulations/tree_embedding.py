@@ -17,9 +17,9 @@ from milp_rl.formulations.milp.trees import TreeModel, tree_model
 from milp_rl.formulations.native import (
     NativeModel,
     add_linear_model,
-    input_range,
     is_whole,
     native_model,
+    native_ranges,
     with_outputs,
 )
 from milp_rl.formulations.native_embedding import box_model
@@ -102,8 +102,7 @@ def _add_to_native(
     native: NativeModel, trees: TreeEnsemble, entries: list[Any], space: ActionSpace | None
 ) -> Any:
     _check(trees, entries)
-    ranges = [input_range(native, i, entry) for i, entry in enumerate(entries)]
-    low, high = (np.array(side) for side in zip(*ranges, strict=True))
+    low, high = native_ranges(native, entries)
     integer = np.array([is_whole(native, entry) for entry in entries])
     written = _written(trees, low, high, integer)
     ends = np.array([written.lowest]), np.array([written.highest])

@@ -233,24 +233,23 @@ class ActionSpace(ABC):
             If the number of variables is wrong, or one of gurobipy's or PySCIPOpt's is no variable
             of the kind that the space has there.
         """
-        if actions is not None and len(actions) != self.n_actions:
-            raise ValueError(
-                f"the space has {self.n_actions} actions, got {len(actions)} variables"
-            )
+        given = None if actions is None else list(actions)
+        if given is not None and len(given) != self.n_actions:
+            raise ValueError(f"the space has {self.n_actions} actions, got {len(given)} variables")
         native = native_model(block)
         if native is not None:
-            return add_space(native, self, actions)
-        if actions is None:
+            return add_space(native, self, given)
+        if given is None:
             continuous, lower, upper = self.continuous, self.lower, self.upper
             block.action = pyo.Var(
                 range(self.n_actions),
                 domain=lambda _, i: pyo.Reals if continuous[i] else pyo.Binary,
                 bounds=lambda _, i: (float(lower[i]), float(upper[i])),
             )
-            actions = list(block.action.values())
-        self.constrain(block, actions)
-        block.milp_rl_space = (self, list(actions))
-        return list(actions)
+            given = list(block.action.values())
+        self.constrain(block, given)
+        block.milp_rl_space = (self, given)
+        return list(given)
 
     def linear_max(self, coefficients: ArrayLike, pins: Pins | None = None) -> FloatArray:
         """Bound ``max coefficients @ action`` over the space from above, batched.

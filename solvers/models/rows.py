@@ -103,3 +103,17 @@ def check_rows(model: LinearModel, x: FloatArray) -> RowCheck:
     rounding = 4 * np.finfo(float).eps * largest(size, np.ones(len(rows), dtype=bool))
     allowed = np.maximum(_ABSOLUTE * np.minimum(1.0, norm), _RELATIVE * continuous) + rounding
     return RowCheck(activity.astype(float), excess.astype(float), allowed)
+
+
+def spread(model: LinearModel, x: FloatArray) -> float:
+    """Return the scale of the objective at a point, which no constant changes.
+
+    The largest that one variable decides on: ``|c_j|`` times what it can move, which is its
+    distance from the nearest of its bounds (or from 0, without any), at least 1, and at most
+    its range.
+    """
+    sides = np.abs(np.stack([x - model.column_lower, model.column_upper - x]))
+    nearest = sides.min(axis=0)
+    distance = np.where(np.isfinite(nearest), nearest, np.abs(x))
+    move = np.minimum(np.maximum(distance, 1.0), model.column_upper - model.column_lower)
+    return float(np.where(model.objective != 0, np.abs(model.objective) * move, 0).max(initial=0))

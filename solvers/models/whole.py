@@ -28,7 +28,7 @@ from milp_rl.formulations.spaces.contradictions import ContradictionError
 from milp_rl.solvers.errors import CertificationError
 from milp_rl.solvers.milp.solver import MilpSolution, MilpSolver
 from milp_rl.solvers.models.presolve import Scaled, tightened
-from milp_rl.solvers.models.rows import HARDLY, check_rows
+from milp_rl.solvers.models.rows import HARDLY, check_rows, spread
 from milp_rl.solvers.options import TOLERANCE, SolveOptions
 from milp_rl.solvers.result import Status
 
@@ -142,33 +142,17 @@ class WholeSearch:
         """Whether the best value is within the asked gap of a bound, or within the tolerance."""
         return self.x is not None and self._closes(self.x, bound)
 
-    def spread(self, x: FloatArray) -> float:
-        """Return the scale of the objective at a point, which no constant changes.
-
-        The largest that one variable decides on: ``|c_j|`` times what it can move, which is its
-        distance from the nearest of its bounds (or from 0, without any), at least 1, and at most
-        its range.
-        """
-        model = self.model
-        sides = np.abs(np.stack([x - model.column_lower, model.column_upper - x]))
-        nearest = sides.min(axis=0)
-        distance = np.where(np.isfinite(nearest), nearest, np.abs(x))
-        move = np.minimum(np.maximum(distance, 1.0), model.column_upper - model.column_lower)
-        return float(
-            np.where(model.objective != 0, np.abs(model.objective) * move, 0).max(initial=0)
-        )
-
     def _closes(self, x: FloatArray, bound: float) -> bool:
         value = self._value(x)
         asked = max(self.options.gap * abs(value + self.level), self.options.absolute_gap)
-        return bound - value <= max(asked, TOLERANCE * self.spread(x))
+        return bound - value <= max(asked, TOLERANCE * spread(self.model, x))
 
     def _exceeds(self, part: Part) -> bool:
         """Whether the best point lies in a part and is better than its bound."""
         if self.x is None or not self._contains(part):
             return False
         size = float(np.abs(self.model.objective * (self.x - self.scaled.origin)).sum())
-        slack = TOLERANCE * self.spread(self.x) + 1e-12 * size  # what float64 rounds
+        slack = TOLERANCE * spread(self.model, self.x) + 1e-12 * size  # what float64 rounds
         return self.value > part.bound + slack
 
     def _search(self, seed: int) -> Status:

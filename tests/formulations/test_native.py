@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pytest
 from sklearn import ensemble
 
 import milp_rl as mr
 from milp_rl.formulations.native import native_model
+from milp_rl.formulations.testing import all_actions
+from tests.solvers.test_skips import skipping
 
 N = 6
 ALL = np.array(list(itertools.product((0, 1), repeat=N)), dtype=float)
@@ -24,11 +28,10 @@ class Gurobi:
     def variable(self, kind: str = "B", low: float = 0, high: float = 1) -> Any:
         return self.model.addVar(vtype=kind, lb=low, ub=high)
 
-    def add(self, row: Any) -> None:
-        self.model.addConstr(row)
+    def add(self, row: Any, name: str = "") -> None:
+        self.model.addConstr(row, name)
 
     def maximise(self, value: Any) -> float:
-        self.model.Params.Presolve = 0
         self.model.setObjective(value, -1)
         self.model.optimize()
         return float(self.model.ObjVal)
@@ -48,8 +51,8 @@ class Scip:
     def variable(self, kind: str = "B", low: float = 0, high: float = 1) -> Any:
         return self.model.addVar(vtype=kind, lb=low, ub=high)
 
-    def add(self, row: Any) -> None:
-        self.model.addCons(row)
+    def add(self, row: Any, name: str = "") -> None:
+        self.model.addCons(row, name)
 
     def maximise(self, value: Any) -> float:
         self.model.setPresolve(3)  # off: SCIP 10.0's loses optima of partition models
@@ -70,26 +73,42 @@ def own(request: Any) -> Any:
 
 
 SPACES = [
-    mr.BudgetTopK(N, 3),
+    mr.BudgetTopK(N, 3, exactly=True),
     mr.Capacity([1, 2, 2, 3, 1, 1], [3, 2]),
+    mr.Routing(nx.Graph([(0, 1), (1, 2), (2, 3), (3, 0), (1, 4)]), 0, 4, budget=2),
+    mr.Scheduling([[1, 1, 0], [0, 1, 1]], [[1, 0, 1], [1, 1, 0], [0, 1, 1], [0, 0, 1]], 1, 3),
+    mr.FactoredValidity({"a": ["x", "y", "z"], "b": ["u", "v"]}, forbidden=[("x", "u")]),
     mr.Matching([[1, 1, 0], [0, 1, 1]], 1),
     mr.Permutation(3),
     mr.BudgetTopK(N, 4) & mr.Precedence(N, [(0, 1), (2, 3)]),
 ]
 
 
+def feasible_actions(space: Any) -> Any:
+    everything = all_actions(space.n_actions)
+    return everything[[not space.violations(action) for action in everything]]
+
+
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: type(space).__name__)
 def test_the_best_action_of_a_space(own: Any, space: Any, random_network: Any) -> None:
+    """One network with skips is maximised, another limited, against all feasible actions."""
     rng = np.random.default_rng(space.n_actions)
-    n, state = space.n_actions, rng.random(2)
-    network = random_network(rng, n + 2, (6, 5))
+    state = rng.random(2)
+    network = skipping(rng, space.n_actions + 2)
+    other = random_network(rng, space.n_actions, (5,))
     actions = space.add_to(own.model)
     value = mr.add_network(own.model, network, [*actions, *state], space=space)
-    found = own.maximise(value)
-    assert found == pytest.approx(mr.argmax(network, state, space, solver="auto").value, abs=1e-5)
+    limited = mr.add_network(own.model, other, actions, space=space)
+    feasible = feasible_actions(space)
+    risks = other.forward(feasible)[:, 0]
+    limit = float(np.median(risks))
+    own.add(limited <= limit)
+    allowed = feasible[risks <= limit]
+    best = network.forward(np.column_stack([allowed, np.tile(state, (len(allowed), 1))])).max()
+    assert own.maximise(value) == pytest.approx(best, abs=1e-5)
     action = np.rint([own.value(a) for a in actions])
     assert space.violations(action) == []
-    assert network.forward([*action, *state])[0] == pytest.approx(found, abs=1e-5)
+    assert network.forward([*action, *state])[0] == pytest.approx(best, abs=1e-5)
     assert mr.check_solution(own.model, tolerance=1e-5) == []
 
 
@@ -156,8 +175,16 @@ def test_wrong_variables_are_named(own: Any, random_network: Any) -> None:
         mr.add_network(own.model, network, [x, x * dose])
     with pytest.raises(ValueError, match="input 1 has bounds"):
         mr.add_network(own.model, network, [x, own.variable("C", 0, 1e30)])
+    other = type(own)()
+    theirs = mr.BudgetTopK(1, 1).add_to(other.model)
+    with pytest.raises(ValueError, match="variable 1 of those given is of another model"):
+        mr.add_network(own.model, network, [x, *theirs])
+    with pytest.raises(ValueError, match="variable 1 of those given is of another model"):
+        space.add_to(own.model, [x, *theirs])
     with pytest.raises(ValueError, match="no solution to check"):
         mr.check_solution(own.model)
+    with pytest.raises(ValueError, match="one of Pyomo, gurobipy or PySCIPOpt, got list"):
+        mr.check_solution([])
 
 
 def test_a_switch_that_a_tolerance_opened_is_reported(
@@ -165,16 +192,40 @@ def test_a_switch_that_a_tolerance_opened_is_reported(
 ) -> None:
     """The row holds at a binary of 5e-8, which solvers take for 0, and not at 0."""
     on, flow = own.variable(), own.variable("C", 0, 5)
-    own.add(flow <= 1e8 * on)
+    own.add(flow <= 1e8 * on, "switch")
     own.maximise(flow - 100 * on)
     assert mr.check_solution(own.model) == []
     kind = type(native_model(own.model))
-    monkeypatch.setattr(kind, "values", lambda self, variables: np.array([5e-8, 5.0]))
-    assert any(" is violated by 5 " in text for text in mr.check_solution(own.model))
-    monkeypatch.setattr(kind, "values", lambda self, variables: np.array([0.5, 6.0]))
+    solved = native_model(own.model).solved()
+
+    def left(on: float, flow: float, value: float) -> None:
+        found = replace(solved, x=np.array([on, flow]), value=value)
+        monkeypatch.setattr(kind, "solved", lambda self: found)
+
+    left(5e-8, 5.0, 5.0)
+    assert any("constraint switch is violated by 5 " in t for t in mr.check_solution(own.model))
+    left(0.5, 6.0, 6.0)
     found = mr.check_solution(own.model)
     assert any("is 0.5" in text for text in found)
     assert any("is 6.0, outside its bounds (0, 5)" in text for text in found)
+    left(0.0, 0.0, 7.0)
+    assert mr.check_solution(own.model) == [
+        "the solver's objective value is 7.0, that of its solution 0.0"
+    ]
+
+
+def test_rows_that_are_not_linear_are_said_not_to_be_checked(own: Any) -> None:
+    x = own.variable("C", 0, 5)
+    own.add(x * x <= 4 + x, "curve")
+    own.maximise(1.0 * x)
+    with pytest.warns(UserWarning, match="1 constraints are not linear .* curve"):
+        assert mr.check_solution(own.model) == []
+
+
+def test_semi_continuous_variables_may_be_zero() -> None:
+    own = Gurobi()
+    own.maximise(-1.0 * own.variable("S", 2, 5))
+    assert mr.check_solution(own.model) == []
 
 
 def test_a_space_that_the_model_does_not_keep_is_reported(own: Any) -> None:
@@ -199,6 +250,7 @@ def test_a_solution_of_pyomo() -> None:
     import pyomo.environ as pyo
 
     model = pyo.ConcreteModel()
+    model.unused = pyo.Var()
     model.space, model.q = pyo.Block(), pyo.Block()
     actions = mr.BudgetTopK(2, 1).add_to(model.space)
     network = mr.Network.from_arrays([[[1.0, 2.0]], [[1.0]]], [[0.0], [0.0]])
@@ -206,8 +258,9 @@ def test_a_solution_of_pyomo() -> None:
     model.objective = pyo.Objective(expr=value, sense=pyo.maximize)
     with pytest.raises(ValueError, match="has no value"):
         mr.check_solution(model)
-    mr.solve_model(model)
+    pyo.SolverFactory("appsi_highs").solve(model)
     assert mr.check_solution(model) == []
+    assert model.unused.value is None
     actions[0].set_value(1)
     found = mr.check_solution(model)
     assert any("not in the space BudgetTopK on space" in text for text in found)
