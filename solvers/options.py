@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from milp_rl.solvers.log import Log
 
 TOLERANCE = 1e-6
 """Values that differ by at most this part of the spread of the objective count as equal."""
@@ -26,6 +28,8 @@ class SolveOptions:
         Threads per solve, at least 1.
     node_limit
         Branch-and-bound nodes, at least 1; ``None`` for no limit.
+    log
+        Gets the lines that the solver writes; without, it writes none.
     """
 
     gap: float = 0.0
@@ -33,6 +37,7 @@ class SolveOptions:
     time_limit: float | None = None
     threads: int = 1
     node_limit: int | None = None
+    log: Log | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("gap", "absolute_gap"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import highspy
@@ -32,6 +33,12 @@ class _SilentHighs(highspy.Highs, _SilentCore):  # type: ignore[misc]
         """Look for :attr:`stopping`, which another thread sets, while HiGHS solves."""
         self.cbMipInterrupt += self._look
         self.cbSimplexInterrupt += self._look
+
+    def write_to(self, write: Callable[[str], None]) -> None:
+        """Pass on what HiGHS writes, in pieces, instead of keeping silent."""
+        self.setOptionValue("log_to_console", False)
+        self.setOptionValue("output_flag", True)
+        self.cbLogging += lambda event: write(event.message)
 
     def _look(self, event: Any) -> None:
         if self.stopping:

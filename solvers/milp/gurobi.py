@@ -16,6 +16,7 @@ from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.interruption import interruptible
 from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.solvers.errors import SolverUnavailableError
+from milp_rl.solvers.log import Lines, Log
 from milp_rl.solvers.milp.solver import MilpSolution
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.result import Status
@@ -114,10 +115,26 @@ class GurobiSolver:
                 loaded.addMConstr(model.matrix[rows], x, sense, right[rows])
         if start is not None:
             x.Start = np.where(np.isfinite(start), start, grb.UNDEFINED)
-        interruptible(loaded.optimize, loaded.terminate)
+        if options.log is None:
+            interruptible(loaded.optimize, loaded.terminate)
+        else:
+            self._logged(loaded, options.log)
         if loaded.Status == grb.INTERRUPTED:  # Gurobi takes Ctrl-C for itself
             raise KeyboardInterrupt
         return self._read(loaded, x)
+
+    def _logged(self, loaded: Any, log: Log) -> None:
+        """Optimise, and pass on what Gurobi writes."""
+        callback, lines = self._gurobipy.GRB.Callback, Lines(log)
+
+        def take(model: Any, where: int) -> None:
+            if where == callback.MESSAGE:
+                lines.write(model.cbGet(callback.MSG_STRING))
+
+        loaded.Params.LogToConsole = 0
+        loaded.Params.OutputFlag = 1
+        interruptible(lambda: loaded.optimize(take), loaded.terminate)
+        lines.end()
 
     def _read(self, loaded: Any, x: Any) -> MilpSolution:
         grb = self._gurobipy.GRB

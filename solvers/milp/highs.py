@@ -13,6 +13,7 @@ from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.interruption import interruptible
 from milp_rl.formulations.milp.highs import new_highs, pass_model, run
 from milp_rl.formulations.milp.linear_model import LinearModel
+from milp_rl.solvers.log import Lines
 from milp_rl.solvers.milp.solver import MilpSolution
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.result import Status
@@ -58,7 +59,16 @@ class HighsSolver:
         if not model.n_columns:  # HiGHS has no solution for a model without variables
             return MilpSolution("optimal", np.zeros(0), model.offset, message="Empty")
         with self._lock:
-            return self._solve(model, options, start, tight, seed)
+            if options.log is None:
+                return self._solve(model, options, start, tight, seed)
+            silent, lines = self._highs, Lines(options.log)
+            self._highs = _stoppable()
+            self._highs.write_to(lines.write)
+            try:
+                return self._solve(model, options, start, tight, seed)
+            finally:
+                self._highs = silent
+                lines.end()
 
     def _solve(
         self,

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +18,12 @@ from milp_rl.formulations.interruption import interruptible
 from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.scip import add_columns, rows_of
 from milp_rl.solvers.errors import SolverUnavailableError
+from milp_rl.solvers.log import Lines, Log
 from milp_rl.solvers.milp.solver import MilpSolution
 from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.result import Status
 
+_LOOK = 0.2  # seconds between looks for new lines
 _STOPPED = ("timelimit", "nodelimit", "totalnodelimit", "gaplimit", "userinterrupt", "memlimit")
 
 
@@ -85,7 +91,8 @@ class ScipSolver:
                     loaded.setSolVal(solution, variable, value)
                 loaded.addSol(solution)
             solve = getattr(loaded, "optimizeNogil", loaded.optimize)  # older ones hold the lock
-            interruptible(solve, loaded.interruptSolve)
+            with _logged(loaded, options.log):
+                interruptible(solve, loaded.interruptSolve)
             return self._read(loaded, x)
 
     def _load(self, model: LinearModel, deadline: float) -> tuple[Any, list[Any]]:
@@ -121,3 +128,31 @@ class ScipSolver:
         # SCIP's own word for a solve that a gap limit ended; the argmax compares bound and value.
         status: Status = "optimal" if code in ("optimal", "gaplimit") else "feasible"
         return MilpSolution(status, values, bound, nodes, code)
+
+
+@contextmanager
+def _logged(loaded: Any, log: Log | None) -> Iterator[None]:
+    """Pass on what SCIP writes; it takes a file for that alone, which is read as it grows."""
+    if log is None:
+        yield
+        return
+    lines, ended = Lines(log), threading.Event()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scip.log"
+        loaded.setLogfile(str(path))
+        with path.open(errors="replace") as written:
+
+            def follow() -> None:
+                while not ended.wait(_LOOK):
+                    lines.write(written.read())
+
+            follower = threading.Thread(target=follow, daemon=True)
+            follower.start()
+            try:
+                yield
+            finally:
+                loaded.setLogfile(None)
+                ended.set()
+                follower.join()
+                lines.write(written.read())
+                lines.end()

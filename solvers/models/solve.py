@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from milp_rl.formulations.milp.linear_model import (
     LinearModel,
     compile_with_rows,
 )
+from milp_rl.solvers.log import Log, log_of
 from milp_rl.solvers.milp.gurobi import GurobiSolver
 from milp_rl.solvers.milp.highs import HighsSolver
 from milp_rl.solvers.milp.scip import ScipSolver
@@ -26,6 +27,9 @@ from milp_rl.solvers.models.rows import HARDLY, RowCheck, check_rows
 from milp_rl.solvers.models.whole import Faults, WholeSearch
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.result import Status
+
+Start = bool | Mapping[Any, float] | Iterable[tuple[Any, float]]
+"""What a solve begins with: nothing, the values of the variables, or some of these."""
 
 
 def milp_solver(name: str) -> MilpSolver:
@@ -81,6 +85,8 @@ def solve_model(
     absolute_gap: float = 0.0,
     time_limit: float | None = None,
     threads: int = 1,
+    start: Start = False,
+    verbose: bool | Log = False,
 ) -> ModelResult:
     r"""Solve a mixed-integer linear Pyomo model and load the solution into its variables.
 
@@ -103,6 +109,15 @@ def solve_model(
         ``"highs"``, ``"gurobi"`` or ``"scip"``.
     gap, absolute_gap, time_limit, threads
         As in :class:`~milp_rl.solvers.options.SolveOptions`.
+    start
+        Begin with the values that the variables have (true), or with those of pairs of a variable
+        and its value, or of Pyomo's ``ComponentMap``. Its integers are held and the rest is solved
+        for, which takes no more than 1000 nodes: the actions alone will do. If that gives a point
+        that holds, the result is no worse than it; if not, the start is ignored.
+    verbose
+        Show the lines that the solver writes: true, on standard error; or a function of one line,
+        such as a logger's ``info``. Their numbers are those of the model as the solver gets it, a
+        maximisation whose objective and columns are scaled.
 
     Raises
     ------
@@ -136,7 +151,7 @@ def solve_model(
     ('optimal', 1.5, [0, 1])
     """
     begin = time.perf_counter()
-    options = SolveOptions(gap, absolute_gap, time_limit, threads)
+    options = SolveOptions(gap, absolute_gap, time_limit, threads, log=log_of(verbose))
     objectives = list(model.component_data_objects(pyo.Objective, active=True))
     if len(objectives) != 1:
         raise ValueError(f"the model needs one active objective, it has {len(objectives)}")
@@ -166,7 +181,8 @@ def solve_model(
         return faults_at(check_rows(compiled, x), compiled, names, embedded)
 
     before = [v.value for v in variables]
-    search = WholeSearch(compiled, backend, options, check)
+    begin_with = _start(start, variables)
+    search = WholeSearch(compiled, backend, options, check, start=begin_with)
     try:
         status = search.solve()
         if status == "unbounded":
@@ -203,6 +219,27 @@ def _feasibility(
     search = WholeSearch(replace(compiled, objective=nothing), backend, options, check)
     status = search.solve()
     return "unbounded" if status == "optimal" else status
+
+
+def _start(start: Start, variables: list[Any]) -> FloatArray | None:
+    """Return the values to begin with, NaN where there is none."""
+    if isinstance(start, bool):
+        if not start:
+            return None
+        own = [variable.value for variable in variables]
+        return np.array([math.nan if value is None else value for value in own], dtype=np.float64)
+    found = np.full(len(variables), math.nan)
+    position = {id(variable): j for j, variable in enumerate(variables)}
+    for variable, value in start.items() if isinstance(start, Mapping) else start:
+        if not hasattr(variable, "is_variable_type") or not variable.is_variable_type():
+            raise ValueError(f"start has {variable}, which is no variable of Pyomo")
+        if id(variable) not in position and not variable.fixed:
+            raise ValueError(f"start has {variable.name}, which is no variable of this model")
+        if not math.isfinite(value):
+            raise ValueError(f"start has the value {value} for {variable.name}")
+        if not variable.fixed:
+            found[position[id(variable)]] = value
+    return found
 
 
 def load(variables: list[Any], x: FloatArray) -> None:

@@ -34,6 +34,7 @@ from milp_rl.solvers.result import Status
 
 _SEEDS = 5  # of the solver, tried while its answers are disproved
 _MAX_PARTS = 1000  # that a model is split into
+_START_NODES = 1000  # in which a start is completed
 _NEGLIGIBLE = 1e-10  # effect of rounding, up to which rows decide where to split
 
 
@@ -83,6 +84,9 @@ class WholeSearch:
         Gap, time limit, threads; the relative gap is that of the objective with its constant.
     check
         Says what contradicts a point of whole integers, shape (columns,).
+    start
+        Values to begin with, shape (columns,), NaN where unknown; what they cannot be completed
+        to a point from is ignored.
     """
 
     def __init__(
@@ -91,6 +95,8 @@ class WholeSearch:
         solver: MilpSolver,
         options: SolveOptions,
         check: Callable[[FloatArray], Faults],
+        *,
+        start: FloatArray | None = None,
     ) -> None:
         integer = model.integer
         lower = np.where(integer, np.ceil(model.column_lower - TOLERANCE), model.column_lower)
@@ -101,9 +107,11 @@ class WholeSearch:
         self.solver = solver
         self.options = options
         self.check = check
+        self.start = start
         self.deadline = (
             None if options.time_limit is None else time.perf_counter() + options.time_limit
         )
+        self._seed = 0
         self.nodes = 0
         self.message = ""
         self.x: FloatArray | None = None
@@ -128,6 +136,14 @@ class WholeSearch:
             self.bound = -math.inf
             self.message = "a variable's bounds leave it no value"
             return "infeasible"
+        if self.start is not None:
+            self._begin(self.start)
+            if self.options.log is not None:
+                self.options.log(
+                    "the start is ignored: its integers cannot be completed to a solution"
+                    if self.x is None
+                    else f"the start has value {self.value + self.level:.9g}, to be maximised"
+                )
         for seed in range(_SEEDS):
             try:
                 return self._search(seed)
@@ -155,6 +171,25 @@ class WholeSearch:
         slack = TOLERANCE * spread(self.model, self.x) + 1e-12 * size  # what float64 rounds
         return self.value > part.bound + slack
 
+    def _begin(self, start: FloatArray) -> None:
+        """Complete the start to a first point, holding the integers that it knows."""
+        model = self.model
+        whole = np.rint(np.where(np.isfinite(start), start, np.nan))
+        known = model.integer & (whole >= model.column_lower) & (whole <= model.column_upper)
+        lower = np.where(known, whole, model.column_lower)
+        upper = np.where(known, whole, model.column_upper)
+        part = Part((-math.inf, 0), math.inf, model.column_lower, model.column_upper, True)
+        x = np.where(known, whole, 0.0)
+        if known[model.integer].all():
+            self._polish(part, x)
+            return
+        fixed, _ = self._fixed(lower, upper)
+        if not known.any() or fixed is None:
+            return
+        solution = self._attempt(fixed, tight=False, node_limit=_START_NODES)
+        if solution.x is not None:
+            self._polish(part, self._rounded(self._point(lower, upper, solution.x)))
+
     def _search(self, seed: int) -> Status:
         first = self.model
         self._parts = [Part((-math.inf, 0), math.inf, first.column_lower, first.column_upper, True)]
@@ -181,7 +216,11 @@ class WholeSearch:
             model, constant = self._fixed(part.lower, part.upper)
             if model is None:
                 return
-            solution = self._attempt(model, tight)
+            warm = None
+            if self.start is not None and self.x is not None and self._contains(part):
+                kept = self._kept(part.lower, part.upper)
+                warm = ((self.x - self.scaled.origin) / self.scaled.unit)[kept]
+            solution = self._attempt(model, tight, start=warm)
             if solution.status == "infeasible":
                 if self._contains(part):
                     raise DisprovedError("a model with a known feasible point is called infeasible")
@@ -335,12 +374,24 @@ class WholeSearch:
         whole = np.where(self.model.integer, np.rint(x), x)
         return np.clip(whole, self.model.column_lower, self.model.column_upper) + 0.0
 
-    def _attempt(self, model: LinearModel, tight: bool, least: float = 0.0) -> MilpSolution:
-        options = replace(self.options, absolute_gap=self.options.absolute_gap / self.scaled.scale)
+    def _attempt(
+        self,
+        model: LinearModel,
+        tight: bool,
+        least: float = 0.0,
+        *,
+        start: FloatArray | None = None,
+        node_limit: int | None = None,
+    ) -> MilpSolution:
+        options = replace(
+            self.options,
+            absolute_gap=self.options.absolute_gap / self.scaled.scale,
+            node_limit=node_limit or self.options.node_limit,
+        )
         if self.deadline is not None and options.time_limit is not None:
             left = max(self.deadline - time.perf_counter(), least * options.time_limit, 1e-3)
             options = replace(options, time_limit=left)
-        solution = self.solver.solve(model, options, tight=tight, seed=self._seed)
+        solution = self.solver.solve(model, options, start=start, tight=tight, seed=self._seed)
         self.nodes += solution.nodes
         self.message = solution.message
         if solution.x is not None and not np.isfinite(solution.x).all():
