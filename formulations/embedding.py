@@ -8,8 +8,11 @@ Rows of networks are written by :mod:`milp_rl.formulations.pyomo` and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any
+
+import pyomo.environ as pyo
 
 from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.native import native_model
@@ -19,7 +22,7 @@ from milp_rl.formulations.networks.conversion import read_network, to_action_val
 from milp_rl.formulations.networks.network import Network, NetworkError
 from milp_rl.formulations.networks.trees_reader import read_trees
 from milp_rl.formulations.networks.trees_value import TreeValue
-from milp_rl.formulations.pyomo import add_to_pyomo
+from milp_rl.formulations.pyomo import add_to_pyomo, is_fixed, is_number
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.tree_embedding import add_trees
 
@@ -59,7 +62,8 @@ def add_network(
         One entry per input of the network, [action, state] where it tells the two apart:
         variables or linear expressions, all with finite bounds, or numbers. Inputs that trees
         compare are integer. Where the network is not piecewise linear in the state, that is
-        numbers.
+        numbers. In Pyomo, numbers may be mutable parameters, and inputs of either kind fixed
+        variables: when they have changed, ``solve_model`` has the rows written anew.
     formulation
         ``"bigm"`` (Lomuscio and Maganti 2017, arXiv 1706.07351; OMLT's ``ReluBigMFormulation``) or
         ``"partition"`` (Tsay et al. 2021, arXiv 2102.04373; OMLT's ``ReluPartitionFormulation``).
@@ -130,6 +134,46 @@ def add_network(
     return add_to_pyomo(block, value, entries, space=space, **options)
 
 
+def rewrite(block: Any) -> None:
+    """Write the rows of the network on a Pyomo block anew, for what its inputs are now.
+
+    The output variables stay, with whatever the model says of them: the rows that were written
+    before are deactivated, and the outputs equal those of new rows on ``block.rewritten``.
+
+    Parameters
+    ----------
+    block
+        What :func:`add_network` was given.
+
+    Raises
+    ------
+    ValueError
+        As :func:`add_network` does.
+    """
+    known = block.milp_rl_network
+    new = pyo.Block(concrete=True)
+    if "trees" in known.options:
+        add_trees(new, known.options["trees"], known.inputs, known.space)
+    else:
+        add_to_pyomo(new, known.network, known.inputs, space=known.space, **known.options)
+    written = new.milp_rl_network
+    del new.milp_rl_network  # one network, not two
+    for name in ("omlt", "link", "trees"):
+        if block.component(name) is not None:
+            block.component(name).deactivate()
+    if block.component("rewritten") is not None:
+        block.del_component("rewritten")
+    block.rewritten = new
+    pairs = list(zip(known.outputs, written.outputs, strict=True))
+    new.same = pyo.Constraint(range(len(pairs)), rule=lambda _, i: pairs[i][0] == pairs[i][1])
+    for old, now in pairs:
+        old.setlb(now.lb)
+        old.setub(now.ub)
+    block.milp_rl_network = replace(
+        written, outputs=known.outputs, inputs=known.inputs, options=known.options
+    )
+
+
 def _read(source: Any, entries: list[Any], space: ActionSpace | None) -> Network | ActionValue:
     """Return a source as a network in all inputs, or else in the action.
 
@@ -151,7 +195,7 @@ def _read(source: Any, entries: list[Any], space: ActionSpace | None) -> Network
 
 
 def _is_number(entry: Any) -> bool:
-    """Whether an input has a value of its own, as numbers and parameters of Pyomo have."""
-    if hasattr(entry, "is_potentially_variable"):
-        return not entry.is_potentially_variable()
-    return isinstance(entry, Real)
+    """Whether an input has a value of its own: a number, a parameter or a fixed variable."""
+    if not hasattr(entry, "is_potentially_variable"):
+        return isinstance(entry, Real)
+    return is_number(entry) or is_fixed(entry)

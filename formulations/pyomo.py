@@ -12,8 +12,8 @@ The loop of the solvers does not pass here: it writes the same formulations with
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -72,6 +72,8 @@ class EmbeddedNetwork:
         Range of each input when the network was added, shape (n_inputs,); a number's is itself.
     space
         The space in which the bounds hold, if one was given.
+    options
+        Further arguments that the rows were written with.
     """
 
     network: Network | ActionValue | TreeEnsemble
@@ -82,6 +84,7 @@ class EmbeddedNetwork:
     lower: FloatArray
     upper: FloatArray
     space: ActionSpace | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
     def changes(self, lower: FloatArray, upper: FloatArray) -> list[str]:
         """Say which inputs are no longer within what the network's rows were written for.
@@ -118,7 +121,8 @@ def add_to_pyomo(
     Parameters
     ----------
     network
-        A network; or an action value, whose inputs after the action are numbers.
+        A network; or an action value, whose inputs after the action are numbers, parameters or
+        fixed variables.
     block, inputs, formulation, partitions, bounds, space, one_sided
         As in :func:`milp_rl.formulations.embedding.add_network`.
 
@@ -139,7 +143,8 @@ def add_to_pyomo(
     if len(entries) != network.n_inputs:
         raise ValueError(f"the network takes {network.n_inputs} inputs, got {len(entries)}")
     check_formulation(formulation, partitions)
-    variable, lower, upper = input_ranges(entries)
+    n = network.n_inputs if isinstance(network, Network) else network.n_actions
+    variable, lower, upper = input_ranges(entries, numbers=range(n, network.n_inputs))
     if space is not None and not variable[: space.n_actions].all():
         raise ValueError("with a space, the first inputs must be its action variables")
     if not variable.any():
@@ -179,8 +184,14 @@ def add_to_pyomo(
     for i, output in enumerate(outputs):
         output.setlb(float(known.output_lower[0, i]))
         output.setub(float(known.output_upper[0, i]))
+    options = {
+        "formulation": formulation,
+        "partitions": partitions,
+        "bounds": bounds,
+        "one_sided": one_sided,
+    }
     block.milp_rl_network = EmbeddedNetwork(
-        network, entries, outputs, known, one_sided, lower, upper, space
+        network, entries, outputs, known, one_sided, lower, upper, space, options
     )
     return outputs[0] if len(outputs) == 1 else outputs
 
@@ -196,7 +207,7 @@ def of_variables(
         raise ValueError(
             f"of the {network.n_inputs} inputs, the first {n} are the action and must be variables;"
             " the others are the state, in which the network is not piecewise linear, and must be"
-            " numbers"
+            " numbers (Pyomo: or parameters, or fixed variables)"
         )
     return network.at_state(numbers[n:])
 
@@ -254,28 +265,37 @@ class _Writers:
 
 
 def input_ranges(
-    entries: list[Any], fixed: bool = False
+    entries: list[Any], fixed: bool = False, numbers: Container[int] = ()
 ) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
     """Split inputs into variables and numbers, with the range of each.
 
     A fixed variable keeps its bounds for a range, so that it can be freed again; with ``fixed``,
-    its range is its value.
+    its range is its value. At the positions ``numbers``, a fixed variable is a number.
     """
     variable = np.zeros(len(entries), dtype=bool)
     low, high = np.zeros(len(entries)), np.zeros(len(entries))
     for i, entry in enumerate(entries):
-        if not hasattr(entry, "is_potentially_variable") or not entry.is_potentially_variable():
-            number = float(pyo.value(entry))
-            if not math.isfinite(number):
-                raise ValueError(f"input {i} is {number}; every number must be finite")
+        known = is_number(entry) or (i in numbers and is_fixed(entry))
+        variable[i] = not known
+        if known or (fixed and is_fixed(entry)):
+            number = pyo.value(entry, exception=False)
+            if number is None or not math.isfinite(number):
+                name = f" ({entry})" if hasattr(entry, "is_potentially_variable") else ""
+                raise ValueError(f"input {i}{name} is {number}; every number must be finite")
             low[i] = high[i] = number
-            continue
-        variable[i] = True
-        if entry.is_variable_type() and entry.fixed and fixed:
-            low[i] = high[i] = pyo.value(entry)
-            continue
-        low[i], high[i] = _range(i, entry)
+        else:
+            low[i], high[i] = _range(i, entry)
     return variable, low, high
+
+
+def is_number(entry: Any) -> bool:
+    """Whether an input is a number or an expression of Pyomo's parameters."""
+    return not hasattr(entry, "is_potentially_variable") or not entry.is_potentially_variable()
+
+
+def is_fixed(entry: Any) -> bool:
+    """Whether an input is a fixed variable of Pyomo."""
+    return hasattr(entry, "is_variable_type") and entry.is_variable_type() and entry.fixed
 
 
 def _range(i: int, entry: Any) -> tuple[float, float]:
@@ -298,7 +318,7 @@ def _range(i: int, entry: Any) -> tuple[float, float]:
             f"input {i} ({entry}) has bounds {tuple(range_)}; give it finite bounds, which the"
             " big-M constants are derived from"
         )
-    if entry.is_variable_type() and entry.fixed:
+    if is_fixed(entry):
         number = entry.value
         if not range_[0] - 1e-9 <= number <= range_[1] + 1e-9:
             raise ValueError(

@@ -24,7 +24,7 @@ from milp_rl.formulations.native import (
 )
 from milp_rl.formulations.native_embedding import box_model
 from milp_rl.formulations.networks.trees import TreeEnsemble
-from milp_rl.formulations.pyomo import EmbeddedNetwork, input_ranges
+from milp_rl.formulations.pyomo import EmbeddedNetwork, input_ranges, is_fixed
 from milp_rl.formulations.spaces.base import ActionSpace
 
 
@@ -62,7 +62,8 @@ def add_trees(
         return _add_to_native(native, trees, list(inputs), space)
     entries = list(inputs)
     _check(trees, entries)
-    variable, lower, upper = input_ranges(entries)
+    settled = [i for i, entry in enumerate(entries) if is_fixed(entry) and not entry.is_integer()]
+    variable, lower, upper = input_ranges(entries, numbers=settled)
     if not variable.any():
         raise ValueError("all inputs are numbers; evaluate trees.forward(inputs) instead")
     integer = np.array([v and _whole(entry) for v, entry in zip(variable, entries, strict=True)])
@@ -126,7 +127,9 @@ def _embedded(
     ends = (np.full((1, 1), written.lowest), np.full((1, 1), written.highest))
     bounds = Bounds((), (), *ends, np.zeros(1))
     known = _between(trees, integer)
-    return EmbeddedNetwork(known, entries, [output], bounds, False, lower, upper, space)
+    return EmbeddedNetwork(
+        known, entries, [output], bounds, False, lower, upper, space, {"trees": trees}
+    )
 
 
 def _check(trees: TreeEnsemble, entries: list[Any]) -> None:

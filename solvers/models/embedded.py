@@ -10,6 +10,7 @@ import numpy as np
 import pyomo.environ as pyo
 
 from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.embedding import rewrite
 from milp_rl.formulations.pyomo import EmbeddedNetwork, input_ranges
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import shown
@@ -46,23 +47,20 @@ class Embedded:
                 found.spaces.append((block, space, actions))
         return found
 
-    def require_unchanged(self) -> None:
-        """Check that inputs still are what they were when their network was added.
+    def up_to_date(self) -> Embedded:
+        """Write networks anew whose numbers and ranges are others than when they were added.
 
         Raises
         ------
         ValueError
-            If one is not: the network's rows hold for the numbers and ranges of that time.
+            If an input is not finite, or outside its bounds.
         """
         for block, network in self.networks:
             _, lower, upper = input_ranges(network.inputs, fixed=True)
-            if changes := network.changes(lower, upper):
-                raise ValueError(
-                    f"inputs of the network on {block.name} have changed since add_network wrote"
-                    f" it: {'; '.join(changes)}; numbers, Params and ranges are folded into its"
-                    " rows, so delete the block and add the network again (or let the input be a"
-                    " Var whose bounds cover all its values, and fix that)"
-                )
+            if network.changes(lower, upper):
+                rewrite(block)
+        blocks = [(block, block.milp_rl_network) for block, _ in self.networks]
+        return Embedded(blocks, self.spaces)
 
     def contradictions(self) -> list[str]:
         """Compare the values in the model's variables with every network and space."""

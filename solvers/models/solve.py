@@ -101,6 +101,9 @@ def solve_model(
     ``"optimal"`` means that bound and value differ by at most the asked gap, or by 1e-6 of the most
     that one variable decides on: no constant in the objective plays a part.
 
+    Rows of a network whose numbers (mutable ``Param``) or ranges have changed since they were
+    written are written anew before.
+
     Parameters
     ----------
     model
@@ -123,8 +126,7 @@ def solve_model(
     ------
     ValueError
         If the model is not mixed-integer linear or has no single objective, a number in it is not
-        finite, a domain has gaps, or what ``add_network`` folded in has changed since; it names
-        the component.
+        finite, or a domain has gaps; it names the component.
     CertificationError
         If no point can be found that holds, naming the row and the excess; the variables are left
         as they were.
@@ -156,8 +158,7 @@ def solve_model(
     if len(objectives) != 1:
         raise ValueError(f"the model needs one active objective, it has {len(objectives)}")
     sign = 1.0 if objectives[0].sense == pyo.maximize else -1.0
-    embedded = Embedded.of(model)
-    embedded.require_unchanged()
+    embedded = Embedded.of(model).up_to_date()
     columns = [
         v for v in model.component_data_objects(pyo.Var, active=True, sort=True) if not v.fixed
     ]

@@ -84,24 +84,6 @@ def test_scale_and_level_of_the_objective_change_no_solution(solver, scale, shif
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_a_changed_param_is_an_error_that_says_what_was_folded_in(solver):
-    network = mr.to_network(mr.QNetwork(1, 3, (6,), generator=torch.Generator().manual_seed(0)))
-    m = pyo.ConcreteModel()
-    m.visit = pyo.Block()
-    space = mr.BudgetTopK(3, 2)
-    visit = space.add_to(m.visit)
-    m.severity = pyo.Param(initialize=0.5, mutable=True)
-    m.q = pyo.Block()
-    value = mr.add_network(m.q, network, [*visit, m.severity], space=space)
-    m.objective = pyo.Objective(expr=value, sense=pyo.maximize)
-    first = mr.solve_model(m, solver=solver)
-    assert first.value == pytest.approx(mr.argmax(network, [0.5], space).value, abs=1e-6)
-    m.severity = 0.9
-    with pytest.raises(ValueError, match=r"input 3 \(severity\) is 0\.9 and was 0\.5.*add the net"):
-        mr.solve_model(m, solver=solver)
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
 def test_a_variable_fixed_anew_gives_the_new_optimum(solver):
     network = mr.to_network(mr.QNetwork(1, 3, (6,), generator=torch.Generator().manual_seed(0)))
     m = pyo.ConcreteModel()
