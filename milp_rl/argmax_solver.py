@@ -22,6 +22,7 @@ from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins, pins_of
 from milp_rl.solvers.backends import Backends
 from milp_rl.solvers.batch import Batch, BatchSolver
+from milp_rl.solvers.log import Log, log_of
 from milp_rl.solvers.milp.argmax import MilpOptions
 from milp_rl.solvers.names import SolverName
 from milp_rl.solvers.options import SolveOptions
@@ -80,6 +81,10 @@ class ArgmaxSolver:
         Of several outputs, the one that is maximised, by position or name.
     state_dim
         Number of state features, where the network does not tell.
+    verbose
+        Show the lines that a MILP solver writes, how far a search is once a second, and every
+        result: true, on standard error; or a function of one line, such as a logger's ``info``.
+        Lines before a result are about a maximisation; those of other processes are not shown.
 
     Raises
     ------
@@ -115,6 +120,7 @@ class ArgmaxSolver:
         inputs: Sequence[str] | Mapping[str, str] | None = None,
         output: int | str | None = None,
         state_dim: int | None = None,
+        verbose: bool | Log = False,
     ) -> None:
         if not isinstance(space, ActionSpace):
             raise ValueError(f"space must be an ActionSpace, got {type(space).__name__}")
@@ -122,7 +128,9 @@ class ArgmaxSolver:
             raise ValueError(f"sense must be 'maximize' or 'minimize', got {sense!r}")
         self.space = space
         self.sense = sense
-        self.options = SolveOptions(gap, absolute_gap, time_limit, threads, node_limit)
+        self.options = SolveOptions(
+            gap, absolute_gap, time_limit, threads, node_limit, log_of(verbose)
+        )
         self._reading: dict[str, Any] = {"inputs": inputs, "output": output}
         value = self._oriented(network, state_dim)
         self.state_dim = value.state_dim
@@ -396,6 +404,19 @@ class ArgmaxSolver:
 
     def _reported(
         self, result: ArgmaxResult, asked: SolveOptions, space: ActionSpace | None = None
+    ) -> ArgmaxResult:
+        """Return the result in the sense and in the units that were asked for, and log it."""
+        reported = self._as_asked(result, asked, space)
+        if asked.log is not None:
+            asked.log(
+                f"{reported.status} by {reported.solver}: value {reported.value:.9g}, bound"
+                f" {reported.bound:.9g}, {reported.nodes} nodes, {reported.seconds:.3g} s"
+                f" ({reported.message})"
+            )
+        return reported
+
+    def _as_asked(
+        self, result: ArgmaxResult, asked: SolveOptions, space: ActionSpace | None
     ) -> ArgmaxResult:
         """Return the result in the sense and in the units that were asked for.
 

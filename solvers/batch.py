@@ -216,11 +216,12 @@ class BatchSolver:
             self._pickled = pickle.dumps(self.backends)
         task = joblib.delayed(_solve_group)
         own = self.backend
+        silent = [replace(g, options=replace(g.options, log=None)) for g in groups]  # over there
         try:
             with safe_path():
                 parts: list[list[ArgmaxResult]] = joblib.Parallel(n_jobs=workers)(
                     task(self._owner, own.version, self._pickled, own.value, group)
-                    for group in groups
+                    for group in silent
                 )
                 return parts
         except TerminatedWorkerError as error:  # out of memory, or killed by hand

@@ -1,12 +1,14 @@
-"""The lines that a solver writes while it solves, on request: to standard error or a function."""
+"""Lines about a solve, on request: what the solver writes, and how far a search is."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 
 Log = Callable[[str], None]
 """Takes one line, without its end."""
+_SECONDS_PER_LINE = 1.0
 
 
 class Lines:
@@ -36,6 +38,29 @@ class Lines:
         self.write("\n")
         if self._error is not None:
             raise self._error
+
+
+class Progress:
+    """A line about how far a search is, at most one a second.
+
+    Parameters
+    ----------
+    log
+        Gets the lines; without, there are none.
+    """
+
+    def __init__(self, log: Log | None) -> None:
+        self._log = log
+        self._begin = self._last = time.perf_counter()
+
+    def report(self, describe: Callable[[], str]) -> None:
+        """Pass on what describes the search now, if it is time for a line."""
+        if self._log is None:
+            return
+        now = time.perf_counter()
+        if now - self._last >= _SECONDS_PER_LINE:
+            self._last = now
+            self._log(f"after {now - self._begin:.0f} s: {describe()}")
 
 
 def to_stderr(line: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from milp_rl.cli.terminal import FAILURES, bar, console, echo, fail
+from milp_rl.cli.terminal import FAILURES, bar, console, echo, fail, lines
 from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.solvers.names import SolverName
 
@@ -96,6 +96,7 @@ def argmax(
             time_limit=time_limit,
             inputs=_order(order),
             output=_output(network_output),
+            verbose=lines(),
         )
         results = solving.solve_batch(read_states(state, header=header))
     except FAILURES as error:

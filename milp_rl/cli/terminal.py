@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 from typer.core import TyperCommand
 
+from milp_rl.solvers.log import Log
 from milp_rl.solvers.output import keep_stdout
 
 console = Console(stderr=True)
@@ -48,6 +49,12 @@ def echo(text: str | Table) -> None:
         Console(file=_output).print(text)
     else:
         typer.echo(text, file=_output)
+
+
+def lines() -> bool | Log:
+    """Return what shows the lines of solvers: the log, with ``--verbose``."""
+    solvers = logging.getLogger("milp_rl.solvers")
+    return solvers.info if solvers.isEnabledFor(logging.INFO) else False
 
 
 def bar() -> Progress:

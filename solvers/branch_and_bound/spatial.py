@@ -45,6 +45,7 @@ from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.bounded import BoundedArgmax
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.log import Progress
 from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.protocol import Answer, Starts
 
@@ -144,8 +145,9 @@ class SpatialArgmax(BoundedArgmax):
                 if first is not None:
                     search.offer(first[None].astype(float), np.array([i]))
         deadline = options.deadline(begin)
+        progress = Progress(options.log)
         while not late(deadline) and search.halve():
-            pass
+            progress.report(search.describe)
         seconds = (time.perf_counter() - begin) / len(problems)
         return [self._answer(search, i, options, seconds) for i in range(len(problems))]
 
@@ -197,6 +199,15 @@ class _Search:
             np.zeros((count, len(self._rows.right))),
             (self._low >= 0).astype(np.int8) - (self._high <= 0),
         )
+
+    def describe(self) -> str:
+        """Say how far the searches are."""
+        text = f"{self.nodes.sum()} parts, {len(self._open.state)} open"
+        if len(self.problems) > 1:
+            left = len(np.unique(self._open.state))
+            return f"{left} of {len(self.problems)} states left, {text}"
+        value, bound = (x + self.problems[0].offset for x in (self.value[0], self.bound_of(0)))
+        return f"{text}, value {value:.9g}, bound {bound:.9g}"
 
     def bound_of(self, i: int) -> float:
         """Return the proven bound of a state."""

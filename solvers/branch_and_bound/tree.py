@@ -30,6 +30,7 @@ from milp_rl.solvers.branch_and_bound.node_bounds import NodeBounds
 from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.log import Progress
 from milp_rl.solvers.options import SolveOptions, late
 
 _NODES_PER_ROUND = 64  # taken off all searches together, so many that array operations pay
@@ -133,8 +134,20 @@ class Tree:
         """Search from the neurons' bounds and the starts until all is decided, or a limit."""
         self.find_incumbents(starts)
         self.expand_roots(Nodes.roots(bounds, self.space.n_actions, self.pins))
+        progress = Progress(self.options.log)
         while not late(self.deadline) and self.branch():
-            pass
+            progress.report(self.describe)
+
+    def describe(self) -> str:
+        """Say how far the searches are."""
+        left = [s for i, s in enumerate(self.searches) if s.open and not self._done(i)]
+        nodes = sum(search.nodes for search in self.searches)
+        text = f"{nodes} nodes, {sum(len(search.open) for search in left)} open"
+        if len(self.searches) > 1:
+            return f"{len(left)} of {len(self.searches)} states left, {text}"
+        search = self.searches[0]
+        value, bound = (x + search.problem.offset for x in (search.value, search.bound()))
+        return f"{text}, value {value:.9g}, bound {bound:.9g}"
 
     def find_incumbents(self, starts: Sequence[ActionArray | None]) -> None:
         """Give every search its start, and an action built greedily or, failing that, drawn."""

@@ -6,6 +6,7 @@ The licence that comes with ``pip install gurobipy`` solves models of at most 2,
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from typing import Any
@@ -131,9 +132,22 @@ class GurobiSolver:
             if where == callback.MESSAGE:
                 lines.write(model.cbGet(callback.MSG_STRING))
 
-        loaded.Params.LogToConsole = 0
-        loaded.Params.OutputFlag = 1
-        interruptible(lambda: loaded.optimize(take), loaded.terminate)
+        def optimize() -> None:
+            thread = threading.get_ident()
+
+            def from_elsewhere(record: logging.LogRecord) -> bool:
+                return record.thread != thread
+
+            logger = logging.getLogger("gurobipy")  # which gets the same lines, at level INFO
+            logger.addFilter(from_elsewhere)
+            try:
+                loaded.Params.LogToConsole = 0
+                loaded.Params.OutputFlag = 1
+                loaded.optimize(take)
+            finally:
+                logger.removeFilter(from_elsewhere)
+
+        interruptible(optimize, loaded.terminate)
         lines.end()
 
     def _read(self, loaded: Any, x: Any) -> MilpSolution:

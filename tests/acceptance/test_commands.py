@@ -69,6 +69,12 @@ def test_argmax_prints_the_optimum_of_each_state(files):
     assert text.returncode == 0
     assert text.stdout.count("optimal, value") == 3
     assert "(highs)" in text.stdout
+    shown = milp_rl("-v", *arguments, "--json", "--solver", "highs", cwd=folder)
+    assert [json.loads(line)["action"] for line in shown.stdout.splitlines()] == [
+        row["action"] for row in rows
+    ]
+    assert "INFO:milp_rl.solvers:Solving report" in shown.stderr
+    assert shown.stderr.count("optimal by highs: value") == 3
 
 
 def test_exit_codes_tell_what_happened(files, tmp_path):

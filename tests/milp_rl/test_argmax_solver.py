@@ -1,5 +1,6 @@
 """What a user of `argmax`, `argmin` and `ArgmaxSolver` relies on."""
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -178,6 +179,47 @@ def test_the_number_of_workers_changes_nothing(solver, q_network, monkeypatch):
         ):
             np.testing.assert_array_equal(a.action, b.action)
             assert (a.value, a.bound, a.nodes) == (b.value, b.bound, b.nodes)
+
+
+@pytest.mark.parametrize("solver", ["highs", "gurobi", "scip", "branch_and_bound", "enumeration"])
+def test_lines_about_a_solve_go_where_they_are_asked(solver, q_network, capfd, monkeypatch):
+    if solver in ("gurobi", "scip"):
+        pytest.importorskip({"gurobi": "gurobipy", "scip": "pyscipopt"}[solver])
+    monkeypatch.setattr("milp_rl.solvers.log._SECONDS_PER_LINE", 0.0)
+    lines = []
+    options = {"solver": solver, "sense": "minimize"}
+    space = mr.BudgetTopK(6, 3)
+    argmin = mr.ArgmaxSolver(q_network, space, verbose=lines.append, **options)
+    quiet = mr.ArgmaxSolver(q_network, space, **options).solve(STATE)
+    result = argmin.solve(STATE)
+    assert result.value == quiet.value
+    assert lines[-1].startswith(f"optimal by {solver}: value {result.value:.9g}, bound ")
+    if solver == "branch_and_bound":
+        assert lines[0].startswith("after 0 s: ")
+    elif solver != "enumeration":
+        assert len(lines) > 5
+    del lines[:]
+    assert len(copy.copy(argmin).solve_batch([STATE] * 3, workers=1)) == 3
+    assert sum(line.startswith("optimal by ") for line in lines) == 3
+    shown = capfd.readouterr()
+    assert shown.out == shown.err == ""
+    mr.argmax(q_network, STATE, space, solver=solver, verbose=True)
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines()[-1].startswith(f"optimal by {solver}: value ")
+
+
+def test_lines_of_other_processes_are_left_out(q_network, monkeypatch):
+    """A function that cannot be pickled does not stop them."""
+    monkeypatch.setattr("milp_rl.solvers.batch._SECONDS_WORTH_PROCESSES", 0.0)
+    lines = []
+    space = mr.BudgetTopK(6, 3)
+    states = np.random.default_rng(0).normal(size=(70, 3))
+    argmax = mr.ArgmaxSolver(
+        q_network, space, solver="branch_and_bound", verbose=lambda line: lines.append(line)
+    )
+    results = argmax.solve_batch(states, workers=2)
+    assert [line.split()[4] for line in lines] == [f"{r.value:.9g}," for r in results]
 
 
 @pytest.mark.parametrize("solver", ["auto", "highs", "branch_and_bound", "enumeration"])

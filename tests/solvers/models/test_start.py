@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,11 @@ def test_wrong_starts_are_named(built: Any) -> None:
         mr.solve_model(model, start=[(actions[0], float("nan"))])
 
 
-def test_the_solvers_lines_go_where_they_are_asked(built: Any, solver: str, capfd: Any) -> None:
+def test_the_solvers_lines_go_where_they_are_asked(
+    built: Any, solver: str, capfd: Any, caplog: Any
+) -> None:
     model, actions, *_ = built
+    caplog.set_level(logging.INFO)  # where gurobipy writes its lines too
     lines: list[str] = []
     infeasible = zip(actions, np.ones(N), strict=True)
     mr.solve_model(model, solver=solver, start=infeasible, verbose=lines.append)
@@ -89,6 +93,7 @@ def test_the_solvers_lines_go_where_they_are_asked(built: Any, solver: str, capf
     assert "the start is ignored: its integers cannot be completed to a solution" in lines
     shown = capfd.readouterr()
     assert shown.out == shown.err == ""
+    assert not caplog.records
     mr.solve_model(model, solver=solver, verbose=True)
     shown = capfd.readouterr()
     assert shown.out == ""
