@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,8 @@ import networkx as nx
 import numpy as np
 import pytest
 from sklearn import ensemble
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPRegressor
 
 import milp_rl as mr
 from milp_rl.formulations.native import native_model
@@ -42,6 +45,10 @@ class Gurobi:
     def widen(self, variable: Any, high: float) -> None:
         variable.UB = high
 
+    def loosen(self) -> None:
+        self.model.Params.Presolve = 0
+        self.model.Params.IntFeasTol = 0.1
+
 
 class Scip:
     def __init__(self) -> None:
@@ -65,6 +72,9 @@ class Scip:
 
     def widen(self, variable: Any, high: float) -> None:
         self.model.chgVarUb(variable, high)
+
+    def loosen(self) -> None:
+        self.model.setParams({"numerics/feastol": 1e-3, "numerics/sumepsilon": 1e-3})
 
 
 @pytest.fixture(params=[Gurobi, Scip])
@@ -185,6 +195,44 @@ def test_wrong_variables_are_named(own: Any, random_network: Any) -> None:
         mr.check_solution(own.model)
     with pytest.raises(ValueError, match="one of Pyomo, gurobipy or PySCIPOpt, got list"):
         mr.check_solution([])
+
+
+def test_a_knapsack_with_two_regressors(own: Any) -> None:
+    """Items have values of their own, a network says which go together, a forest what it costs."""
+    rng = np.random.default_rng(5)
+    x = rng.integers(0, 2, (200, N)).astype(float)
+    weights, values = rng.integers(1, 9, N), rng.random(N)
+    together = np.tanh(x @ rng.normal(size=N)) + x[:, 0] * x[:, 1]
+    network = MLPRegressor(hidden_layer_sizes=(8,), max_iter=50, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        network.fit(x, together)
+    forest = ensemble.RandomForestRegressor(4, max_depth=3, random_state=0)
+    forest.fit(x, np.sin(x @ rng.normal(size=N)))
+    items = [own.variable() for _ in range(N)]
+    own.add(sum(int(w) * item for w, item in zip(weights, items, strict=True)) <= 15, "knapsack")
+    gain = sum(float(v) * item for v, item in zip(values, items, strict=True))
+    gain = gain + mr.add_network(own.model, network, items)
+    found = own.maximise(gain - mr.add_network(own.model, forest, items))
+    within = ALL[ALL @ weights <= 15]
+    expected = within @ values + network.predict(within) - forest.predict(within)
+    assert found == pytest.approx(expected.max(), abs=1e-5)
+    assert mr.check_solution(own.model, tolerance=1e-5) == []
+
+
+def test_an_optimum_that_tolerances_made_up_is_refused(own: Any) -> None:
+    """Opening a plant never pays, but a tenth of an opening is none to the solver."""
+    amounts = [own.variable("C", 0, 5) for _ in range(3)]
+    plants = [own.variable() for _ in range(3)]
+    for i, (amount, plant) in enumerate(zip(amounts, plants, strict=True)):
+        own.add(amount <= 6000 * plant, f"capacity{i}")
+    own.loosen()
+    claimed = own.maximise(sum(amounts) - 10 * sum(plants))
+    assert claimed == pytest.approx(15, abs=0.1)
+    found = mr.check_solution(own.model)
+    for i in range(3):
+        assert any(f"constraint capacity{i} is violated by 5 " in text for text in found)
+    assert found[-1] == f"the solver's objective value is {claimed!r}, that of its solution 15.0"
 
 
 def test_a_switch_that_a_tolerance_opened_is_reported(
