@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from milp_rl.argmax_solver import ArgmaxSolver, argmax, argmin
+    from milp_rl.arm_qnetwork import ArmQNetwork
     from milp_rl.dqn import DQNAgent, DQNConfig
     from milp_rl.formulations.embedding import add_network
     from milp_rl.formulations.networks.conversion import to_action_value, to_network
@@ -44,6 +45,7 @@ _HOMES = {
     "ActionSpace": "formulations.spaces.base",
     "ArgmaxResult": "solvers.result",
     "ArgmaxSolver": "argmax_solver",
+    "ArmQNetwork": "arm_qnetwork",
     "Box": "formulations.spaces.box",
     "BudgetTopK": "formulations.spaces.budget",
     "Capacity": "formulations.spaces.capacity",
@@ -81,6 +83,7 @@ __all__ = [
     "ActionSpace",
     "ArgmaxResult",
     "ArgmaxSolver",
+    "ArmQNetwork",
     "Box",
     "BudgetTopK",
     "Capacity",

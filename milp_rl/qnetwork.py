@@ -86,18 +86,13 @@ class QNetwork(ActionValue):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.state_dim = _dimension("state_dim", state_dim, 0)
-        self.action_dim = _dimension("action_dim", action_dim, 1)
-        self.hidden = tuple(_dimension("hidden", width, 1) for width in hidden)
+        self.state_dim = checked_dimension("state_dim", state_dim, 0)
+        self.action_dim = checked_dimension("action_dim", action_dim, 1)
+        self.hidden = tuple(checked_dimension("hidden", width, 1) for width in hidden)
         widths = (self.action_dim + self.state_dim, *self.hidden, 1)
         modules: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(widths):
-            # Without torch's own initialisation, its global generator is left alone.
-            linear = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
-            nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5), generator=generator)
-            bound = 1 / math.sqrt(inputs)
-            nn.init.uniform_(linear.bias, -bound, bound, generator=generator)
-            modules += [linear, nn.ReLU()]
+            modules += [new_linear(inputs, outputs, generator), nn.ReLU()]
         self.layers = nn.Sequential(*modules[:-1])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -349,7 +344,21 @@ def _check_agreement(
             )
 
 
-def _dimension(name: str, value: int, least: int) -> int:
+def new_linear(
+    inputs: int, outputs: int, generator: torch.Generator | None, *, bias: bool = True
+) -> nn.Linear:
+    """Return a layer with the initial weights of ``torch.nn.Linear``, drawn with a generator."""
+    # Without torch's own initialisation, its global generator is left alone.
+    linear = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
+    nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5), generator=generator)
+    if bias:
+        bound = 1 / math.sqrt(inputs)
+        nn.init.uniform_(linear.bias, -bound, bound, generator=generator)
+    return linear
+
+
+def checked_dimension(name: str, value: int, least: int) -> int:
+    """Return a whole number of at least ``least``, or raise naming it."""
     if isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {value}")
     number = operator.index(value)
