@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyomo.environ as pyo
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import block_diag
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
@@ -130,12 +130,20 @@ class Box(ActionSpace):
         """True for continuous variables and at most one constraint."""
         return bool(self._continuous.all()) and len(self.right) <= 1
 
+    @property
+    def down_closed(self) -> bool:
+        """True for binary variables that may all be zero, under nonnegative coefficients."""
+        return self.binary and not self._lower.any() and not (self.matrix < 0).any()
+
     @cached_property
     def anchor(self) -> FloatArray | None:
         """A feasible point far from the constraints, ``None`` if there is none."""
-        if not len(self.right) and self._continuous.all():
-            return np.asarray((self._lower + self._upper) / 2)
-        return self._interior_point()
+        if len(self.right):
+            return self._interior_point()
+        whole = np.ceil(self._lower)
+        if (whole > self._upper)[~self._continuous].any():
+            return None
+        return np.where(self._continuous, (self._lower + self._upper) / 2, whole)
 
     def _interior_point(self) -> FloatArray | None:
         """Return the centre of the largest ball (Chebyshev centre), at feasible binaries."""
@@ -151,6 +159,8 @@ class Box(ActionSpace):
                 return None
             whole = np.rint(found.x[~self._continuous])
             low[~self._continuous] = high[~self._continuous] = whole
+        if self.binary:
+            return low
         free = high > low
         norms = np.linalg.norm(self.matrix[:, free], axis=1)
         unit = np.eye(self.n_actions)[free]
@@ -223,6 +233,16 @@ class Box(ActionSpace):
         for i in np.flatnonzero(unclear):
             found[i] = not self.violations(actions[i])
         return found
+
+    def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
+        """Return the additions that keep a partial action completable, by a check of them all."""
+        if not self.down_closed:
+            return super().extensions(action)
+        a = self.check_action(action)
+        additions = np.flatnonzero(a == 0)
+        larger = np.tile(a, (len(additions), 1))
+        larger[np.arange(len(additions)), additions] = 1
+        return additions[self.feasible(larger)]
 
     def _open(self, actions: ActionArray, decided: int) -> BoolArray:
         """Tell by what is decided, and the least that the rest can add to each constraint."""

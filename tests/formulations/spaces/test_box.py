@@ -194,10 +194,35 @@ def test_a_box_over_binary_actions_only_constrains_them(check_space):
         mr.BudgetTopK(3, 2) * mr.Box([-1], [1], matrix=[[2]], right=[1]),
         (mr.BudgetTopK(2, 1) * mr.Box([0, 0], [2, 2]))
         & mr.Box([0] * 4, [2] * 4, matrix=[[0, 0, 1, 1], [-1, 0, 1, 0]], right=[3, 1]),
+        mr.Box([0] * 4, [1] * 4, binary=range(4), matrix=[[1, 2, 1, 0]], right=[1]),
+        mr.Box([0] * 3, [1] * 3, binary=range(3), matrix=[[-1, 0, -1]], right=[-1]),
     ],
 )
 def test_conformance(check_space, space):
     check_space(space)
+
+
+def test_an_empty_interval_of_a_binary_variable_is_refused():
+    with pytest.raises(ValueError, match="no feasible action"):
+        mr.Box([0.3, 0], [0.7, 1], binary=[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "closed"),
+    [
+        ({}, True),
+        ({"matrix": [[1, 2, 0]], "right": [2]}, True),
+        ({"matrix": [[1, -1, 0]], "right": [0]}, False),
+    ],
+)
+def test_a_binary_box_is_down_closed_where_only_upper_limits_bind(keywords, closed):
+    space = mr.Box([0] * 3, [1, 1, 0], binary=range(3), **keywords)
+    assert space.down_closed is closed
+    feasible = {tuple(a) for a in space.enumerate().tolist()}
+    fewer = {(*a[:i], 0, *a[i + 1 :]) for a in feasible for i in range(3)}
+    assert (fewer <= feasible) is closed
+    assert not mr.Box([1, 0], [1, 1], binary=range(2)).down_closed
+    assert not mr.Box([0, 0], [1, 1]).down_closed
 
 
 @pytest.mark.filterwarnings("error")
