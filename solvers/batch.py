@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import parent_process
+from typing import TypeVar
 
 import joblib
 import numpy as np
@@ -37,6 +38,7 @@ from milp_rl.solvers.result import ArgmaxResult
 
 _GROUP = 32
 _SECONDS_WORTH_PROCESSES = 2.0
+_Space = TypeVar("_Space", bound=ActionSpace | None)
 logger = logging.getLogger(__name__)
 _known: dict[str, tuple[str, Backends]] = {}  # in a worker: value's version, backends by owner
 
@@ -80,13 +82,7 @@ class Batch:
         """Return the states that share a space, in the order of the first of each."""
         if self.spaces is None:
             return [np.arange(len(self))]
-        found: dict[ActionSpace | None, list[int]] = {}
-        known: dict[int, list[int]] = {}  # as comparing spaces takes longer
-        for i, space in enumerate(self.spaces):
-            if id(space) not in known:
-                known[id(space)] = found.setdefault(space, [])
-            known[id(space)].append(i)
-        return [np.array(rows) for rows in found.values()]
+        return list(rows_of(self.spaces).values())
 
     def solved_by(self, backend: Argmax) -> list[ArgmaxResult]:
         """Return the results, all states having the backend's space."""
@@ -96,6 +92,17 @@ class Batch:
     def space(self) -> ActionSpace | None:
         """The space that all states share."""
         return self.spaces[0] if self.spaces else None
+
+
+def rows_of(spaces: Sequence[_Space]) -> dict[_Space, IntArray]:
+    """Return the rows that have each space, or an equal one, in the order of the first of each."""
+    found: dict[_Space, list[int]] = {}
+    known: dict[int, list[int]] = {}  # as comparing spaces takes longer
+    for row, space in enumerate(spaces):
+        if id(space) not in known:
+            known[id(space)] = found.setdefault(space, [])
+        known[id(space)].append(row)
+    return {space: np.array(rows) for space, rows in found.items()}
 
 
 class BatchSolver:

@@ -32,8 +32,11 @@ from milp_rl.dqn.episodes import EpisodePlayer, RunningEpisode
 from milp_rl.dqn.learner import QLearner
 from milp_rl.dqn.module_value import ModuleValue
 from milp_rl.dqn.pretraining import ModelledEnv, PretrainingData, data_of_model, data_of_steps
+from milp_rl.envs.feasible_sets import FeasibleSets
+from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.transitions import Transitions, collect_transitions
 from milp_rl.formulations.arrays import ActionArray, check_vector
+from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.qnetwork import ActionValue, QNetwork
 
 _COUNTERS = ("epoch", "episode", "step", "pretrain_seconds")
@@ -80,10 +83,12 @@ class DQNAgent:
     ----------
     env
         A Gymnasium environment with vector observations, a ``MultiBinary`` or ``Box`` action space
-        and, on ``env.unwrapped``, ``action_space_block(state)`` giving one feasible set for all
-        states: it is compared with the first in every state that is played or learnt from.
-        Pretraining also needs what :class:`milp_rl.dqn.pretraining.ModelledEnv` lists. Resetting
-        it with a seed must make what follows reproducible.
+        and ``action_space_block(state)``, of its own or of a wrapper, giving the feasible set of a
+        state, that is of an observation as the learner sees it. It may differ from state to state,
+        over the same variables, but has to depend on the state alone, as it is asked for again when
+        a remembered state is learnt from. Pretraining also needs what
+        :class:`milp_rl.dqn.pretraining.ModelledEnv` lists. Resetting it with a seed must make what
+        follows reproducible.
     config
         Parameters; by default those of the class.
     network
@@ -96,6 +101,8 @@ class DQNAgent:
 
     Attributes
     ----------
+    space
+        The feasible set, of the first state if it differs from state to state.
     epoch, episode, step
         Pretraining epochs, episodes and steps done.
     pretrain_seconds
@@ -107,12 +114,14 @@ class DQNAgent:
     ------
     ValueError
         If environment, configuration and network do not fit; while training, if an observation or a
-        reward is not finite or the feasible set is another in some state.
+        reward is not finite, or the feasible set of a state has other variables or does not depend
+        on the state alone.
     NetworkError
         If the network cannot be trained, or what follows the action is not piecewise linear.
     """
 
     config_class: ClassVar[type[DQNConfig]] = DQNConfig
+    _kind_of_set: ClassVar[type[FixedSet]] = FeasibleSets
 
     def __init__(
         self,
@@ -125,7 +134,9 @@ class DQNAgent:
         self.env = env
         self.config = self.config_class() if config is None else config
         self.seed = seed
-        self._feasible, self.state_dim = checked_env(env, self.config, type(self).__name__)
+        self._feasible, self.state_dim = checked_env(
+            env, self.config, type(self).__name__, self._kind_of_set
+        )
         self.space = self._feasible.space
         self._player = EpisodePlayer(
             env, self._feasible, self.state_dim, expected_rewards=self.config.expected_rewards
@@ -146,7 +157,7 @@ class DQNAgent:
         if network is None:
             generator = torch.Generator().manual_seed(self.seed)
             network = QNetwork(self.state_dim, self.space.n_actions, c.hidden, generator=generator)
-        return QLearner(network, self.space, c, chooser_of(self.space, c))
+        return QLearner(network, self._feasible, c, chooser_of(self.space, c))
 
     def _own_network(self, network: nn.Module) -> ActionValue:
         """Return a network that was given as what a learner trains."""
@@ -195,11 +206,16 @@ class DQNAgent:
         Raises
         ------
         ValueError
-            If the state is not finite, or the environment's feasible set is another there.
+            If the state is not finite, or the environment's feasible set there is not one that
+            was trained for.
         """
         s = check_vector(state, "state").astype(np.float32)
         self._feasible.at(s)
         return np.asarray(self.learner.greedy.actions(s[None])[0])
+
+    def action_space_block(self, state: ArrayLike) -> ActionSpace:
+        """Return the feasible set that :meth:`act` keeps to in a state: its environment's."""
+        return self._feasible.at(check_vector(state, "state").astype(np.float32))
 
     def train(
         self,
@@ -381,6 +397,7 @@ class DQNAgent:
             "rng": self.rng.bit_generator.state,
             "history": self.history,
             "running": asdict(self.running),
+            "sets vary": self._feasible.varies,
         }
         write_checkpoint(path, self.setup, state | {c: getattr(self, c) for c in _COUNTERS})
 
@@ -389,6 +406,7 @@ class DQNAgent:
         self.rng.bit_generator.state = state["rng"]
         self.history = state["history"]
         self.running = RunningEpisode(**state["running"])
+        self._feasible.varies = state["sets vary"]
         for name in _COUNTERS:
             setattr(self, name, state[name])
         self.learner.load_state_dict(state["learner"])

@@ -1,4 +1,4 @@
-"""Best actions of one network over one action space, remembered while its weights change.
+"""Best actions of one network over a state's feasible set, remembered while its weights change.
 
 What was found is keyed by the state and marked with the version of the weights it was found for:
 for that version it is the answer, for later ones where the solver starts.
@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from milp_rl.dqn.choosers import Chooser, ExactChooser
+from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import StateArray
 from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.spaces.base import ActionSpace
 
 _COUNTERS = ("lookups", "solves", "starts", "seconds")
 
@@ -41,6 +43,8 @@ class CachedArgmax:
         What finds its best actions.
     capacity
         Most states remembered; those solved for longest ago are forgotten first.
+    feasible
+        Gives the feasible set of each state; by default the chooser's own is that of all.
 
     Attributes
     ----------
@@ -49,7 +53,13 @@ class CachedArgmax:
         an earlier answer, and the time that took.
     """
 
-    def __init__(self, network: nn.Module, chooser: Chooser, capacity: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        chooser: Chooser,
+        capacity: int,
+        feasible: FixedSet | None = None,
+    ) -> None:
         self.network = network
         self.capacity = capacity
         self.lookups = 0
@@ -57,6 +67,7 @@ class CachedArgmax:
         self.starts = 0
         self.seconds = 0.0
         self._chooser = chooser
+        self._feasible = feasible
         self._version = self._solved_version = 0
         self._found: dict[bytes, _Answer] = {}
 
@@ -104,7 +115,10 @@ class CachedArgmax:
         """Bound the best value in each state from above; for exact choosers."""
         assert isinstance(self._chooser, ExactChooser)
         self._renew_chooser()
-        return self._chooser.bounds(states)
+        return self._chooser.bounds(states, self._spaces(states))
+
+    def _spaces(self, states: StateArray) -> list[ActionSpace] | None:
+        return None if self._feasible is None else self._feasible.in_states(states)
 
     def _renew_chooser(self) -> None:
         if self._solved_version != self._version:
@@ -150,6 +164,6 @@ class CachedArgmax:
     ) -> list[ActionArray]:
         started = time.perf_counter()
         self._renew_chooser()
-        actions = self._chooser.choose(states, starts, gap)
+        actions = self._chooser.choose(states, starts, gap, self._spaces(states))
         self.seconds += time.perf_counter() - started
         return actions

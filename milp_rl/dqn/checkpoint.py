@@ -15,7 +15,7 @@ import torch
 
 from milp_rl.formulations.files import write_atomically
 
-_FORMAT = "milp_rl.dqn/6"
+_FORMAT = "milp_rl.dqn/7"
 
 
 def write_checkpoint(path: str | Path, setup: Mapping[str, Any], state: Mapping[str, Any]) -> None:

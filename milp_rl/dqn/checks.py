@@ -1,7 +1,8 @@
-"""What a learner asks of its environment: spaces that fit, one feasible set, finite numbers."""
+"""What a learner asks of its environment: spaces that fit, finite numbers."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -10,15 +11,18 @@ from numpy.typing import NDArray
 
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.pretraining import ModelledEnv
-from milp_rl.envs.fixed_set import FixedSet, feasible_set
+from milp_rl.envs.feasible_sets import FeasibleSets
+from milp_rl.envs.fixed_set import FixedSet, block_of, feasible_set
 from milp_rl.formulations.spaces.base import ActionSpace
 
 _LARGEST = float(np.finfo(np.float32).max)
 _TOLERANCE = 1e-6
 
 
-def checked_env(env: gym.Env[Any, Any], config: DQNConfig, user: str) -> tuple[FixedSet, int]:
-    """Return the feasible set and the length of a state.
+def checked_env(
+    env: gym.Env[Any, Any], config: DQNConfig, user: str, kind: type[FixedSet]
+) -> tuple[FixedSet, int]:
+    """Return the feasible set, of all states or of each, and the length of a state.
 
     Raises
     ------
@@ -37,7 +41,7 @@ def checked_env(env: gym.Env[Any, Any], config: DQNConfig, user: str) -> tuple[F
             f"observations must be vectors, this environment's are {env.observation_space} of shape"
             f" {shape}; flatten them with gymnasium.wrappers.FlattenObservation"
         )
-    if not hasattr(env.unwrapped, "action_space_block"):
+    if block_of(env) is None:
         feasible_set(env, None)  # says what is missing
     modelled = config.random_steps or isinstance(env.unwrapped, ModelledEnv)
     if config.pretrain_epochs and not modelled:
@@ -47,7 +51,11 @@ def checked_env(env: gym.Env[Any, Any], config: DQNConfig, user: str) -> tuple[F
         )
     state, _ = env.reset(seed=0)
     finite_state(state, shape[0], "after reset(seed=0)")
-    feasible = FixedSet(env, state, user)
+    feasible: FixedSet
+    if issubclass(kind, FeasibleSets):
+        feasible = kind(env, state, user, check=partial(_check_actions, env.action_space))
+    else:
+        feasible = kind(env, state, user)
     _check_actions(env.action_space, feasible.space)
     return feasible, shape[0]
 

@@ -48,7 +48,7 @@ class EpisodePlayer:
     env
         The environment.
     feasible
-        Its feasible set, which is compared with the environment's in every state.
+        Its feasible sets, which are asked for in every state that is met.
     state_dim
         Length of a state.
     expected_rewards
@@ -87,8 +87,8 @@ class EpisodePlayer:
         Raises
         ------
         ValueError
-            If the observation or the reward is not finite, or the feasible set is another in the
-            state that follows.
+            If the observation or the reward is not finite, or the feasible set of the state that
+            follows cannot be learnt with.
         """
         observed, sampled, terminated, truncated, _ = self._env.step(action)
         moment = f"step {self._played} of episode {self._episode}"

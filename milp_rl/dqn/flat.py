@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from milp_rl.dqn.agent import DQNAgent
 from milp_rl.dqn.learner import QLearner
+from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import StateArray
 from milp_rl.formulations.arrays import ActionArray
+from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.qnetwork import ActionValue, QNetwork
 
 _MOST_ACTIONS = 20_000
@@ -80,7 +82,11 @@ class _Largest:
         self._network = network
 
     def choose(
-        self, states: StateArray, starts: Sequence[ActionArray | None], gap: float
+        self,
+        states: StateArray,
+        starts: Sequence[ActionArray | None],
+        gap: float,
+        spaces: Sequence[ActionSpace] | None = None,
     ) -> list[ActionArray]:
         """Return an action for each state."""
         network = self._network
@@ -100,9 +106,11 @@ class FlatDQN(DQNAgent):
     Raises
     ------
     ValueError
-        If there are more than 20,000 feasible actions, pretraining has no random steps, or a
-        network is given.
+        If there are more than 20,000 feasible actions, the feasible set is another in some state,
+        pretraining has no random steps, or a network is given.
     """
+
+    _kind_of_set = FixedSet  # the actions are listed once
 
     def _new_learner(self) -> QLearner:
         c = self.config
@@ -114,4 +122,4 @@ class FlatDQN(DQNAgent):
         network = CombinationNetwork(
             self.state_dim, actions, c.hidden, generator=torch.Generator().manual_seed(self.seed)
         )
-        return QLearner(network, self.space, c, _Largest)
+        return QLearner(network, self._feasible, c, _Largest)

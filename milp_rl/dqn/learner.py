@@ -1,11 +1,12 @@
 r"""Q-learning with exact argmaxes on one page: acting, remembering, targets, update.
 
-A network learns :math:`Q(s, a)` for actions a in a combinatorial set A. In each step of the
-environment an action is chosen, epsilon-greedily; the step is put into a prioritized buffer; and
-batches from the buffer are fitted to targets that look one step, or n, ahead:
+A network learns :math:`Q(s, a)` for actions a in a combinatorial set A, which may depend on s. In
+each step of the environment an action is chosen, epsilon-greedily; the step is put into a
+prioritized buffer; and batches from the buffer are fitted to targets that look one step, or n,
+ahead:
 
 .. math:: Q(s, a) \to r + \gamma^n\, Q_{target}(s', a'), \qquad
-          a' = \arg\max_{a' \in A} Q_{target}(s', a').
+          a' = \arg\max_{a' \in A(s')} Q_{target}(s', a').
 
 Every argmax is a search over A (:mod:`milp_rl.dqn.choosers`), remembered for as long as the network
 does not change (:mod:`milp_rl.dqn.cached_argmax`).
@@ -31,9 +32,9 @@ from milp_rl.dqn.cached_argmax import CachedArgmax
 from milp_rl.dqn.choosers import Chooser
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.replay import Batch, PrioritizedReplay, Step
+from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import StateArray
 from milp_rl.formulations.arrays import ActionArray, FloatArray, IntArray
-from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.qnetwork import ActionValue
 
 _LEVEL_SAMPLES = 256
@@ -50,8 +51,8 @@ class QLearner:
     ----------
     network
         The Q-network that learns.
-    space
-        The feasible set A.
+    feasible
+        The feasible set A, that of all states, or of each.
     config
         Parameters.
     chooser
@@ -72,12 +73,12 @@ class QLearner:
     def __init__(
         self,
         network: ActionValue,
-        space: ActionSpace,
+        feasible: FixedSet,
         config: DQNConfig,
         chooser: Callable[[ActionValue], Chooser],
     ) -> None:
         c = self.config = config
-        self.space = space
+        self.feasible = feasible
         self._new_chooser = chooser
         self.network = network
         self.target = copy.deepcopy(network)
@@ -85,7 +86,7 @@ class QLearner:
         self.replay = PrioritizedReplay(
             c.buffer_size,
             network.state_dim,
-            space.n_actions,
+            feasible.space.n_actions,
             c.priority_exponent,
             c.importance_exponent,
         )
@@ -101,7 +102,7 @@ class QLearner:
     ) -> ActionArray:
         """Choose the greedy action, or with probability epsilon a random maximal one."""
         if rng.random() < self.epsilon(step):
-            return np.asarray(self.space.sample(rng, 1, maximal=True)[0])
+            return np.asarray(self.feasible.in_state(state).sample(rng, 1, maximal=True)[0])
         return np.asarray(self.greedy.actions(state[None], self.gap(episode))[0])
 
     def epsilon(self, step: int) -> float:
@@ -181,13 +182,17 @@ class QLearner:
     def _clustered_actions(self, states: StateArray, gap: float, radius: float) -> ActionArray:
         """Return next actions, solved for at the centres of clusters only.
 
-        A state within the radius of an earlier centre takes over its action; any other is a centre
-        itself. After the clustering of Ryu et al., "CAQL: Continuous action Q-learning", ICLR 2020.
+        A state within the radius of an earlier centre of the same feasible set takes over its
+        action; any other is a centre itself. After the clustering of Ryu et al., "CAQL: Continuous
+        action Q-learning", ICLR 2020.
         """
         centres: list[int] = []
+        spaces = self.feasible.in_states(states)
         cluster = np.zeros(len(states), dtype=np.intp)
         for i, state in enumerate(states):
             distances = np.linalg.norm(states[centres] - state, axis=1)
+            if spaces is not None:
+                distances[[spaces[j] is not spaces[i] for j in centres]] = np.inf
             if centres and distances.min() <= radius:
                 cluster[i] = distances.argmin()
             else:
@@ -315,9 +320,10 @@ class QLearner:
         self.network.shift(amount)
         self.greedy.renew()
 
-    def new_argmax(self, network: ActionValue) -> CachedArgmax:
-        """Return the best actions of a network, remembered."""
-        return CachedArgmax(network, self._new_chooser(network), self.config.cache_size)
+    def new_argmax(self, network: ActionValue, feasible: FixedSet | None = None) -> CachedArgmax:
+        """Return the best actions of a network, remembered; in another environment's sets."""
+        sets = self.feasible if feasible is None else feasible
+        return CachedArgmax(network, self._new_chooser(network), self.config.cache_size, sets)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a checkpoint needs."""

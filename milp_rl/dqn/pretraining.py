@@ -69,14 +69,13 @@ def data_of_model(
     Raises
     ------
     ValueError
-        If the model gives a number that is not finite, or the feasible set is another in some
-        state.
+        If the model gives a number that is not finite, or the feasible set of a state cannot be
+        learnt with.
     """
     c = config
     states, actions, rewards, rows = one_step_data(
-        env, feasible.space, rng, c.pretrain_states, c.pretrain_actions
+        env, feasible, rng, c.pretrain_states, c.pretrain_actions
     )
-    feasible.check_all(np.unique(states, axis=0))
     playable = np.arange(len(rewards))[rows]
     drawn = rng.choice(playable, min(c.pretrain_replay, len(playable)), replace=False)
     s, a, r = states[drawn], actions[drawn], rewards[drawn]
@@ -101,7 +100,7 @@ def check_model_rows(what: str, values: NDArray[Any], *given: tuple[str, NDArray
 
 def one_step_data(
     env: ModelledEnv,
-    space: ActionSpace,
+    feasible: FixedSet,
     rng: np.random.Generator,
     n_states: int,
     n_actions: int,
@@ -117,8 +116,8 @@ def one_step_data(
     ----------
     env
         The model.
-    space
-        The feasible set.
+    feasible
+        The feasible sets of its states.
     rng
         Source of randomness.
     n_states
@@ -139,26 +138,48 @@ def one_step_data(
     """
     states = env.informative_states(rng, n_states)
     check_model_rows("informative_states", states)
-    unit = np.eye(space.n_actions, dtype=np.int8)
-    none = np.zeros((1, space.n_actions), dtype=np.int8)
+    feasible.check_all(np.unique(states, axis=0))
+    n = feasible.space.n_actions
+    unit = np.eye(n, dtype=np.int8)
+    none = np.zeros((1, n), dtype=np.int8)
     fixed = np.concatenate([unit, 1 - unit, none, 1 - none])
     maximal = n_actions // 2
+    spaces = feasible.in_states(states)
     drawn = np.concatenate(
         [
-            space.sample(rng, len(states) * maximal, maximal=True),
-            space.sample(rng, len(states) * (n_actions - maximal)),
+            _drawn(feasible, spaces, rng, len(states), maximal, maximal=True),
+            _drawn(feasible, spaces, rng, len(states), n_actions - maximal, maximal=False),
         ]
     )
     drawn_states = np.tile(states, (n_actions, 1))
-    if isinstance(space, BudgetTopK) and space.costs is None:
+    if all(
+        isinstance(space, BudgetTopK) and space.costs is None
+        for space in spaces or [feasible.space]
+    ):
         drawn = np.concatenate([drawn, _swapped(drawn, rng)])
         drawn_states = np.tile(drawn_states, (2, 1))
     all_states = np.concatenate([np.repeat(states, len(fixed), axis=0), drawn_states])
     all_actions = np.concatenate([np.tile(fixed, (len(states), 1)), drawn])
     rewards = env.expected_reward(all_states, all_actions)
     check_model_rows("expected_reward", rewards, ("state", all_states), ("action", all_actions))
-    feasible = slice(len(states) * len(fixed), None)
-    return all_states, all_actions.astype(np.float32), rewards.astype(np.float32), feasible
+    random = slice(len(states) * len(fixed), None)
+    return all_states, all_actions.astype(np.float32), rewards.astype(np.float32), random
+
+
+def _drawn(
+    feasible: FixedSet,
+    spaces: list[ActionSpace] | None,
+    rng: np.random.Generator,
+    n_states: int,
+    each: int,
+    *,
+    maximal: bool,
+) -> ActionArray:
+    """Draw ``each`` actions per state, shape (each * n_states, n): one for every state, again."""
+    if spaces is None:
+        return feasible.space.sample(rng, n_states * each, maximal=maximal)
+    drawn = np.stack([space.sample(rng, each, maximal=maximal) for space in spaces], axis=1)
+    return drawn.reshape(-1, feasible.space.n_actions)
 
 
 def _swapped(actions: ActionArray, rng: np.random.Generator) -> ActionArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from torch import Tensor
 
 from milp_rl.dqn.agent import Callback, DQNAgent
 from milp_rl.dqn.cached_argmax import CachedArgmax
+from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.envs.vector import ParallelEpisodes
 from milp_rl.evaluation.evaluate import evaluate
 from milp_rl.formulations.arrays import ActionArray
 from milp_rl.formulations.files import write_atomically
-from milp_rl.formulations.spaces.base import ActionSpace
 
 CURVE = "validation.csv"
 
@@ -71,6 +72,7 @@ class Validation(Callback):
             self._parallel = ParallelEpisodes(env, episodes, check_actions=False)
         self._rows: dict[int, float] = {}
         self._policy: CachedArgmax | None = None
+        self._sets: FixedSet
 
     def on_train_begin(self, agent: DQNAgent) -> None:
         """Read what was written before the checkpoint that training goes on from."""
@@ -128,18 +130,21 @@ class Validation(Callback):
     def _play(self, agent: DQNAgent) -> float:
         """Return the mean reward per step, expected where the model is known."""
         if self._policy is None or self._policy.network is not agent.network:
-            self._policy = agent.learner.new_argmax(agent.network)
+            self._sets = copy.copy(agent.learner.feasible)  # meets states that the agent does not
+            self._policy = agent.learner.new_argmax(agent.network, self._sets)
         self._policy.renew()
         if self._parallel is None:
             seeds = range(self.seed, self.seed + self._count)
-            policy = _Greedy(self._policy, agent.space)
+            policy = _Greedy(self._policy, self._sets)
             results = evaluate(self._env, {"of validation": policy}, seeds=seeds)
             return float(results["reward"].mean())
         episodes, env = self._parallel, self._parallel.env
-        episodes.check_actions = agent.space != episodes.space
+        fits = agent.space == episodes.space
         states, _ = episodes.reset(seed=self.seed)
         rewards = []
         for _ in range(env.horizon):
+            self._sets.check_all(states)
+            episodes.check_actions = not fits or self._sets.varies
             actions = self._policy.actions(states)
             rewards.append(env.expected_reward(states, actions))
             states, *_ = episodes.step(actions)
@@ -150,11 +155,12 @@ class Validation(Callback):
 
 
 class _Greedy:
-    """The policy of remembered argmaxes over one feasible set."""
+    """The policy of remembered argmaxes over the feasible set of each state."""
 
-    def __init__(self, argmax: CachedArgmax, space: ActionSpace) -> None:
+    def __init__(self, argmax: CachedArgmax, sets: FixedSet) -> None:
         self._argmax = argmax
-        self.space = space
+        self._sets = sets
 
     def act(self, state: NDArray[np.float32]) -> ActionArray:
+        self._sets.at(state)
         return np.asarray(self._argmax.actions(np.asarray(state, dtype=np.float32)[None])[0])

@@ -9,34 +9,46 @@ in every call.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.formulations.spaces.base import ActionSpace
 
+_METHOD = "action_space_block"
 _SHOWN = 120
 
 
+def block_of(env: gym.Env[Any, Any]) -> Callable[[Any], Any] | None:
+    """Return ``action_space_block`` of the outermost wrapper, or environment, that has it."""
+    return env.get_wrapper_attr(_METHOD) if env.has_wrapper_attr(_METHOD) else None
+
+
+def same_in_all_states(env: gym.Env[Any, Any]) -> bool:
+    """Whether the environment's feasible set does not see the state: that of a known model."""
+    return getattr(block_of(env), "__func__", None) is KnownModelEnv.action_space_block
+
+
 def feasible_set(env: gym.Env[Any, Any], state: Any) -> ActionSpace:
-    """Return the environment's feasible set in a state.
+    """Return the environment's feasible set in a state, that is an observation.
 
     Raises
     ------
     ValueError
         If the environment has no ``action_space_block``, or it returns something else.
     """
-    block_of = getattr(env.unwrapped, "action_space_block", None)
-    if block_of is None:
+    method = block_of(env)
+    if method is None:
         raise ValueError(
             f"{type(env.unwrapped).__name__} has no action_space_block(state), its feasible set:"
             " define it, such as `def action_space_block(self, state): return"
             " milp_rl.BudgetTopK(n, k)` for at most k of n"
         )
-    block = block_of(state)
+    block = method(state)
     if not isinstance(block, ActionSpace):
         raise ValueError(
             f"action_space_block(state) must return an action space, such as"
@@ -51,7 +63,7 @@ class FixedSet:
     Parameters
     ----------
     env
-        The environment, with ``action_space_block(state)`` on ``env.unwrapped``.
+        The environment, with ``action_space_block(state)`` of its own or of a wrapper.
     state
         Any state of it.
     user
@@ -63,6 +75,8 @@ class FixedSet:
     ----------
     space
         The set.
+    varies
+        Whether another set was met: never.
 
     Raises
     ------
@@ -75,6 +89,7 @@ class FixedSet:
     ) -> None:
         self.env = env
         self.space = feasible_set(env, state) if space is None else space
+        self.varies = False
         self._user = user
         self._first = np.array(state)
         self._whence = f"in state {shown(state)}" if space is None else "where it was given"
@@ -94,17 +109,22 @@ class FixedSet:
             raise ValueError(
                 f"the feasible set is not one for all states: {what} is {now} in state"
                 f" {shown(state)}, and was {before} {self._whence}. {self._user} keeps one set for"
-                " all states; sets that depend on the state are not supported yet. Return one set"
-                " from action_space_block in every state, and let step() ignore what a state does"
-                " not allow"
+                " all states. Return one set from action_space_block in every state, and let step()"
+                " ignore what a state does not allow"
             )
         return self.space
 
+    def in_state(self, state: Any) -> ActionSpace:
+        """Return the set, without a look at the environment's."""
+        return self.space
+
+    def in_states(self, states: NDArray[Any]) -> list[ActionSpace] | None:
+        """Return ``None``: one set is that of all states."""
+        return None
+
     def check_all(self, states: Iterable[Any]) -> None:
         """Check many states; raises as :meth:`at` does."""
-        model = type(self.env.unwrapped)
-        constant = KnownModelEnv.action_space_block
-        if getattr(model, "action_space_block", None) is constant:  # it does not see the state
+        if same_in_all_states(self.env):
             self.at(self._first)
             return
         for state in states:

@@ -86,6 +86,11 @@ class FeasibleActionRows(gym.spaces.MultiBinary):
         Number of rows, at least 1.
     seed
         Seed of :meth:`sample`.
+
+    Attributes
+    ----------
+    each
+        The feasible set of each row where they are not all ``block``, otherwise ``None``.
     """
 
     def __init__(
@@ -93,21 +98,31 @@ class FeasibleActionRows(gym.spaces.MultiBinary):
     ) -> None:
         super().__init__((rows, block.n_actions), seed)
         self.block = block
+        self.each: list[ActionSpace] | None = None
 
     def sample(self, mask: Any = None, probability: Any = None) -> NDArray[np.int8]:
         """Draw a feasible action per row; masks are not supported."""
         _refuse_masks(mask, probability)
-        return np.asarray(self.block.sample(self.np_random, self.shape[0]), dtype=np.int8)
+        if self.each is None:
+            return np.asarray(self.block.sample(self.np_random, self.shape[0]), dtype=np.int8)
+        drawn = [block.sample(self.np_random, 1)[0] for block in self.each]
+        return np.asarray(drawn, dtype=np.int8)
 
     def contains(self, x: Any) -> bool:
         """Whether every row of ``x`` is binary and feasible."""
-        return super().contains(x) and not any(self.block.violations(row) for row in np.asarray(x))
+        return super().contains(x) and not any(self.violations(np.asarray(x)))
+
+    def violations(self, actions: NDArray[Any]) -> list[list[str]]:
+        """Return the violated constraints of each row."""
+        blocks = [self.block] * self.shape[0] if self.each is None else self.each
+        return [block.violations(row) for block, row in zip(blocks, actions, strict=True)]
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, FeasibleActionRows)
             and self.shape == other.shape
             and self.block == other.block
+            and self.each == other.each
         )
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from milp_rl.envs.fixed_set import feasible_set
 from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 
@@ -109,7 +110,7 @@ def collect_transitions(
         state, _ = env.reset(seed=int(rng.integers(2**31)))
         done = False
         while not done and len(rows) < n:
-            block = model.action_space_block(state) if feasible is None else feasible(state)
+            block = feasible_set(env, state) if feasible is None else feasible(state)
             action = block.sample(rng, maximal=len(rows) % 2 == 1)[0]
             following, reward, terminated, truncated, _ = env.step(action)
             if expected_rewards:

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from milp_rl.envs.fixed_set import FixedSet
+from milp_rl.envs.feasible_sets import FeasibleSets
 from milp_rl.envs.known_model import KnownModelEnv, StateArray
 from milp_rl.envs.spaces import FeasibleActionRows, FeasibleActions
 from milp_rl.formulations.arrays import ActionArray, FloatArray
@@ -67,7 +67,9 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
     Attributes
     ----------
     space
-        The feasible set of every episode.
+        The environment's declared feasible set. Where a state has another,
+        ``action_space.each`` has that of each episode, which actions are drawn from and checked
+        against.
 
     Raises
     ------
@@ -77,6 +79,7 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         If ``num_envs`` is below 1.
     """
 
+    action_space: FeasibleActionRows
     metadata = {  # noqa: RUF012  (Gymnasium's own declaration)
         "render_modes": [],
         "autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP,
@@ -101,7 +104,7 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         assert isinstance(declared, FeasibleActions)
         self.space = declared.block
         self.action_space = FeasibleActionRows(self.space, num_envs)
-        self._feasible: FixedSet | None = None
+        self._feasible: FeasibleSets | None = None
         self._rngs: list[np.random.Generator] = []
         self._state = np.zeros((num_envs, env.state_dim), dtype=np.float32)
         self._luck: FloatArray = np.empty((num_envs, 0, env.luck_dim))
@@ -127,7 +130,7 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         ------
         ValueError
             If there is not one seed per episode, a state is not one, an option is unknown, or the
-            feasible set depends on the state.
+            feasible set of a state has other variables or does not depend on the state alone.
         """
         n = self.num_envs
         if isinstance(seed, int):
@@ -170,8 +173,8 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         if a.shape != self.action_space.shape:
             raise ValueError(f"actions must have shape {self.action_space.shape}, got {a.shape}")
         if self.check_actions:
-            for i, row in enumerate(a):
-                if violations := self.space.violations(row):
+            for i, violations in enumerate(self.action_space.violations(a)):
+                if violations:
                     raise ValueError(f"infeasible action in episode {i}: {'; '.join(violations)}")
         self._state, rewards = env.transition(self._state, a, self._luck[:, self._steps])
         self._steps += 1
@@ -192,7 +195,8 @@ class ParallelEpisodes(gym.vector.VectorEnv[StateArray, ActionArray, NDArray[Any
         return self._state.copy(), {}
 
     def _check_set(self) -> None:
-        """Refuse a feasible set that is not that of all states."""
+        """Let the action space have the feasible set of each episode's state."""
         if self._feasible is None:
-            self._feasible = FixedSet(self.env, self._state[0], "ParallelEpisodes", self.space)
+            self._feasible = FeasibleSets(self.env, self._state[0], "ParallelEpisodes", self.space)
         self._feasible.check_all(self._state)
+        self.action_space.each = self._feasible.in_states(self._state)

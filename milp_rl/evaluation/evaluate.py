@@ -13,8 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from milp_rl.baselines.policies import Policy
-from milp_rl.envs.fixed_set import FixedSet, feasible_set, shown
-from milp_rl.envs.known_model import KnownModelEnv
+from milp_rl.envs.fixed_set import FixedSet, block_of, feasible_set, same_in_all_states, shown
 from milp_rl.formulations.spaces.base import ActionSpace
 
 
@@ -99,16 +98,16 @@ class _Watched:
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self.env = env
-        method = getattr(type(env.unwrapped), "action_space_block", None)
         # Those with KnownModelEnv's check every action in `step`, against their one set.
-        self._watch = method is not None and method is not KnownModelEnv.action_space_block
+        self._watch = block_of(env) is not None and not same_in_all_states(env)
         self._fixed: FixedSet | None = None
 
     def check(self, who: str, policy: Policy, state: Any, action: Any) -> None:
         """Refuse an action that is not feasible, and a policy of one set where it changes."""
         if not self._watch:
             return
-        if isinstance(getattr(policy, "space", None), ActionSpace):
+        one_set = isinstance(getattr(policy, "space", None), ActionSpace)
+        if one_set and not hasattr(policy, "action_space_block"):  # as learners have, with sets
             if self._fixed is None:
                 self._fixed = FixedSet(self.env, state, "A policy with an attribute `space`")
             self._fixed.at(state)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from milp_rl.dqn.agent import DQNAgent
+from milp_rl.dqn.choosers import HeuristicChooser
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.learner import QLearner
 from milp_rl.envs.known_model import StateArray
@@ -119,7 +120,8 @@ class GraphQLearner(QLearner):
         assert isinstance(config, GraphDQNConfig)
         if not config.temperature or rng.random() < self.epsilon(step):
             return super().explore(state, step, episode, rng)
-        policy = GraphQPolicy(network, self.space, temperature=config.temperature)
+        space = self.feasible.in_state(state)
+        policy = GraphQPolicy(network, space, temperature=config.temperature)
         return np.asarray(policy.actions(state[None], rng)[0])
 
     def _values(
@@ -197,11 +199,10 @@ class GraphDQN(DQNAgent):
             embedding=c.embedding,
             seed=self.seed,
         )
-        return GraphQLearner(network, self.space, c, self._new_chooser)
+        return GraphQLearner(network, self._feasible, c, self._new_chooser)
 
-    def _new_chooser(self, network: ActionValue) -> GraphQPolicy:
-        assert isinstance(network, GraphQNetwork)
-        return GraphQPolicy(network, self.space)
+    def _new_chooser(self, network: ActionValue) -> HeuristicChooser:
+        return HeuristicChooser(GraphQPolicy, network, self.space)
 
     def _made_graph(self) -> DependencyGraph:
         if not self.config.random_steps:
@@ -224,15 +225,27 @@ class GraphDQN(DQNAgent):
         return cls(env, config, graph=graph, seed=setup["seed"], **given)
 
     def policy(self, **options: Any) -> GraphQPolicy:
-        """Return the policy of the network as it is; options as for :class:`GraphQPolicy`."""
+        """Return the policy of the network as it is; options as for :class:`GraphQPolicy`.
+
+        Raises
+        ------
+        ValueError
+            If the feasible set differs from state to state, as a policy builds in one.
+        """
         network = self.network
         assert isinstance(network, GraphQNetwork)
+        if self._feasible.varies:
+            raise ValueError(
+                "the feasible set differs from state to state, and a GraphQPolicy builds decisions"
+                " in one: use act(state), or"
+                " GraphQPolicy(agent.network, agent.action_space_block(state))"
+            )
         return GraphQPolicy(network, self.space, **options)
 
     def act(self, state: ArrayLike) -> ActionArray:
         """Return the decision built in a state, shape (n_actions,), int8."""
         if self.config.width == 1:
             return super().act(state)
-        s = check_vector(state, "state").astype(np.float32)
-        self._feasible.at(s)
-        return self.policy(width=self.config.width).act(s)
+        network, s = self.network, check_vector(state, "state").astype(np.float32)
+        assert isinstance(network, GraphQNetwork)
+        return GraphQPolicy(network, self._feasible.at(s), width=self.config.width).act(s)

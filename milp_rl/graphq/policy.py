@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -102,12 +101,6 @@ class GraphQPolicy:
     def update(self, network: GraphQNetwork) -> None:
         """Take over a network."""
         self.network = network
-
-    def choose(
-        self, states: NDArray[np.float32], starts: Sequence[ActionArray | None], gap: float
-    ) -> list[ActionArray]:
-        """Build a decision in each state, as a :class:`milp_rl.dqn.choosers.Chooser`."""
-        return list(self.actions(states))
 
     def explain(self, state: ArrayLike) -> pd.DataFrame:
         """Show how the greedy decision in a state is built.

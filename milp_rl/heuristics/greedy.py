@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,12 +35,6 @@ class HeuristicArgmax(ABC):
     def update(self, network: Any) -> None:
         """Replace the network."""
         self._value = to_action_value(network, self.space.n_actions)
-
-    def choose(
-        self, states: ArrayLike, starts: Sequence[ActionArray | None], gap: float
-    ) -> list[ActionArray]:
-        """Find an action in each state, as :class:`milp_rl.dqn.choosers.Chooser` has it."""
-        return list(self.actions(states))
 
     @abstractmethod
     def actions(self, states: ArrayLike) -> ActionArray:

@@ -15,6 +15,7 @@ from milp_rl.dqn.choosers import chooser_of
 from milp_rl.dqn.learner import QLearner
 from milp_rl.dqn.pretraining import one_step_data
 from milp_rl.envs import CapacityBandit, CapacityInstance, make_bandit
+from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.evaluation import JointMDP, evaluate
 from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.qnetwork import QNetwork
@@ -83,13 +84,17 @@ def test_act_refuses_a_state_that_is_not_finite():
 # The update ---------------------------------------------------------------------------------
 
 
+def fixed(env: gym.Env[Any, Any]) -> FixedSet:
+    return FixedSet(env, env.reset(seed=0)[0], "The test")
+
+
 def learner(**changes: Any) -> QLearner:
     """A learner whose target differs from its network, with transitions of every kind."""
     config = replace(SMALL, batch_size=64, **changes)
     network = QNetwork(
         4, SPACE.n_actions, config.hidden, generator=torch.Generator().manual_seed(0)
     )
-    result = QLearner(network, SPACE, config, chooser_of(SPACE, config))
+    result = QLearner(network, fixed(bandit()), config, chooser_of(SPACE, config))
     with torch.no_grad():
         for parameter in result.target.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=GENERATOR.manual_seed(1)))
@@ -184,7 +189,9 @@ def test_levelling_centres_the_errors_and_keeps_the_policy():
 def test_one_step_data_covers_every_single_action():
     env = bandit()
     space = env.action_space_block()
-    states, actions, rewards, feasible = one_step_data(env, space, np.random.default_rng(0), 5, 4)
+    states, actions, rewards, feasible = one_step_data(
+        env, fixed(env), np.random.default_rng(0), 5, 4
+    )
     n_states = 2 + 2 * 4 + 5
     assert len(states) == n_states * (2 * 4 + 2 + 4)
     np.testing.assert_allclose(rewards, env.expected_reward(states, actions), rtol=1e-6)
@@ -353,8 +360,9 @@ def test_environments_that_do_not_fit_are_refused():
 
 def test_one_step_data_of_budgets_covers_swaps():
     env = make_bandit("budget", 8, 3, seed=0)
-    space = env.action_space_block()
-    states, actions, rewards, feasible = one_step_data(env, space, np.random.default_rng(0), 5, 4)
+    states, actions, rewards, feasible = one_step_data(
+        env, fixed(env), np.random.default_rng(0), 5, 4
+    )
     drawn = actions[feasible]
     copies = drawn[len(drawn) // 2 :]
     originals = drawn[: len(drawn) // 2]

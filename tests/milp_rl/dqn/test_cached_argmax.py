@@ -5,7 +5,7 @@ import torch
 from milp_rl.argmax_solver import ArgmaxSolver
 from milp_rl.baselines import GreedyArgmax
 from milp_rl.dqn.cached_argmax import CachedArgmax
-from milp_rl.dqn.choosers import ExactChooser
+from milp_rl.dqn.choosers import ExactChooser, HeuristicChooser
 from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.formulations.spaces.capacity import Capacity
 from milp_rl.qnetwork import QNetwork
@@ -128,7 +128,7 @@ def test_impossible_space_is_an_error_not_an_action(network):
 
 
 def test_greedy_actions_are_remembered_and_renewed_like_exact_ones(network):
-    cache = CachedArgmax(network, GreedyArgmax(network, SPACE), 100)
+    cache = CachedArgmax(network, HeuristicChooser(GreedyArgmax, network, SPACE), 100)
     rows = states(20).astype(np.float32)
     np.testing.assert_array_equal(cache.actions(rows), GreedyArgmax(network, SPACE).actions(rows))
     cache.actions(rows)

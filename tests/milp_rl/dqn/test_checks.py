@@ -10,9 +10,10 @@ import pytest
 import milp_rl as mr
 from milp_rl.baselines import IterativeDQNPolicy, MyopicPolicy, RandomPolicy
 from milp_rl.dqn import DQNAgent, DQNConfig, FlatDQN, Validation
+from milp_rl.dqn.pretraining import data_of_model
 from milp_rl.envs import BudgetBandit, BudgetInstance, ParallelEpisodes
+from milp_rl.envs.feasible_sets import FeasibleSets
 from milp_rl.evaluation import JointMDP, evaluate
-from milp_rl.graphq import GraphDQN, GraphDQNConfig
 
 PLAIN = DQNConfig(
     hidden=(8,), episodes=3, batch_size=4, pretrain_epochs=0, solver="enumeration", sync_every=10
@@ -82,6 +83,7 @@ class InPlace(Machines):
 
 
 CHANGING = [ByState, ByEpisode, InPlace]
+HIDDEN = [ByEpisode, InPlace]  # the state does not show what the set depends on
 
 
 def never_infeasible(env):
@@ -89,18 +91,17 @@ def never_infeasible(env):
     return all(not env.action_space_block(state).violations(a) for state, a in env.played)
 
 
-@pytest.mark.parametrize("kind", CHANGING)
+@pytest.mark.parametrize("kind", HIDDEN)
 @pytest.mark.parametrize("config", [PLAIN, PLAYED])
-def test_a_feasible_set_that_changes_is_refused_with_what_changed(kind, config):
-    env = kind()
-    with pytest.raises(ValueError, match=r"set is not one for all states: .*(k|upper) is "):
-        DQNAgent(env, config, seed=0).train()
+def test_a_feasible_set_that_the_state_does_not_show_is_refused_with_what_changed(kind, config):
+    with pytest.raises(ValueError, match=r"does not depend on the observed state alone: k is "):
+        DQNAgent(kind(), config, seed=0).train()
 
 
 def test_no_infeasible_action_is_played_before_the_refusal():
     env = ByState()
     with pytest.raises(ValueError, match=r"members\[1\].upper is .* in state .* and was"):
-        DQNAgent(env, PLAYED, seed=0).train()
+        FlatDQN(env, PLAYED, seed=0).train()
     assert env.played
     assert never_infeasible(env)
 
@@ -113,25 +114,18 @@ def test_an_equal_set_built_in_every_call_is_trained_on(config):
     assert never_infeasible(env)
 
 
-def test_act_refuses_a_state_of_another_set():
+def test_act_refuses_a_state_of_another_set_where_there_is_one_for_all():
     env = ByState()
-    agent = DQNAgent(env, PLAIN, seed=0)
+    agent = FlatDQN(env, PLAIN, seed=0)
     first = env.reset(seed=0)[0]
     assert agent.act(first).shape == (4,)
     with pytest.raises(ValueError, match="not one for all states"):
         agent.act(1.0 - (first >= 0.9))
 
 
-def test_the_other_learners_refuse_it_too():
+def test_a_learner_that_lists_its_actions_refuses_it():
     with pytest.raises(ValueError, match="FlatDQN keeps one set"):
         FlatDQN(ByState(), PLAYED, seed=0).train()
-    config = GraphDQNConfig(random_steps=40, pretrain_epochs=1, episodes=2, graph="complete")
-    with pytest.raises(ValueError, match="GraphDQN keeps one set"):
-        GraphDQN(ByState(), config, seed=0).train()
-    agent = GraphDQN(Machines(), replace(config, width=2), seed=0)
-    agent.env.unwrapped.action_space_block = ByState().action_space_block
-    with pytest.raises(ValueError, match="GraphDQN keeps one set"):
-        agent.act(np.ones(4))
 
 
 # Environments whose model is known -----------------------------------------------------------
@@ -157,21 +151,45 @@ def bandit(kind, n_arms=4):
     return kind(BudgetInstance.generate(n_arms, 2, horizon=6, seed=0))
 
 
-def test_pretraining_from_a_model_meets_the_states_that_have_another_set():
-    config = replace(PLAIN, pretrain_epochs=2, pretrain_states=20, pretrain_actions=2)
-    with pytest.raises(ValueError, match="DQNAgent keeps one set"):
-        DQNAgent(bandit(Reserved), config, seed=0).train()
+def test_pretraining_on_a_model_draws_from_the_set_of_each_state():
+    env = bandit(Reserved)
+    config = replace(PLAIN, pretrain_epochs=2, pretrain_states=20, pretrain_actions=4)
+    sets = FeasibleSets(env, np.zeros(4), "The test")
+    data = data_of_model(env, sets, config, np.random.default_rng(0))
+    states, actions = data.replayed[:2]
+    assert (states[:, 0] == 3).any()
+    assert actions[states[:, 0] != 3, 0].any()
+    assert not any(
+        env.action_space_block(state).violations(action)
+        for state, action in zip(states, actions, strict=True)
+    )
+    assert DQNAgent(env, config, seed=0).train().episode == 3
     assert DQNAgent(bandit(BudgetBandit), config, seed=0).train().episode == 3
 
 
-def test_parallel_episodes_refuse_a_set_that_is_not_one_for_all():
+def test_parallel_episodes_draw_and_check_in_the_set_of_each_state():
     episodes = ParallelEpisodes(bandit(BudgetBandit), 3)
     episodes.reset(seed=0)
     episodes.step(np.zeros((3, 4), dtype=np.int8))
-    with pytest.raises(ValueError, match="ParallelEpisodes keeps one set"):
-        ParallelEpisodes(bandit(Smaller), 3).reset(seed=0)
-    with pytest.raises(ValueError, match="ParallelEpisodes keeps one set"):
-        ParallelEpisodes(bandit(Reserved), 3).reset(seed=0, options={"state": [3, 0, 0, 0]})
+    episodes = ParallelEpisodes(bandit(Reserved), 3)
+    starts = [[3, 0, 0, 0], [0, 0, 0, 0], [3, 3, 0, 0]]
+    episodes.reset(seed=0, options={"state": starts})
+    episodes.action_space.seed(0)
+    drawn = np.array([episodes.action_space.sample() for _ in range(40)])
+    assert drawn[:, :, 0].any(axis=0).tolist() == [False, True, False]
+    first = np.tile([1, 0, 0, 0], (3, 1))
+    assert first not in episodes.action_space
+    with pytest.raises(ValueError, match="infeasible action in episode 0"):
+        episodes.step(first)
+    state, *_ = episodes.step(drawn[0])
+    for _ in range(5):
+        for row, block in zip(state, episodes.action_space.each, strict=True):
+            assert block == episodes.env.action_space_block(row)
+        state, *_ = episodes.step(episodes.action_space.sample())
+    episodes = ParallelEpisodes(bandit(Smaller), 3)
+    episodes.reset(seed=0)
+    with pytest.raises(ValueError, match="infeasible action in episode 0"):
+        episodes.step(np.tile([1, 1, 0, 0], (3, 1)))
     with pytest.raises(TypeError, match=r"got Machines; .*SyncVectorEnv"):
         ParallelEpisodes(Machines(), 3)
 

@@ -37,7 +37,7 @@ def test_linear_networks_are_solved_and_updates_used(kind):
     assert argmax_gaps(up, space, [[0.3]], heuristic.actions([[0.3]])) == pytest.approx(0, abs=0.05)
     heuristic.update(up.negated())
     assert heuristic.actions([[0.3]])[0] == pytest.approx([-1, 1], abs=0.05)
-    assert len(heuristic.choose([[0.3], [0.1]], [None, None], 0.0)) == 2
+    assert len(heuristic.actions([[0.3], [0.1]])) == 2
 
 
 def test_gradient_ascent_may_stop_at_a_local_maximum():
