@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,6 +27,9 @@ from milp_rl.solvers.milp.argmax import MilpOptions
 from milp_rl.solvers.names import SolverName
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.result import ArgmaxResult, relative_gap
+
+if TYPE_CHECKING:
+    from milp_rl.what_if import WhatIf
 
 
 class ArgmaxSolver:
@@ -297,6 +300,50 @@ class ArgmaxSolver:
             self._reported(result, options, own)
             for result, own in zip(results, spaces, strict=True)
         ]
+
+    def what_if(
+        self,
+        state: ArrayLike | None,
+        *,
+        available: ArrayLike | None = None,
+        required: ArrayLike | None = None,
+        space: ActionSpace | None = None,
+        time_limit: float | None = None,
+    ) -> WhatIf:
+        """Return the best values with each variable forced, and with each limit one unit larger.
+
+        Parameters
+        ----------
+        state
+            Shape (state_dim,), finite; ``None`` for a network of the action alone.
+        available, required, space
+            As for :meth:`solve`. What masks hold is not asked about.
+        time_limit
+            Seconds for everything together: what is not proven then has bounds. Without, each solve
+            has the solver's own limit.
+
+        Returns
+        -------
+        WhatIf
+            Tables, and a chart.
+
+        Raises
+        ------
+        ValueError
+            If an argument is not valid, or no action is found: the set is empty, or the time ended.
+        CertificationError
+            If an answer is proven wrong and solving more tightly does not mend it.
+        """
+        from milp_rl.what_if import what_if
+
+        return what_if(
+            self,
+            state,
+            available=available,
+            required=required,
+            space=space,
+            time_limit=time_limit,
+        )
 
     def _pins(
         self,

@@ -210,6 +210,18 @@ class ActionSpace(ABC):
         chosen = np.flatnonzero(a).tolist()
         return chosen if self.binary else {i: a[i].item() for i in chosen}
 
+    def limits(self) -> dict[str, ActionSpace]:
+        """Return the space with one unit more of each of its limits, by what the limit is.
+
+        Budgets, capacities, slots: what :meth:`.ArgmaxSolver.what_if` prices. By default none.
+        """
+        return {}
+
+    def _with(self, **parameters: Any) -> Self:
+        """Return the space with other parameters."""
+        known = {name: value for name, value in self.to_dict().items() if name != "type"}
+        return self._from_parameters({**known, **parameters})
+
     def add_to(self, block: Any, actions: Sequence[Any] | None = None) -> list[Any]:
         """Add the space to a Pyomo block, a gurobipy model or a PySCIPOpt model.
 

@@ -188,6 +188,11 @@ class Box(ActionSpace):
             data["binary"] = np.flatnonzero(~self._continuous).tolist()
         return data
 
+    def limits(self) -> dict[str, ActionSpace]:
+        """Return the space for one unit more on the right of each constraint."""
+        more = self.right + np.eye(len(self.right))
+        return {f"constraint {i}": self._with(right=more[i].tolist()) for i in range(len(more))}
+
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
         """Write the linear constraints, and bounds that the variables do not have already."""
 

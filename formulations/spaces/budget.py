@@ -136,6 +136,15 @@ class BudgetTopK(ActionSpace):
             data |= {"costs": self.costs.tolist(), "budget": self.budget}
         return data
 
+    def limits(self) -> dict[str, ActionSpace]:
+        """Return the space for one action more, and for one unit of the budget more."""
+        found: dict[str, ActionSpace] = {}
+        if self.k < self.n_actions:
+            found["k"] = self._with(k=self.k + 1)
+        if self.budget is not None:
+            found["budget"] = self._with(budget=self.budget + 1)
+        return found
+
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
         """Write the cardinality constraint and, with costs, the knapsack."""
         chosen = pyo.quicksum(actions)

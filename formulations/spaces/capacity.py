@@ -113,6 +113,14 @@ class Capacity(ActionSpace):
             "capacities": self.capacities.tolist(),
         }
 
+    def limits(self) -> dict[str, ActionSpace]:
+        """Return the space for one unit more of each worker's capacity."""
+        more = self.capacities + np.eye(len(self.capacities))
+        return {
+            f"capacity of worker {w}": self._with(capacities=more[w].tolist())
+            for w in range(len(more))
+        }
+
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
         """Write the packing constraints, by packing patterns or as an assignment.
 

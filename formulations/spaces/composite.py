@@ -81,6 +81,15 @@ class Composite(ActionSpace):
             for name, (member, part) in zip(self.names, self.parts(), strict=True)
         }
 
+    def limits(self) -> dict[str, ActionSpace]:
+        """Return the space with each limit of each member, by the member's name."""
+        found: dict[str, ActionSpace] = {}
+        for i, (name, member) in enumerate(zip(self.names, self.members, strict=True)):
+            for limit, more in member.limits().items():
+                members = [*self.members[:i], more, *self.members[i + 1 :]]
+                found[f"{name}: {limit}"] = type(self)(members, self._given)
+        return found
+
     @abstractmethod
     def parts(self) -> list[tuple[ActionSpace, slice]]:
         """Return the members and the variables that each is over."""

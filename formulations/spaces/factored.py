@@ -252,6 +252,16 @@ class FactoredValidity(ActionSpace):
         rows: ActionArray = self.check_action(action).reshape(self.n_decision_makers, -1)
         return rows
 
+    def limits(self) -> dict[str, ActionSpace]:
+        """Return the space for one decision-maker more at each capped level."""
+        return {
+            f"cap of {factor} {level}": self._with(
+                caps={**self.caps, factor: {**levels, level: cap + 1}}
+            )
+            for factor, levels in self.caps.items()
+            for level, cap in levels.items()
+        }
+
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
         """Write the hull of the valid combinations, or one-hot factors if all are valid."""
         width = int(self._starts[-1])

@@ -139,6 +139,12 @@ class Matching(ActionSpace):
         matrix: ActionArray = self.check_action(action).reshape(self.eligible.shape)
         return matrix
 
+    def limits(self) -> dict[str, ActionSpace]:
+        """Return the space for one pair more, where their number is limited."""
+        if self.max_pairs is None or self.max_pairs >= min(self.eligible.shape):
+            return {}
+        return {"max_pairs": self._with(max_pairs=self.max_pairs + 1)}
+
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
         """Write a row for each of both sides, and the number of pairs where nothing implies it."""
         n, m = self.eligible.shape

@@ -234,6 +234,13 @@ class Routing(ActionSpace):
         nodes = [read_label(label) for label in check_list(rest.pop("nodes"), "nodes")]
         return cls(graph, read_label(rest.pop("depot")), nodes=nodes, **rest)
 
+    def limits(self) -> dict[str, ActionSpace]:
+        """Return the space for a route one unit longer, and for one node more."""
+        found: dict[str, ActionSpace] = {"max_length": self._with(max_length=self.max_length + 1)}
+        if self.budget is not None and self.budget < self.n_actions:
+            found["budget"] = self._with(budget=self.budget + 1)
+        return found
+
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
         """Write the walk as counted moves and a flow; see the class."""
         depot, limit = self._depot, self._limit

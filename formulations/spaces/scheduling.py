@@ -196,6 +196,16 @@ class Scheduling(ActionSpace):
             data["preferred"] = self.preferred.astype(int).tolist()
         return data
 
+    def limits(self) -> dict[str, ActionSpace]:
+        """Return the space for one arm more, and for one worker more in each slot."""
+        found: dict[str, ActionSpace] = {}
+        if self.budget is not None and self.budget < self.n_actions:
+            found["budget"] = self._with(budget=self.budget + 1)
+        workers = self.worker_slots.astype(int).tolist()
+        for t, alone in enumerate(np.eye(self.worker_slots.shape[1], dtype=int).tolist()):
+            found[f"slot {t}"] = self._with(worker_slots=[*workers, alone])
+        return found
+
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
         """Write the service as a flow from kinds of arms to slots, or the starts of visits."""
         never = [a for a, k in zip(actions, self._class_of, strict=True) if k < 0]
