@@ -136,7 +136,7 @@ class KnownModelEnv(gym.Env[StateArray, ActionArray]):
         """Return states that show a learner what each action is worth, ``n`` of them random."""
 
     def action_space_block(self, state: ArrayLike | None = None) -> ActionSpace:
-        """Return the feasible set; it is the same in every state."""
+        """Return the feasible set; unless a subclass says otherwise, the same in every state."""
         return self._block
 
     def sample_next(
@@ -184,7 +184,7 @@ class KnownModelEnv(gym.Env[StateArray, ActionArray]):
         gymnasium.error.ResetNeeded
             If the episode is over or has not begun.
         """
-        violations = self._block.violations(action)
+        violations = self.action_space_block(self._state).violations(action)
         if violations:
             raise ValueError(f"infeasible action: {'; '.join(violations)}")
         if self._steps >= len(self._luck):

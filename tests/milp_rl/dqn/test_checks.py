@@ -167,6 +167,16 @@ def test_pretraining_on_a_model_draws_from_the_set_of_each_state():
     assert DQNAgent(bandit(BudgetBandit), config, seed=0).train().episode == 3
 
 
+def test_an_action_that_the_state_does_not_allow_is_refused_in_a_step():
+    env = bandit(Reserved)
+    first = np.array([1, 0, 0, 0], dtype=np.int8)
+    env.reset(seed=0, options={"state": [0, 0, 0, 0]})
+    env.step(first)
+    env.reset(seed=0, options={"state": [3, 0, 0, 0]})
+    with pytest.raises(ValueError, match=r"infeasible action: x\[0\] = 1"):
+        env.step(first)
+
+
 def test_parallel_episodes_draw_and_check_in_the_set_of_each_state():
     episodes = ParallelEpisodes(bandit(BudgetBandit), 3)
     episodes.reset(seed=0)
