@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]
-ActionArray = NDArray[np.int8 | np.float64]
-"""Actions: int8 where all variables are binary, else float64."""
+ActionArray = NDArray[np.int8 | np.int64 | np.float64]
+"""Actions: int8 where all variables are binary, int64 where all are integer, else float64."""
 
 
 def check_vector(values: ArrayLike, name: str) -> FloatArray:

@@ -28,24 +28,27 @@ from milp_rl.formulations.spaces.pins import Pins
 
 MOST_ACTIONS = 12
 
+_MOST_VECTORS = 4096
 _POINTS = 60
 _CLEAR = 1e-4  # of a continuous action, from the edge of the set
 
 
 def check_action_space(
     space: ActionSpace, *, seed: int = 0, support_draws: int = 0
-) -> NDArray[np.int8] | FloatArray:
+) -> NDArray[np.int8 | np.int64] | FloatArray:
     """Check all that an action space promises, on a small instance.
 
     The model that ``constrain`` writes is compared with ``violations``, ``linear_max`` with the
     true maxima under random fixings, and sampling, extensions, enumeration, the round trip through
     JSON and pickle, and the refusal of wrong actions are tried. A binary space is compared with all
-    of its binary vectors; one with continuous variables with random points.
+    of its binary vectors, one of whole numbers with all of those up to one beyond its bounds; one
+    with continuous variables with random points.
 
     Parameters
     ----------
     space
-        With at most 12 variables, if they are binary.
+        With at most 12 variables, if they are binary; with at most 4096 vectors of whole numbers
+        up to one beyond its bounds, if some are integer and none continuous.
     seed
         Of everything random.
     support_draws
@@ -54,8 +57,9 @@ def check_action_space(
     Returns
     -------
     numpy.ndarray
-        The feasible actions of a binary space in binary order, shape (count, n_actions), to be
-        compared with an independent statement of the constraint; sampled ones otherwise.
+        The feasible actions of a space without continuous variables, in ascending order, shape
+        (count, n_actions), to be compared with an independent statement of the constraint; sampled
+        ones otherwise.
 
     Raises
     ------
@@ -65,8 +69,10 @@ def check_action_space(
         If the space has too many variables.
     """
     rng = np.random.default_rng(seed)
-    if not space.binary:
+    if space.continuous.any():
         return _check_continuous(space, rng)
+    if not space.binary:
+        return _check_integer(space, rng)
     if space.n_actions > MOST_ACTIONS:
         raise ValueError(
             f"the check lists all binary vectors: give it an instance of at most {MOST_ACTIONS}"
@@ -125,9 +131,10 @@ class _Model:
         variables = space.add_to(model)
         _expect(len(variables) == space.n_actions, "add_to returns n_actions variables")
         for i, variable in enumerate(variables):
+            kinds = bool(space.continuous[i]), bool(space.integer[i]), variable.is_binary()
             _expect(
-                variable.is_binary() != bool(space.continuous[i]),
-                f"variable {i} is binary in the model or `continuous`, not both or neither",
+                sum(kinds) == 1 and variable.is_continuous() == kinds[0],
+                f"variable {i} is binary in the model, `integer` or `continuous`, and one of them",
             )
         self.compiled, _ = compile_pyomo(model, variables)
         self._columns = np.arange(space.n_actions, dtype=np.int32)
@@ -380,7 +387,7 @@ def _check_enumerate(space: ActionSpace, reference: NDArray[np.int8]) -> None:
         f"enumerate lists {len(listed)} actions, of which {len(_rows(listed) & _rows(reference))}"
         f" are among the {len(reference)} feasible ones",
     )
-    _expect(listed.dtype == np.int8, f"listed actions are int8, not {listed.dtype}")
+    _expect(listed.dtype == space.dtype, f"listed actions are {space.dtype}, not {listed.dtype}")
     count = space.count()
     _expect(count == len(reference), f"count is {count}, there are {len(reference)} actions")
     if len(reference):
@@ -431,6 +438,68 @@ def _check_rejections(space: ActionSpace) -> None:
             )
 
 
+def _check_integer(space: ActionSpace, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Check a space of whole numbers, some not binary, against all vectors near its bounds."""
+    n, lower, upper = space.n_actions, space.lower, space.upper
+    for name, bound in (("lower", lower), ("upper", upper)):
+        whole = bound.shape == (n,) and bool((bound == np.rint(bound)).all())
+        _expect(whole, f"{name} is whole where variables are")
+    ends = zip(lower - space.integer, upper + space.integer, space.integer, strict=True)
+    ranges = [np.arange(low, high + 1) if own else np.arange(2) for low, high, own in ends]
+    if np.prod([float(len(own)) for own in ranges]) > _MOST_VECTORS:
+        raise ValueError(
+            f"the check lists all vectors: give it an instance of at most {_MOST_VECTORS} whole"
+            " vectors up to one beyond the bounds"
+        )
+    everything = np.array(list(itertools.product(*ranges)), dtype=np.int64)
+    feasible = np.array([not space.violations(a) for a in everything])
+    model = _Model(space)
+    for action, expected in zip(everything, feasible, strict=True):
+        accepted = model.accepts(action)
+        _expect(
+            accepted == expected,
+            f"{_written(action)}: the model says {'feasible' if accepted else 'infeasible'},"
+            f" violations says {space.violations(action)}",
+        )
+    _expect(
+        np.array_equal(space.feasible(everything), feasible), "feasible and violations disagree"
+    )
+    reference = everything[feasible]
+    drawn = np.concatenate([rng.normal(size=(20, n)), np.eye(n), -np.eye(n), np.zeros((1, n))])
+    none = np.zeros(n, dtype=bool)
+    for rate in (0.0, 0.3, 0.3):
+        one = (rng.random(drawn.shape) < rate) & ~space.integer
+        for ones, zeros in ((one, none), (none, one), (one, ~one & (rng.random(n) < rate))):
+            held = np.broadcast_to(zeros, drawn.shape) & ~space.integer
+            _check_bounds(space, drawn, ones, held, _maxima(reference, drawn, one & ones, held))
+    points = space.maximizers(drawn)
+    _expect(points.shape == drawn.shape, "maximizers has the shape of its objectives")
+    within = (points >= lower - _CLEAR) & (points <= upper + _CLEAR)
+    _expect(within.all(), "maximizers lie within the bounds")
+    if space.exact and len(reference):
+        reached, true = (drawn * points).sum(axis=1), (drawn @ reference.T).max(axis=1)
+        _expect(np.allclose(reached, true, rtol=0, atol=1e-9), "exact is true, but not attained")
+        _expect(not any(space.violations(x) for x in points), "an exact maximizer is not feasible")
+    if len(reference):
+        samples = space.sample(np.random.default_rng(0), 30)
+        again = space.sample(np.random.default_rng(0), 30)
+        _expect(samples.shape == (30, n), f"sample has shape (30, {n}), not {samples.shape}")
+        _expect(samples.dtype == np.int64, f"samples are int64, not {samples.dtype}")
+        _expect(_rows(samples) <= _rows(reference), "a sample is not feasible")
+        _expect(np.array_equal(samples, again), "the same generator gives other samples")
+    else:
+        _refuses(lambda: space.sample(rng), "no feasible", "an empty space")
+    _check_enumerate(space, reference)
+    _check_round_trip(space, everything, feasible)
+    wrong = lower.copy()
+    for value in (0.5, np.nan, np.inf):
+        wrong[int(np.flatnonzero(space.integer)[0])] = value
+        _refuses(lambda: space.violations(wrong), "whole number", f"violations of {value}")
+    _refuses(lambda: space.violations(np.zeros(n + 1)), "shape", "a variable too many")
+    _refuses(lambda: space.extensions(reference[0]), "integer", "building of whole numbers")
+    return np.asarray(reference)
+
+
 def _check_continuous(space: ActionSpace, rng: np.random.Generator) -> FloatArray:
     """Check a space with continuous variables at random points."""
     n, lower, upper = space.n_actions, space.lower, space.upper
@@ -443,10 +512,11 @@ def _check_continuous(space: ActionSpace, rng: np.random.Generator) -> FloatArra
     for action in drawn:
         found = space.violations(action)
         _expect(not found, f"the sample {_written(action)} is not feasible: {found}")
+    low, high = np.where(space.integer, lower - 1, 0.0), np.where(space.integer, upper + 1, 1.0)
     moved = np.where(
         space.continuous,
         drawn + rng.normal(size=drawn.shape) * (upper - lower),
-        rng.integers(0, 2, drawn.shape),
+        rng.integers(low.astype(int), high.astype(int) + 1, drawn.shape),
     )
     points = np.concatenate([drawn, moved])
     model = _Model(space)

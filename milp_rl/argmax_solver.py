@@ -53,10 +53,12 @@ class ArgmaxSolver:
         ``"highs"``, ``"gurobi"``, ``"scip"``, ``"branch_and_bound"`` (native, states of a batch
         together), ``"enumeration"``, or ``"auto"``: enumeration where that takes next to no time,
         otherwise branch and bound, and for a state that it does not solve in as many nodes as pay,
-        enumeration of up to 30,000 actions or HiGHS. A :class:`Box` of continuous actions is
-        divided by a spatial branch and bound of its own; spaces with both kinds of variables are
-        for MILPs only. A result's ``solver`` says which it was and
-        its ``message`` why; which of several equally good actions it has depends on that.
+        enumeration of up to 30,000 actions or HiGHS. A :class:`Box` whose variables are not all
+        binary is divided by a spatial branch and bound of its own, which ``"branch_and_bound"``
+        uses for every space of such variables without auxiliary ones; other spaces of them are
+        for MILPs and, without continuous variables, enumeration. A result's ``solver`` says which
+        it was and its ``message`` why; which of several equally good actions it has depends on
+        that.
     formulation
         ``"bigm"`` or ``"partition"``; this and the next three are for MILPs.
     partitions
@@ -190,7 +192,7 @@ class ArgmaxSolver:
             A feasible action to start from, within the masks.
         available
             Mask of the actions that can be chosen today, shape (n_actions,): where it is false, the
-            variable is zero. Masks are for binary variables; bounds of continuous ones change with
+            variable is zero. Masks are for binary variables; bounds of others change with
             ``space``.
         required
             Mask of the actions that are promised already, shape (n_actions,): where it is true, the
@@ -367,7 +369,8 @@ class ArgmaxSolver:
         if available is None and required is None:
             return Pins()
         continuous = np.any([space.continuous for space in different.values()], axis=0)
-        return pins_of(available, required, continuous, n_states)
+        integer = np.any([space.integer for space in different.values()], axis=0)
+        return pins_of(available, required, continuous, integer, n_states)
 
     def solve_top(
         self,
@@ -410,7 +413,7 @@ class ArgmaxSolver:
         ------
         ValueError
             If the state, n, the difference, a mask or the space is not valid, or a variable is
-            continuous.
+            continuous, or integer and the actions are not listed.
         CertificationError
             If an answer is proven wrong and solving more tightly does not mend it.
 

@@ -3,9 +3,10 @@
 Listing a small set once and evaluating all of it takes a time known beforehand. Branch and bound
 is faster than that, or than a MILP, on most trained networks and slower on others, and trying is
 the only way to tell: it gets about as many nodes as what would come after it takes, so that the
-pick costs at most twice the better of both. A box of continuous actions is searched spatially
-(:mod:`milp_rl.solvers.branch_and_bound.spatial`); a space with binary and continuous variables goes
-to the MILP. The bound of a result is the best that any solver has proven.
+pick costs at most twice the better of both. A :class:`.Box` of continuous and integer actions is
+searched spatially (:mod:`milp_rl.solvers.branch_and_bound.spatial`); another space whose variables
+are not binary is listed if it is small, or goes to the MILP. The bound of a result is the best that
+any solver has proven.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _COUNTED_AT_ONCE = 256  # binary vectors
 _SOLVES_BEFORE_COUNTING = 32  # one by one
 _SOLVES_OF_CALLS = 4  # with the space of calls, if it counts quickly
 _SECONDS_BEFORE_COUNTING = 0.25  # of a state's search
+_MANY = 1000  # binary variables
 _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tried
 
 
@@ -120,12 +122,12 @@ class AutoArgmax(Argmax):
         The search gets as many nodes as so many solves; what it does not prove is solved for one
         after another.
         """
-        self.space.require_binary("ranked")
         begin = time.perf_counter()
         self._count(options.deadline(begin))
         if self._listed is not None:
             left = _remaining(options, begin)
             return self._listed.ranked(networks, left, n, difference, pins)
+        self.space.require_binary("ranked, being too many to list")
         found: list[ArgmaxResult] = []
         if self._search is not None and difference == 1:
             limit = n * self._nodes if options.node_limit is None else options.node_limit
@@ -144,7 +146,7 @@ class AutoArgmax(Argmax):
         """Solve for the networks of one or more states, from feasible starts."""
         begin = time.perf_counter()
         self._solves += 1
-        quick = 2**self.space.n_actions <= _COUNTED_AT_ONCE
+        quick = n_vectors(self.space) <= _COUNTED_AT_ONCE
         known = self.incumbents.like is None or self._solves >= _SOLVES_OF_CALLS
         quick |= known and self.space.counts_quickly
         often = networks.n_states > 1 or self._solves >= _SOLVES_BEFORE_COUNTING
@@ -169,7 +171,7 @@ class AutoArgmax(Argmax):
         if self._listed is not None:
             why = f"the space has few actions, {len(self._listed)}"
             return _explained(self._listed.results(networks, options, starts, pins), why)
-        why = "the space has continuous variables and is not one Box of them"
+        why = f"the space has {self.space.domains} and is not one Box"
         if self.space.binary:
             why = "the space is not small, and the native search does not take trees"
         return _explained(self._milp.results(networks, options, starts, pins), why)
@@ -358,16 +360,24 @@ def is_small(space: ActionSpace, deadline: float = math.inf) -> bool | None:
     first.
     """
     limit = min(LARGEST_LISTED, _LIST_BYTES // space.n_actions)
+    if n_vectors(space) <= LARGEST_LISTED:
+        return True
     if not space.binary:
         return False
-    if 2**space.n_actions <= LARGEST_LISTED:
-        return True
     try:
         if not space.counts_quickly and not (again := _draws_again(space, deadline)):
             return again
         return space.count(limit) <= limit
     except ValueError:  # more than can be counted, or none at all
         return False
+
+
+def n_vectors(space: ActionSpace) -> float:
+    """Return how many vectors there are within the bounds, infinite with continuous variables."""
+    if space.binary:
+        return 2.0**space.n_actions if space.n_actions < _MANY else math.inf
+    sizes = np.where(space.continuous, math.inf, space.upper - space.lower + 1.0)
+    return float(np.prod(np.maximum(sizes, 0.0)))
 
 
 def _draws_again(space: ActionSpace, deadline: float) -> bool | None:

@@ -161,7 +161,7 @@ def new_backend(
     written = kind(value, space, milp, options, incumbents)
     if solver != "auto":
         return written
-    searched = not trees and (space.binary or _is_continuous_box(space))
+    searched = not trees and (space.binary or isinstance(space, Box))
     return AutoArgmax(
         value,
         space,
@@ -175,16 +175,12 @@ def new_backend(
 def native_search(
     value: ActionValue | Network, space: ActionSpace, incumbents: Incumbents
 ) -> Argmax:
-    """Return the native search for a space of binary variables, or a box of continuous ones.
+    """Return the native search for a space of binary variables, or the spatial one for others.
 
     Raises
     ------
     ValueError
-        If the space has continuous variables, but is not a :class:`Box` of nothing else.
+        If the space has variables that are not binary, and its block has auxiliary variables.
     """
     kind = BranchAndBoundArgmax if space.binary else SpatialArgmax
     return kind(value, space, incumbents)
-
-
-def _is_continuous_box(space: ActionSpace) -> bool:
-    return isinstance(space, Box) and bool(space.continuous.all())

@@ -5,7 +5,8 @@ the space's own check and by the constraints it writes, and within the pins of t
 by the network's forward pass; and looks for a contradiction: a feasible action within the pins, be
 it the returned one, any neighbour one flip or one swap away (of more than 100,000 swaps, a fixed
 part), or one of a fixed random sample of the space (for continuous actions: also points on the way
-to these, and where ascent along the gradient leads), whose value exceeds the claimed bound.
+to these, and where ascent along the gradient leads; for integer ones, one up or down), whose value
+exceeds the claimed bound.
 :func:`check_bounds` looks in the same way for a feasible action that leaves the neuron bounds which
 the model was built with.
 """
@@ -228,9 +229,10 @@ def _ascended(problem: ArgmaxProblem, action: ActionArray) -> tuple[ActionArray,
     """Return points on the way from an action to others, and from the best upwards; and values."""
     space = problem.space
     sample = np.zeros((0, len(action))) if problem.sample is None else problem.sample
-    points = np.concatenate([action[None], on_the_way(space, action, sample), sample])
+    near = on_the_way(space, action, sample, problem.pins)
+    points = np.concatenate([action[None], near, sample])
     found, values = [points], [problem.network.forward(points)[:, 0]]
-    for _ in range(_ASCENT_STEPS):
+    for _ in range(_ASCENT_STEPS if space.continuous.any() else 0):
         points = points[np.argsort(-values[-1], kind="stable")[:_ASCENTS]]
         corners = space.maximizers(gradients(problem.network, points), problem.pins)
         moves = np.where(space.continuous, corners - points, 0.0)

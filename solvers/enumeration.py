@@ -92,6 +92,11 @@ class EnumerationArgmax(Argmax):
         super().__init__(value, space, incumbents)
         check_listed(space, self._actions, self.incumbents.sample)
 
+    @cached_property
+    def _largest(self) -> FloatArray:
+        """Largest absolute value of each variable, shape (n_actions,)."""
+        return np.maximum(1.0, np.maximum(np.abs(self.space.lower), np.abs(self.space.upper)))
+
     def __len__(self) -> int:
         return len(self._actions)
 
@@ -109,7 +114,6 @@ class EnumerationArgmax(Argmax):
         pins: Pins | None = None,
     ) -> list[ArgmaxResult]:
         """Return the n best actions of one state, each the best of those that differ so."""
-        self.space.require_binary("ranked")
         held = pins or Pins()
         places = self._within(held[0])
         actions = self._actions if places is None else self._actions[places]
@@ -156,7 +160,7 @@ class EnumerationArgmax(Argmax):
         problem = replace(self._problem(networks, state, Pins()), pins=held)
         network = problem.network
         rough, dtype = valued or self._valued(networks, state, places)
-        error = _rounding(network, float(np.finfo(dtype).eps))
+        error = _rounding(network, self._largest, float(np.finfo(dtype).eps))
         # Not below, so that a network that overflows float32 is valued in float64 altogether.
         highest = rough.max() if left is None else rough[left].max()
         among = ~(rough < highest - 2 * error)
@@ -231,7 +235,7 @@ class EnumerationArgmax(Argmax):
         return values, known.dtype
 
     def _new_rough(self, network: ActionNetworks) -> _Rough:
-        dtype = np.float32 if _narrow(network) else np.float64
+        dtype = np.float32 if _narrow(network, self._largest) else np.float64
         weights = [[weight for _, weight in layer.inputs] for layer in network.layers]
         inputs = tuple(
             tuple((source, weight.astype(dtype)) for source, weight in layer.inputs)
@@ -269,16 +273,17 @@ class _Rough:
         )
 
 
-def _narrow(network: ActionNetworks) -> bool:
-    """Whether float32 keeps its precision for the weights and their products."""
-    sizes = [np.abs(w[w != 0]) for layer in network.layers for _, w in layer.inputs]
+def _narrow(network: ActionNetworks, largest: FloatArray) -> bool:
+    """Whether float32 keeps its precision for the inputs, the weights and their products."""
+    sizes = [largest]
+    sizes += [np.abs(w[w != 0]) for layer in network.layers for _, w in layer.inputs]
     sizes += [np.cumprod([size.max(initial=1.0) for size in sizes])]
     return all(((s > _FLOAT32[0]) & (s < _FLOAT32[1])).all() for s in sizes)
 
 
-def _rounding(network: Network, unit: float) -> float:
+def _rounding(network: Network, largest: FloatArray, unit: float) -> float:
     """Bound the error of a value in an arithmetic, whatever the action: sums of absolute terms."""
-    sizes = {INPUT: np.ones(network.n_inputs)}
+    sizes = {INPUT: largest}
     operations = 0
     for depth, layer in enumerate(network.layers):
         size = np.abs(layer.bias)

@@ -1,6 +1,7 @@
 """Feasible actions of high value, built greedily and improved by single flips and swaps.
 
-Where variables are continuous, the best of a random sample, moved towards the others of it.
+Where variables are not binary, the best of a random sample, moved towards the others of it, and by
+single steps of whole numbers.
 """
 
 from __future__ import annotations
@@ -128,8 +129,8 @@ class Incumbents:
     ) -> list[ActionArray | None]:
         """Build an action for each state greedily, ``None`` if building gets stuck.
 
-        With continuous variables, where the deadline passes, or where building gets stuck under
-        pins, take the best of the sample. Pins have a row per state.
+        With variables that are not binary, where the deadline passes, or where building gets stuck
+        under pins, take the best of the sample. Pins have a row per state.
         """
         count, held = networks.n_states, pins or Pins()
         if self._greedy is None:
@@ -189,7 +190,7 @@ class Incumbents:
         while not late(deadline):
             limit = value + 2.0 * problem.rounding
             if self._greedy is None:
-                points = on_the_way(self.space, best, self.sample)
+                points = on_the_way(self.space, best, self.sample, problem.pins)
                 values = problem.network.forward(points)[:, 0]
                 better = np.flatnonzero(values > limit)
                 ranked = better[np.argsort(-values[better], kind="stable")]
@@ -215,9 +216,10 @@ class Incumbents:
 
 
 def _kinds(space: ActionSpace) -> tuple[object, ...]:
-    """Return the classes of a space and its members, and which of its variables are continuous."""
+    """Return the classes of a space and its members, and the domains of its variables."""
     members = [own for own, _ in space.parts() if own is not space]
-    return type(space), space.continuous.tobytes(), *map(_kinds, members)
+    domains = space.continuous.tobytes(), space.integer.tobytes()
+    return type(space), *domains, *map(_kinds, members)
 
 
 class _LateError(Exception):

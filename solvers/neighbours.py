@@ -24,10 +24,25 @@ _MOST_SWAPS = 100_000  # of which all are looked at; of more, as many that a fix
 _ENTRIES = 4_000_000  # of a layer that are computed at a time
 
 
-def on_the_way(space: ActionSpace, action: ActionArray, others: ActionArray) -> ActionArray:
-    """Move an action's continuous variables by parts of the step to those of other actions."""
-    moves = np.where(space.continuous, others - action, 0.0)
-    return np.concatenate([action + share * moves for share in SHARES])
+def on_the_way(
+    space: ActionSpace, action: ActionArray, others: ActionArray, pins: Pins | None = None
+) -> ActionArray:
+    """Return neighbours of an action whose variables are not all binary, feasible or not.
+
+    Its continuous variables are moved by parts of the step to those of other actions, or one of its
+    whole numbers is one more or one less; what pins hold stays.
+    """
+    moved = np.zeros((0, len(action)))
+    if space.continuous.any():
+        moves = np.where(space.continuous, others - action, 0.0)
+        moved = np.concatenate([action + share * moves for share in SHARES])
+    kept = space.continuous
+    for mask in () if pins is None else (pins.one, pins.zero):
+        kept = kept if mask is None else kept | mask
+    steps: ActionArray = np.eye(len(action), dtype=np.int8)[~kept].astype(action.dtype)
+    whole = np.concatenate([action + steps, action - steps])
+    within = ((whole >= space.lower) & (whole <= space.upper)).all(axis=1)
+    return np.concatenate([moved.astype(space.dtype), whole[within]])
 
 
 def neighbourhood(action: ActionArray, rows: NDArray[np.intp]) -> ActionArray:

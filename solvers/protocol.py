@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.networks.action_value import (
     ActionNetworks,
@@ -100,13 +102,16 @@ class Argmax(ABC):
         Raises
         ------
         ValueError
-            If it is of binary actions, as one of trees is, and the space has continuous ones.
+            If it is of binary actions, as one of trees is, and the space has others.
         """
         new = as_action_value(value, self.space.n_actions)
         if new.binary and not self.space.binary:
+            i = int(np.argmax(self.space.continuous | self.space.integer))
+            kind, why = "continuous", "no solver tells a threshold from the next larger number"
+            if not self.space.continuous[i]:
+                kind, why = "integer", "add_network writes them over integers into a model of yours"
             raise ValueError(
-                f"action {self.space.continuous.argmax()} is continuous; the argmax of trees is for"
-                " binary actions: no solver tells a threshold from the next larger number"
+                f"action {i} is {kind}; the argmax of trees is for binary actions: {why}"
             )
         self.value = new
         self.version = uuid.uuid4().hex  # of the value, also where the solver is copied to
@@ -194,13 +199,13 @@ class Argmax(ABC):
         Raises
         ------
         ValueError
-            If a variable of the space is continuous.
+            If a variable of the space is not binary.
         CertificationError
             If an answer is contradicted by a feasible action.
         """
         from milp_rl.solvers.ranked import one_after_another
 
-        self.space.require_binary("ranked")
+        self.space.require_binary("ranked by this solver")
         return one_after_another(self, networks, options, n, difference, pins)
 
     def _checked(self, starts: Starts | None, n: int, pins: Pins) -> Starts:
@@ -217,7 +222,8 @@ class Argmax(ABC):
             return firsts
         # Up to 1e-6 outside the bounds they count as feasible.
         lower, upper = self.space.lower, self.space.upper
-        return [start if start is None else start.clip(lower, upper) for start in firsts]
+        kind = self.space.dtype
+        return [s if s is None else s.clip(lower, upper).astype(kind) for s in firsts]
 
     def results(
         self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins

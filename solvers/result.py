@@ -29,8 +29,8 @@ class ArgmaxResult:
     Parameters
     ----------
     action
-        Shape (n_actions,), int8, or float64 if variables of the space are continuous; ``None`` if
-        none was found.
+        Shape (n_actions,), of the space's dtype: int8 for binary variables, int64 with integer
+        ones, float64 with continuous ones; ``None`` if none was found.
     value
         The network's value of ``action``, recomputed by a forward pass in float64; NaN without
         action.
@@ -90,7 +90,7 @@ class ArgmaxResult:
 
     @property
     def chosen(self) -> list[int]:
-        """Indices of the actions set to one."""
+        """Indices of the actions that are not zero."""
         return [] if self.action is None else np.flatnonzero(self.action).tolist()
 
     @cached_property

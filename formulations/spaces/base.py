@@ -1,9 +1,10 @@
 """What every action space is: the contract, and defaults that hold for any linear block.
 
-An action is a vector over ``n_actions`` actions (arms): binary, but for the variables that a space
-says are :attr:`ActionSpace.continuous`. A space knows the feasible vectors in three forms at once:
-as Pyomo constraints (:meth:`ActionSpace.constrain`), as an independent check
-(:meth:`ActionSpace.violations`), and as an oracle for linear objectives
+An action is a vector over ``n_actions`` actions (arms): whole numbers between the bounds
+:attr:`ActionSpace.lower` and :attr:`ActionSpace.upper`, 0 and 1 if the space says nothing else, but
+for the variables that it says are :attr:`ActionSpace.continuous`. A space knows the feasible
+vectors in three forms at once: as Pyomo constraints (:meth:`ActionSpace.constrain`), as an
+independent check (:meth:`ActionSpace.violations`), and as an oracle for linear objectives
 (:meth:`ActionSpace.linear_max`). The first two must accept exactly the same actions.
 
 A new block needs ``n_actions``, ``constrain``, ``violations`` and ``to_dict``; everything else has
@@ -24,18 +25,23 @@ import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
+from milp_rl.formulations.checks import LARGEST
 from milp_rl.formulations.files import read_json, write_json
 from milp_rl.formulations.milp.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.native import add_space, native_model
 from milp_rl.formulations.spaces.description import described
-from milp_rl.formulations.spaces.listing import built, check_limit, grown
+from milp_rl.formulations.spaces.listing import built, check_limit, counted_up, grown
 from milp_rl.formulations.spaces.oracles.lp import LinearOracle
 from milp_rl.formulations.spaces.pins import Pins
-from milp_rl.formulations.spaces.sampling import built_at_random, mixture
+from milp_rl.formulations.spaces.rows import reachable
+from milp_rl.formulations.spaces.sampling import built_at_random, mixture, moved
 
 _REMEMBERED = 100_000  # partial actions whose extensions are kept,
 _REMEMBERED_BYTES = 200_000_000  # and as many as take this
-_REBUILT = ("_oracle", "_extensions_of", "known_actions")  # rather than pickled
+_REBUILT = ("_oracle", "_extensions_of", "_few", "known_actions")  # rather than pickled
+INTEGRALITY = 1e-6  # by which an integer variable may differ from a whole number
+_BEYOND = 1e-6  # by which a continuous one may be beyond a bound, relative to it if above 1
+_FEW = 4096  # vectors of whole numbers within the bounds, of which all are looked at
 _KNOWN = 256  # feasible actions drawn to test answers with
 _KNOWN_ONE_BY_ONE = 64  # of a space that draws them one after another
 
@@ -44,7 +50,7 @@ class ActionSpace(ABC):
     r"""A feasible set over ``n_actions`` action variables, binary unless it says otherwise.
 
     .. math:: A = \{x : \text{there is } z \text{ with } F x + G z \le d,\; l \le x \le u,\;
-              x_i \in \{0, 1\} \text{ where not continuous}\},
+              x_i \in \mathbb{Z} \text{ where not continuous}\},
 
     with auxiliary variables z, continuous or integer, that only the model has. Spaces over the
     same variables are intersected by ``a & b``, spaces over different ones multiplied by ``a * b``.
@@ -100,7 +106,8 @@ class ActionSpace(ABC):
         block
             An empty Pyomo block (or model) of this space's own.
         actions
-            ``n_actions`` binary Pyomo variables, on any block.
+            ``n_actions`` Pyomo variables, on any block: binary, integer or continuous as the
+            space's own are, within its bounds.
         """
 
     @abstractmethod
@@ -115,7 +122,8 @@ class ActionSpace(ABC):
         Raises
         ------
         ValueError
-            If ``action`` is not a binary vector of length ``n_actions``.
+            If ``action`` has not length ``n_actions``, or a binary variable is not 0 or 1, an
+            integer one no whole number.
         """
 
     @abstractmethod
@@ -137,15 +145,25 @@ class ActionSpace(ABC):
         """Finite upper bounds of the variables, shape (n_actions,); by default ones."""
         return np.ones(self.n_actions)
 
-    @property
+    @cached_property
+    def integer(self) -> BoolArray:
+        """Which variables are integer and not binary, shape (n_actions,).
+
+        Those that are not continuous, with a bound outside [0, 1].
+        """
+        return ~self.continuous & ((self.lower < 0) | (self.upper > 1))
+
+    @cached_property
     def binary(self) -> bool:
         """Whether every variable is binary."""
-        return not self.continuous.any()
+        return not (self.continuous | self.integer).any()
 
-    @property
-    def dtype(self) -> np.dtype[np.int8] | np.dtype[np.float64]:
-        """Of actions: int8, or float64 with continuous variables."""
-        return np.dtype(np.int8) if self.binary else np.dtype(np.float64)
+    @cached_property
+    def dtype(self) -> np.dtype[np.int8] | np.dtype[np.int64] | np.dtype[np.float64]:
+        """Of actions: int8 if all are binary, float64 with continuous variables, else int64."""
+        if self.binary:
+            return np.dtype(np.int8)
+        return np.dtype(np.float64) if self.continuous.any() else np.dtype(np.int64)
 
     @property
     def exact(self) -> bool:
@@ -231,8 +249,8 @@ class ActionSpace(ABC):
             A Pyomo block (or model) with nothing of another space on it; or a ``gurobipy.Model`` or
             ``pyscipopt.Model``, which gets the rows of :attr:`linear_model`.
         actions
-            Existing variables to constrain, in order, binary where the space is; without, they are
-            created, in Pyomo as ``block.action``.
+            Existing variables to constrain, in order, binary and integer where the space is;
+            without, they are created, in Pyomo as ``block.action``.
 
         Returns
         -------
@@ -252,10 +270,12 @@ class ActionSpace(ABC):
         if native is not None:
             return add_space(native, self, given)
         if given is None:
-            continuous, lower, upper = self.continuous, self.lower, self.upper
+            lower, upper = self.lower, self.upper
+            domains = (pyo.Binary, pyo.Integers, pyo.Reals)
+            kinds = np.where(self.continuous, 2, self.integer.astype(int)).tolist()
             block.action = pyo.Var(
                 range(self.n_actions),
-                domain=lambda _, i: pyo.Reals if continuous[i] else pyo.Binary,
+                domain=lambda _, i: domains[kinds[i]],
                 bounds=lambda _, i: (float(lower[i]), float(upper[i])),
             )
             given = list(block.action.values())
@@ -326,7 +346,8 @@ class ActionSpace(ABC):
         maximal
             Keep adding actions while any fits, as a policy that spends its whole budget does;
             otherwise every feasible action has positive probability. It plays no part where
-            variables are continuous: there, vertices of the set in random directions are mixed.
+            variables are not binary: there, vertices of the set in random directions are mixed,
+            and whole numbers moved one after another, or drawn from a list of few actions.
 
         Returns
         -------
@@ -339,9 +360,18 @@ class ActionSpace(ABC):
         return drawn
 
     def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
-        """Draw one action: built at random, or mixed where variables are continuous."""
+        """Draw one action: built at random, or mixed where variables are not binary."""
+        if self._few is not None:
+            if not len(self._few):
+                raise ValueError("the space has no feasible action to sample")
+            return np.asarray(self._few[rng.integers(len(self._few))])
         if not self.binary:
-            return np.clip(mixture(self._oracle, self.continuous, rng), self.lower, self.upper)
+            lower, upper = self.lower, self.upper
+            mixed = np.clip(mixture(self._oracle, self.continuous, rng), lower, upper)
+            action: ActionArray = mixed.astype(self.dtype)
+            if self.integer.any():
+                action = moved(action, lower, upper, ~self.continuous, self.feasible, rng)
+            return action
         return built_at_random(
             self.n_actions, self.violations, self.extensions, rng, maximal=maximal
         )
@@ -364,7 +394,7 @@ class ActionSpace(ABC):
         Raises
         ------
         ValueError
-            If a variable is continuous.
+            If a variable is not binary.
         """
         self.require_binary("built one by one")
         a = self.check_action(action)
@@ -419,14 +449,16 @@ class ActionSpace(ABC):
         Returns
         -------
         numpy.ndarray
-            Shape (count, n_actions), int8.
+            Shape (count, n_actions), of the space's :attr:`dtype`.
 
         Raises
         ------
         ValueError
             If there are more than ``limit``, or a variable is continuous.
         """
-        self.require_binary("listed")
+        self.require_countable()
+        if not self.binary:
+            return counted_up(self.lower, self.upper, self.feasible, self._open, limit)
         rows = None
         if self.down_closed or type(self)._open is not ActionSpace._open:
             rows = grown(
@@ -447,7 +479,7 @@ class ActionSpace(ABC):
         Parameters
         ----------
         actions
-            Shape (batch, n_actions), zeros and ones where variables are binary.
+            Shape (batch, n_actions), of whole numbers where variables are not continuous.
 
         Returns
         -------
@@ -462,6 +494,8 @@ class ActionSpace(ABC):
         False only where no completion is feasible. Those variables are zero now; what is asked for
         with one variable less decided has been found open, then with a zero in its place.
         """
+        if not self.binary:
+            return reachable(self.linear_model, actions, decided)
         found = np.ones(len(actions), dtype=bool)
         if self.down_closed:
             new = actions[:, decided - 1] == 1
@@ -486,21 +520,42 @@ class ActionSpace(ABC):
         Raises
         ------
         ValueError
-            If the shape is wrong, a binary variable is not 0 or 1, or a continuous one not finite.
+            If the shape is wrong, a binary variable is not 0 or 1, an integer one more than 1e-6
+            from a whole number, or a continuous one not finite.
         """
         a = np.asarray(action)
         if a.shape != (self.n_actions,):
             raise ValueError(f"an action has shape ({self.n_actions},), got {a.shape}")
         wrong = (a != 0) & (a != 1)
         if not self.binary:
-            wrong = np.where(self.continuous, ~np.isfinite(a), wrong)
+            x = a.astype(np.float64)
+            finite = np.abs(x) <= LARGEST
+            whole = np.rint(np.where(finite, x, 0.0))
+            wrong = np.where(self.integer, ~(np.abs(x - whole) <= INTEGRALITY), wrong)
+            wrong = np.where(self.continuous, ~np.isfinite(x), wrong)
+            a = np.where(self.integer, whole, x)
         if wrong.any():
             i = int(np.flatnonzero(wrong)[0])
-            wanted = "finite" if self.continuous[i] else "0 or 1"
+            wanted = "a whole number" if self.integer[i] else "0 or 1"
+            wanted = "finite" if self.continuous[i] else wanted
             kind = "actions are" if self.binary else "this variable is"
-            raise ValueError(f"action[{i}] is {a[i]}, but {kind} {wanted}")
+            raise ValueError(f"action[{i}] is {np.asarray(action)[i]}, but {kind} {wanted}")
         checked: ActionArray = a.astype(self.dtype)
         return checked
+
+    def outside_bounds(self, action: ArrayLike) -> list[str]:
+        """Say which variables are beyond their bounds, and by how much, as :meth:`violations` does.
+
+        Continuous variables may be beyond by 1e-6, relative to a bound above 1.
+        """
+        x = np.asarray(self.check_action(action), dtype=np.float64)
+        lower, upper, found = self.lower, self.upper, []
+        for i in np.flatnonzero((x < lower) | (x > upper)):
+            low, high = lower[i], upper[i]
+            beyond = max(low - x[i], x[i] - high)
+            if beyond > _BEYOND * max(1.0, abs(low), abs(high)) or not self.continuous[i]:
+                found.append(f"x[{i}] = {x[i]:g} is outside [{low:g}, {high:g}] by {beyond:g}")
+        return found
 
     def __and__(self, other: ActionSpace) -> ActionSpace:
         """Intersect two spaces over the same actions."""
@@ -535,6 +590,14 @@ class ActionSpace(ABC):
     def parts(self) -> list[tuple[ActionSpace, slice]]:
         """Return the blocks that the space is composed of, and the variables that each is over."""
         return [(self, slice(None))]
+
+    @cached_property
+    def _few(self) -> ActionArray | None:
+        """All actions of a space with integer and no continuous variables, if these are few."""
+        if self.binary or self.continuous.any():
+            return None
+        sizes = np.maximum(self.upper - self.lower + 1.0, 0.0)
+        return self.enumerate(_FEW) if np.prod(sizes) <= _FEW else None
 
     @cached_property
     def known_actions(self) -> ActionArray:
@@ -591,9 +654,17 @@ class ActionSpace(ABC):
         return c, (pins or Pins()).checked(c.shape)
 
     def require_binary(self, use: str) -> None:
-        """Raise ``ValueError`` if a variable is continuous, as actions then cannot be ``use``."""
+        """Raise ``ValueError`` if a variable is not binary, as actions then cannot be ``use``."""
         if not self.binary:
-            raise ValueError(
-                f"the space has {int(self.continuous.sum())} continuous variables: its actions"
-                f" cannot be {use}"
-            )
+            raise ValueError(f"the space has {self.domains}: its actions cannot be {use}")
+
+    def require_countable(self) -> None:
+        """Raise ``ValueError`` if a variable is continuous, as actions then cannot be listed."""
+        if self.continuous.any():
+            self.require_binary("listed")
+
+    @property
+    def domains(self) -> str:
+        """How many of the variables are continuous, and how many integer, for messages."""
+        counts = [("continuous", self.continuous.sum()), ("integer", self.integer.sum())]
+        return " and ".join(f"{n} {kind}" for kind, n in counts if n) + " variables"

@@ -1,4 +1,4 @@
-"""The box block: continuous actions between bounds, under linear constraints."""
+"""The box block: numbers or whole numbers between bounds, under linear constraints."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import block_diag
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
-from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.checks import LARGEST, check_integers, check_numbers, shown
-from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.base import INTEGRALITY, ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.spaces.polytope import Polytope
 from milp_rl.formulations.spaces.rows import within
 
 _TOLERANCE = 1e-6  # by which a constraint or bound may be exceeded, relative to its side if above 1
@@ -24,16 +25,18 @@ _DYKSTRA_ROUNDS = 20  # of alternating projections
 
 
 class Box(ActionSpace):
-    r"""Variables between bounds, continuous or binary, under linear constraints.
+    r"""Variables between bounds, continuous, integer or binary, under linear constraints.
 
-    .. math:: l \le x \le u, \qquad M x \le r, \qquad x_i \in \{0, 1\} \;\text{for binary}\; i
+    .. math:: l \le x \le u, \qquad M x \le r, \qquad x_i \in \mathbb{Z} \;\text{for integer}\; i,
+              \qquad x_i \in \{0, 1\} \;\text{for binary}\; i
 
     The feasible set of continuous control with an exact argmax (Ryu, Chow, Anderson,
     Tjandraatmadja and Boutilier, "CAQL: Continuous action Q-learning", ICLR 2020). ``linear_max``
     is the smallest of the maxima under one constraint at a time, each of which has a closed form:
-    exact for continuous variables and at most one constraint.
+    exact without constraints, and for continuous variables and one constraint.
 
-    Constraints count as met within 1e-6, relative to the right side where that is above 1.
+    Constraints count as met within 1e-6, those of continuous variables relative to the right side
+    where that is above 1.
 
     Parameters
     ----------
@@ -44,6 +47,9 @@ class Box(ActionSpace):
         neither.
     binary
         Indices of binary variables, whose bounds are then within [0, 1]; by default none.
+    integer
+        Indices of integer variables: order quantities, doses. Their bounds are moved to whole
+        numbers; one between 0 and 1 is binary.
 
     Raises
     ------
@@ -60,6 +66,12 @@ class Box(ActionSpace):
     (array([1.5]), array([[1. , 0.5]]))
     >>> space.project([[1.0, 1.0]])
     array([[0.8, 0.6]])
+
+    Boxes of two goods of which a van takes weights of 3 and 2, and 7 in all:
+
+    >>> orders = mr.Box([0, 0], [5, 5], matrix=[[3, 2]], right=[7], integer=[0, 1])
+    >>> orders.count(), orders.violations([2, 1])
+    (8, ['constraint 0: 8 exceeds 7 by 1'])
     """
 
     def __init__(
@@ -70,6 +82,7 @@ class Box(ActionSpace):
         matrix: ArrayLike | None = None,
         right: ArrayLike | None = None,
         binary: Sequence[int] = (),
+        integer: Sequence[int] = (),
     ) -> None:
         self._lower, self._upper = check_numbers(lower, "lower"), check_numbers(upper, "upper")
         n = len(self._lower)
@@ -92,18 +105,31 @@ class Box(ActionSpace):
             raise ValueError(
                 f"matrix must be finite, of shape ({len(self.right)}, {n}), got {self.matrix.shape}"
             )
-        chosen = np.array(check_integers(binary, "binary", -LARGEST), dtype=np.intp)
-        if len(set(chosen.tolist())) < len(chosen) or ((chosen < 0) | (chosen >= n)).any():
-            raise ValueError(
-                f"binary must be distinct indices between 0 and {n - 1}, got {shown(binary)}"
-            )
-        self._continuous = np.ones(n, dtype=bool)
-        self._continuous[chosen] = False
-        outside = chosen[(self._lower[chosen] < 0) | (self._upper[chosen] > 1)]
+        zero_one, whole = _indices(binary, "binary", n), _indices(integer, "integer", n)
+        if both := sorted({*zero_one.tolist()} & {*whole.tolist()}):
+            raise ValueError(f"variable {both[0]} is among both binary and integer")
+        outside = zero_one[(self._lower[zero_one] < 0) | (self._upper[zero_one] > 1)]
         if len(outside):
             raise ValueError(f"the bounds of the binary variable {outside[0]} are not in [0, 1]")
+        self._continuous = np.ones(n, dtype=bool)
+        self._continuous[zero_one] = self._continuous[whole] = False
+        self._round_bounds()
         if self.anchor is None:
             raise ValueError("no feasible action: the constraints and bounds contradict each other")
+
+    def _round_bounds(self) -> None:
+        """Move bounds of variables that are not continuous inwards to whole numbers."""
+        own = ~self._continuous
+        low = np.where(own, np.ceil(self._lower - INTEGRALITY) + 0.0, self._lower)
+        high = np.where(own, np.floor(self._upper + INTEGRALITY) + 0.0, self._upper)
+        crossed = np.flatnonzero(low > high)
+        if len(crossed):
+            i = int(crossed[0])
+            raise ValueError(
+                f"no feasible action: there is no whole number between lower[{i}] ="
+                f" {self._lower[i]:g} and upper[{i}] = {self._upper[i]:g}"
+            )
+        self._lower, self._upper = low, high
 
     @property
     def n_actions(self) -> int:
@@ -127,8 +153,8 @@ class Box(ActionSpace):
 
     @property
     def exact(self) -> bool:
-        """True for continuous variables and at most one constraint."""
-        return bool(self._continuous.all()) and len(self.right) <= 1
+        """True without constraints, and for continuous variables and one constraint."""
+        return not len(self.right) or (bool(self._continuous.all()) and len(self.right) == 1)
 
     @property
     def down_closed(self) -> bool:
@@ -140,13 +166,10 @@ class Box(ActionSpace):
         """A feasible point far from the constraints, ``None`` if there is none."""
         if len(self.right):
             return self._interior_point()
-        whole = np.ceil(self._lower)
-        if (whole > self._upper)[~self._continuous].any():
-            return None
-        return np.where(self._continuous, (self._lower + self._upper) / 2, whole)
+        return np.where(self._continuous, (self._lower + self._upper) / 2, self._lower)
 
     def _interior_point(self) -> FloatArray | None:
-        """Return the centre of the largest ball (Chebyshev centre), at feasible binaries."""
+        """Return the centre of the largest ball (Chebyshev centre), at feasible whole numbers."""
         low, high = self._lower.copy(), self._upper.copy()
         if not self._continuous.all():
             found = milp(
@@ -159,7 +182,7 @@ class Box(ActionSpace):
                 return None
             whole = np.rint(found.x[~self._continuous])
             low[~self._continuous] = high[~self._continuous] = whole
-        if self.binary:
+        if not self._continuous.any():
             return low
         free = high > low
         norms = np.linalg.norm(self.matrix[:, free], axis=1)
@@ -184,9 +207,14 @@ class Box(ActionSpace):
         }
         if len(self.right):
             data |= {"matrix": self.matrix.tolist(), "right": self.right.tolist()}
-        if not self._continuous.all():
-            data["binary"] = np.flatnonzero(~self._continuous).tolist()
-        return data
+        return data | self._whole_numbers
+
+    @property
+    def _whole_numbers(self) -> dict[str, list[int]]:
+        """The parameters ``binary`` and ``integer`` where there are such variables."""
+        binary = ~self._continuous & ~self.integer
+        masks = {"binary": binary, "integer": self.integer}
+        return {name: np.flatnonzero(own).tolist() for name, own in masks.items() if own.any()}
 
     def limits(self) -> dict[str, ActionSpace]:
         """Return the space for one unit more on the right of each constraint."""
@@ -210,17 +238,22 @@ class Box(ActionSpace):
             if variable.ub is None or variable.ub > high:
                 block.bounds.add(variable <= float(high))
 
+    @cached_property
+    def _slack(self) -> FloatArray:
+        """By how much each constraint may be exceeded, shape (constraints,).
+
+        Sums of whole numbers alone are no less exact for being large.
+        """
+        size = np.abs(self.right)
+        size[~self.matrix[:, self._continuous].any(axis=1)] *= _TOLERANCE
+        return np.asarray(_TOLERANCE * np.maximum(1.0, size))
+
     def violations(self, action: ArrayLike) -> list[str]:
         """Check bounds and constraints."""
         x = np.asarray(self.check_action(action), dtype=np.float64)
-        found = []
-        for i in np.flatnonzero((x < self._lower) | (x > self._upper)):
-            low, high = self._lower[i], self._upper[i]
-            beyond = max(low - x[i], x[i] - high)
-            if beyond > _TOLERANCE * max(1.0, abs(low), abs(high)):
-                found.append(f"x[{i}] = {x[i]:g} is outside [{low:g}, {high:g}] by {beyond:g}")
+        found = self.outside_bounds(x)
         excess = self.matrix @ x - self.right
-        for i in np.flatnonzero(excess > _TOLERANCE * np.maximum(1.0, np.abs(self.right))):
+        for i in np.flatnonzero(excess > self._slack):
             found.append(
                 f"constraint {i}: {self.matrix[i] @ x:g} exceeds {self.right[i]:g} by {excess[i]:g}"
             )
@@ -228,11 +261,10 @@ class Box(ActionSpace):
 
     def feasible(self, actions: ActionArray) -> BoolArray:
         """Check bounds and constraints of many actions."""
-        slack = [_TOLERANCE * np.maximum(1.0, np.abs(r)) for r in (self._lower, self._upper)]
+        sides = (self._lower, self._upper)
+        slack = [_TOLERANCE * self._continuous * np.maximum(1.0, np.abs(side)) for side in sides]
         x = np.asarray(actions, dtype=np.float64)
-        found, unclear = within(
-            x, self.matrix, self.right, _TOLERANCE * np.maximum(1.0, np.abs(self.right))
-        )
+        found, unclear = within(x, self.matrix, self.right, self._slack)
         tight = np.minimum(*slack)  # beyond it, and for what is no number, the check decides
         unclear |= ~((x >= self._lower - tight / 2) & (x <= self._upper + tight / 2)).all(axis=1)
         for i in np.flatnonzero(unclear):
@@ -273,9 +305,9 @@ class Box(ActionSpace):
         lower = np.broadcast_to(self._lower, c.shape)
         upper = np.broadcast_to(self._upper, c.shape)
         if one is not None:
-            lower = np.where(one, 1.0, lower)
+            lower, upper = np.where(one, 1.0, lower), np.where(one, np.minimum(upper, 1.0), upper)
         if zero is not None:
-            upper = np.where(zero, 0.0, upper)
+            upper, lower = np.where(zero, 0.0, upper), np.where(zero, np.maximum(lower, 0.0), lower)
         return lower, upper
 
     def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
@@ -332,34 +364,11 @@ class Box(ActionSpace):
         inner
             Feasible, broadcast against ``points``.
         """
-        if not len(self.right):
-            return points
-        equal, sides, inverse, free = self._equalities
-        if len(sides):
-            points = points - (points @ equal.T - sides) @ inverse.T
-        rows, right = self.matrix[free], self.right[free]
-        there, here = points @ rows.T, inner @ rows.T
-        share = _shares(there, here, right).min(axis=-1, initial=1.0)
-        if len(sides):  # the nearest point that meets them may be outside the bounds
-            above = _shares(points, inner, self._upper).min(axis=-1)
-            below = _shares(-points, -inner, -self._lower).min(axis=-1)
-            share = np.minimum(share, np.minimum(above, below))
-        moved = inner + share[..., None] * (points - inner)
-        return np.asarray(np.clip(moved, self._lower, self._upper) if len(sides) else moved)
+        return self._polytope.pulled_in(points, inner)
 
     @cached_property
-    def _equalities(self) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray]:
-        """Opposite rows with opposite sides, the inverse of these, and which rows are not such."""
-        size = np.abs(self.matrix).max(axis=1, initial=0.0) + np.abs(self.right)
-        whole = np.column_stack([self.matrix, self.right])
-        gap = np.abs(whole[:, None] + whole[None]).max(axis=2, initial=0.0)
-        pairs = np.argwhere(gap <= 1e-12 * size[:, None])
-        pairs = pairs[self.matrix[pairs[:, 0]].any(axis=1)]
-        free = np.ones(len(self.right), dtype=bool)
-        free[pairs.ravel()] = False
-        first = pairs[pairs[:, 0] < pairs[:, 1], 0]
-        equal = self.matrix[first]
-        return equal, self.right[first], np.linalg.pinv(equal), free
+    def _polytope(self) -> Polytope:
+        return Polytope(self._lower, self._upper, self.matrix, self.right)
 
     def __and__(self, other: ActionSpace) -> ActionSpace:
         """Intersect; two boxes make one."""
@@ -370,7 +379,7 @@ class Box(ActionSpace):
             np.minimum(self._upper, other._upper),
             matrix=np.concatenate([self.matrix, other.matrix]),
             right=np.concatenate([self.right, other.right]),
-            binary=np.flatnonzero(~(self._continuous & other._continuous)).tolist(),
+            integer=np.flatnonzero(~(self._continuous & other._continuous)).tolist(),
         )
 
     def __mul__(self, other: ActionSpace) -> ActionSpace:
@@ -382,21 +391,30 @@ class Box(ActionSpace):
             np.concatenate([self._upper, other._upper]),
             matrix=block_diag(self.matrix, other.matrix),
             right=np.concatenate([self.right, other.right]),
-            binary=np.flatnonzero(~np.concatenate([self._continuous, other._continuous])).tolist(),
+            integer=np.flatnonzero(~np.concatenate([self._continuous, other._continuous])).tolist(),
         )
 
     def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
         """Draw actions: uniformly without constraints, else mixtures of random vertices."""
-        if len(self.right) or not self._continuous.all():
+        if self.binary or len(self.right):
             return super().sample(rng, n, maximal=maximal)
-        return np.asarray(rng.uniform(self._lower, self._upper, (n, self.n_actions)))
+        shape = (n, self.n_actions)
+        drawn = rng.uniform(self._lower, self._upper, shape)
+        if not self._continuous.all():
+            own = ~self._continuous
+            low, high = self._lower[own].astype(np.int64), self._upper[own].astype(np.int64)
+            drawn[:, own] = rng.integers(low, high + 1, (n, len(low)))
+        return np.asarray(drawn.astype(self.dtype))
 
 
-def _shares(there: FloatArray, here: FloatArray, right: FloatArray) -> FloatArray:
-    """Return the largest share of the step from ``here`` to ``there`` that keeps to ``right``."""
-    room = np.maximum(right - here, 0.0)
-    step = np.where(there > right, np.maximum(there - here, 1e-300), np.maximum(room, 1.0))
-    return np.asarray(np.where(there > right, np.minimum(room / step, 1.0), 1.0))
+def _indices(values: Sequence[int], name: str, n: int) -> IntArray:
+    """Return distinct indices of n variables, or raise ``ValueError``."""
+    chosen = np.array(check_integers(values, name, -LARGEST), dtype=np.intp)
+    if len(set(chosen.tolist())) < len(chosen) or ((chosen < 0) | (chosen >= n)).any():
+        raise ValueError(
+            f"{name} must be distinct indices between 0 and {n - 1}, got {shown(values)}"
+        )
+    return chosen
 
 
 def box_maxima(

@@ -53,16 +53,15 @@ def check_consistent(space: ActionSpace, sample: ActionArray) -> None:
             )
     if not len(sample):
         return
-    if space.binary:
+    few = space.linear_model.n_columns > space.n_actions
+    n = _MOST_COMPLETED if few else len(sample)
+    if not space.continuous.all():
         rng = np.random.default_rng(0)
-        flips = _flipped(sample[rng.integers(len(sample), size=_MOST_NEIGHBOURS)], rng)
-        outside = [action for action in flips if space.violations(action)]
-        few = space.linear_model.n_columns > space.n_actions
-        n = _MOST_COMPLETED if few else len(sample)
+        drawn = sample[rng.integers(len(sample), size=_MOST_NEIGHBOURS)]
+        outside = [action for action in _turned(space, drawn, rng) if space.violations(action)]
         for action in (*sample[:n], *outside[:n]):
             refusal(space, action)
-    else:
-        n = _MOST_COMPLETED if space.linear_model.n_columns > space.n_actions else len(sample)
+    if space.continuous.any():
         for action in _beyond(space, sample)[:n]:
             refusal(space, action)
     _check_linear_max(space, sample)
@@ -83,8 +82,8 @@ def check_listed(space: ActionSpace, actions: ActionArray, known: ActionArray) -
                 f"{_name(space)}: `enumerate` lists {shown(space, action)}, which `violations`"
                 f" refuses: {'; '.join(found)}"
             )
-    flips = _flipped(actions[picked], np.random.default_rng(0))
-    wanted = {action.astype(np.int8).tobytes(): action for action in (*known, *flips)}
+    neighbours = _turned(space, actions[picked], np.random.default_rng(0))
+    wanted = {action.tobytes(): action for action in (*known, *neighbours)}
     for action in actions:
         wanted.pop(action.tobytes(), None)
     for action in wanted.values():
@@ -106,13 +105,17 @@ def called_empty(
     )
 
 
-def _flipped(actions: ActionArray, rng: np.random.Generator) -> ActionArray:
-    """Return binary actions with one entry each, at random, turned."""
-    flips = actions.copy()
-    each = np.arange(len(flips))
-    turned = rng.integers(actions.shape[1], size=len(flips))
-    flips[each, turned] = 1 - flips[each, turned]
-    return flips
+def _turned(space: ActionSpace, actions: ActionArray, rng: np.random.Generator) -> ActionArray:
+    """Return actions with one entry each, at random, turned if binary, or one up or down."""
+    found = actions.copy()
+    each = np.arange(len(found))
+    turned = rng.choice(np.flatnonzero(~space.continuous), size=len(found))
+    steps = 1 - 2 * (found[each, turned] > 0)
+    moved = space.integer[turned]
+    if moved.any():
+        steps = np.where(moved, rng.choice([-1, 1], size=len(found)), steps)
+    found[each, turned] += steps.astype(found.dtype)
+    return found
 
 
 def _beyond(space: ActionSpace, sample: ActionArray) -> ActionArray:
@@ -185,13 +188,16 @@ def accepted(space: ActionSpace, action: ActionArray, *, complete: bool = True) 
     x = np.asarray(action, dtype=np.float64)
     lower, upper = model.column_lower[:n], model.column_upper[:n]
     beyond = np.maximum(lower - x, x - upper)
-    beyond /= np.maximum(1.0, np.maximum(np.abs(lower), np.abs(upper)))
+    size = np.maximum(1.0, np.maximum(np.abs(lower), np.abs(upper)))
+    beyond /= np.where(space.continuous, size, 1.0)
     if (beyond > _CLEAR).any():
         return False
     if model.n_columns == n:
         excess = row_excess(space, x[None])[0]
         if excess <= _CLEAR * _MET:
-            return True
+            sums = model.matrix @ x  # of large whole numbers, one more is little
+            above = np.maximum(sums - model.row_upper, model.row_lower - sums).max(initial=0.0)
+            return None if above > _CLEAR and not space.continuous.any() else True
         # A check by a tolerance may let pass what is beyond a row of small numbers.
         clear = excess > _CLEAR and _excess(space, x[None], np.ones(model.n_rows))[0] > _CLEAR
         return False if clear or (space.binary and excess > _CLEAR) else None
@@ -239,7 +245,7 @@ def _excess(space: ActionSpace, actions: ActionArray, sides: FloatArray) -> Floa
 
 
 def shown(space: ActionSpace, action: ActionArray) -> str:
-    """Write an action: the chosen ones, or all values where some are continuous."""
+    """Write an action: the chosen ones, or all values where some are not binary."""
     if space.binary:
         return str(np.flatnonzero(action).tolist())
     return str(np.asarray(action).tolist())

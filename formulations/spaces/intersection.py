@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
-from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.base import INTEGRALITY, ActionSpace
 from milp_rl.formulations.spaces.composite import Composite
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.sampling import built_at_random
@@ -24,7 +24,8 @@ class Intersection(Composite):
     .. math:: A = A_1 \cap \dots \cap A_m, \qquad
               \max_{x \in A} c x \le \min_j \max_{x \in A_j} c x
 
-    A variable is continuous if it is for every member.
+    A variable is continuous if it is for every member, and binary if it is whole and between 0 and
+    1 by any of them.
 
     ``linear_max`` is the smallest of the members' (a relaxation), with actions that one member
     forces to zero or one fixed for all.
@@ -80,13 +81,15 @@ class Intersection(Composite):
 
     @property
     def lower(self) -> FloatArray:
-        """The members' largest lower bounds."""
-        return np.asarray(np.max([member.lower for member in self.members], axis=0))
+        """The members' largest lower bounds, whole where a variable is not continuous."""
+        largest = np.max([member.lower for member in self.members], axis=0)
+        return np.asarray(np.where(self.continuous, largest, np.ceil(largest - INTEGRALITY)))
 
     @property
     def upper(self) -> FloatArray:
-        """The members' smallest upper bounds."""
-        return np.asarray(np.min([member.upper for member in self.members], axis=0))
+        """The members' smallest upper bounds, whole where a variable is not continuous."""
+        smallest = np.min([member.upper for member in self.members], axis=0)
+        return np.asarray(np.where(self.continuous, smallest, np.floor(smallest + INTEGRALITY)))
 
     def parts(self) -> list[tuple[ActionSpace, slice]]:
         """Return the members, each over all variables."""
@@ -111,7 +114,7 @@ class Intersection(Composite):
             own = tightest == i
             if own.any():
                 x[own] = member.maximizers(c[own], held[own])
-        return x
+        return x if self.binary else np.clip(x, self.lower, self.upper)
 
     def _with_forced(self, c: FloatArray, pins: Pins) -> Pins:
         """Hold what one member forces."""
@@ -125,7 +128,12 @@ class Intersection(Composite):
         unit = np.eye(self.n_actions)
         highest = np.min([member.linear_max(unit) for member in self.members], axis=0)
         lowest = -np.min([member.linear_max(-unit) for member in self.members], axis=0)
-        return (lowest > 0.5) & ~self.continuous, (highest < 0.5) & ~self.continuous
+        own = self._zero_one
+        return (lowest > 0.5) & own, (highest < 0.5) & own
+
+    @property
+    def _zero_one(self) -> BoolArray:
+        return ~self.continuous & ~self.integer
 
     def _surely_forced(self) -> tuple[BoolArray, BoolArray]:
         """Return what bounds fix, and actions that a down-closed member never allows."""
@@ -135,7 +143,7 @@ class Intersection(Composite):
                 allowed = np.zeros(self.n_actions, dtype=bool)
                 allowed[member.extensions(np.zeros(self.n_actions, dtype=np.int8))] = True
                 zero = zero | ~allowed
-        return one & ~self.continuous, zero & ~self.continuous
+        return one & self._zero_one, zero & self._zero_one
 
     def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
         """Return the additions that every member allows, checked jointly where needed."""

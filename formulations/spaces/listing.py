@@ -7,12 +7,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.arrays import ActionArray, BoolArray
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 
 _MOST_PARTIAL = 2_000_000
 _PARTIAL_PER_ACTION = 8  # partial actions that may be open, per action listed
 _MOST_ENTRIES = 2**28
 _CHUNK = 2**15
+_VALUES_PER_PARTIAL = 64
 
 
 def check_limit(count: float, limit: int) -> None:
@@ -74,6 +75,63 @@ def grown(
     places[np.arange(width) >= sizes[:, None]] = -1
     ordered: ActionArray = rows[np.lexsort(places.T[::-1])] if width else rows
     return ordered
+
+
+def counted_up(
+    lower: FloatArray,
+    upper: FloatArray,
+    feasible: Callable[[ActionArray], BoolArray],
+    is_open: Callable[[ActionArray, int], BoolArray],
+    limit: int,
+) -> ActionArray:
+    """List vectors of whole numbers by deciding variable by variable, all partial ones at once.
+
+    Parameters
+    ----------
+    lower, upper
+        Bounds of the variables, shape (n,).
+    feasible, is_open
+        As for :func:`grown`.
+    limit
+        Largest number of actions to list.
+
+    Returns
+    -------
+    numpy.ndarray
+        Ascending, variable by variable from the first; int64.
+
+    Raises
+    ------
+    ValueError
+        If there are more, or too many partial ones may or may not be completed.
+    """
+    n = len(lower)
+    most = max(limit, min(_PARTIAL_PER_ACTION * limit, _MOST_PARTIAL, _MOST_ENTRIES // n))
+    rows = np.zeros((1, n), dtype=np.int64)
+    for i, (low, high) in enumerate(zip(np.ceil(lower), np.floor(upper), strict=True)):
+        size = max(high - low + 1, 0)
+        if len(rows) * size > _VALUES_PER_PARTIAL * most:
+            raise ValueError(
+                "the space has too many actions to list:"
+                f" {len(rows) * size:.3g} partial ones may be feasible once {i + 1} of {n}"
+                " variables are decided"
+            )
+        values = np.arange(int(low), int(low + size))
+        parts = []
+        for part in np.array_split(rows, len(rows) * len(values) // _CHUNK + 1):
+            larger = np.repeat(part, len(values), axis=0)
+            larger[:, i] = np.tile(values, len(part))
+            parts.append(larger[is_open(larger, i + 1)])
+        rows = np.concatenate(parts)
+        if len(rows) > most:
+            raise ValueError(
+                f"the space has too many actions to list: {len(rows)} partial ones may be feasible"
+                f" once {i + 1} of {n} variables are decided"
+            )
+    parts = [part[feasible(part)] for part in np.array_split(rows, len(rows) // _CHUNK + 1)]
+    listed: ActionArray = np.concatenate(parts)
+    check_limit(len(listed), limit)
+    return listed
 
 
 def built(

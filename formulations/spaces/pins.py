@@ -93,6 +93,7 @@ def pins_of(
     available: ArrayLike | None,
     required: ArrayLike | None,
     continuous: BoolArray,
+    integer: BoolArray | None = None,
     n_states: int | None = None,
 ) -> Pins:
     """Return the masks of a call as pins.
@@ -104,8 +105,8 @@ def pins_of(
         n_actions); ``None`` for all.
     required
         Which actions have to be chosen; of the same shapes, ``None`` for none.
-    continuous
-        Which variables are continuous, shape (n_actions,).
+    continuous, integer
+        Which variables are continuous and integer, shape (n_actions,); ``None`` for none.
     n_states
         Number of states, ``None`` for a single one.
 
@@ -117,18 +118,20 @@ def pins_of(
     Raises
     ------
     ValueError
-        If a mask has another shape or other values than true and false, a continuous variable is
-        held, or an action is required and not available.
+        If a mask has another shape or other values than true and false, a variable is held that is
+        not binary, or an action is required and not available.
     """
     shape = (1 if n_states is None else n_states, len(continuous))
     one = _checked_mask(required, "required", shape, n_states is None)
     usable = _checked_mask(available, "available", shape, n_states is None)
     zero = None if usable is None else ~usable
+    others = continuous if integer is None else continuous | integer
     for name, mask in (("required", one), ("not available", zero)):
-        if mask is not None and (wrong := np.flatnonzero((mask & continuous).any(axis=0))).size:
+        if mask is not None and (wrong := np.flatnonzero((mask & others).any(axis=0))).size:
+            kind = "continuous" if continuous[wrong[0]] else "integer"
             raise ValueError(
-                f"variable {wrong[0]} is {name}, but continuous: masks are for binary ones; bounds"
-                " of the others change with space="
+                f"variable {wrong[0]} is {name}, but {kind}: masks are for binary ones; bounds of"
+                " the others change with space="
             )
     if one is not None and zero is not None and (one & zero).any():
         state, action = (int(i) for i in np.argwhere(one & zero)[0])

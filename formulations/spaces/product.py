@@ -160,13 +160,13 @@ class Product(Composite):
 
     def enumerate(self, limit: int = 100_000) -> ActionArray:
         """List every combination of the members' actions."""
-        self.require_binary("listed")
+        self.require_countable()
         lists = [member.enumerate(limit) for member in self.members]
         check_limit(float(np.prod([float(len(rows)) for rows in lists])), limit)
-        rows = np.zeros((1, 0), dtype=np.int8)
+        rows: ActionArray = np.zeros((1, 0), dtype=self.dtype)
         for own in lists:
             left, right = np.indices((len(rows), len(own))).reshape(2, -1)
-            rows = np.concatenate([rows[left], own[right]], axis=1).astype(np.int8)
+            rows = np.concatenate([rows[left], own[right]], axis=1).astype(self.dtype)
         return rows
 
     def __repr__(self) -> str:

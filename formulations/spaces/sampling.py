@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.spaces.oracles.lp import LinearOracle
 
+_VALUES = 32  # of a whole number that are tried
+
 
 def built_at_random(
     n: int,
@@ -31,16 +33,57 @@ def built_at_random(
     return visited[-1] if maximal else visited[rng.integers(len(visited))]
 
 
+def moved(
+    action: ActionArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    whole: BoolArray,
+    feasible: Callable[[ActionArray], BoolArray],
+    rng: np.random.Generator,
+) -> ActionArray:
+    """Move the whole numbers of a feasible action one after another, each at random.
+
+    Each takes one of the values, of up to 32 that are drawn, with which the action stays feasible;
+    then each one in turn is lowered by one for another that is raised, where that is feasible.
+
+    Parameters
+    ----------
+    action
+        Feasible.
+    lower, upper
+        Bounds, shape (n_actions,).
+    whole
+        Which variables are whole numbers.
+    """
+    order = rng.permutation(np.flatnonzero(whole & (upper > lower)))
+    for i in order:
+        low, size = int(np.ceil(lower[i])), int(np.floor(upper[i]) - np.ceil(lower[i])) + 1
+        values = low + (np.arange(size) if size <= _VALUES else rng.integers(size, size=_VALUES))
+        tried = np.repeat(action[None], len(values), axis=0)
+        tried[:, i] = values
+        action = _one_of(tried[feasible(tried)], action, rng)
+    for i, j in zip(order, np.roll(order, 1), strict=True):
+        tried = action[None].copy()
+        tried[0, i] -= 1
+        tried[0, j] += 1
+        if i != j and tried[0, i] >= lower[i] and tried[0, j] <= upper[j] and feasible(tried)[0]:
+            action = tried[0] if rng.random() < 0.5 else action
+    return action
+
+
+def _one_of(actions: ActionArray, otherwise: ActionArray, rng: np.random.Generator) -> ActionArray:
+    return np.asarray(actions[rng.integers(len(actions))]) if len(actions) else otherwise
+
+
 def mixture(oracle: LinearOracle, continuous: BoolArray, rng: np.random.Generator) -> FloatArray:
-    """Mix vertices of the set whose binary variables are those of a first random one."""
+    """Mix vertices of the set whose whole numbers are those of a first random one."""
     first = oracle.integer_maximizer(rng.standard_normal(len(continuous)))
     if first is None:
         raise ValueError("the space has no feasible action to sample")
     first[~continuous] = np.rint(first[~continuous])
     directions = rng.standard_normal((int(continuous.sum()), len(continuous)))
-    one, zero = ~continuous & (first > 0.5), ~continuous & (first < 0.5)
-    masks = (np.broadcast_to(mask, directions.shape) for mask in (one, zero))
-    vertices = np.concatenate([first[None], oracle.maximizers(directions, *masks)])
+    lower, upper = (np.where(continuous, side, first) for side in oracle.bounds)
+    vertices = np.concatenate([first[None], oracle.maximizers_within(directions, lower, upper)])
     mixed: FloatArray = rng.dirichlet(np.ones(len(vertices))) @ vertices
     mixed[~continuous] = first[~continuous]
     return mixed

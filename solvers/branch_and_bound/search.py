@@ -48,7 +48,7 @@ class BranchAndBoundArgmax(BoundedArgmax):
     Raises
     ------
     ValueError
-        If a variable of the space is continuous.
+        If a variable of the space is not binary.
 
     Examples
     --------

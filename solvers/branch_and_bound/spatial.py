@@ -1,4 +1,4 @@
-r"""Exact argmax over continuous actions in a box: spatial branch and bound, in batches.
+r"""Exact argmax over numbers and whole numbers in a box: spatial branch and bound, in batches.
 
 A node is a box of actions. Its bound is the smaller of two: the linear relaxation of the network
 over it (:mod:`milp_rl.formulations.relaxation`), whose slopes below and whose multipliers on the
@@ -8,8 +8,9 @@ linear constraints are improved by Polyak steps towards the incumbent, and the m
 
 around the centre c, with half widths r and bounds g on the partial derivatives. Where a derivative
 keeps its sign over the node and the variable is in no constraint, the node shrinks to that side.
-The nodes are halved where derivatives vary most; as a ReLU network is piecewise linear, a small
-node is soon one piece, over which the bound is exact.
+The nodes are halved where derivatives vary most, integer and binary variables between two whole
+numbers, whose range the constraints shorten; as a ReLU network is piecewise linear, a small node is
+soon one piece, over which the bound is exact, or a single action.
 
 The states of a batch are searched side by side: each round takes the most promising nodes of every
 state, as many for each, and bounds all their halves in a few array operations. This suits few
@@ -40,22 +41,21 @@ from milp_rl.formulations.relaxation import (
     slope_gradients,
 )
 from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.formulations.spaces.box import Box, box_maxima
+from milp_rl.formulations.spaces.box import Box
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.bounded import BoundedArgmax
+from milp_rl.solvers.branch_and_bound.regions import Region
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.log import Progress
 from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.protocol import Answer, Starts
+from milp_rl.solvers.result import Status
 
 _NODES_PER_ROUND = 32  # per state
 _EASY_NODES = 200  # per state, up to which a bound takes one pass and no Polyak step
 _STEPS = 8  # passes per bound, with a Polyak step between them, once a state needs more nodes
 _MOST_NODES = 100_000  # per state, where there is no smaller limit
-_LARGEST_MULTIPLIER = 100.0  # in units of the objective over the row: larger ones add rounding only
-_OUTSIDE = 1e-9  # beyond a row, relative to what it sums, a box is empty
-_OPPOSITE = 1e-12  # largest entry of the sum of two rows of norm one that say an equality
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +85,10 @@ class _Boxes:
 
 
 class SpatialArgmax(BoundedArgmax):
-    r"""Exact argmax over a :class:`Box` of continuous variables by spatial branch and bound.
+    r"""Exact argmax over a :class:`.Box`, or another space without auxiliary variables.
 
-    .. math:: \max \{ Q(x, s) : l \le x \le u,\; M x \le r \}
+    .. math:: \max \{ Q(x, s) : l \le x \le u,\; M x \le r,\;
+              x_i \in \mathbb{Z} \text{ for whole } i \}
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ class SpatialArgmax(BoundedArgmax):
     Raises
     ------
     ValueError
-        If a variable of the space is binary, or the space is not a single box.
+        If the block of the space has auxiliary variables.
 
     Examples
     --------
@@ -120,13 +121,15 @@ class SpatialArgmax(BoundedArgmax):
     def __init__(
         self, value: ActionValue | Network, space: ActionSpace, incumbents: Incumbents | None = None
     ) -> None:
-        if not isinstance(space, Box) or not space.continuous.all():
+        region = Region.of(space)
+        if region is None:
             raise ValueError(
-                "branch and bound takes a space of binary variables, or one Box of continuous ones;"
-                f" this {type(space).__name__} has {int(space.continuous.sum())} continuous of"
-                f" {space.n_actions} variables: use solver='highs' or 'gurobi'"
+                "branch and bound takes a space of binary variables, or one without auxiliary"
+                f" variables, such as a Box; this {type(space).__name__} has {space.domains} and"
+                f" {space.linear_model.n_columns - space.n_actions} auxiliary ones: use"
+                " solver='highs', 'gurobi' or 'scip'"
             )
-        self._box = space
+        self._region = region
         super().__init__(value, space, incumbents)
 
     def _search(
@@ -139,11 +142,12 @@ class SpatialArgmax(BoundedArgmax):
         pins: Pins,
         begin: float,
     ) -> list[Answer]:
-        search = _Search(networks, self._box, problems, options, bounds)
-        for firsts in (self.incumbents.build(networks), starts):
+        search = _Search(networks, self._region, problems, options, bounds, self.incumbents)
+        for firsts in (self.incumbents.build(networks, pins=pins), starts):
             for i, first in enumerate(firsts):
                 if first is not None:
                     search.offer(first[None].astype(float), np.array([i]))
+        search.begin(pins)
         deadline = options.deadline(begin)
         progress = Progress(options.log)
         while not late(deadline) and search.halve():
@@ -152,8 +156,11 @@ class SpatialArgmax(BoundedArgmax):
         return [self._answer(search, i, options, seconds) for i in range(len(problems))]
 
     def _answer(self, search: _Search, i: int, options: SolveOptions, seconds: float) -> Answer:
-        problem, action, bound = search.problems[i], search.action[i], search.bound_of(i)
-        nodes = int(search.nodes[i])
+        problem, bound, nodes = search.problems[i], search.bound_of(i), int(search.nodes[i])
+        if not search.known[i]:
+            status: Status = "no_solution" if search.is_open(i) else "infeasible"
+            return Answer(problem, None, bound, seconds, nodes, status=status)
+        action = search.action[i].astype(self.space.dtype)
         message = f"divided the box into {nodes} parts"
         if not problem.finished(problem.value(action), bound, options):
             message = f"stopped at the limit after it had {message}"
@@ -168,35 +175,44 @@ class _Search:
     def __init__(
         self,
         networks: ActionNetworks,
-        space: Box,
+        region: Region,
         problems: list[ArgmaxProblem],
         options: SolveOptions,
         bounds: Bounds,
+        incumbents: Incumbents,
     ) -> None:
         count = networks.n_states
-        self.space, self.problems, self.options = space, problems, options
+        self.region, self.problems, self.options = region, problems, options
+        self._incumbents = incumbents
+        # Points within a Box of continuous variables need no check.
+        self._checked = bool(region.whole.any()) or not isinstance(incumbents.space, Box)
         self._relaxation = relaxation = Relaxation(networks)
         none = np.zeros((count, 0))
         self._low = np.concatenate([none, *bounds.lower], axis=1)
         self._high = np.concatenate([none, *bounds.upper], axis=1)
-        reach = np.maximum(np.abs(space.lower), np.abs(space.upper))
-        self._sizes, own = relaxation.all_sizes(reach, self._high)
+        self._sizes, own = relaxation.all_sizes(region.reach, self._high)
         self._output_size = own[:, 0]
-        self._rows = _Rows(space, reach)
-        assert space.anchor is not None
-        self.action = np.tile(space.anchor, (count, 1))
-        self.value = self._relaxation.values(self.action, np.arange(count))
+        self.action = np.full((count, networks.n_actions), np.nan)
+        self.value = np.full(count, -np.inf)
         # The bounds up to which nodes need not be searched.
-        pairs = zip(problems, self.value.tolist(), strict=True)
-        self.target = np.array([problem.target(value, options) for problem, value in pairs])
+        self.target = np.full(count, -np.inf)
         self.pruned = np.full(count, -np.inf)  # the largest bound that was not searched further
         self.nodes = np.zeros(count, dtype=int)
+
+    def begin(self, pins: Pins) -> None:
+        """Bound the whole set, of each state within its pins."""
+        count = len(self.value)
+        lower, upper = (np.tile(s, (count, 1)) for s in (self.region.lower, self.region.upper))
+        if pins.one is not None:
+            lower = np.where(pins.one, 1.0, lower)
+        if pins.zero is not None:
+            upper = np.where(pins.zero, 0.0, upper)
         self._open = self._bounded(
-            np.tile(space.lower, (count, 1)),
-            np.tile(space.upper, (count, 1)),
+            lower,
+            upper,
             np.arange(count),
-            np.full((count, relaxation.neurons), np.nan),
-            np.zeros((count, len(self._rows.right))),
+            np.full((count, self._relaxation.neurons), np.nan),
+            np.zeros((count, len(self.region.right))),
             (self._low >= 0).astype(np.int8) - (self._high <= 0),
         )
 
@@ -209,6 +225,15 @@ class _Search:
         value, bound = (x + self.problems[0].offset for x in (self.value[0], self.bound_of(0)))
         return f"{text}, value {value:.9g}, bound {bound:.9g}"
 
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """The states of which a feasible action is known."""
+        return np.asarray(np.isfinite(self.value))
+
+    def is_open(self, i: int) -> bool:
+        """Whether nodes of a state are left."""
+        return bool((self._open.state == i).any())
+
     def bound_of(self, i: int) -> float:
         """Return the proven bound of a state."""
         own = self._open.bound[self._open.state == i]
@@ -217,13 +242,24 @@ class _Search:
     def offer(self, actions: FloatArray, state: IntArray) -> None:
         """Take actions as incumbents where they are better."""
         values = self._relaxation.values(actions, state)
-        order = np.lexsort((-values, state))
-        leaders = order[np.unique(state[order], return_index=True)[1]]
-        better = leaders[values[leaders] > self.value[state[leaders]]]
+        better = np.flatnonzero(values > self.value[state])
+        if self._checked:
+            better = self._feasible(actions, state, better[np.argsort(-values[better])])
+        order = better[np.lexsort((-values[better], state[better]))]
+        better = order[np.unique(state[order], return_index=True)[1]]
         self.action[state[better]] = actions[better]
         self.value[state[better]] = values[better]
         for i in state[better]:
             self.target[i] = self.problems[i].target(float(self.value[i]), self.options)
+
+    def _feasible(self, actions: FloatArray, state: IntArray, rows: IntArray) -> IntArray:
+        """Return the first of some rows, for each state, that the space's own check accepts."""
+        found: dict[int, int] = {}
+        for row in rows.tolist():
+            own, action = int(state[row]), actions[row].astype(self._incumbents.space.dtype)
+            if own not in found and self._incumbents.feasible(action):
+                found[own] = row
+        return np.array(list(found.values()), dtype=np.intp)
 
     def halve(self) -> bool:
         """Halve the most promising nodes of every state; false if none is left."""
@@ -241,7 +277,9 @@ class _Search:
         each = np.arange(len(taken.state))
         middle = (taken.lower[each, taken.split] + taken.upper[each, taken.split]) / 2
         lower, upper = taken.lower.copy(), taken.upper.copy()
-        lower[each, taken.split] = upper[each, taken.split] = middle
+        whole = self.region.whole[taken.split]
+        upper[each, taken.split] = np.where(whole, np.floor(middle), middle)
+        lower[each, taken.split] = np.where(whole, np.floor(middle) + 1.0, middle)
         halves = self._bounded(
             np.concatenate([taken.lower, lower]),
             np.concatenate([upper, taken.upper]),
@@ -270,7 +308,9 @@ class _Search:
     ) -> _Boxes:
         """Bound boxes, shrink them, and try what looks best in them."""
         np.add.at(self.nodes, state, 1)
-        inside = self._rows.reached(lower, upper)
+        lower, upper = self.region.tightened(lower, upper)
+        inside = self.region.reached(lower, upper)
+        inside[inside] = self.region.nonempty(lower[inside], upper[inside])
         lower, upper, state = lower[inside], upper[inside], state[inside]
         slopes, multipliers, phase = slopes[inside], multipliers[inside], phase[inside]
         centre, radius = (lower + upper) / 2, (upper - lower) / 2
@@ -281,18 +321,43 @@ class _Search:
         bound = self._relaxation.values(centre, state) + (radius * reach).sum(axis=1)
         top = len(self._relaxation.layers)
         size = self._output_size[state]
-        bound += self._relaxation.margins(top, self._sizes[state], size, steepest)
-        self.offer(self.space.pulled_in(centre, self.action[state]), state)
+        margin = self._relaxation.margins(top, self._sizes[state], size, steepest)
+        bound += margin
+        self._try(centre, lower, upper, state)
         relaxed, slopes, multipliers = self._relaxed(
             lower, upper, state, Lines.over(low, high), slopes, multipliers
         )
         bound = np.minimum(bound, relaxed)
-        rises, falls = self._rows.free & (steepest_down >= 0), self._rows.free & (steepest_up <= 0)
+        free = self.region.free
+        rises, falls = free & (steepest_down >= 0), free & (steepest_up <= 0)
         lower = np.where(rises, upper, lower)
         upper = np.where(falls & ~rises, lower, upper)
+        single = (lower == upper).all(axis=1)
+        if single.any():  # one action is left: its value is the bound
+            self._settle(lower[single], state[single], bound[single], margin[single])
         varies = (upper - lower) * (steepest_up - steepest_down)
         widest = np.where(varies.any(axis=1), varies.argmax(axis=1), (upper - lower).argmax(axis=1))
-        return _Boxes(lower, upper, state, bound, widest, slopes, multipliers, phase)
+        nodes = _Boxes(lower, upper, state, bound, widest, slopes, multipliers, phase)
+        return nodes[~single]
+
+    def _settle(
+        self, actions: FloatArray, state: IntArray, bound: FloatArray, margin: FloatArray
+    ) -> None:
+        """Take nodes of a single action each into account, where it is feasible."""
+        self._try(actions, actions, actions, state)
+        bound = np.minimum(bound, self._relaxation.values(actions, state) + margin)
+        above = np.flatnonzero(bound > self.target[state])
+        refused = np.zeros(len(state), dtype=bool)
+        for i in above if self._checked else ():
+            refused[i] = not len(self._feasible(actions, state, above[above == i]))
+        np.maximum.at(self.pruned, state[~refused], bound[~refused])
+
+    def _try(
+        self, points: FloatArray, lower: FloatArray, upper: FloatArray, state: IntArray
+    ) -> None:
+        """Offer points of boxes, moved to feasible ones."""
+        x, met = self.region.feasible_points(points, lower, upper, self.action[state])
+        self.offer(x[met], state[met])
 
     def _relaxed(
         self,
@@ -310,7 +375,7 @@ class _Search:
 
         .. math:: c + \lambda r + \max_{l \le x \le u} (g - \lambda M) x.
         """
-        relaxation, rows = self._relaxation, self._rows
+        relaxation, rows = self._relaxation, self.region
         depth = len(relaxation.layers)
         best = np.full(len(state), np.inf)
         hard = self.nodes.max() > _EASY_NODES
@@ -328,8 +393,9 @@ class _Search:
             size = self._output_size[state] + multipliers @ rows.sizes
             bound += relaxation.margins(depth, self._sizes[state], size, np.abs(p))
             best = np.minimum(best, bound)
-            self.offer(self.space.pulled_in(corner, self.action[state]), state)
-            excess = bound - self.target[state]
+            self._try(corner, lower, upper, state)
+            goal = np.where(self.known, self.target, np.inf)[state]
+            excess = bound - goal
             if left == 1 or not (excess > 0).any():
                 break
             z, _ = relaxation.forward(corner, state, p, own)
@@ -406,46 +472,6 @@ class _Search:
                 bounds[source] = (known[0] + least, known[1] + most)
         none = np.zeros((boxes, relaxation.n_actions))
         return *bounds.get(INPUT, (none, none)), steepest
-
-
-class _Rows:
-    """The linear constraints of a box, each scaled to norm one."""
-
-    def __init__(self, space: Box, reach: FloatArray) -> None:
-        used = space.matrix.any(axis=1)
-        matrix, right = space.matrix[used], space.right[used]
-        norms = np.linalg.norm(matrix, axis=1)
-        self.matrix, self.right = matrix / norms[:, None], right / norms
-        self.free = ~space.matrix.any(axis=0)  # variables in no constraint
-        self.sizes = np.abs(self.matrix) @ reach + np.abs(self.right)
-        opposite = np.abs(self.matrix[:, None] + self.matrix[None]).max(axis=2, initial=0.0)
-        self._pairs = [(i, j) for i, j in np.argwhere(opposite < _OPPOSITE).tolist() if i < j]
-
-    def reached(self, lower: FloatArray, upper: FloatArray) -> NDArray[np.bool_]:
-        """Mark the boxes that are not altogether beyond a constraint."""
-        least = lower @ np.maximum(self.matrix, 0.0).T + upper @ np.minimum(self.matrix, 0.0).T
-        return np.asarray((least <= self.right + _OUTSIDE * self.sizes).all(axis=1))
-
-    def maxima(
-        self, c: FloatArray, lower: FloatArray, upper: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Bound linear functions over boxes and each constraint; return the points, too."""
-        return box_maxima(c, lower, upper, self.matrix, self.right)
-
-    def sensible(self, multipliers: FloatArray, c: FloatArray, width: FloatArray) -> FloatArray:
-        """Bound multipliers, and leave only the difference of those of opposite rows.
-
-        Opposite rows say that a sum is between two values (one, for an equality): what their
-        multipliers have in common adds nothing but that difference, and rounding.
-        """
-        unit = (np.abs(c) * width).sum(axis=1)[:, None]
-        unit = unit / np.maximum(width @ np.abs(self.matrix).T, np.finfo(float).tiny)
-        multipliers = np.minimum(multipliers, _LARGEST_MULTIPLIER * unit)
-        for i, j in self._pairs:
-            common = np.minimum(multipliers[:, i], multipliers[:, j])
-            multipliers[:, i] -= common
-            multipliers[:, j] -= common
-        return multipliers
 
 
 def _moved(

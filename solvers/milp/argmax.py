@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.bounds import (
     Bounds,
     check_strength,
@@ -282,7 +282,7 @@ class MilpRun:
         if wrong or self._unproven(solution):
             logger.debug("solving again with tight tolerances: %s", wrong or "value < bound")
             solution = self._solve_tightly()
-        if self._unproven(solution) and not self.problem.space.binary:
+        if self._unproven(solution) and self.problem.space.continuous.any():
             self._polish(solution)
             return solution.status
         return self._cut_off(solution)
@@ -311,7 +311,7 @@ class MilpRun:
         for _ in range(_MAX_CUTS):
             if not self._unproven(solution) or solution.x is None:
                 break
-            model = _without(model, self._rounded(solution.x))
+            model = without(model, self._rounded(solution.x), self.problem.space.integer)
             solution = self._attempt(model, tight=True)
             if solution.status == "infeasible":  # every other action is cut off
                 self.bound = self.value
@@ -341,6 +341,7 @@ class MilpRun:
         start = None
         if self.action is not None:
             start = self.compact.complete(self.ranges.columns(self.action))
+            start = np.append(start, np.full(model.n_columns - len(start), np.nan))  # of cuts
         solution = self.solver.solve(model, options, start=start, tight=tight, seed=seed)
         bound = (solution.bound - model.offset) * self.unit + self.constant
         solution = replace(solution, bound=bound)
@@ -391,9 +392,8 @@ class MilpRun:
         action = self.ranges.action(x)
         if space.binary:
             return np.rint(action).astype(np.int8)
-        return np.clip(
-            np.where(space.continuous, action, np.rint(action)), space.lower, space.upper
-        )
+        whole = np.where(space.continuous, action, np.rint(action) + 0.0)
+        return np.clip(whole, space.lower, space.upper).astype(space.dtype)
 
     def _offer(self, action: ActionArray) -> None:
         value = self.problem.value(action)
@@ -401,13 +401,49 @@ class MilpRun:
             self.action, self.value = action, value
 
 
-def _without(model: LinearModel, action: ActionArray) -> LinearModel:
-    """Cut off one action: at least one bit must differ."""
-    row = np.zeros((1, model.n_columns))
-    row[0, : len(action)] = np.where(action == 1, -1.0, 1.0)
-    return replace(
-        model,
-        matrix=sparse.csr_array(sparse.vstack([model.matrix, sparse.csr_array(row)])),
-        row_lower=np.append(model.row_lower, 1.0 - action.sum()),
-        row_upper=np.append(model.row_upper, np.inf),
+def without(model: LinearModel, action: ActionArray, integer: BoolArray) -> LinearModel:
+    r"""Cut off one action of whole numbers: at least one variable must differ.
+
+    An integer variable has a binary each for being larger and smaller, :math:`u_i` and :math:`d_i`,
+    where its bounds l and h leave that:
+
+    .. math:: x_i \ge l_i + (a_i + 1 - l_i) u_i, \quad x_i \le h_i - (h_i - a_i + 1) d_i, \quad
+              \sum_{i: a_i = 0} x_i + \sum_{i: a_i = 1} (1 - x_i) + \sum_i (u_i + d_i) \ge 1,
+
+    the first two sums over binary variables.
+
+    Parameters
+    ----------
+    model
+        The first columns are the action's.
+    action
+        Without continuous variables.
+    integer
+        Which of its variables are not binary.
+    """
+    n, a = len(action), action.astype(np.float64)
+    low, high = model.column_lower[:n], model.column_upper[:n]
+    larger, smaller = np.flatnonzero(integer & (a < high)), np.flatnonzero(integer & (a > low))
+    extra = len(larger) + len(smaller)
+    differs = np.concatenate([np.zeros(model.n_columns), np.ones(extra)])
+    differs[:n] = np.where(integer, 0.0, np.where(a == 1, -1.0, 1.0))
+    rows = np.zeros((extra, model.n_columns + extra))
+    each = np.arange(extra)
+    moved = np.concatenate([larger, smaller])
+    up = each < len(larger)
+    rows[each, moved] = np.where(up, 1.0, -1.0)
+    reach = np.where(up, a[moved] + 1.0 - low[moved], high[moved] - a[moved] + 1.0)
+    rows[each, model.n_columns + each] = -reach
+    wide = sparse.hstack([model.matrix, sparse.csr_array((model.n_rows, extra))])
+    return LinearModel(
+        np.append(model.objective, np.zeros(extra)),
+        model.offset,
+        sparse.csr_array(sparse.vstack([wide, sparse.csr_array(np.vstack([rows, differs]))])),
+        np.concatenate(
+            [model.row_lower, np.where(up, low[moved], -high[moved]), [1.0 - a[~integer].sum()]]
+        ),
+        np.append(model.row_upper, np.full(extra + 1, np.inf)),
+        np.append(model.column_lower, np.zeros(extra)),
+        np.append(model.column_upper, np.ones(extra)),
+        np.append(model.integer, np.ones(extra, dtype=bool)),
     )

@@ -87,7 +87,7 @@ def test_a_peak_inside_is_found_to_the_tolerance():
     assert abs(result.value) < 1e-6
 
 
-@pytest.mark.parametrize("solver", ["highs", "gurobi", "auto"])
+@pytest.mark.parametrize("solver", ["branch_and_bound", "highs", "gurobi", "auto"])
 def test_mixed_spaces_against_enumeration_of_their_binaries(solver, random_network):
     rng = np.random.default_rng(5)
     network = random_network(rng, 4 + 2 + 1, (8, 6))
@@ -103,13 +103,13 @@ def test_mixed_spaces_against_enumeration_of_their_binaries(solver, random_netwo
 
 
 def test_what_cannot_be_searched_is_refused():
-    network = mr.QNetwork(1, 3)
-    mixed = mr.BudgetTopK(2, 1) * mr.Box([0], [1])
-    with pytest.raises(ValueError, match="1 continuous of 3 variables: use solver='highs'"):
-        mr.ArgmaxSolver(network, mixed, solver="branch_and_bound")
+    network = mr.QNetwork(1, 5)
+    assigned = mr.Capacity([3, 2, 4], [4, 3]) * mr.Box([0, 0], [1, 5], integer=[1])
+    with pytest.raises(ValueError, match=r"1 continuous and 1 integer variables and .* auxiliary"):
+        mr.ArgmaxSolver(network, assigned, solver="branch_and_bound")
     with pytest.raises(ValueError, match="cannot be listed"):
-        mr.ArgmaxSolver(network, mixed, solver="enumeration")
-    assert "continuous" in mr.argmax(network, [0.0], mixed).message
+        mr.ArgmaxSolver(network, assigned, solver="enumeration")
+    assert "continuous" in mr.argmax(network, [0.0], assigned).message
 
 
 def test_limits_leave_a_bound_that_holds(random_network):

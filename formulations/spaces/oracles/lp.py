@@ -40,6 +40,11 @@ class LinearOracle:
         self._absolute = abs(model.matrix) @ np.where(np.isfinite(reach), reach, 0.0)
         self._lock = threading.Lock()  # the relaxation is shared by everything that uses a space
 
+    @property
+    def bounds(self) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper bounds of the actions."""
+        return self._lower, self._upper
+
     def maxima(
         self,
         coefficients: FloatArray,
@@ -47,8 +52,9 @@ class LinearOracle:
         fixed_zero: NDArray[np.bool_] | None = None,
     ) -> FloatArray:
         """Maximise each row of ``coefficients`` over the relaxation; ``-inf`` if infeasible."""
+        lower, upper = self._limits(coefficients, fixed_one, fixed_zero)
         with self._lock:
-            return self._solve(coefficients, fixed_one, fixed_zero)[0]
+            return self._solve(coefficients, lower, upper)[0]
 
     def maximizers(
         self,
@@ -57,25 +63,44 @@ class LinearOracle:
         fixed_zero: NDArray[np.bool_] | None = None,
     ) -> FloatArray:
         """Return the maximiser of each row, shape (batch, n_actions); zeros if infeasible."""
+        lower, upper = self._limits(coefficients, fixed_one, fixed_zero)
         with self._lock:
-            return self._solve(coefficients, fixed_one, fixed_zero)[1]
+            return self._solve(coefficients, lower, upper)[1]
 
-    def _solve(
+    def maximizers_within(
+        self, coefficients: FloatArray, lower: FloatArray, upper: FloatArray
+    ) -> FloatArray:
+        """Return :meth:`maximizers` between other bounds of the actions, shape (n_actions,)."""
+        shape = coefficients.shape
+        lowers, uppers = np.broadcast_to(lower, shape), np.broadcast_to(upper, shape)
+        with self._lock:
+            return self._solve(coefficients, lowers, uppers)[1]
+
+    def _limits(
         self,
         coefficients: FloatArray,
         fixed_one: NDArray[np.bool_] | None,
         fixed_zero: NDArray[np.bool_] | None,
     ) -> tuple[FloatArray, FloatArray]:
+        """Return the bounds of the actions with what is fixed, of each objective."""
+        lower = np.broadcast_to(self._lower, coefficients.shape)
+        upper = np.broadcast_to(self._upper, coefficients.shape)
+        if fixed_one is not None:
+            lower = np.where(fixed_one, 1.0, lower)
+            upper = np.where(fixed_one, np.minimum(upper, 1.0), upper)
+        if fixed_zero is not None:
+            upper = np.where(fixed_zero, 0.0, upper)
+            lower = np.where(fixed_zero, np.maximum(lower, 0.0), lower)
+        return lower, upper
+
+    def _solve(
+        self, coefficients: FloatArray, lowers: FloatArray, uppers: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
         n = self.n_actions
         highs = self._relaxation
         result = np.empty(len(coefficients))
         points = np.zeros((len(coefficients), n))
-        for i, row in enumerate(coefficients):
-            lower, upper = self._lower, self._upper
-            if fixed_one is not None:
-                lower = np.where(fixed_one[i], 1.0, lower)
-            if fixed_zero is not None:
-                upper = np.where(fixed_zero[i], 0.0, upper)
+        for i, (row, lower, upper) in enumerate(zip(coefficients, lowers, uppers, strict=True)):
             if np.any(lower > upper):
                 result[i] = -np.inf
                 continue
