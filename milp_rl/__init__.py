@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from milp_rl.formulations.spaces.routing import Routing, london_underground
     from milp_rl.formulations.spaces.scheduling import Scheduling
     from milp_rl.formulations.spaces.simple_path import SimplePath
+    from milp_rl.formulations.spaces.union import Union
     from milp_rl.qnetwork import QNetwork, export_onnx
     from milp_rl.solvers.errors import CertificationError, SolverUnavailableError
     from milp_rl.solvers.models.check import check_solution
@@ -68,6 +69,7 @@ _HOMES = {
     "Scheduling": "formulations.spaces.scheduling",
     "SimplePath": "formulations.spaces.simple_path",
     "SolverUnavailableError": "solvers.errors",
+    "Union": "formulations.spaces.union",
     "add_network": "formulations.embedding",
     "argmax": "argmax_solver",
     "argmin": "argmax_solver",
@@ -106,6 +108,7 @@ __all__ = [
     "Scheduling",
     "SimplePath",
     "SolverUnavailableError",
+    "Union",
     "add_network",
     "argmax",
     "argmin",

@@ -11,6 +11,8 @@ from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.networks.trees_value import TreeValue
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.box import Box
+from milp_rl.formulations.spaces.union import alternatives
+from milp_rl.solvers.alternatives import AlternativesArgmax
 from milp_rl.solvers.auto import AutoArgmax
 from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax, SpatialArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
@@ -161,7 +163,8 @@ def new_backend(
     written = kind(value, space, milp, options, incumbents)
     if solver != "auto":
         return written
-    searched = not trees and (space.binary or isinstance(space, Box))
+    boxes = all(isinstance(own, Box) for own in alternatives(space))
+    searched = not trees and (space.binary or boxes)
     return AutoArgmax(
         value,
         space,
@@ -177,10 +180,16 @@ def native_search(
 ) -> Argmax:
     """Return the native search for a space of binary variables, or the spatial one for others.
 
+    Where unions have other variables, each of their alternatives is searched.
+
     Raises
     ------
     ValueError
         If the space has variables that are not binary, and its block has auxiliary variables.
     """
-    kind = BranchAndBoundArgmax if space.binary else SpatialArgmax
-    return kind(value, space, incumbents)
+    if space.binary:
+        return BranchAndBoundArgmax(value, space, incumbents)
+    parts = alternatives(space)
+    if len(parts) > 1:
+        return AlternativesArgmax(value, space, parts, native_search, incumbents)
+    return SpatialArgmax(value, space, incumbents)

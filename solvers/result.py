@@ -98,8 +98,8 @@ class ArgmaxResult:
         """What the action means, as :meth:`.ActionSpace.decode` of the space says.
 
         The route in order, the worker of each arm, the levels by name; of ``&`` and ``*`` a
-        dictionary of what each member makes of it, by the members' names. ``None`` without action
-        or space.
+        dictionary of what each member makes of it, by the members' names, of ``|`` that of the
+        one that has it. ``None`` without action or space.
         """
         if self.action is None or self.space is None:
             return None

@@ -1,4 +1,4 @@
-"""Action spaces: feasible sets as constraint blocks that compose with ``&``."""
+"""Action spaces: feasible sets as constraint blocks that compose with ``&``, ``|`` and ``*``."""
 
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.box import Box
@@ -14,6 +14,7 @@ from milp_rl.formulations.spaces.product import Product
 from milp_rl.formulations.spaces.routing import Routing, london_underground
 from milp_rl.formulations.spaces.scheduling import Scheduling
 from milp_rl.formulations.spaces.simple_path import SimplePath
+from milp_rl.formulations.spaces.union import Union
 
 __all__ = [
     "ActionSpace",
@@ -30,5 +31,6 @@ __all__ = [
     "Routing",
     "Scheduling",
     "SimplePath",
+    "Union",
     "london_underground",
 ]

@@ -53,7 +53,8 @@ class ActionSpace(ABC):
               x_i \in \mathbb{Z} \text{ where not continuous}\},
 
     with auxiliary variables z, continuous or integer, that only the model has. Spaces over the
-    same variables are intersected by ``a & b``, spaces over different ones multiplied by ``a * b``.
+    same variables are intersected by ``a & b`` and united by ``a | b``, spaces over different ones
+    multiplied by ``a * b``.
 
     Examples
     --------
@@ -543,6 +544,16 @@ class ActionSpace(ABC):
         checked: ActionArray = a.astype(self.dtype)
         return checked
 
+    def rounded(self, point: FloatArray) -> ActionArray:
+        """Return a solver's point, shape (n_actions,), as an action within the bounds.
+
+        What is not continuous is rounded to whole numbers.
+        """
+        if self.binary:
+            return np.asarray(np.rint(point).astype(np.int8))
+        whole = np.where(self.continuous, point, np.rint(point) + 0.0)
+        return np.asarray(np.clip(whole, self.lower, self.upper).astype(self.dtype))
+
     def outside_bounds(self, action: ArrayLike) -> list[str]:
         """Say which variables are beyond their bounds, and by how much, as :meth:`violations` does.
 
@@ -564,6 +575,14 @@ class ActionSpace(ABC):
         from milp_rl.formulations.spaces.intersection import Intersection
 
         return Intersection([self, other])
+
+    def __or__(self, other: ActionSpace) -> ActionSpace:
+        """Unite two spaces over the same actions."""
+        if not isinstance(other, ActionSpace):
+            return NotImplemented
+        from milp_rl.formulations.spaces.union import Union
+
+        return Union([self, other])
 
     def __mul__(self, other: ActionSpace) -> ActionSpace:
         """Put two spaces over different variables side by side."""
@@ -599,6 +618,11 @@ class ActionSpace(ABC):
         sizes = np.maximum(self.upper - self.lower + 1.0, 0.0)
         return self.enumerate(_FEW) if np.prod(sizes) <= _FEW else None
 
+    @property
+    def drawn_together(self) -> bool:
+        """Whether :meth:`sample` draws many actions in less time than one after another."""
+        return type(self).sample is not ActionSpace.sample
+
     @cached_property
     def known_actions(self) -> ActionArray:
         """Feasible actions, drawn once, with which solvers test their answers.
@@ -614,8 +638,7 @@ class ActionSpace(ABC):
         from milp_rl.formulations.spaces.contradictions import check_consistent
 
         rng = np.random.default_rng(0)
-        own = type(self).sample is not ActionSpace.sample
-        half = (_KNOWN if own else _KNOWN_ONE_BY_ONE) // 2
+        half = (_KNOWN if self.drawn_together else _KNOWN_ONE_BY_ONE) // 2
         try:
             drawn = [self.sample(rng, half, maximal=maximal) for maximal in (False, True)]
         except ValueError:  # nothing feasible to sample

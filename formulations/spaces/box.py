@@ -394,6 +394,11 @@ class Box(ActionSpace):
             integer=np.flatnonzero(~np.concatenate([self._continuous, other._continuous])).tolist(),
         )
 
+    @property
+    def drawn_together(self) -> bool:
+        """True without constraints."""
+        return self.binary or not len(self.right)
+
     def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
         """Draw actions: uniformly without constraints, else mixtures of random vertices."""
         if self.binary or len(self.right):

@@ -1,4 +1,4 @@
-"""What intersections and products of spaces share: members, their checks, their description."""
+"""What intersections, unions and products share: members, their checks, their description."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import ArrayLike
 
-from milp_rl.formulations.arrays import ActionArray, BoolArray
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import check_list, check_texts, shown
 from milp_rl.formulations.spaces.base import ActionSpace
 
@@ -90,6 +90,17 @@ class Composite(ActionSpace):
                 found[f"{name}: {limit}"] = type(self)(members, self._given)
         return found
 
+    def rounded(self, point: FloatArray) -> ActionArray:
+        """Round a solver's point, each part as its member does."""
+        action = super().rounded(point)
+        if self.binary:
+            return action
+        for member, part in self.parts():
+            if isinstance(member, Composite):
+                own = np.where(self.continuous[part], point[part], action[part])
+                action[part] = member.rounded(own)
+        return np.clip(action, self.lower, self.upper).astype(self.dtype)
+
     @abstractmethod
     def parts(self) -> list[tuple[ActionSpace, slice]]:
         """Return the members and the variables that each is over."""
@@ -122,7 +133,7 @@ class Composite(ActionSpace):
     def _written(self, sign: str) -> str:
         """Return the members between signs, or as the class is called where there are names."""
         if all(name is None for name in self._given):
-            return sign.join(repr(member) for member in self.members)
+            return sign.join(map(_inner, self.members))
         return f"{type(self).__name__}({list(self.members)!r}, names={self._given!r})"
 
     def feasible(self, actions: ActionArray) -> BoolArray:
@@ -131,3 +142,9 @@ class Composite(ActionSpace):
         for member, part in self.parts():
             found[found] = member.feasible(actions[found][:, part])
         return found
+
+
+def _inner(member: ActionSpace) -> str:
+    """Write a member, between brackets if it is written with a sign."""
+    signed = isinstance(member, Composite) and all(name is None for name in member._given)
+    return f"({member!r})" if signed and len(member.parts()) > 1 else repr(member)

@@ -126,6 +126,11 @@ class Product(Composite):
         parts = [member.maximizers(c[:, part], pins[:, part]) for member, part in self.parts()]
         return np.concatenate(parts, axis=1)
 
+    @property
+    def drawn_together(self) -> bool:
+        """True if every member's are."""
+        return all(member.drawn_together for member in self.members)
+
     def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
         """Draw each part from its member."""
         parts = [member.sample(rng, n, maximal=maximal) for member in self.members]

@@ -76,14 +76,14 @@ def _one_of(actions: ActionArray, otherwise: ActionArray, rng: np.random.Generat
 
 
 def mixture(oracle: LinearOracle, continuous: BoolArray, rng: np.random.Generator) -> FloatArray:
-    """Mix vertices of the set whose whole numbers are those of a first random one."""
-    first = oracle.integer_maximizer(rng.standard_normal(len(continuous)))
-    if first is None:
+    """Mix vertices of the set whose whole numbers, auxiliary ones too, are a first one's."""
+    point = oracle.integer_point(rng.standard_normal(len(continuous)))
+    if point is None:
         raise ValueError("the space has no feasible action to sample")
+    first = point[: len(continuous)].copy()
     first[~continuous] = np.rint(first[~continuous])
     directions = rng.standard_normal((int(continuous.sum()), len(continuous)))
-    lower, upper = (np.where(continuous, side, first) for side in oracle.bounds)
-    vertices = np.concatenate([first[None], oracle.maximizers_within(directions, lower, upper)])
+    vertices = np.concatenate([first[None], oracle.vertices(directions, point)])
     mixed: FloatArray = rng.dirichlet(np.ones(len(vertices))) @ vertices
     mixed[~continuous] = first[~continuous]
     return mixed

@@ -388,12 +388,7 @@ class MilpRun:
         return self.bound > self.problem.target(self.value, self.options)
 
     def _rounded(self, x: FloatArray) -> ActionArray:
-        space = self.problem.space
-        action = self.ranges.action(x)
-        if space.binary:
-            return np.rint(action).astype(np.int8)
-        whole = np.where(space.continuous, action, np.rint(action) + 0.0)
-        return np.clip(whole, space.lower, space.upper).astype(space.dtype)
+        return self.problem.space.rounded(self.ranges.action(x))
 
     def _offer(self, action: ActionArray) -> None:
         value = self.problem.value(action)

@@ -40,11 +40,6 @@ class LinearOracle:
         self._absolute = abs(model.matrix) @ np.where(np.isfinite(reach), reach, 0.0)
         self._lock = threading.Lock()  # the relaxation is shared by everything that uses a space
 
-    @property
-    def bounds(self) -> tuple[FloatArray, FloatArray]:
-        """Lower and upper bounds of the actions."""
-        return self._lower, self._upper
-
     def maxima(
         self,
         coefficients: FloatArray,
@@ -67,14 +62,32 @@ class LinearOracle:
         with self._lock:
             return self._solve(coefficients, lower, upper)[1]
 
-    def maximizers_within(
-        self, coefficients: FloatArray, lower: FloatArray, upper: FloatArray
-    ) -> FloatArray:
-        """Return :meth:`maximizers` between other bounds of the actions, shape (n_actions,)."""
+    def vertices(self, coefficients: FloatArray, point: FloatArray) -> FloatArray:
+        """Return :meth:`maximizers` that hold all integer columns as they are at a point, if any.
+
+        Parameters
+        ----------
+        coefficients
+            Shape (batch, n_actions).
+        point
+            Of the block, as :meth:`integer_point` gives it.
+        """
+        model, n = self.model, self.n_actions
+        held = np.rint(point)
+        lower = np.where(model.integer, held, model.column_lower)
+        upper = np.where(model.integer, held, model.column_upper)
+        others = np.arange(n, model.n_columns, dtype=np.int32)
         shape = coefficients.shape
-        lowers, uppers = np.broadcast_to(lower, shape), np.broadcast_to(upper, shape)
+        ends = (np.broadcast_to(side[:n], shape) for side in (lower, upper))
         with self._lock:
-            return self._solve(coefficients, lowers, uppers)[1]
+            self._relaxation.clearSolver()  # the same, to the bit, whatever was solved before
+            self._relaxation.changeColsBounds(len(others), others, lower[n:], upper[n:])
+            try:
+                values, points = self._solve(coefficients, *ends)
+            finally:
+                own = model.column_lower[n:], model.column_upper[n:]
+                self._relaxation.changeColsBounds(len(others), others, *own)
+        return points[np.isfinite(values)]
 
     def _limits(
         self,
@@ -156,12 +169,12 @@ class LinearOracle:
         highs.changeColsBounds(self.n_actions, self._index, lower, self._upper)
         return bool(run(highs) == highspy.HighsModelStatus.kOptimal)
 
-    def integer_maximizer(self, coefficients: FloatArray) -> FloatArray | None:
-        """Maximise over the block with integrality; ``None`` if it is empty."""
+    def integer_point(self, coefficients: FloatArray) -> FloatArray | None:
+        """Maximise over the block with integrality; all columns, ``None`` if it is empty."""
         highs = new_highs()
         pass_model(highs, self.model)
         highs.changeColsCost(self.n_actions, self._index, coefficients)
         if run(highs) != highspy.HighsModelStatus.kOptimal:
             return None
-        point = np.array(highs.getSolution().col_value[: self.n_actions])
-        return np.asarray(np.clip(point, self._lower, self._upper))
+        point = np.array(highs.getSolution().col_value)
+        return np.asarray(np.clip(point, self.model.column_lower, self.model.column_upper))
