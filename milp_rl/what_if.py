@@ -233,7 +233,7 @@ def what_if(
         np.full(own.n_actions, default) if mask is None else np.asarray(mask, dtype=bool)
         for mask, default in ((available, True), (required, False))
     )
-    variables = np.flatnonzero(~own.continuous & may & ~must)
+    variables = np.flatnonzero(~(own.continuous | own.integer) & may & ~must)
     limits = own.limits()
     others: list[ArgmaxResult] = []
     at_once = _AT_ONCE if time_limit is None else 1

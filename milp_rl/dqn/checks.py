@@ -92,9 +92,13 @@ def finite_reward(reward: Any, when: str) -> float:
 
 def _check_actions(declared: gym.Space[Any], block: ActionSpace) -> None:
     """Refuse a Gymnasium space that does not hold the block's actions."""
-    n, kind = block.n_actions, "binary" if block.binary else "continuous"
-    wanted = f"MultiBinary({n})" if block.binary else f"Box(low, high, ({n},))"
-    if not isinstance(declared, gym.spaces.MultiBinary | gym.spaces.Box):
+    n, kind = block.n_actions, "binary"
+    wanted = f"MultiBinary({n})"
+    if not block.binary:
+        kind = "continuous" if block.continuous.any() else "integer"
+        wanted = f"Box(low, high, ({n},))"
+    whole = isinstance(declared, gym.spaces.MultiDiscrete) and kind == "integer"
+    if not whole and not isinstance(declared, gym.spaces.MultiBinary | gym.spaces.Box):
         raise ValueError(
             f"the action space {declared} does not hold the actions of action_space_block, {kind}"
             f" vectors of length {n}: declare gymnasium.spaces.{wanted} and decode the vector in"
@@ -109,10 +113,13 @@ def _check_actions(declared: gym.Space[Any], block: ActionSpace) -> None:
     low, high = np.zeros(n), np.ones(n)
     if isinstance(declared, gym.spaces.Box):
         low, high = declared.low.astype(float), declared.high.astype(float)
+    elif isinstance(declared, gym.spaces.MultiDiscrete):
+        low = declared.start.astype(float)
+        high = low + declared.nvec - 1.0
     elif not block.binary:
         raise ValueError(
-            f"action_space_block has {int(block.continuous.sum())} continuous variables, which the"
-            f" action space {declared} does not hold: declare gymnasium.spaces.{wanted}"
+            f"action_space_block has {block.domains}, which the action space {declared} does not"
+            f" hold: declare gymnasium.spaces.{wanted}"
         )
     slack = _TOLERANCE * np.maximum(1.0, np.maximum(np.abs(block.lower), np.abs(block.upper)))
     outside = (block.lower < low - slack) | (block.upper > high + slack)

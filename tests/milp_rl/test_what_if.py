@@ -312,3 +312,16 @@ def test_the_chart_has_the_smallest_losses_and_the_prices(random_network):
     )
     assert alone.what_if(STATE).plot().axes
     assert alone.what_if(STATE).variable_table().empty
+
+
+def test_of_whole_numbers_only_the_binary_ones_are_forced(random_network):
+    rows = [[-9.0, 0.0, 1.0, 0.0], [0.0, -9.0, 0.0, 1.0]]  # quantities of what is chosen
+    bounds = [0] * 4, [1, 1, 9, 9]
+    space = mr.Box(*bounds, matrix=[*rows, [1, 1, 0, 0]], right=[0, 0, 1], integer=range(4))
+    network = random_network(np.random.default_rng(3), 4, (6,))
+    answers = mr.ArgmaxSolver(network, space).what_if(None)
+    assert answers.variables == (0, 1)
+    actions = space.enumerate()
+    values = network.forward(actions)[:, 0]
+    for i, own in enumerate(answers.forced_in):
+        assert own.value == pytest.approx(values[actions[:, i] == 1].max(), abs=1e-6)

@@ -115,3 +115,16 @@ def test_in_a_model_of_ones_own(random_network):
     result = mr.solve_model(model)
     assert result.status == "optimal"
     assert agree(network.forward(space.enumerate()).min(), result.value)
+
+
+@pytest.mark.parametrize("space", [SPACES["cut"], Orders()], ids=["union", "orders"])
+def test_in_a_gurobipy_model(space, random_network):
+    gp = pytest.importorskip("gurobipy")
+    network = random_network(np.random.default_rng(1), space.n_actions, (6,))
+    model = gp.Model(env=gp.Env(params={"OutputFlag": 0}))
+    variables = space.add_to(model)
+    output = mr.add_network(model, network, variables)
+    model.setObjective(output, gp.GRB.MAXIMIZE)
+    model.optimize()
+    assert agree(network.forward(space.enumerate()).max(), model.ObjVal)
+    assert space.violations([variable.X for variable in variables]) == []

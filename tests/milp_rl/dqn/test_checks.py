@@ -281,6 +281,19 @@ def test_action_spaces_that_do_not_fit_are_refused(action_space, message):
         DQNAgent(env, PLAIN)
 
 
+def test_whole_numbers_are_those_of_a_multi_discrete_space():
+    env = Machines()
+    env.action_space_block = lambda state: mr.Box([0] * 4, [2, 1, 3, 3], integer=range(4))
+    env.action_space = gym.spaces.MultiDiscrete([3, 2, 4, 3])
+    with pytest.raises(ValueError, match=r"variable 3 .* is in \[0, 3\], .* allows \[0, 2\]"):
+        DQNAgent(env, PLAIN)
+    env.action_space = gym.spaces.MultiDiscrete([3, 2, 4, 4])
+    assert DQNAgent(env, PLAIN).space.integer.tolist() == [True, False, True, True]
+    env.action_space = gym.spaces.MultiBinary(4)
+    with pytest.raises(ValueError, match="3 integer variables, which the action space MultiBin"):
+        DQNAgent(env, PLAIN)
+
+
 def test_continuous_variables_need_a_box_that_holds_them():
     env = Machines()
     env.action_space_block = lambda state: mr.Box(-np.ones(4), np.ones(4))
