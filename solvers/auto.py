@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -41,7 +41,7 @@ _SECONDS_PER_NODE = 2e-4  # without its products
 _SECONDS_TO_START = 1e-3  # and so many nodes take next to no time:
 _FIRST_NODES = 4
 _COUNTED_AT_ONCE = 256  # binary vectors
-_SOLVES_BEFORE_COUNTING = 32  # one by one
+_SOLVES_BEFORE_COUNTING = 32  # states
 _SOLVES_OF_CALLS = 4  # with the space of calls, if it counts quickly
 _SECONDS_BEFORE_COUNTING = 0.25  # of a state's search
 _MANY = 1000  # binary variables
@@ -52,8 +52,8 @@ class AutoArgmax(Argmax):
     """Exact argmax by whichever solver suits the set, the network and the state.
 
     A set that counts quickly is counted at once, that of a call when it is given for the fourth
-    time; another one, since that can take seconds, before the first batch, before the 32nd single
-    solve, or when the search does not solve a state soon. Which of several equally good actions is
+    time; another one, since that can take long, before the 32nd state, or when the search does not
+    solve a state soon. Which of several equally good actions is
     returned depends on the pick.
 
     Parameters
@@ -123,7 +123,8 @@ class AutoArgmax(Argmax):
         after another.
         """
         begin = time.perf_counter()
-        self._count(options.deadline(begin))
+        if not self.space.binary or self._search is None or self._counts_at_once:
+            self._count(options.deadline(begin))
         if self._listed is not None:
             left = _remaining(options, begin)
             return self._listed.ranked(networks, left, n, difference, pins)
@@ -145,12 +146,9 @@ class AutoArgmax(Argmax):
     ) -> list[ArgmaxResult]:
         """Solve for the networks of one or more states, from feasible starts."""
         begin = time.perf_counter()
-        self._solves += 1
-        quick = n_vectors(self.space) <= _COUNTED_AT_ONCE
-        known = self.incumbents.like is None or self._solves >= _SOLVES_OF_CALLS
-        quick |= known and self.space.counts_quickly
-        often = networks.n_states > 1 or self._solves >= _SOLVES_BEFORE_COUNTING
-        if quick or often or self._search is None:
+        self._solves += networks.n_states
+        often = self._solves >= _SOLVES_BEFORE_COUNTING
+        if often or self._search is None or self._counts_at_once:
             self._count(options.deadline(begin))
         if self._search is None:
             return self._without_search(networks, options, starts, pins)
@@ -257,16 +255,26 @@ class AutoArgmax(Argmax):
                     results[i] = _explained([merged], why)[0]
         return results
 
+    @property
+    def _counts_at_once(self) -> bool:
+        known = self.incumbents.like is None or self._solves >= _SOLVES_OF_CALLS
+        quick = known and self.space.counts_quickly
+        return quick or n_vectors(self.space) <= _COUNTED_AT_ONCE
+
     def _count(self, deadline: float) -> None:
         """Count the set, which can take seconds, and list it if it is small."""
         if self._counted:
             return
-        small = is_small(self.space, deadline)
+        lists = type(self.space).count is ActionSpace.count  # then the list is kept
+        small = is_small(self.space, deadline, self._list if lists else self.space.count)
         self._counted = small is not None
-        if small:
-            self._listed = EnumerationArgmax(
-                self.value, self.space, self.incumbents, limit=LARGEST_LISTED
-            )
+        if small and self._listed is None:
+            self._list(LARGEST_LISTED)
+
+    def _list(self, limit: int) -> int:
+        """List the set; return its size, or raise ``ValueError`` beyond the limit."""
+        self._listed = EnumerationArgmax(self.value, self.space, self.incumbents, limit=limit)
+        return len(self._listed)
 
     def _next_to_no_time(self, networks: ActionNetworks) -> float:
         return _SECONDS_TO_START + _FIRST_NODES * _seconds_per_node(networks)
@@ -351,7 +359,9 @@ def _explained(results: Sequence[ArgmaxResult], why: str) -> list[ArgmaxResult]:
     return [replace(r, message=f"{r.message}; chosen because {why}") for r in results]
 
 
-def is_small(space: ActionSpace, deadline: float = math.inf) -> bool | None:
+def is_small(
+    space: ActionSpace, deadline: float = math.inf, count: Callable[[int], int] | None = None
+) -> bool | None:
     """Whether the space has at most 30,000 feasible actions, as far as can be told quickly.
 
     If none of 500 random maximal actions is drawn twice, there are almost certainly more (with
@@ -367,7 +377,7 @@ def is_small(space: ActionSpace, deadline: float = math.inf) -> bool | None:
     try:
         if not space.counts_quickly and not (again := _draws_again(space, deadline)):
             return again
-        return space.count(limit) <= limit
+        return (count or space.count)(limit) <= limit
     except ValueError:  # more than can be counted, or none at all
         return False
 

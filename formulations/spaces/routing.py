@@ -384,6 +384,11 @@ class Routing(ActionSpace):
             found[i] = self._shortest(actions[i], self._left(actions[i])) is not None
         return np.asarray(found)
 
+    @property
+    def counts_quickly(self) -> bool:
+        """False: each action is the search for a walk."""
+        return False
+
     def _shortest(self, action: ActionArray, limit: float | None) -> list[int] | None:
         """Order the chosen nodes; with a limit, any walk within it will do."""
         chosen = self._node_of[action == 1]

@@ -3,6 +3,7 @@
 import importlib.util
 import pkgutil
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -31,11 +32,13 @@ def run(*command, cwd):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
-def test_the_code_of_a_page_runs(page, tmp_path):
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capfd):
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")  # what a page reads from a checkout
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks(page)))
-    printed = run(script, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(script), run_name="__main__")
+    printed = capfd.readouterr().out
     for output in re.findall(r"```text\n(.*?)```", page.read_text(), re.DOTALL):
         assert output in printed
 

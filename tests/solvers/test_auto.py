@@ -34,3 +34,34 @@ def test_the_lower_bound_is_kept_where_no_action_is_found():
     tried = replace(none, bound=3.0, solver="branch_and_bound")
     merged = auto._merged(none, tried, SolveOptions())
     assert (merged.status, merged.bound, merged.seconds) == ("no_solution", 3.0, 2.0)
+
+
+def test_a_set_whose_listing_takes_long_is_not_listed_for_a_few_states(monkeypatch):
+    graph = mr.london_underground()
+    route = mr.Routing(graph, "Green Park", max_length=10, budget=5)  # listed in half a minute
+    weight = np.random.default_rng(0).random((1, route.n_actions))
+    network = mr.Network.from_arrays([weight], [[0.0]])
+
+    def listed(*_):
+        raise AssertionError("listed")
+
+    monkeypatch.setattr(mr.Routing, "enumerate", listed)
+    solver = mr.ArgmaxSolver(network, route)
+    for result in solver.solve_batch(np.zeros((3, 0))):
+        assert result.status == "optimal"
+        assert result.solver == "branch_and_bound"
+
+
+def test_a_set_that_is_counted_by_listing_is_listed_once(monkeypatch, random_network):
+    listings = []
+    own = mr.Capacity.enumerate
+
+    def counted(self, limit=100_000):
+        listings.append(limit)
+        return own(self, limit)
+
+    monkeypatch.setattr(mr.Capacity, "enumerate", counted)
+    network = random_network(np.random.default_rng(0), 12, (8,))
+    result = mr.argmax(network, [], mr.Capacity([1, 2, 3] * 4, [3, 3]))
+    assert result.solver == "enumeration"
+    assert len(listings) == 1

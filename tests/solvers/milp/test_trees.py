@@ -23,7 +23,7 @@ from milp_rl.formulations.networks.trees_value import TreeValue
 from milp_rl.solvers.errors import CertificationError
 
 SOLVERS = ("highs", "gurobi", "scip", "enumeration", "auto")
-LONG = int(os.environ.get("MILP_RL_FUZZ", "5000"))
+LONG = int(os.environ.get("MILP_RL_FUZZ", "0"))
 
 
 def spaces(rng: np.random.Generator) -> mr.ActionSpace:
