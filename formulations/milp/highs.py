@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,7 @@ class _SilentHighs(highspy.Highs, _SilentCore):  # type: ignore[misc]
         """Pass on what HiGHS writes, in pieces, instead of keeping silent."""
         self.setOptionValue("log_to_console", False)
         self.setOptionValue("output_flag", True)
+        self.setOptionValue("log_file", os.devnull)  # without, HiGHS 1.10 composes no lines
         self.cbLogging += lambda event: write(event.message)
 
     def _look(self, event: Any) -> None:
