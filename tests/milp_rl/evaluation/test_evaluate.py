@@ -106,6 +106,7 @@ def test_chart_shows_means_and_errors_without_pyplot():
     summary = pd.DataFrame(
         {"policy": ["a", "b"], "mean": [1.0, 2.5], "standard_error": [0.1, float("nan")]}
     )
+    before = plt.get_fignums()
     figure = plot_rewards(summary, "title")
     (axes,) = figure.axes
     assert [bar.get_height() for bar in axes.patches] == [1.0, 2.5]
@@ -114,4 +115,4 @@ def test_chart_shows_means_and_errors_without_pyplot():
     png = io.BytesIO()
     figure.savefig(png, format="png")
     assert png.getvalue().startswith(b"\x89PNG")
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == before
