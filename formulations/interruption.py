@@ -8,6 +8,7 @@ raised to the caller. :func:`in_threads` does the same for solves side by side.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -20,6 +21,7 @@ T = TypeVar("T")
 _WAIT = 0.2  # seconds between looks for signals, where waiting for a lock is not ended by them
 _STOP_AGAIN = 0.02  # seconds until a solver that goes on is told again
 _GRACE = 1.8  # seconds after which it is left to stop by itself
+_AT_EXIT = 5.0  # seconds that a process waits for those left
 
 
 class Interrupted(BaseException):
@@ -101,6 +103,7 @@ class _Helper:
 
 
 _local = threading.local()
+_abandoned: list[_Task] = []
 _helper: _Helper | None = None
 
 
@@ -172,5 +175,14 @@ def _wait_for(tasks: Sequence[_Task], scope: _Scope) -> None:
             scope.stop()
             left = [task for task in left if not task.wait(_STOP_AGAIN)]
         if left:
-            _without_helper()  # its thread ends with the process, or with what it solves
+            _abandoned[:] = [task for task in (*_abandoned, *left) if not task.wait(0)]
+            _without_helper()  # its thread ends with what it solves
         raise
+
+
+@atexit.register
+def _wait_for_abandoned() -> None:
+    """Let solves that were stopped end: a callback of one aborts a process that is ending."""
+    deadline = time.perf_counter() + _AT_EXIT
+    for task in _abandoned:
+        task.wait(max(deadline - time.perf_counter(), 0))
