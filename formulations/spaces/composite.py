@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyomo.environ as pyo
@@ -148,3 +148,28 @@ def _inner(member: ActionSpace) -> str:
     """Write a member, between brackets if it is written with a sign."""
     signed = isinstance(member, Composite) and all(name is None for name in member._given)
     return f"({member!r})" if signed and len(member.parts()) > 1 else repr(member)
+
+
+class Overlaid(Composite):
+    """A space made of members that are all over its variables."""
+
+    _verb: ClassVar[str]  # for what messages say is done to the members
+
+    def __init__(
+        self, members: Iterable[ActionSpace], names: Iterable[str | None] | None = None
+    ) -> None:
+        super().__init__(members, names)
+        sizes = [member.n_actions for member in self.members]
+        if len(set(sizes)) > 1:
+            raise ValueError(
+                f"the spaces to {self._verb} have different numbers of actions: {sizes}"
+            )
+
+    @property
+    def n_actions(self) -> int:
+        """Number of action variables."""
+        return self.members[0].n_actions
+
+    def parts(self) -> list[tuple[ActionSpace, slice]]:
+        """Return the members, each over all variables."""
+        return [(member, slice(None)) for member in self.members]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.spaces.base import INTEGRALITY, ActionSpace
-from milp_rl.formulations.spaces.composite import Composite
+from milp_rl.formulations.spaces.composite import Overlaid
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.sampling import built_at_random
 
@@ -18,7 +17,7 @@ _TRIES = 20
 _MOST_ASKED = 1000  # variables of which the members' oracles are asked for the ranges
 
 
-class Intersection(Composite):
+class Intersection(Overlaid):
     r"""The actions that are feasible for every member; written ``a & b``.
 
     .. math:: A = A_1 \cap \dots \cap A_m, \qquad
@@ -61,18 +60,7 @@ class Intersection(Composite):
     {'BudgetTopK': [0, 2], 'Capacity': {0: 0, 2: 1}}
     """
 
-    def __init__(
-        self, members: Iterable[ActionSpace], names: Iterable[str | None] | None = None
-    ) -> None:
-        super().__init__(members, names)
-        sizes = [member.n_actions for member in self.members]
-        if len(set(sizes)) > 1:
-            raise ValueError(f"the spaces to intersect have different numbers of actions: {sizes}")
-
-    @property
-    def n_actions(self) -> int:
-        """Number of action variables."""
-        return self.members[0].n_actions
+    _verb = "intersect"
 
     @property
     def continuous(self) -> BoolArray:
@@ -90,10 +78,6 @@ class Intersection(Composite):
         """The members' smallest upper bounds, whole where a variable is not continuous."""
         smallest = np.min([member.upper for member in self.members], axis=0)
         return np.asarray(np.where(self.continuous, smallest, np.floor(smallest + INTEGRALITY)))
-
-    def parts(self) -> list[tuple[ActionSpace, slice]]:
-        """Return the members, each over all variables."""
-        return [(member, slice(None)) for member in self.members]
 
     def violations(self, action: ArrayLike) -> list[str]:
         """Collect the members' violations."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.milp.linear_model import InfeasibleRowError, LinearModel
 from milp_rl.formulations.spaces.base import INTEGRALITY, ActionSpace
-from milp_rl.formulations.spaces.composite import Composite
+from milp_rl.formulations.spaces.composite import Composite, Overlaid
 from milp_rl.formulations.spaces.intersection import Intersection
 from milp_rl.formulations.spaces.listing import check_limit
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.product import Product
 
 
-class Union(Composite):
+class Union(Overlaid):
     r"""The actions that are feasible for one member at least; written ``a | b``.
 
     .. math:: A = A_1 \cup \dots \cup A_m, \qquad
@@ -70,18 +70,7 @@ class Union(Composite):
     ['near: x[3] = 1 is outside [0, 0] by 1']
     """
 
-    def __init__(
-        self, members: Iterable[ActionSpace], names: Iterable[str | None] | None = None
-    ) -> None:
-        super().__init__(members, names)
-        sizes = [member.n_actions for member in self.members]
-        if len(set(sizes)) > 1:
-            raise ValueError(f"the spaces to unite have different numbers of actions: {sizes}")
-
-    @property
-    def n_actions(self) -> int:
-        """Number of action variables."""
-        return self.members[0].n_actions
+    _verb = "unite"
 
     @property
     def continuous(self) -> BoolArray:
@@ -102,10 +91,6 @@ class Union(Composite):
     def exact(self) -> bool:
         """True if every member's is."""
         return all(member.exact for member in self.members)
-
-    def parts(self) -> list[tuple[ActionSpace, slice]]:
-        """Return the members, each over all variables."""
-        return [(member, slice(None)) for member in self.members]
 
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
         """Write each member's part of the action, its selector and rows on ``block.member[i]``."""
