@@ -151,10 +151,10 @@ class _Model:
         return bool(status != highspy.HighsModelStatus.kInfeasible)
 
 
-def _check_model(
-    space: ActionSpace, everything: NDArray[np.int8], feasible: NDArray[np.bool_]
-) -> None:
-    """`add_to` accepts an action if and only if `violations` is empty."""
+def _check_accepted(
+    space: ActionSpace, everything: NDArray[Any], feasible: NDArray[np.bool_]
+) -> _Model:
+    """Check that the model, which is returned, accepts what `violations` finds nothing in."""
     model = _Model(space)
     for action, expected in zip(everything, feasible, strict=True):
         accepted = model.accepts(action)
@@ -163,6 +163,14 @@ def _check_model(
             f"{_written(action)}: the model says {'feasible' if accepted else 'infeasible'},"
             f" violations says {space.violations(action)}",
         )
+    return model
+
+
+def _check_model(
+    space: ActionSpace, everything: NDArray[np.int8], feasible: NDArray[np.bool_]
+) -> None:
+    """`add_to` accepts an action if and only if `violations` is empty."""
+    model = _check_accepted(space, everything, feasible)
     outer = pyo.ConcreteModel()  # the space also constrains variables that live elsewhere
     outer.own = pyo.Var(range(space.n_actions), domain=pyo.Binary)
     outer.sub = pyo.Block()
@@ -453,14 +461,7 @@ def _check_integer(space: ActionSpace, rng: np.random.Generator) -> NDArray[np.i
         )
     everything = np.array(list(itertools.product(*ranges)), dtype=np.int64)
     feasible = np.array([not space.violations(a) for a in everything])
-    model = _Model(space)
-    for action, expected in zip(everything, feasible, strict=True):
-        accepted = model.accepts(action)
-        _expect(
-            accepted == expected,
-            f"{_written(action)}: the model says {'feasible' if accepted else 'infeasible'},"
-            f" violations says {space.violations(action)}",
-        )
+    _check_accepted(space, everything, feasible)
     _expect(
         np.array_equal(space.feasible(everything), feasible), "feasible and violations disagree"
     )
