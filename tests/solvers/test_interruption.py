@@ -49,3 +49,26 @@ def test_a_process_that_is_told_to_end_does(solver):
     script = SCRIPT.format(solver=solver, batch=True, signal="SIGTERM")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
     assert done.returncode == -signal.SIGTERM
+
+
+LEFT = """
+import os, signal, sys, threading, time
+from milp_rl.formulations.interruption import interruptible
+
+def solve():  # goes on after it was stopped for longer than a call waits for it
+    time.sleep(4)
+    print("ended", flush=True)
+
+threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    interruptible(solve, lambda: None)
+except KeyboardInterrupt:
+    print("left", flush=True)
+"""
+
+
+def test_a_process_waits_at_its_end_for_a_solve_that_it_has_left():
+    ended = subprocess.run(
+        [sys.executable, "-c", LEFT], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout.split() == ["left", "ended"]

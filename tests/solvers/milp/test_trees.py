@@ -132,6 +132,7 @@ def test_every_solver_finds_the_best_action(block: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not LONG, reason="the long run: set MILP_RL_FUZZ")
 @pytest.mark.parametrize("block", range(100))
 def test_every_solver_finds_the_best_action_in_the_long_run(block: int) -> None:
     for seed in range(10_000 + block, 10_000 + LONG, 100):
