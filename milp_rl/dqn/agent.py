@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -24,7 +24,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from milp_rl.dqn.checkpoint import read_checkpoint, read_state, write_checkpoint
+from milp_rl.dqn.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from milp_rl.dqn.checks import checked_env
 from milp_rl.dqn.choosers import chooser_of
 from milp_rl.dqn.config import DQNConfig
@@ -183,8 +183,8 @@ class DQNAgent:
 
     @property
     def setup(self) -> dict[str, Any]:
-        """What a checkpoint's run must have in common with this one: plain values."""
-        setup = {**asdict(self.config), "seed": self.seed, "action space": self.space.to_dict()}
+        """What a checkpoint's run must have in common with this one, beside the parameters."""
+        setup: dict[str, Any] = {"seed": self.seed, "action space": self.space.to_dict()}
         if self._own is not None:
             weights = self._own.state_dict().items()
             setup["network"] = [[name, list(value.shape)] for name, value in weights]
@@ -232,7 +232,9 @@ class DQNAgent:
             Observers, called in order.
         checkpoint
             A file to write everything to. If it exists, training goes on from it: a run killed
-            at any moment and started again ends with the same weights to the last bit.
+            at any moment and started again ends with the same weights to the last bit; one that is
+            over goes on if ``config.episodes`` is larger now, and ends as if it had been from the
+            start (not with ``early_gap``, which goes by the number of episodes).
         checkpoint_every
             Steps (in pretraining: epochs) between checkpoints; one more is written at the end.
 
@@ -252,7 +254,12 @@ class DQNAgent:
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
         self._checkpoint_every = checkpoint_every
         if self._checkpoint is not None and self._checkpoint.exists():
-            self._restore(self._checkpoint)
+            self._restore(self._checkpoint, read_checkpoint(self._checkpoint, type(self.config)))
+            if self.episode > self.config.episodes:
+                raise ValueError(
+                    f"{checkpoint}: {self.episode} episodes were played, more than"
+                    f" episodes={self.config.episodes}"
+                )
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # these networks are too small to share among threads
         try:
@@ -399,17 +406,22 @@ class DQNAgent:
             "running": asdict(self.running),
             "sets vary": self._feasible.varies,
         }
-        write_checkpoint(path, self.setup, state | {c: getattr(self, c) for c in _COUNTERS})
+        counters = {name: getattr(self, name) for name in _COUNTERS}
+        write_checkpoint(path, self.config, self.setup, state | counters)
 
-    def _restore(self, path: str | Path) -> None:
-        state = read_state(path, self.setup)
+    def _restore(self, path: str | Path, checkpoint: Checkpoint) -> None:
+        checkpoint.check_same_run(path, self.config, self.setup)
+        state = checkpoint.state
+        try:
+            self.learner.load_state_dict(state["learner"])
+        except RuntimeError as error:  # torch's, for weights of other shapes
+            raise ValueError(f"{path} has the weights of another network: {error}") from error
         self.rng.bit_generator.state = state["rng"]
         self.history = state["history"]
         self.running = RunningEpisode(**state["running"])
         self._feasible.varies = state["sets vary"]
         for name in _COUNTERS:
             setattr(self, name, state[name])
-        self.learner.load_state_dict(state["learner"])
 
     @classmethod
     def load(
@@ -432,24 +444,21 @@ class DQNAgent:
         ValueError
             If the file is damaged, or the environment's action space or the network is another.
         """
-        setup, _ = read_checkpoint(path)
-        if "network" in setup and network is None:
+        checkpoint = read_checkpoint(path, cls.config_class)
+        if "network" in checkpoint.setup and network is None:
             raise ValueError(
                 f"{path} has the weights of a network of your own; give one of the same kind with"
                 " network="
             )
         given = {} if network is None else {"network": network}
-        agent = cls._from_setup(env, setup, **given)
-        agent._restore(path)
+        agent = cls._like(env, checkpoint, **given)
+        agent._restore(path, checkpoint)
         return agent
 
     @classmethod
-    def _from_setup(cls, env: gym.Env[Any, Any], setup: dict[str, Any], **given: Any) -> Self:
-        return cls(env, cls._config_of(setup), seed=setup["seed"], **given)
-
-    @classmethod
-    def _config_of(cls, setup: dict[str, Any]) -> DQNConfig:
-        return cls.config_class(**{f.name: setup[f.name] for f in fields(cls.config_class)})
+    def _like(cls, env: gym.Env[Any, Any], checkpoint: Checkpoint, **given: Any) -> Self:
+        """Return an untrained agent of a checkpoint's parameters and seed."""
+        return cls(env, checkpoint.config, seed=checkpoint.setup["seed"], **given)
 
     def _save_checkpoint(self) -> None:
         if self._checkpoint is not None:

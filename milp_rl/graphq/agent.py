@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from milp_rl.dqn.agent import DQNAgent
+from milp_rl.dqn.checkpoint import Checkpoint
 from milp_rl.dqn.choosers import HeuristicChooser
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.learner import QLearner
@@ -214,15 +215,13 @@ class GraphDQN(DQNAgent):
 
     @property
     def setup(self) -> dict[str, Any]:
-        """What a checkpoint's run must have in common with this one: plain values."""
+        """What a checkpoint's run must have in common with this one, beside the parameters."""
         return {**super().setup, "dependency graph": self.graph.graphml()}
 
     @classmethod
-    def _from_setup(cls, env: gym.Env[Any, Any], setup: dict[str, Any], **given: Any) -> Self:
-        config = cls._config_of(setup)
-        assert isinstance(config, GraphDQNConfig)
-        graph = DependencyGraph.parse_graphml(setup["dependency graph"])
-        return cls(env, config, graph=graph, seed=setup["seed"], **given)
+    def _like(cls, env: gym.Env[Any, Any], checkpoint: Checkpoint, **given: Any) -> Self:
+        graph = DependencyGraph.parse_graphml(checkpoint.setup["dependency graph"])
+        return super()._like(env, checkpoint, graph=graph, **given)
 
     def policy(self, **options: Any) -> GraphQPolicy:
         """Return the policy of the network as it is; options as for :class:`GraphQPolicy`.

@@ -1,17 +1,21 @@
 import importlib.util
+import json
 import pickle
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from milp_rl.dqn import Callback, CSVLogger, DQNAgent
+from milp_rl.dqn import Callback, CSVLogger, DQNAgent, DQNConfig
+from milp_rl.dqn.checkpoint import AS_BEFORE, FORMAT
 from milp_rl.envs import CapacityBandit, CapacityInstance
+from milp_rl.graphq import GraphDQN, GraphDQNConfig, make_interventions
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
 _spec = importlib.util.spec_from_file_location("killed_run", SCRIPT)
@@ -153,7 +157,7 @@ def test_damaged_files_are_refused(tmp_path, uninterrupted):
         with pytest.raises(ValueError, match="not a checkpoint, or damaged"):
             killed_run.agent().train(checkpoint=file)
     torch.save({"weights": 1}, file)
-    with pytest.raises(ValueError, match="not a checkpoint of this version"):
+    with pytest.raises(ValueError, match="not a checkpoint of a"):
         DQNAgent.load(file, killed_run.agent().env)
     with pytest.raises(FileNotFoundError):
         DQNAgent.load(tmp_path / "none.pt", killed_run.agent().env)
@@ -172,6 +176,89 @@ def test_files_with_code_are_refused(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="not a checkpoint"):
             DQNAgent.load(name, killed_run.agent().env)
     assert not Path("pwned").exists()
+
+
+# Other versions -----------------------------------------------------------------------------------
+
+DATA = SCRIPT.with_name("data")  # as versions of these formats have written them
+
+
+def _agent_in(name: str) -> DQNAgent:
+    if name.startswith("graphdqn"):
+        return GraphDQN.load(DATA / f"{name}.pt", make_interventions("5x5", seed=0, horizon=5))
+    return DQNAgent.load(DATA / f"{name}.pt", killed_run.agent().env)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in DATA.glob("*.pt")))
+def test_files_of_earlier_versions_act_and_learn_on(name, tmp_path):
+    known = json.loads((DATA / f"{name}.json").read_text())
+    agent = _agent_in(name)
+    states = torch.tensor(known["states"]).float()
+    with torch.no_grad():
+        values = agent.network.q(states, torch.tensor(known["actions"]).float())
+    np.testing.assert_allclose(values, known["values"], rtol=1e-4, atol=1e-5)
+    assert [agent.act(state).tolist() for state in known["states"]] == known["best"]
+    played = agent.episode
+    longer = replace(agent.config, episodes=played + 1)
+    agent.save(tmp_path / "now.pt")
+    again = DQNAgent if type(agent) is DQNAgent else partial(GraphDQN, graph=agent.graph)
+    resumed = again(agent.env, longer, seed=agent.seed).train(checkpoint=tmp_path / "now.pt")
+    assert resumed.episode == played + 1
+    assert weights(resumed) != weights(agent)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("dqn-7", DQNConfig), ("graphdqn-7", GraphDQNConfig)])
+def test_every_parameter_added_since_has_the_value_that_changes_nothing(name, kind):
+    stored = torch.load(DATA / f"{name}.pt", weights_only=True)["setup"]
+    missing = {field.name for field in fields(kind)} - stored.keys() - AS_BEFORE.keys()
+    assert not missing, f"say in checkpoint.AS_BEFORE what runs without {missing} have done"
+
+
+def test_a_parameter_that_a_file_lacks_is_as_it_was_before_there_was_one(tmp_path, monkeypatch):
+    content = torch.load(DATA / "dqn-7.pt", weights_only=True)
+    del content["setup"]["n_step"]
+    torch.save(content, tmp_path / "old.pt")
+    monkeypatch.setitem(AS_BEFORE, "n_step", 3)
+    loaded = DQNAgent.load(tmp_path / "old.pt", killed_run.agent().env)
+    assert loaded.config.n_step == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": f"milp_rl.dqn/{FORMAT + 1}"}, "written by a later version"),
+        ({"format": "milp_rl.dqn/6"}, "no longer read"),
+        ({"setup": {"config": {"wings": 2}, "seed": 0}}, "does not have: wings"),
+    ],
+    ids=str,
+)
+def test_files_that_this_version_cannot_read_are_refused(tmp_path, uninterrupted, change, message):
+    file = tmp_path / "run.pt"
+    uninterrupted.save(file)
+    torch.save({**torch.load(file, weights_only=True), **change}, file)
+    with pytest.raises(ValueError, match=message):
+        DQNAgent.load(file, killed_run.agent().env)
+
+
+# More episodes than before ------------------------------------------------------------------------
+
+
+def test_a_run_of_more_episodes_goes_on_as_if_it_had_had_them_from_the_start(
+    tmp_path, uninterrupted
+):
+    file = tmp_path / "run.pt"
+    short = killed_run.agent(replace(killed_run.CONFIG, episodes=4)).train(checkpoint=file)
+    assert weights(short) != weights(uninterrupted)
+    assert weights(killed_run.agent().train(checkpoint=file)) == weights(uninterrupted)
+    with pytest.raises(ValueError, match="6 episodes were played, more than episodes=4"):
+        killed_run.agent(replace(killed_run.CONFIG, episodes=4)).train(checkpoint=file)
+
+
+def test_more_episodes_are_refused_where_the_gap_goes_by_them(tmp_path):
+    config = replace(killed_run.CONFIG, early_gap=0.1, episodes=4)
+    killed_run.agent(config).train(checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="early_gap is for the first half"):
+        killed_run.agent(replace(config, episodes=6)).train(checkpoint=tmp_path / "run.pt")
 
 
 def test_checkpoint_every_is_checked():
