@@ -1,7 +1,7 @@
 """Deep Q-learning with exact argmax (SEQUOIA)."""
 
-from milp_rl.dqn.agent import Callback, DQNAgent
-from milp_rl.dqn.callbacks import CSVLogger, ProgressBar
+from milp_rl.dqn.agent import DQNAgent
+from milp_rl.dqn.callbacks import Callback, CSVLogger, ProgressBar
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.flat import FlatDQN
 from milp_rl.dqn.module_value import ModuleValue

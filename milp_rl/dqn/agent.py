@@ -5,13 +5,12 @@ restless bandits", ICLR 2025 (arXiv 2503.01919), section 4, in three phases: (1)
 pretrained on one-step expected rewards (:mod:`milp_rl.dqn.pretraining`); (2) actions are
 epsilon-greedy, the greedy one the exact maximiser of the Q-network over the feasible set, found by
 a mixed-integer program; (3) the updates' targets contain such maximisers too. Phases 2 and 3 are
-the page :mod:`milp_rl.dqn.learner`; here is what surrounds it: the environment, the order of
-things, observers and files. Read on from :meth:`DQNAgent.train`.
+the page :mod:`milp_rl.dqn.learner`; here is what surrounds it: the environment, the what
+is asked of it, and files; the order of things is :mod:`milp_rl.dqn.training`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -24,6 +23,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from milp_rl.dqn.callbacks import Callback
 from milp_rl.dqn.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from milp_rl.dqn.checks import checked_env
 from milp_rl.dqn.choosers import chooser_of
@@ -32,36 +32,16 @@ from milp_rl.dqn.episodes import EpisodePlayer, RunningEpisode
 from milp_rl.dqn.learner import QLearner
 from milp_rl.dqn.module_value import ModuleValue
 from milp_rl.dqn.pretraining import ModelledEnv, PretrainingData, data_of_model, data_of_steps
+from milp_rl.dqn.training import Budget, Training
 from milp_rl.envs.feasible_sets import FeasibleSets
 from milp_rl.envs.fixed_set import FixedSet
+from milp_rl.envs.known_model import StateArray
 from milp_rl.envs.transitions import Transitions, collect_transitions
-from milp_rl.formulations.arrays import ActionArray, check_vector
+from milp_rl.formulations.arrays import ActionArray, check_states, check_vector
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.qnetwork import ActionValue, QNetwork
 
 _COUNTERS = ("epoch", "episode", "step", "pretrain_seconds")
-
-
-class Callback:
-    """Methods called during :meth:`milp_rl.dqn.DQNAgent.train`; override what you need.
-
-    They may look at the agent but must not change it.
-    """
-
-    def on_train_begin(self, agent: DQNAgent) -> None:
-        """Be told that training begins, or goes on from a checkpoint."""
-
-    def on_pretrain_epoch(self, agent: DQNAgent, loss: float) -> None:
-        """Be told the mean loss of a pretraining epoch."""
-
-    def on_step(self, agent: DQNAgent) -> None:
-        """Be told that a step of the environment, with its updates, is done."""
-
-    def on_episode_end(self, agent: DQNAgent, record: dict[str, Any]) -> None:
-        """Be told the episode's row of ``agent.history``."""
-
-    def on_train_end(self, agent: DQNAgent) -> None:
-        """Be told that training has ended."""
 
 
 class DQNAgent:
@@ -107,6 +87,8 @@ class DQNAgent:
         Pretraining epochs, episodes and steps done.
     pretrain_seconds
         Wall-clock time of the pretraining epochs.
+    budget
+        When the training in progress, or the last one, ends.
     history
         A row per episode: mean reward, loss, argmaxes solved so far, seconds.
 
@@ -138,7 +120,7 @@ class DQNAgent:
             env, self.config, type(self).__name__, self._kind_of_set
         )
         self.space = self._feasible.space
-        self._player = EpisodePlayer(
+        self.player = EpisodePlayer(
             env, self._feasible, self.state_dim, expected_rewards=self.config.expected_rewards
         )
         self._own = None if network is None else self._own_network(network)
@@ -148,9 +130,9 @@ class DQNAgent:
         self.pretrain_seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.running = RunningEpisode()
-        self._callbacks: Sequence[Callback] = ()
-        self._checkpoint: Path | None = None
-        self._checkpoint_every = 1
+        self.budget = Budget(episodes=self.config.episodes)
+        self.callback_states: dict[str, Any] = {}
+        self._luck = np.random.default_rng([seed, 3])  # of predictions that are not deterministic
 
     def _new_learner(self) -> QLearner:
         c, network = self.config, self._own
@@ -211,7 +193,48 @@ class DQNAgent:
         """
         s = check_vector(state, "state").astype(np.float32)
         self._feasible.at(s)
-        return np.asarray(self.learner.greedy.actions(s[None])[0])
+        return np.asarray(self._best_actions(s[None])[0])
+
+    def _best_actions(self, states: StateArray) -> ActionArray:
+        return self.learner.greedy.actions(states)
+
+    def predict(
+        self,
+        observation: ArrayLike,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+    ) -> tuple[ActionArray, None]:
+        """Return actions as the models of Stable-Baselines3 do: :meth:`act`, for batches too.
+
+        Parameters
+        ----------
+        observation
+            Shape (state_dim,) or (batch, state_dim), finite.
+        state, episode_start
+            Not looked at: the policy remembers nothing.
+        deterministic
+            Otherwise an action is a random maximal one with the probability with which it would be
+            in training now (``agent.epsilon``). Training's own luck is not touched.
+
+        Returns
+        -------
+        tuple
+            Actions, shape (n_actions,) or (batch, n_actions), and ``None``.
+
+        Raises
+        ------
+        ValueError
+            As for :meth:`act`.
+        """
+        observed = np.asarray(observation, dtype=float)
+        states = check_states(np.atleast_2d(observed), self.state_dim).astype(np.float32)
+        spaces = [self._feasible.at(s) for s in states]
+        actions = self._best_actions(states).copy()
+        if not deterministic:
+            for i in np.flatnonzero(self._luck.random(len(states)) < self.epsilon):
+                actions[i] = spaces[i].sample(self._luck, 1, maximal=True)[0]
+        return (actions[0] if observed.ndim == 1 else actions), None
 
     def action_space_block(self, state: ArrayLike) -> ActionSpace:
         """Return the feasible set that :meth:`act` keeps to in a state: its environment's."""
@@ -223,13 +246,13 @@ class DQNAgent:
         *,
         checkpoint: str | Path | None = None,
         checkpoint_every: int = 100,
-    ) -> DQNAgent:
+    ) -> Self:
         """Train up to ``config.episodes`` episodes, on from where the agent, or its file, is.
 
         Parameters
         ----------
         callbacks
-            Observers, called in order.
+            Observers, called in order; each may stop the training.
         checkpoint
             A file to write everything to. If it exists, training goes on from it: a run killed
             at any moment and started again ends with the same weights to the last bit; one that is
@@ -248,68 +271,72 @@ class DQNAgent:
         ValueError
             If the checkpoint is damaged, or of another configuration, seed or action space.
         """
-        if checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every must be at least 1, got {checkpoint_every}")
-        self._callbacks = tuple(callbacks)
-        self._checkpoint = None if checkpoint is None else Path(checkpoint)
-        self._checkpoint_every = checkpoint_every
-        if self._checkpoint is not None and self._checkpoint.exists():
-            self._restore(self._checkpoint, read_checkpoint(self._checkpoint, type(self.config)))
-            if self.episode > self.config.episodes:
-                raise ValueError(
-                    f"{checkpoint}: {self.episode} episodes were played, more than"
-                    f" episodes={self.config.episodes}"
-                )
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # these networks are too small to share among threads
-        try:
-            for callback in self._callbacks:
-                callback.on_train_begin(self)
-            self._pretrain()
-            while self.episode < self.config.episodes:
-                self._play_episode()
-            if self._checkpoint is not None:
-                self.save(self._checkpoint)
-        finally:
-            torch.set_num_threads(threads)
-            for callback in self._callbacks:
-                callback.on_train_end(self)
+        self.budget = Budget(episodes=self.config.episodes)
+        file = self._resume(checkpoint)
+        if file is not None and self.episode > self.config.episodes:
+            raise ValueError(
+                f"{file}: {self.episode} episodes were played, more than"
+                f" episodes={self.config.episodes}"
+            )
+        Training(self, callbacks, file, checkpoint_every).run()
         return self
 
-    def _pretrain(self) -> None:
-        """Fit one-step rewards, and put some of the data into the replay buffer."""
-        c, learner = self.config, self.learner
-        if self.epoch >= c.pretrain_epochs and (self.step or len(learner.replay)):
-            return
-        if not (c.pretrain_epochs or c.random_steps):
-            return
-        data = self._pretraining_data()
-        states, actions, wanted = (torch.from_numpy(column) for column in data[:3])
-        if self.epoch == 0 and c.pretrain_epochs:
-            learner.shift_level(float(wanted.mean()))
-        while self.epoch < c.pretrain_epochs:
-            started = time.perf_counter()
-            rate = c.pretrain_learning_rate * c.pretrain_learning_rate_decay**self.epoch
-            order = torch.from_numpy(self.rng.permutation(len(wanted)))
-            losses = [
-                learner.fit(states[rows], actions[rows], wanted[rows], rate, self.rng)
-                for rows in torch.split(order, c.pretrain_batch_size)
-            ]
-            self.epoch += 1
-            done = self.epoch == c.pretrain_epochs
-            if done:
-                learner.replay.add(*data.replayed)
-            self.pretrain_seconds += time.perf_counter() - started
-            for callback in self._callbacks:
-                callback.on_pretrain_epoch(self, float(np.mean(losses)))
-            if not done and self.epoch % self._checkpoint_every == 0:
-                self._save_checkpoint()
-        if not c.pretrain_epochs:
-            learner.replay.add(*data.replayed)
-        learner.begin()
-        self._save_checkpoint()
+    def learn(
+        self,
+        total_timesteps: int | None = None,
+        *,
+        seconds: float | None = None,
+        callbacks: Sequence[Callback] = (),
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int = 100,
+    ) -> Self:
+        """Train as :meth:`train` does, for a budget of steps, or of time, rather than episodes.
 
-    def _pretraining_data(self) -> PretrainingData:
+        It may end in the middle of an episode, which is gone on with if training is. After
+        ``learn(1000)``, ``learn(3000)`` ends as ``learn(3000)`` alone would have.
+
+        Parameters
+        ----------
+        total_timesteps
+            Steps of the environment in all, those of earlier calls and the ``random_steps`` among
+            them; it takes the place of ``config.episodes``.
+        seconds
+            Wall-clock time of this call, positive, looked at after every step and every epoch of
+            pretraining; a longer step is not cut off. What was reached in it depends on the
+            machine, what is learnt from there on does not.
+        callbacks, checkpoint, checkpoint_every
+            As for :meth:`train`.
+
+        Returns
+        -------
+        DQNAgent
+            The agent itself.
+
+        Raises
+        ------
+        ValueError
+            If there is no budget, or none is left for learning; otherwise as for :meth:`train`.
+        """
+        if total_timesteps is None and seconds is None:
+            raise ValueError("learn needs a budget: total_timesteps, seconds, or both")
+        if seconds is not None and not seconds > 0:
+            raise ValueError(f"seconds must be positive, got {seconds}")
+        if total_timesteps is not None and total_timesteps <= self.config.random_steps:
+            raise ValueError(
+                f"total_timesteps must be more than the {self.config.random_steps} random steps"
+                f" (random_steps), which count too, got {total_timesteps}"
+            )
+        self.budget = Budget(steps=total_timesteps, seconds=seconds)
+        Training(self, callbacks, self._resume(checkpoint), checkpoint_every).run()
+        return self
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of the environment, the random ones that training begins with among them."""
+        begun = self.step or self.epoch or len(self.learner.replay)
+        return self.step + (self.config.random_steps if begun else 0)
+
+    def pretraining_data(self) -> PretrainingData:
         """Return the data of random steps, if there are any, otherwise of the environment's model.
 
         Drawn with a generator of its own, so that a resumed run has the same.
@@ -329,58 +356,9 @@ class DQNAgent:
             self.env,
             c.random_steps,
             rng,
-            expected_rewards=self._player.rewards_expected,
+            expected_rewards=self.player.rewards_expected,
             feasible=self._feasible.at,
         )
-
-    def _play_episode(self) -> None:
-        """Play one episode, with updates after every step."""
-        learner, running = self.learner, self.running
-        state = self._player.begin(self.episode, self.seed)
-        played = self._player.repeat(running.actions)  # if the episode was interrupted
-        learner.begin_episode(played)
-        if played:
-            state = played[-1].next_state
-        done = False
-        while not done:
-            started = time.perf_counter()
-            action = learner.explore(state, self.step, self.episode, self.rng)
-            step = self._player.step(action)
-            learner.remember(step)
-            running.actions.append(action.tolist())
-            running.reward += step.reward
-            self.step += 1
-            for loss in learner.learn(self.step, self.episode, self.rng):
-                running.loss += loss
-                running.updates += 1
-            state, done = step.next_state, step.last
-            running.seconds += time.perf_counter() - started
-            if done:
-                self._end_episode()
-            for callback in self._callbacks:
-                callback.on_step(self)
-            if self.step % self._checkpoint_every == 0:
-                self._save_checkpoint()
-
-    def _end_episode(self) -> None:
-        running, learner = self.running, self.learner
-        row = {
-            "episode": self.episode,
-            "steps": len(running.actions),
-            "reward": running.reward / len(running.actions),
-            "epsilon": self.epsilon,
-            "loss": running.loss / max(running.updates, 1),
-            "greedy_solves": learner.greedy.solves,
-            "target_lookups": learner.target_greedy.lookups,
-            "target_solves": learner.target_greedy.solves,
-            "argmax_seconds": learner.greedy.seconds + learner.target_greedy.seconds,
-            "seconds": running.seconds,
-        }
-        self.history.append(row)
-        self.episode += 1
-        self.running = RunningEpisode()
-        for callback in self._callbacks:
-            callback.on_episode_end(self, row)
 
     @property
     def epsilon(self) -> float:
@@ -392,8 +370,10 @@ class DQNAgent:
         """Relative gap of the argmaxes of the running episode."""
         return self.learner.gap(self.episode)
 
-    def use(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Replace the weights by the ``state_dict()`` of a network of the same shape."""
+    def use(self, weights: Mapping[str, torch.Tensor] | str | Path) -> None:
+        """Replace the weights by the ``state_dict()`` of a network of the same shape, or a file."""
+        if not isinstance(weights, Mapping):
+            weights = torch.load(weights, weights_only=True)
         self.network.load_state_dict(weights)
         self.learner.greedy.renew()
 
@@ -405,9 +385,18 @@ class DQNAgent:
             "history": self.history,
             "running": asdict(self.running),
             "sets vary": self._feasible.varies,
+            "callbacks": self.callback_states,
         }
         counters = {name: getattr(self, name) for name in _COUNTERS}
         write_checkpoint(path, self.config, self.setup, state | counters)
+
+    def _resume(self, checkpoint: str | Path | None) -> Path | None:
+        """Restore a file if there is one; return its path."""
+        if checkpoint is None:
+            return None
+        if Path(checkpoint).exists():
+            self._restore(checkpoint, read_checkpoint(checkpoint, type(self.config)))
+        return Path(checkpoint)
 
     def _restore(self, path: str | Path, checkpoint: Checkpoint) -> None:
         checkpoint.check_same_run(path, self.config, self.setup)
@@ -420,6 +409,7 @@ class DQNAgent:
         self.history = state["history"]
         self.running = RunningEpisode(**state["running"])
         self._feasible.varies = state["sets vary"]
+        self.callback_states = state.get("callbacks", {})
         for name in _COUNTERS:
             setattr(self, name, state[name])
 
@@ -459,7 +449,3 @@ class DQNAgent:
     def _like(cls, env: gym.Env[Any, Any], checkpoint: Checkpoint, **given: Any) -> Self:
         """Return an untrained agent of a checkpoint's parameters and seed."""
         return cls(env, checkpoint.config, seed=checkpoint.setup["seed"], **given)
-
-    def _save_checkpoint(self) -> None:
-        if self._checkpoint is not None:
-            self.save(self._checkpoint)

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from milp_rl.dqn.agent import Callback, DQNAgent
+from milp_rl.dqn.agent import DQNAgent
 from milp_rl.dqn.cached_argmax import CachedArgmax
+from milp_rl.dqn.callbacks import Callback
 from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.envs.vector import ParallelEpisodes
@@ -117,7 +118,7 @@ class Validation(Callback):
         return weights
 
     def _validate_if_due(self, agent: DQNAgent) -> None:
-        episode, last = agent.episode, agent.config.episodes
+        episode, last = agent.episode, agent.budget.episodes
         if episode in self._rows or (episode % self.every and episode != last):
             return
         weights = io.BytesIO()

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal, Self
 import gymnasium as gym
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from milp_rl.dqn.agent import DQNAgent
@@ -17,7 +16,7 @@ from milp_rl.dqn.choosers import HeuristicChooser
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.learner import QLearner
 from milp_rl.envs.known_model import StateArray
-from milp_rl.formulations.arrays import ActionArray, check_vector
+from milp_rl.formulations.arrays import ActionArray
 from milp_rl.graphq.graph import DependencyGraph
 from milp_rl.graphq.network import GraphQNetwork
 from milp_rl.graphq.policy import GraphQPolicy
@@ -241,10 +240,11 @@ class GraphDQN(DQNAgent):
             )
         return GraphQPolicy(network, self.space, **options)
 
-    def act(self, state: ArrayLike) -> ActionArray:
-        """Return the decision built in a state, shape (n_actions,), int8."""
+    def _best_actions(self, states: StateArray) -> ActionArray:
+        """Return the decisions built in some states, int8."""
         if self.config.width == 1:
-            return super().act(state)
-        network, s = self.network, check_vector(state, "state").astype(np.float32)
+            return super()._best_actions(states)
+        network, width = self.network, self.config.width
         assert isinstance(network, GraphQNetwork)
-        return GraphQPolicy(network, self._feasible.at(s), width=self.config.width).act(s)
+        built = [GraphQPolicy(network, self._feasible.at(s), width=width).act(s) for s in states]
+        return np.stack(built)
