@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from milp_rl.formulations.files import write_atomically
+from milp_rl.reports.tensorboard import summary_writer
 
 if TYPE_CHECKING:
     from milp_rl.dqn.agent import DQNAgent
+    from milp_rl.dqn.validation import EvaluationCallback
 
 
 class Callback:
@@ -108,3 +110,70 @@ class CSVLogger(Callback):
         writer.writeheader()
         writer.writerows(agent.history)
         write_atomically(self.path, text.getvalue().encode())
+
+
+class TensorBoardLogger(Callback):
+    """Writes what ``agent.history`` has, and evaluations, as TensorBoard shows them.
+
+    The axis is ``agent.num_timesteps``; epochs of pretraining are left of zero. Where training goes
+    on from a checkpoint, what was written after it is replaced.
+
+    Parameters
+    ----------
+    folder
+        For the event files; ``tensorboard --logdir`` shows them. One folder per run.
+    evaluation
+        An evaluation among the callbacks, before this one, whose results are to be shown.
+
+    Raises
+    ------
+    ImportError
+        If TensorBoard is not installed (extra ``tensorboard``); in training.
+    """
+
+    def __init__(self, folder: str | Path, evaluation: EvaluationCallback | None = None) -> None:
+        self.folder = Path(folder)
+        self._evaluation = evaluation
+        self._writer: Any = None
+
+    def on_train_begin(self, agent: DQNAgent) -> None:
+        """Open a file."""
+        steps, epochs = agent.num_timesteps, agent.epoch - agent.config.pretrain_epochs
+        now = steps if agent.step or epochs >= 0 else epochs
+        self._writer = summary_writer(self.folder, purge_step=now + 1)
+
+    def on_pretrain_epoch(self, agent: DQNAgent, loss: float) -> None:
+        """Write the loss."""
+        self._add(agent.epoch - agent.config.pretrain_epochs, {"pretrain/loss": loss})
+
+    def on_step(self, agent: DQNAgent) -> None:
+        """Write an evaluation, if there was one in this step."""
+        rows = self._evaluation.rows if self._evaluation is not None else []
+        if rows and rows[-1]["step"] == agent.num_timesteps:
+            names = ("return", "steps")
+            self._add(agent.num_timesteps, {f"eval/{name}": rows[-1][name] for name in names})
+
+    def on_episode_end(self, agent: DQNAgent, record: dict[str, Any]) -> None:
+        """Write the episode."""
+        scalars = {
+            "episode/return": record["reward"] * record["steps"],
+            "episode/steps": record["steps"],
+            "episode/seconds": record["seconds"],
+            "train/epsilon": record["epsilon"],
+            "train/loss": record["loss"],
+            "argmax/seconds": record["argmax_seconds"],
+            "argmax/target_lookups": record["target_lookups"],
+            "argmax/target_solves": record["target_solves"],
+        }
+        self._add(agent.num_timesteps, scalars)
+
+    def on_train_end(self, agent: DQNAgent) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _add(self, step: int, scalars: dict[str, float]) -> None:
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()  # a run that is killed after its checkpoint has written what it has

@@ -1,4 +1,4 @@
-"""Playing validation episodes while training, and keeping the network that plays them best."""
+"""Playing episodes with the greedy policy while training, and keeping the best network."""
 
 from __future__ import annotations
 
@@ -21,10 +21,58 @@ from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.envs.vector import ParallelEpisodes
 from milp_rl.evaluation.evaluate import evaluate
-from milp_rl.formulations.arrays import ActionArray
+from milp_rl.formulations.arrays import ActionArray, FloatArray, IntArray
 from milp_rl.formulations.files import write_atomically
 
 CURVE = "validation.csv"
+NAN = float("nan")
+
+
+class GreedyEpisodes:
+    """Episodes that the greedy policy of a network plays, the same ones every time.
+
+    What training draws and remembers is not touched.
+
+    Parameters
+    ----------
+    env
+        The environment; the state of a :class:`KnownModelEnv` plays no part, any other is played.
+    episodes
+        Their number, at least 1.
+    seed
+        Seed of the first of them; the others' follow it.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], episodes: int, seed: int) -> None:
+        self.env = env
+        self.parallel: ParallelEpisodes | None = None
+        if isinstance(env, KnownModelEnv):
+            self.parallel = ParallelEpisodes(env, episodes, check_actions=False)
+        self._seeds = range(seed, seed + episodes)
+        self._policy: CachedArgmax | None = None
+        self._sets: FixedSet
+
+    def play(self, agent: DQNAgent) -> tuple[FloatArray, IntArray]:
+        """Return each episode's mean reward, expected where the model is known, and its steps."""
+        if self._policy is None or self._policy.network is not agent.network:
+            self._sets = copy.copy(agent.learner.feasible)  # meets states that the agent does not
+            self._policy = agent.learner.new_argmax(agent.network, self._sets)
+        self._policy.renew()
+        if self.parallel is None:
+            policy = _Greedy(self._policy, self._sets)
+            results = evaluate(self.env, {"of validation": policy}, seeds=self._seeds)
+            return results["reward"].to_numpy(dtype=float), results["steps"].to_numpy(dtype=int)
+        episodes, env = self.parallel, self.parallel.env
+        fits = agent.space == episodes.space
+        states, _ = episodes.reset(seed=self._seeds.start)
+        rewards = []
+        for _ in range(env.horizon):
+            self._sets.check_all(states)
+            episodes.check_actions = not fits or self._sets.varies
+            actions = self._policy.actions(states)
+            rewards.append(env.expected_reward(states, actions))
+            states, *_ = episodes.step(actions)
+        return np.mean(rewards, axis=0), np.full(len(self._seeds), env.horizon)
 
 
 class Validation(Callback):
@@ -66,14 +114,8 @@ class Validation(Callback):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.every = every
-        self.seed = seed
-        self._env, self._count = env, episodes
-        self._parallel: ParallelEpisodes | None = None
-        if isinstance(env, KnownModelEnv):
-            self._parallel = ParallelEpisodes(env, episodes, check_actions=False)
+        self._episodes = GreedyEpisodes(env, episodes, seed)
         self._rows: dict[int, float] = {}
-        self._policy: CachedArgmax | None = None
-        self._sets: FixedSet
 
     def on_train_begin(self, agent: DQNAgent) -> None:
         """Read what was written before the checkpoint that training goes on from."""
@@ -124,35 +166,156 @@ class Validation(Callback):
         weights = io.BytesIO()
         torch.save(agent.network.state_dict(), weights)
         write_atomically(self._weights_path(episode), weights.getvalue())
-        self._rows[episode] = self._play(agent)
+        self._rows[episode] = float(self._episodes.play(agent)[0].mean())
         curve = pd.DataFrame(sorted(self._rows.items()), columns=["episode", "reward"])
         write_atomically(self.folder / CURVE, curve.to_csv(index=False).encode())
 
-    def _play(self, agent: DQNAgent) -> float:
-        """Return the mean reward per step, expected where the model is known."""
-        if self._policy is None or self._policy.network is not agent.network:
-            self._sets = copy.copy(agent.learner.feasible)  # meets states that the agent does not
-            self._policy = agent.learner.new_argmax(agent.network, self._sets)
-        self._policy.renew()
-        if self._parallel is None:
-            seeds = range(self.seed, self.seed + self._count)
-            policy = _Greedy(self._policy, self._sets)
-            results = evaluate(self._env, {"of validation": policy}, seeds=seeds)
-            return float(results["reward"].mean())
-        episodes, env = self._parallel, self._parallel.env
-        fits = agent.space == episodes.space
-        states, _ = episodes.reset(seed=self.seed)
-        rewards = []
-        for _ in range(env.horizon):
-            self._sets.check_all(states)
-            episodes.check_actions = not fits or self._sets.varies
-            actions = self._policy.actions(states)
-            rewards.append(env.expected_reward(states, actions))
-            states, *_ = episodes.step(actions)
-        return float(np.mean(rewards))
-
     def _weights_path(self, episode: int) -> Path:
         return self.folder / f"episode-{episode:04d}.pt"
+
+
+class EvaluationCallback(Callback):
+    """Plays the same episodes every so many steps, keeps the best weights, and stops in time.
+
+    The states of training are not touched: a run with it ends with the same weights as without, if
+    it is not stopped. Its own state is in the checkpoints of the training, so that a run that was
+    killed goes on to the same evaluations.
+
+    >>> from milp_rl.dqn import DQNAgent, DQNConfig, EvaluationCallback
+    >>> from milp_rl.envs import make_bandit
+    >>> env, eval_env = (make_bandit("budget", 6, 2, seed=0) for _ in range(2))
+    >>> evaluation = EvaluationCallback(eval_env, every=20, episodes=5)
+    >>> agent = DQNAgent(env, DQNConfig(pretrain_epochs=1), seed=0)
+    >>> _ = agent.learn(40, callbacks=[evaluation])
+    >>> [row["step"] for row in evaluation.rows]
+    [20, 40]
+    >>> agent.use(evaluation.best_weights())
+
+    Parameters
+    ----------
+    eval_env
+        An environment like that of the training, but another object.
+    every
+        Steps between evaluations, at least 1: ``agent.num_timesteps`` is a multiple of it.
+    episodes
+        Episodes in each, at least 1.
+    patience
+        Evaluations in a row without a new best one after which training is stopped, at least 1;
+        ``None``: it never is.
+    best
+        A file for the weights of highest mean return so far, for
+        :meth:`milp_rl.dqn.DQNAgent.use`; the earliest of equals.
+    log
+        A CSV file for ``rows``.
+    seed
+        Seed of the first episode; the others' follow it.
+
+    Attributes
+    ----------
+    rows
+        One per evaluation: ``step``, and over the episodes the mean ``return``, the sum of an
+        episode's rewards (expected ones where the model is known), its standard ``error`` (NaN for
+        one episode), and the mean number of ``steps``.
+
+    Raises
+    ------
+    ValueError
+        If a number is below 1; in training, if ``eval_env`` is the environment that is trained on.
+    """
+
+    def __init__(
+        self,
+        eval_env: gym.Env[Any, Any],
+        *,
+        every: int = 1000,
+        episodes: int = 10,
+        patience: int | None = None,
+        best: str | Path | None = None,
+        log: str | Path | None = None,
+        seed: int = 1_000_000,
+    ) -> None:
+        for name, number in (("every", every), ("episodes", episodes), ("patience", patience)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
+        self.every = every
+        self.patience = patience
+        self.rows: list[dict[str, float]] = []
+        self._episodes = GreedyEpisodes(eval_env, episodes, seed)
+        self._best = None if best is None else Path(best)
+        self._log = None if log is None else Path(log)
+        self._weights: dict[str, Tensor] = {}
+
+    def on_train_begin(self, agent: DQNAgent) -> bool:
+        """Refuse the training's own environment; do not go on if patience has ended before."""
+        played = self._episodes.parallel is None
+        if played and self._episodes.env.unwrapped is agent.env.unwrapped:
+            raise ValueError(
+                "eval_env is the environment that is trained on, whose episodes an evaluation would"
+                " break off: make another one"
+            )
+        self._write()
+        return not self._exhausted
+
+    def on_step(self, agent: DQNAgent) -> bool:
+        """Evaluate if it is due; stop if nothing has become better for long."""
+        if agent.num_timesteps % self.every:
+            return True
+        rewards, steps = self._episodes.play(agent)
+        returns = rewards * steps
+        row = {
+            "step": agent.num_timesteps,
+            "return": float(returns.mean()),
+            "error": float(returns.std(ddof=1) / len(returns) ** 0.5) if len(returns) > 1 else NAN,
+            "steps": float(steps.mean()),
+        }
+        if not self.rows or row["return"] > self.rows[self._best_index]["return"]:
+            weights = agent.network.state_dict()
+            self._weights = {name: value.clone() for name, value in weights.items()}
+        self.rows.append(row)
+        self._write()
+        return not self._exhausted
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """Return the weights of highest mean return, for :meth:`milp_rl.dqn.DQNAgent.use`.
+
+        Raises
+        ------
+        ValueError
+            If there was no evaluation yet.
+        """
+        if not self.rows:
+            raise ValueError(
+                f"no network has been evaluated yet: the first is after {self.every} steps"
+            )
+        return self._weights
+
+    @property
+    def _best_index(self) -> int:
+        return max(range(len(self.rows)), key=lambda i: (self.rows[i]["return"], -i))
+
+    @property
+    def _exhausted(self) -> bool:
+        if self.patience is None or not self.rows:
+            return False
+        return len(self.rows) - 1 - self._best_index >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the evaluations so far, and the best weights."""
+        return {"rows": self.rows, "weights": self._weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from earlier evaluations."""
+        self.rows, self._weights = list(state["rows"]), dict(state["weights"])
+
+    def _write(self) -> None:
+        if not self.rows:
+            return
+        if self._best is not None:
+            weights = io.BytesIO()
+            torch.save(self._weights, weights)
+            write_atomically(self._best, weights.getvalue())
+        if self._log is not None:
+            write_atomically(self._log, pd.DataFrame(self.rows).to_csv(index=False).encode())
 
 
 class _Greedy:

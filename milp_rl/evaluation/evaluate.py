@@ -16,6 +16,8 @@ from milp_rl.baselines.policies import Policy
 from milp_rl.envs.fixed_set import FixedSet, block_of, feasible_set, same_in_all_states, shown
 from milp_rl.formulations.spaces.base import ActionSpace
 
+_COLUMNS = ["policy", "episode", "seed", "reward", "ms_per_decision", "steps"]
+
 
 def evaluate(
     env: gym.Env[Any, Any],
@@ -48,7 +50,7 @@ def evaluate(
     -------
     pandas.DataFrame
         A row for each policy and episode: ``policy``, ``episode``, ``seed``, ``reward`` and
-        ``ms_per_decision`` (mean wall-clock time of ``policy.act``).
+        ``ms_per_decision`` (mean wall-clock time of ``policy.act``), ``steps``.
 
     Raises
     ------
@@ -68,9 +70,9 @@ def evaluate(
         for episode, seed in enumerate(seeds):
             options = None if starts is None else {"state": starts[episode]}
             who = f"policy {name!r}, episode {episode}"
-            reward, seconds = _play(watched, who, policy, int(seed), options)
-            rows.append((name, episode, int(seed), reward, 1e3 * seconds))
-    return pd.DataFrame(rows, columns=["policy", "episode", "seed", "reward", "ms_per_decision"])
+            reward, seconds, steps = _play(watched, who, policy, int(seed), options)
+            rows.append((name, episode, int(seed), reward, 1e3 * seconds, steps))
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def summarize(results: pd.DataFrame) -> pd.DataFrame:
@@ -121,8 +123,8 @@ class _Watched:
 
 def _play(
     watched: _Watched, who: str, policy: Policy, seed: int, options: dict[str, Any] | None
-) -> tuple[float, float]:
-    """Play one episode; return the mean reward and the mean time of a decision in seconds."""
+) -> tuple[float, float, int]:
+    """Play an episode; return its mean reward, mean seconds of a decision, number of steps."""
     env = watched.env
     expected = getattr(env.unwrapped, "expected_reward", None)
     state, _ = env.reset(seed=seed, options=options)
@@ -140,4 +142,4 @@ def _play(
             raise ValueError(f"{who}: the reward of step {len(rewards)} is {reward}")
         rewards.append(reward)
         state, done = next_state, terminated or truncated
-    return float(np.mean(rewards)), seconds / len(rewards)
+    return float(np.mean(rewards)), seconds / len(rewards), len(rewards)

@@ -29,6 +29,7 @@ from milp_rl.envs.sepsis import ACTIONS, FEATURES
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
 from milp_rl.offline.sepsis.data import SepsisData
+from milp_rl.reports.tensorboard import summary_writer
 
 Method = Literal["iql", "double_dqn", "dueling_cql"]
 _TASKS = (FEATURES.index("mean_blood_pressure"), FEATURES.index("lactate"))
@@ -188,7 +189,7 @@ def train_q(
     log_file
         A CSV file for the losses of every head by epoch, written whole after each.
     tensorboard
-        A folder for the same losses as TensorBoard has them (``pip install tensorboard``).
+        A folder for the same losses as TensorBoard has them (extra ``tensorboard``).
     device
         ``"cuda"`` or ``"cpu"``; by default a GPU if there is one.
 
@@ -219,7 +220,7 @@ def train_q(
         rng.bit_generator.state = stored["rng"]
         rows, best_weights = stored["history"], stored["best_weights"]
         best, waited = stored["best"], stored["waited"]
-    writer = None if tensorboard is None else _tensorboard(tensorboard)
+    writer = None if tensorboard is None else summary_writer(tensorboard)
     losses_of = _iql_losses if c.method == "iql" else _td_losses
     while len(rows) < c.epochs and waited < c.patience:
         epoch = len(rows)
@@ -283,14 +284,6 @@ def _read(path: Path, setup: dict[str, Any]) -> dict[str, Any]:
     if different:
         raise ValueError(f"{path} belongs to another run: {', '.join(different)} differ")
     return content
-
-
-def _tensorboard(folder: str | Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError("TensorBoard's logs need `pip install tensorboard`") from error
-    return SummaryWriter(str(folder))
 
 
 def _tensors(

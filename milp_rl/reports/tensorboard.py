@@ -1,0 +1,31 @@
+"""Writing for TensorBoard, which is an extra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def summary_writer(folder: str | Path, *, purge_step: int | None = None) -> Any:
+    """Return torch's writer of event files.
+
+    Parameters
+    ----------
+    folder
+        Where the files are; made if it does not exist.
+    purge_step
+        TensorBoard forgets what was written before of this step and later ones.
+
+    Raises
+    ------
+    ImportError
+        If TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "TensorBoard's logs need the package: pip install 'milp-rl[tensorboard]'"
+        ) from error
+    writer: Any = SummaryWriter(str(folder), purge_step=purge_step)  # type: ignore[no-untyped-call]
+    return writer
