@@ -8,9 +8,10 @@ rest of the state, and gives an embedding :math:`h_j(s)`; with :math:`\sigma(x) 
           Q(s, a) &= V(s) + \sum_j a_j\, l(h_j)
                      + w^\top \mathrm{relu}\Big(\sum_j a_j\, U h_j + b(s)\Big).
 
-At a given state everything but the action is a number, so that what a solver is given has ``head``
-ReLU neurons, however deep the encoder is. Sums over chosen arms are those of deep sets: Zaheer,
-Kottur, Ravanbakhsh, Poczos, Salakhutdinov and Smola, "Deep sets", NeurIPS 2017.
+An arm may also have several action variables; each then has rows of :math:`l` and :math:`U` of its
+own. At a given state everything but the action is a number, so that what a solver is given has
+``head`` ReLU neurons, however deep the encoder is. Sums over chosen arms are those of deep sets:
+Zaheer, Kottur, Ravanbakhsh, Poczos, Salakhutdinov and Smola, "Deep sets", NeurIPS 2017.
 """
 
 from __future__ import annotations
@@ -40,15 +41,17 @@ class ArmQNetwork(ActionValue):
     Parameters
     ----------
     n_arms
-        Number of arms, one action variable each.
+        Number of arms.
     arm_features
         Features of an arm in the state, at least 0.
     shared_features
         Features in the state that belong to no arm, at least 0.
+    arm_actions
+        Action variables of an arm, at least 1.
     layout
-        How the state is put together: ``"arm"``, the features of the first arm, of the second and
-        so on; ``"feature"``, the first feature of all arms, then the second. What is shared comes
-        last.
+        How states and actions are put together: ``"arm"``, the features, and the actions, of the
+        first arm, of the second and so on; ``"feature"``, the first feature, or action, of all
+        arms, then the second. What is shared comes last.
     encoder
         Widths of the encoder's layers, one or more.
     head
@@ -86,6 +89,7 @@ class ArmQNetwork(ActionValue):
         arm_features: int = 1,
         shared_features: int = 0,
         *,
+        arm_actions: int = 1,
         layout: Literal["arm", "feature"] = "arm",
         encoder: Sequence[int] = (64, 64),
         head: Sequence[int] = (32,),
@@ -95,7 +99,9 @@ class ArmQNetwork(ActionValue):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.n_arms = self.action_dim = checked_dimension("n_arms", n_arms, 1)
+        self.n_arms = checked_dimension("n_arms", n_arms, 1)
+        self.arm_actions = checked_dimension("arm_actions", arm_actions, 1)
+        self.action_dim = self.n_arms * self.arm_actions
         self.arm_features = checked_dimension("arm_features", arm_features, 0)
         self.shared_features = checked_dimension("shared_features", shared_features, 0)
         self.state_dim = self.n_arms * self.arm_features + self.shared_features
@@ -139,20 +145,27 @@ class ArmQNetwork(ActionValue):
         self.pooled = linear(last, last)
         self.value = linear(last, 1)
         self.threshold = linear(last, width)
-        self.direct = linear(last, 1, bias=False)
-        self.sums = linear(last, width, bias=False)
+        self.direct = linear(last, self.arm_actions, bias=False)
+        self.sums = linear(last, self.arm_actions * width, bias=False)
         self.second = linear(width, self.head[1]) if len(self.head) == 2 else None
         self.output = linear(self.head[-1], 1, bias=False)
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
-        """Evaluate batches of states (batch, state_dim) and actions (batch, n_arms); (batch,)."""
+        """Evaluate batches of states (batch, state_dim) and actions (batch, action_dim)."""
         h = self.encoded(state)
         pooled = silu(self.pooled(h.mean(dim=-2)))
-        chosen = action.unsqueeze(-1)
-        y = torch.relu((chosen * self.sums(h)).sum(dim=-2) + self.threshold(pooled))
+        n, m = self.n_arms, self.arm_actions
+        if self.layout == "arm":
+            chosen = action.reshape(*action.shape[:-1], n, m)
+        else:
+            chosen = action.reshape(*action.shape[:-1], m, n).transpose(-1, -2)
+        chosen_sums = chosen.transpose(-1, -2) @ h  # (batch, arm_actions, encoder[-1])
+        weights = self.sums.weight.reshape(m, self.head[0], -1).transpose(0, 1).flatten(1)
+        y = chosen_sums.flatten(-2) @ weights.T
+        y = torch.relu(y + self.threshold(pooled))
         if self.second is not None:
             y = torch.relu(self.second(y))
-        direct = (chosen * self.direct(h)).sum(dim=-2)
+        direct = chosen_sums.flatten(-2) @ self.direct.weight.reshape(-1, 1)
         values: Tensor = (self.value(pooled) + direct + self.output(y)).squeeze(-1)
         return values
 
@@ -209,7 +222,8 @@ class ArmQNetwork(ActionValue):
                 " for any number of arms"
             )
         other = copy.deepcopy(self)
-        other.n_arms = other.action_dim = checked_dimension("n_arms", n_arms, 1)
+        other.n_arms = checked_dimension("n_arms", n_arms, 1)
+        other.action_dim = other.n_arms * other.arm_actions
         other.state_dim = other.n_arms * other.arm_features + other.shared_features
         return other
 
@@ -218,7 +232,8 @@ class _ArmValue(Value):
     """The networks of an :class:`ArmQNetwork` in the action, by numpy, each state by itself."""
 
     def __init__(self, network: ArmQNetwork) -> None:
-        self.n_actions, self.state_dim = network.n_arms, network.state_dim
+        self.n_actions, self.state_dim = network.action_dim, network.state_dim
+        self._arms, self._actions = network.n_arms, network.arm_actions
         self._features, self._layout = network.arm_features, network.layout
         self._context = network.context
         self._weights: dict[str, FloatArray] = {
@@ -232,8 +247,8 @@ class _ArmValue(Value):
         """Return the networks in the action alone, for finite states (states, state_dim)."""
         h = self._encoded(states)
         pooled = _silu(self._linear("pooled", h.mean(axis=1)[:, None]))
-        sums = np.ascontiguousarray(self._linear("sums", h).swapaxes(1, 2))
-        direct = np.ascontiguousarray(self._linear("direct", h).swapaxes(1, 2))
+        sums = self._by_action(self._linear("sums", h))
+        direct = self._by_action(self._linear("direct", h))
         level = self._linear("value", pooled)[:, 0]
         layers = [ActionLayer(((INPUT, sums),), self._linear("threshold", pooled)[:, 0])]
         if self._head == 2:
@@ -243,8 +258,15 @@ class _ArmValue(Value):
         layers.append(ActionLayer(last, level))
         return ActionNetworks(tuple(layers), self.n_actions, len(states))
 
+    def _by_action(self, rows: FloatArray) -> FloatArray:
+        """Return (states, arms, actions * width) as (states, width, actions of all arms)."""
+        states, arms, _ = rows.shape
+        split = rows.reshape(states, arms, self._actions, -1)
+        order = (0, 3, 1, 2) if self._layout == "arm" else (0, 3, 2, 1)
+        return np.ascontiguousarray(split.transpose(order)).reshape(states, -1, self.n_actions)
+
     def _encoded(self, states: FloatArray) -> FloatArray:
-        n, f, w = self.n_actions, self._features, self._weights
+        n, f, w = self._arms, self._features, self._weights
         own = np.zeros((len(states), n, len(w["others.weight"]))) + w.get("arms", 0.0)
         if f:
             features = states[:, : n * f]

@@ -49,6 +49,13 @@ class ActionValue(nn.Module):
         """Return Q(state, action), shape (batch,), of batches of both."""
         raise NotImplementedError
 
+    def each(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """Return the values of every critic in it, shape (critics, batch); by default there is one.
+
+        Each critic is fitted to the targets by itself.
+        """
+        return self.q(state, action)[None]
+
     def shift(self, amount: float) -> None:
         """Add ``amount`` to every value."""
         raise NotImplementedError

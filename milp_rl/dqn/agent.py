@@ -31,15 +31,23 @@ from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.episodes import EpisodePlayer, RunningEpisode
 from milp_rl.dqn.learner import QLearner
 from milp_rl.dqn.module_value import ModuleValue
-from milp_rl.dqn.pretraining import ModelledEnv, PretrainingData, data_of_model, data_of_steps
+from milp_rl.dqn.networks import new_network
+from milp_rl.dqn.pretraining import (
+    ModelledEnv,
+    PretrainingData,
+    data_of_model,
+    data_of_steps,
+    random_steps_of,
+)
 from milp_rl.dqn.training import Budget, Training
+from milp_rl.envs.arms import arms_of
 from milp_rl.envs.feasible_sets import FeasibleSets
 from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import StateArray
 from milp_rl.envs.transitions import Transitions, collect_transitions
 from milp_rl.formulations.arrays import ActionArray, check_states, check_vector
 from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.qnetwork import ActionValue, QNetwork
+from milp_rl.qnetwork import ActionValue
 
 _COUNTERS = ("epoch", "episode", "step", "pretrain_seconds")
 
@@ -72,9 +80,9 @@ class DQNAgent:
     config
         Parameters; by default those of the class.
     network
-        A Q-network of your own, trained in place from the weights that it has, instead of a new
-        :class:`~milp_rl.qnetwork.QNetwork` of ``config.hidden``: a torch module of (state, action)
-        in either order, or of [action, state], as :class:`~milp_rl.dqn.ModuleValue` takes it; or a
+        A Q-network of your own, trained in place from the weights that it has, instead of a new one
+        as ``config.architecture`` says: a torch module of (state, action) in either order, or of
+        [action, state], as :class:`~milp_rl.dqn.ModuleValue` takes it; or a
         :class:`~milp_rl.qnetwork.ActionValue`.
     seed
         Seed of weights, exploration, replay and episodes, at least 0.
@@ -83,6 +91,10 @@ class DQNAgent:
     ----------
     space
         The feasible set, of the first state if it differs from state to state.
+    arms
+        How its states and actions belong to arms; ``None`` where nothing is known.
+    random_steps
+        Random steps that training begins with.
     epoch, episode, step
         Pretraining epochs, episodes and steps done.
     pretrain_seconds
@@ -123,6 +135,8 @@ class DQNAgent:
         self.player = EpisodePlayer(
             env, self._feasible, self.state_dim, expected_rewards=self.config.expected_rewards
         )
+        self.arms = arms_of(env, self.state_dim, self.space.n_actions)
+        self.random_steps = random_steps_of(env, self.config)
         self._own = None if network is None else self._own_network(network)
         self.learner = self._new_learner()
         self.rng = np.random.default_rng(seed)
@@ -135,11 +149,14 @@ class DQNAgent:
         self._luck = np.random.default_rng([seed, 3])  # of predictions that are not deterministic
 
     def _new_learner(self) -> QLearner:
-        c, network = self.config, self._own
+        network = self._own
         if network is None:
             generator = torch.Generator().manual_seed(self.seed)
-            network = QNetwork(self.state_dim, self.space.n_actions, c.hidden, generator=generator)
-        return QLearner(network, self._feasible, c, chooser_of(self.space, c))
+            network = new_network(
+                self.config, self.state_dim, self.space.n_actions, self.arms, generator
+            )
+        chooser = chooser_of(self.space, self.config)
+        return QLearner(network, self._feasible, self.config, chooser)
 
     def _own_network(self, network: nn.Module) -> ActionValue:
         """Return a network that was given as what a learner trains."""
@@ -321,9 +338,9 @@ class DQNAgent:
             raise ValueError("learn needs a budget: total_timesteps, seconds, or both")
         if seconds is not None and not seconds > 0:
             raise ValueError(f"seconds must be positive, got {seconds}")
-        if total_timesteps is not None and total_timesteps <= self.config.random_steps:
+        if total_timesteps is not None and total_timesteps <= self.random_steps:
             raise ValueError(
-                f"total_timesteps must be more than the {self.config.random_steps} random steps"
+                f"total_timesteps must be more than the {self.random_steps} random steps"
                 f" (random_steps), which count too, got {total_timesteps}"
             )
         self.budget = Budget(steps=total_timesteps, seconds=seconds)
@@ -334,14 +351,14 @@ class DQNAgent:
     def num_timesteps(self) -> int:
         """Steps of the environment, the random ones that training begins with among them."""
         begun = self.step or self.epoch or len(self.learner.replay)
-        return self.step + (self.config.random_steps if begun else 0)
+        return self.step + (self.random_steps if begun else 0)
 
     def pretraining_data(self) -> PretrainingData:
         """Return the data of random steps, if there are any, otherwise of the environment's model.
 
         Drawn with a generator of its own, so that a resumed run has the same.
         """
-        if self.config.random_steps:
+        if self.random_steps:
             return data_of_steps(self.random_play, self.config.discount)
         model = self.env.unwrapped
         assert isinstance(model, ModelledEnv)
@@ -351,10 +368,10 @@ class DQNAgent:
     @cached_property
     def random_play(self) -> Transitions:
         """The ``random_steps`` transitions that training begins with."""
-        c, rng = self.config, np.random.default_rng([self.seed, 2])
+        rng = np.random.default_rng([self.seed, 2])
         return collect_transitions(
             self.env,
-            c.random_steps,
+            self.random_steps,
             rng,
             expected_rewards=self.player.rewards_expected,
             feasible=self._feasible.at,

@@ -24,7 +24,14 @@ from milp_rl.formulations.files import write_atomically
 
 _NAME, FORMAT = "milp_rl.dqn", 8
 
-AS_BEFORE: dict[str, Any] = {}
+AS_BEFORE: dict[str, Any] = {
+    "architecture": "concat",
+    "encoder": (64, 64),
+    "head": (32,),
+    "critics": 1,
+    "critics_reduce": "min",
+    "normalise": False,
+}
 """Parameters added after format 7, and the value of each with which all is as it was without it."""
 
 

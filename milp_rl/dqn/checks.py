@@ -43,8 +43,8 @@ def checked_env(
         )
     if block_of(env) is None:
         feasible_set(env, None)  # says what is missing
-    modelled = config.random_steps or isinstance(env.unwrapped, ModelledEnv)
-    if config.pretrain_epochs and not modelled:
+    modelled = isinstance(env.unwrapped, ModelledEnv)
+    if config.pretrain_epochs and config.random_steps == 0 and not modelled:
         raise ValueError(
             "pretraining needs expected_reward, sample_next and informative_states on the"
             " environment; set random_steps to pretrain on random play, or pretrain_epochs=0"

@@ -31,8 +31,37 @@ class DQNConfig:
 
     # The problem ------------------------------------------------------------------------------
 
+    architecture: Literal["auto", "concat", "arms", "equivariant"] = "auto"
+    """Which Q-network is trained, where none is given.
+
+    ``"concat"``: :class:`milp_rl.QNetwork`, ReLU layers on [action, state], as published.
+    ``"arms"``: :class:`milp_rl.ArmQNetwork`, any depth in the state and a small argmax; its arms
+    are those that the environment declares (:class:`milp_rl.envs.arms.Arms`), or else the action
+    variables, which see the whole state. ``"equivariant"``: the same with arms that differ by their
+    features alone, so that it can be used for other numbers of arms. ``"auto"``: ``"arms"``.
+    """
+
     hidden: tuple[int, ...] = (16, 32)
-    """Widths of the hidden layers, one or more, each at least 1."""
+    """Widths of the hidden layers of ``"concat"``, one or more, each at least 1."""
+
+    encoder: tuple[int, ...] = (64, 64)
+    """Widths of the encoder of ``"arms"``, one or more, each at least 1."""
+
+    head: tuple[int, ...] = (32,)
+    """Widths of its ReLU layers that follow the action, one or two, each at least 1."""
+
+    critics: int = 1
+    """Q-networks trained side by side, at least 1."""
+
+    critics_reduce: Literal["min", "mean"] = "min"
+    """What several critics are worth: the least of their values (clipped double), or the mean."""
+
+    normalise: bool = True
+    """Give the network states and values of a size near one, by the data that training begins with.
+
+    The values stay in units of the rewards; losses and gradients then do not depend on them. A
+    network of your own is left as it is.
+    """
 
     discount: float = 0.99
     """Discount factor gamma, in [0, 1)."""
@@ -201,11 +230,12 @@ class DQNConfig:
 
     # Pretraining ------------------------------------------------------------------------------
 
-    random_steps: int = 0
+    random_steps: int | None = None
     """Steps of random feasible actions played before anything else, at least 0.
 
-    They are put into the replay buffer, and pretraining fits their rewards instead of those of the
-    model: what a learner does that knows the environment by its samples alone.
+    ``None``: 1,000 where there is pretraining, but the environment has no model; else none. They
+    are put into the replay buffer, and pretraining fits their rewards instead of those of the model:
+    what a learner does that knows the environment by its samples alone.
     """
 
     pretrain_epochs: int = 300
@@ -234,9 +264,13 @@ class DQNConfig:
     """
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        if not (self.hidden and all(_is_count(width, 1) for width in self.hidden)):
-            raise ValueError(f"hidden must be one or more widths of at least 1, got {self.hidden}")
+        for name in ("hidden", "encoder", "head"):
+            widths = tuple(getattr(self, name))
+            object.__setattr__(self, name, widths)
+            if not (widths and all(_is_count(width, 1) for width in widths)):
+                raise ValueError(f"{name} must be one or more widths of at least 1, got {widths}")
+        if len(self.head) > 2:
+            raise ValueError(f"head must be one or two widths, got {self.head}")
         for wanted, (valid, names) in _RANGES.items():
             for name in names.split():
                 value = getattr(self, name)
@@ -258,6 +292,8 @@ class DQNConfig:
             Parameters to set otherwise.
         """
         published: dict[str, Any] = {
+            "architecture": "concat",
+            "normalise": False,
             "learning_rate_decay": 0.9,
             "weight_decay": 0.01,
             "updates_per_step": 1,
@@ -281,12 +317,14 @@ def _is_count(value: Any, smallest: int) -> bool:
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "an integer of at least 1": (
         lambda v: _is_count(v, 1),
-        "batch_size updates_per_step buffer_size sync_every n_step pretrain_batch_size cache_size",
+        "batch_size updates_per_step buffer_size sync_every n_step pretrain_batch_size cache_size"
+        " critics",
     ),
     "an integer of at least 0": (
         lambda v: _is_count(v, 0),
-        "episodes random_steps pretrain_epochs pretrain_states pretrain_actions pretrain_replay",
+        "episodes pretrain_epochs pretrain_states pretrain_actions pretrain_replay",
     ),
+    "an integer of at least 0, or None": (lambda v: v is None or _is_count(v, 0), "random_steps"),
     "a positive number": (
         lambda v: 0 < v < math.inf,
         "learning_rate pretrain_learning_rate clip_value epsilon_decay hinge_weight",
@@ -311,6 +349,14 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "argmax",
     ),
     "'huber' or 'hinge'": (lambda v: v in ("huber", "hinge"), "loss"),
-    "true or false": (lambda v: isinstance(v, bool), "dual_filtering"),
+    "true or false": (
+        lambda v: isinstance(v, bool),
+        "dual_filtering normalise double level_targets expected_rewards",
+    ),
+    "'auto', 'concat', 'arms' or 'equivariant'": (
+        lambda v: v in ("auto", "concat", "arms", "equivariant"),
+        "architecture",
+    ),
+    "'min' or 'mean'": (lambda v: v in ("min", "mean"), "critics_reduce"),
     "'hard' or 'soft'": (lambda v: v in ("hard", "soft"), "target_update"),
 }

@@ -116,7 +116,7 @@ class FlatDQN(DQNAgent):
         c = self.config
         if self._own is not None:
             raise ValueError("this DQN makes its own network, with an output per feasible action")
-        if c.pretrain_epochs and not c.random_steps:
+        if c.pretrain_epochs and not self.random_steps:
             raise ValueError("this DQN pretrains on random play only: set random_steps")
         actions = self.space.enumerate(_MOST_ACTIONS)
         network = CombinationNetwork(

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from milp_rl.dqn.cached_argmax import CachedArgmax
 from milp_rl.dqn.choosers import Chooser
 from milp_rl.dqn.config import DQNConfig
+from milp_rl.dqn.normalised import NormalisedQNetwork
 from milp_rl.dqn.replay import Batch, PrioritizedReplay, Step
 from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import StateArray
@@ -233,21 +234,23 @@ class QLearner:
     def update(self, rng: np.random.Generator, learning_rate: float, gap: float) -> float:
         r"""Take one step on a batch from the buffer; return the loss.
 
-        With :math:`\delta = Q(s, a) - target` and w the importance weights, the mean is descended
-        of :math:`w\, huber(\delta)`, or with the hinge loss, h its weight, of
+        With :math:`\delta = Q(s, a) - target`, of every critic, and w the importance weights, the
+        mean is descended of :math:`w\, huber(\delta)`, or with the hinge loss, h its weight, of
         :math:`w (Q(s, a) + h \max(-\delta, 0)^2)`.
         """
         batch = self.replay.sample(rng, self.config.batch_size)
         states, actions = torch.from_numpy(batch.states), torch.from_numpy(batch.actions)
         values, extra_loss = self._values(states, actions, rng)
-        errors = values - self.targets(batch, gap, values.detach().numpy())
+        unit = self.unit
+        least = values.detach().amin(dim=0).numpy()
+        errors = (values - self.targets(batch, gap, least)) / unit
         if self.config.loss == "hinge":
-            losses = values + self.config.hinge_weight * nn.functional.relu(-errors) ** 2
+            losses = values / unit + self.config.hinge_weight * nn.functional.relu(-errors) ** 2
         else:
             losses = nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none")
         loss = (torch.from_numpy(batch.weights) * losses).mean()
         self._descend(loss + extra_loss, learning_rate)
-        sizes = errors.detach().double().abs().numpy()
+        sizes = unit * errors.detach().double().abs().mean(dim=0).numpy()
         self.replay.update(batch.index, sizes)
         self.mean_error += _MEAN_RATE * (float(sizes.mean()) - self.mean_error)
         largest = float(values.detach().abs().mean())
@@ -274,8 +277,13 @@ class QLearner:
     def _values(
         self, states: Tensor, actions: Tensor, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor | float]:
-        """Return Q(s, a), and what is descended beside the loss of the values: nothing here."""
-        return self.network.q(states, actions), 0.0
+        """Return Q(s, a) of every critic, and what is descended beside their loss: nothing here."""
+        return self.network.each(states, actions), 0.0
+
+    @property
+    def unit(self) -> float:
+        """The size of the values that losses are relative to, in units of the rewards."""
+        return self.network.unit if isinstance(self.network, NormalisedQNetwork) else 1.0
 
     def _descend(self, loss: Tensor, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -302,7 +310,7 @@ class QLearner:
     ) -> float:
         """Take one least-squares step towards given values; return the loss."""
         values, extra_loss = self._values(states, actions, rng)
-        loss = nn.functional.mse_loss(values, wanted)
+        loss = ((values - wanted) / self.unit).square().mean()
         self._descend(loss + extra_loss, learning_rate)
         return float(loss.detach())
 

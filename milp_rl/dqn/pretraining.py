@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -13,6 +14,8 @@ from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
+
+_RANDOM_STEPS = 1000  # where there is no model
 
 
 @runtime_checkable
@@ -43,6 +46,14 @@ class PretrainingData(NamedTuple):
     actions: NDArray[np.float32]
     rewards: NDArray[np.float32]
     replayed: tuple[NDArray[Any], ...]
+
+
+def random_steps_of(env: gym.Env[Any, Any], config: DQNConfig) -> int:
+    """Return the number of random steps that training begins with in an environment."""
+    if config.random_steps is not None:
+        return config.random_steps
+    wanted = config.pretrain_epochs and not isinstance(env.unwrapped, ModelledEnv)
+    return _RANDOM_STEPS if wanted else 0
 
 
 def data_of_steps(played: Transitions, discount: float) -> PretrainingData:

@@ -17,6 +17,7 @@ import torch
 
 from milp_rl.dqn.callbacks import Callback
 from milp_rl.dqn.episodes import RunningEpisode
+from milp_rl.dqn.normalised import NormalisedQNetwork
 
 if TYPE_CHECKING:
     from milp_rl.dqn.agent import DQNAgent
@@ -129,12 +130,15 @@ class Training:
         c, learner = agent.config, agent.learner
         if agent.epoch >= c.pretrain_epochs and (agent.step or len(learner.replay)):
             return
-        if not (c.pretrain_epochs or c.random_steps):
+        if not (c.pretrain_epochs or agent.random_steps):
             return
         data = agent.pretraining_data()
         states, actions, wanted = (torch.from_numpy(column) for column in data[:3])
-        if agent.epoch == 0 and c.pretrain_epochs:
-            learner.shift_level(float(wanted.mean()))
+        if agent.epoch == 0:
+            if isinstance(agent.network, NormalisedQNetwork):
+                agent.network.normalise(data.states, data.rewards, agent.arms)
+            if c.pretrain_epochs:
+                learner.shift_level(float(wanted.mean()))
         while agent.epoch < c.pretrain_epochs:
             started = time.perf_counter()
             rate = c.pretrain_learning_rate * c.pretrain_learning_rate_decay**agent.epoch

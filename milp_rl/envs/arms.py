@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+import gymnasium as gym
 
 from milp_rl.formulations.arrays import FloatArray
 
@@ -14,7 +16,7 @@ class Arms:
     """Which parts of a state vector and of an action vector belong to the same arm.
 
     An arm is whatever is acted on: a machine, a patient, a site. An environment says so with an
-    attribute ``arms``, by which a learner builds a network whose arms share one encoder
+    attribute ``arm_layout``, by which a learner builds a network whose arms share one encoder
     (:class:`milp_rl.ArmQNetwork`).
 
     Parameters
@@ -77,3 +79,24 @@ class Arms:
     def n_actions(self) -> int:
         """Number of action variables."""
         return self.n_arms * self.arm_actions
+
+
+def arms_of(env: gym.Env[Any, Any], state_dim: int, n_actions: int) -> Arms | None:
+    """Return the arms that an environment, or a wrapper of it, declares; ``None`` if none.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit its states and actions.
+    """
+    if not env.has_wrapper_attr("arm_layout"):
+        return None
+    arms = env.get_wrapper_attr("arm_layout")
+    if not isinstance(arms, Arms):
+        return None
+    if (arms.state_dim, arms.n_actions) != (state_dim, n_actions):
+        raise ValueError(
+            f"the environment's arms have {arms.state_dim} state features and {arms.n_actions}"
+            f" actions, the environment has {state_dim} and {n_actions}"
+        )
+    return arms

@@ -145,7 +145,7 @@ class GraphQLearner(QLearner):
         found = additions[batch:].gather(1, index)
         new = (partial.gather(1, index) == 0).float()  # where a decision is almost everything
         loss = (new * nn.functional.huber_loss(found, wanted, reduction="none")).mean()
-        return values[:batch], config.addition_weight * loss
+        return values[None, :batch], config.addition_weight * loss
 
 
 class GraphDQN(DQNAgent):

@@ -12,6 +12,8 @@ KINDS = {
     "by feature": {"layout": "feature", "shared_features": 3},
     "equivariant": {"context": "mean", "identity": False, "shared_features": 2},
     "neighbours": {"neighbours": np.arange(36).reshape(6, 6) % 5, "encoder": (8, 7, 6)},
+    "two actions an arm": {"arm_actions": 2},
+    "two actions an arm, by feature": {"arm_actions": 2, "layout": "feature"},
     "shared features alone": {"arm_features": 0, "shared_features": 4},
 }
 
@@ -50,8 +52,13 @@ def by_hand(network, state, action):
     pooled = sigma(w["pooled.weight"] @ np.mean(h, axis=0) + w["pooled.bias"])
     y = w["threshold.weight"] @ pooled + w["threshold.bias"]
     q = w["value.weight"] @ pooled + w["value.bias"]
-    for a, x in zip(action, h, strict=True):
-        y, q = y + a * (w["sums.weight"] @ x), q + a * (w["direct.weight"] @ x)
+    m = network.arm_actions
+    for j in range(n):
+        for k in range(m):
+            a = action[j * m + k] if network.layout == "arm" else action[k * n + j]
+            rows = slice(k * network.head[0], (k + 1) * network.head[0])
+            y = y + a * (w["sums.weight"][rows] @ h[j])
+            q = q + a * (w["direct.weight"][k] @ h[j])
     y = np.maximum(y, 0)
     if len(network.head) == 2:
         y = np.maximum(w["second.weight"] @ y + w["second.bias"], 0)
@@ -61,8 +68,9 @@ def by_hand(network, state, action):
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_are_those_of_the_formula(kind):
     network, rng = made(kind), np.random.default_rng(1)
-    value = mr.to_action_value(network, 6)
-    states, actions = rng.normal(size=(9, network.state_dim)), rng.integers(0, 2, (9, 6))
+    n = network.action_dim
+    value = mr.to_action_value(network, n)
+    states, actions = rng.normal(size=(9, network.state_dim)), rng.integers(0, 2, (9, n))
     expected = [by_hand(network, s, a) for s, a in zip(states, actions, strict=True)]
     np.testing.assert_allclose(value.values(states, actions.astype(float)), expected, rtol=1e-10)
     with torch.no_grad():
@@ -73,8 +81,8 @@ def test_values_are_those_of_the_formula(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_state_is_worth_the_same_whatever_states_are_beside_it(kind):
     network, rng = made(kind), np.random.default_rng(2)
-    value = mr.to_action_value(network, 6)
-    states, action = rng.normal(size=(17, network.state_dim)), np.ones(6)
+    value = mr.to_action_value(network, network.action_dim)
+    states, action = rng.normal(size=(17, network.state_dim)), np.ones(network.action_dim)
     together = value.at_states(states)
     for i, state in enumerate(states):
         assert together.at(i).forward(action)[0] == value.at_state(state).forward(action)[0]
@@ -84,7 +92,8 @@ def test_a_state_is_worth_the_same_whatever_states_are_beside_it(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_solver_finds_the_optimum(kind, solver):
     network, rng = made(kind, seed=3), np.random.default_rng(3)
-    space = mr.BudgetTopK(6, 3) & mr.Capacity([2, 1, 3, 2, 1, 2], [3, 3])
+    n = network.action_dim
+    space = mr.BudgetTopK(n, 3) & mr.Capacity([2, 1, 3, 2, 1, 2] * (n // 6), [3, 3])
     states = rng.normal(size=(3, network.state_dim))
     results = mr.ArgmaxSolver(network, space, solver=solver).solve_batch(states)
     for state, result in zip(states, results, strict=True):

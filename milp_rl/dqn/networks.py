@@ -1,0 +1,78 @@
+"""The Q-network that a learner makes where none is given."""
+
+from __future__ import annotations
+
+import torch
+
+from milp_rl.arm_qnetwork import ArmQNetwork
+from milp_rl.dqn.config import DQNConfig
+from milp_rl.dqn.critics import Critics
+from milp_rl.dqn.normalised import NormalisedQNetwork
+from milp_rl.envs.arms import Arms
+from milp_rl.qnetwork import ActionValue, QNetwork
+
+
+def new_network(
+    config: DQNConfig,
+    state_dim: int,
+    n_actions: int,
+    arms: Arms | None,
+    generator: torch.Generator,
+) -> ActionValue:
+    """Return a new Q-network as a configuration asks for.
+
+    Parameters
+    ----------
+    config
+        Which, and of what size.
+    state_dim, n_actions
+        Lengths of states and actions.
+    arms
+        Which of their entries belong together; ``None``: nothing is known.
+    generator
+        Source of the initial weights.
+
+    Raises
+    ------
+    ValueError
+        If an equivariant network is asked for where arms are not known, or have no features.
+    """
+    c = config
+    critics: list[ActionValue] = []
+    for _ in range(c.critics):
+        if c.architecture == "concat":
+            critics.append(QNetwork(state_dim, n_actions, c.hidden, generator=generator))
+        else:
+            critics.append(_of_arms(c, state_dim, n_actions, arms, generator))
+    network = critics[0] if c.critics == 1 else Critics(critics, c.critics_reduce)
+    return NormalisedQNetwork(network) if c.normalise else network
+
+
+def _of_arms(
+    config: DQNConfig,
+    state_dim: int,
+    n_actions: int,
+    arms: Arms | None,
+    generator: torch.Generator,
+) -> ArmQNetwork:
+    equivariant = config.architecture == "equivariant"
+    if arms is None:
+        arms = Arms(n_actions, arm_features=0, shared_features=state_dim)
+    if equivariant and not arms.arm_features:
+        raise ValueError(
+            "architecture='equivariant' needs arms that have features: declare them as attribute"
+            " arm_layout of the environment (milp_rl.envs.arms.Arms), or give architecture='arms'"
+        )
+    return ArmQNetwork(
+        arms.n_arms,
+        arms.arm_features,
+        arms.shared_features,
+        arm_actions=arms.arm_actions,
+        layout=arms.layout,
+        encoder=config.encoder,
+        head=config.head,
+        context="mean" if equivariant else "state",
+        identity=not equivariant,
+        neighbours=None if equivariant else arms.neighbours,
+        generator=generator,
+    )

@@ -1,0 +1,143 @@
+r"""A Q-network in the units of its environment around one that works with numbers near one.
+
+.. math:: Q(s, a) = \rho\, q\big((s - \mu) / \sigma, a\big)
+
+with fixed :math:`\mu, \sigma` and :math:`\rho`. The values, targets and temporal differences are in
+the units of the rewards; learning rates, losses and gradients do not depend on them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from milp_rl.envs.arms import Arms
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.networks.action_value import ActionLayer, ActionNetworks, NetworkValue
+from milp_rl.formulations.networks.action_value import ActionValue as Value
+from milp_rl.formulations.networks.conversion import to_action_value
+from milp_rl.qnetwork import ActionValue, export_onnx
+
+
+class NormalisedQNetwork(ActionValue):
+    """A Q-network whose states are centred and scaled, and whose values are scaled.
+
+    Until :meth:`normalise` is called it is the network itself.
+
+    Parameters
+    ----------
+    inner
+        The network that is trained.
+    """
+
+    centre: Tensor
+    spread: Tensor
+    scale: Tensor
+
+    def __init__(self, inner: ActionValue) -> None:
+        super().__init__()
+        self.inner = inner
+        self.state_dim, self.action_dim = inner.state_dim, inner.action_dim
+        self.register_buffer("centre", torch.zeros(self.state_dim))
+        self.register_buffer("spread", torch.ones(self.state_dim))
+        self.register_buffer("scale", torch.ones(()))
+
+    @property
+    def unit(self) -> float:
+        """What one means in values of the inner network, in units of the rewards."""
+        return float(self.scale)
+
+    def normalise(
+        self, states: NDArray[Any], rewards: NDArray[Any], arms: Arms | None = None
+    ) -> None:
+        """Take centres and spreads from observed states, and the unit from observed rewards.
+
+        A feature that is constant or always 0 or 1 is left as it is. The same feature of several
+        arms has one centre and one spread.
+
+        Parameters
+        ----------
+        states, rewards
+            Shapes (samples, state_dim) and (samples,).
+        arms
+            Which features belong to arms; by default none.
+        """
+        x = np.asarray(states, dtype=np.float64)
+        features = feature_groups(self.state_dim, arms)
+        centre, spread = np.zeros(self.state_dim), np.ones(self.state_dim)
+        for group in np.unique(features):
+            values = x[:, features == group]
+            deviation = values.std()
+            if deviation > 0 and not np.isin(values, (0.0, 1.0)).all():
+                centre[features == group], spread[features == group] = values.mean(), deviation
+        unit = float(np.std(np.asarray(rewards, dtype=np.float64)))
+        self.centre.copy_(torch.from_numpy(centre))
+        self.spread.copy_(torch.from_numpy(spread))
+        self.scale.fill_(unit if unit > 0 else 1.0)
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        """Evaluate batches of states (batch, state_dim) and actions (batch, action_dim)."""
+        return self.scale * self.inner.q((state - self.centre) / self.spread, action)
+
+    def each(self, state: Tensor, action: Tensor) -> Tensor:
+        """Return the values of every critic, shape (critics, batch)."""
+        return self.scale * self.inner.each((state - self.centre) / self.spread, action)
+
+    def q(self, state: Tensor, action: Tensor) -> Tensor:
+        """Return Q(state, action), shape (batch,)."""
+        values: Tensor = self(state, action)
+        return values
+
+    def shift(self, amount: float) -> None:
+        """Add ``amount`` to every value."""
+        self.inner.shift(amount / self.unit)
+
+    def action_value(self) -> Value:
+        """Return its networks in the action, in float64, with the weights as they are now."""
+        inner = to_action_value(self.inner, self.action_dim, state_dim=self.state_dim)
+        centre, spread = (part.double().numpy() for part in (self.centre, self.spread))
+        if not centre.any() and (spread == 1).all() and self.unit == 1:
+            return inner
+        if isinstance(inner, NetworkValue):
+            n = self.action_dim
+            factors = np.concatenate([np.ones(n), 1 / spread])
+            offsets = np.concatenate([np.zeros(n), -centre / spread])
+            network = inner.network.affine_of_inputs(factors, offsets)
+            bias = self.unit * network.output.bias
+            return NetworkValue(network.with_output(self.unit, bias), n)
+        return _NormalisedValue(inner, centre, spread, self.unit)
+
+    def to_onnx(self, path: Any) -> None:
+        """Write it, in the units of the environment; see :func:`milp_rl.export_onnx`."""
+        export_onnx(self, path, n_actions=self.action_dim)
+
+
+class _NormalisedValue(Value):
+    """An action value of normalised states, and in another unit."""
+
+    def __init__(self, inner: Value, centre: FloatArray, spread: FloatArray, unit: float) -> None:
+        self.inner, self._centre, self._spread, self._unit = inner, centre, spread, unit
+        self.n_actions, self.state_dim = inner.n_actions, inner.state_dim
+        self.binary, self.link = inner.binary, inner.link
+
+    def at_states(self, states: FloatArray) -> ActionNetworks:
+        """Return the networks in the action alone, for finite states (states, state_dim)."""
+        found = self.inner.at_states((states - self._centre) / self._spread)
+        last = found.layers[-1]
+        inputs = tuple((source, weight * self._unit) for source, weight in last.inputs)
+        layers = (*found.hidden, ActionLayer(inputs, last.bias * self._unit))
+        return ActionNetworks(layers, found.n_actions, found.n_states)
+
+
+def feature_groups(state_dim: int, arms: Arms | None) -> NDArray[np.intp]:
+    """Return a number for each feature of a state, the same for the same feature of all arms."""
+    groups = np.arange(state_dim)
+    if arms is not None and arms.arm_features:
+        own = arms.n_arms * arms.arm_features
+        j = np.arange(own)
+        groups[:own] = j % arms.arm_features if arms.layout == "arm" else j // arms.n_arms
+    return groups
