@@ -234,7 +234,7 @@ class DQNConfig:
     """Steps of random feasible actions played before anything else, at least 0.
 
     ``None``: 1,000 where there is pretraining, but the environment has no model; else none. They
-    are put into the replay buffer, and pretraining fits their rewards instead of those of the model:
+    are put into the replay buffer, and pretraining fits their rewards, not those of the model:
     what a learner does that knows the environment by its samples alone.
     """
 

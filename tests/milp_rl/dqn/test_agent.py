@@ -351,7 +351,7 @@ def test_n_step_transitions_sum_rewards_up_to_the_end(n_step):
 
 def test_environments_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="pretrain_epochs=0"):
-        DQNAgent(Corridor())
+        DQNAgent(Corridor(), DQNConfig(random_steps=0))
     with pytest.raises(ValueError, match="action_space_block"):
         DQNAgent(gym.make("CartPole-v1"))
     with pytest.raises(ValueError, match="must be vectors"):

@@ -142,7 +142,8 @@ def test_arguments_are_told_apart_by_name_or_by_order(order):
 
 
 def test_a_q_network_that_is_given_is_trained_as_it_is():
-    made = DQNAgent(bandit(), SHORT, seed=0)
+    plain = replace(SHORT, architecture="concat", normalise=False)
+    made = DQNAgent(bandit(), plain, seed=0)
     given = mr.QNetwork(4, 4, SHORT.hidden, generator=torch.Generator().manual_seed(0))
     agent = DQNAgent(bandit(), SHORT, network=given, seed=0)
     assert agent.network is given
