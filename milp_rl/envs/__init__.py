@@ -17,6 +17,7 @@ from milp_rl.envs.bandits.restless_bandit import ArmChains, RestlessBandit
 from milp_rl.envs.bandits.scheduling import SchedulingBandit, SchedulingInstance
 from milp_rl.envs.control import ConstrainedControl
 from milp_rl.envs.known_model import KnownModelEnv
+from milp_rl.envs.rddl import RDDLEnv, from_rddl
 from milp_rl.envs.spaces import FeasibleActions
 from milp_rl.envs.vector import ParallelEpisodes
 
@@ -125,8 +126,10 @@ __all__ = [
     "ParallelEpisodes",
     "PathBandit",
     "PathInstance",
+    "RDDLEnv",
     "RestlessBandit",
     "SchedulingBandit",
     "SchedulingInstance",
+    "from_rddl",
     "make_bandit",
 ]

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.formulations.spaces.box import Box
 
 
 class FeasibleActions(gym.spaces.MultiBinary):
@@ -44,7 +43,7 @@ class FeasibleActions(gym.spaces.MultiBinary):
 
 
 class FeasibleBox(gym.spaces.Box):
-    """The Gymnasium view of a :class:`Box` of continuous actions.
+    """The Gymnasium view of a space of continuous or integer actions.
 
     Parameters
     ----------
@@ -54,8 +53,11 @@ class FeasibleBox(gym.spaces.Box):
         Seed of :meth:`sample`.
     """
 
-    def __init__(self, block: Box, seed: int | np.random.Generator | None = None) -> None:
-        super().__init__(block.lower, block.upper, dtype=np.float64, seed=seed)
+    def __init__(self, block: ActionSpace, seed: int | np.random.Generator | None = None) -> None:
+        dtype = block.dtype.type
+        super().__init__(
+            block.lower.astype(dtype), block.upper.astype(dtype), dtype=dtype, seed=seed
+        )
         self.block = block
 
     def sample(self, mask: Any = None, probability: Any = None) -> NDArray[Any]:
