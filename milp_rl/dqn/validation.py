@@ -130,7 +130,7 @@ class Validation(Callback):
     def _play(self, agent: DQNAgent) -> float:
         """Return the mean reward per step, expected where the model is known."""
         if self._policy is None or self._policy.network is not agent.network:
-            self._sets = copy.copy(agent.learner.feasible)  # meets states that the agent does not
+            self._sets = copy.copy(agent._feasible)  # meets states that the agent does not
             self._policy = agent.learner.new_argmax(agent.network, self._sets)
         self._policy.renew()
         if self._parallel is None:
