@@ -283,6 +283,10 @@ class Box(ActionSpace):
 
     def _open(self, actions: ActionArray, decided: int) -> BoolArray:
         """Tell by what is decided, and the least that the rest can add to each constraint."""
+        if self.down_closed:  # what is open is feasible, by the check itself
+            rest = np.asarray(actions).copy()
+            rest[:, decided:] = 0
+            return self.feasible(rest)
         x = np.asarray(actions, dtype=np.float64)[:, :decided]
         low, high = self._lower[:decided], self._upper[:decided]
         found = ((x >= low - _LOOSE) & (x <= high + _LOOSE)).all(axis=1)

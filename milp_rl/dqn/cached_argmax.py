@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from milp_rl.dqn.choosers import Chooser, ExactChooser
-from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import StateArray
+from milp_rl.envs.state_sets import StateSets
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 
@@ -58,7 +58,7 @@ class CachedArgmax:
         network: nn.Module,
         chooser: Chooser,
         capacity: int,
-        feasible: FixedSet | None = None,
+        feasible: StateSets | None = None,
     ) -> None:
         self.network = network
         self.capacity = capacity

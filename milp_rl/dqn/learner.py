@@ -33,8 +33,8 @@ from milp_rl.dqn.choosers import Chooser
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.normalised import NormalisedQNetwork
 from milp_rl.dqn.replay import Batch, PrioritizedReplay, Step
-from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import StateArray
+from milp_rl.envs.state_sets import StateSets
 from milp_rl.formulations.arrays import ActionArray, FloatArray, IntArray
 from milp_rl.qnetwork import ActionValue
 
@@ -74,7 +74,7 @@ class QLearner:
     def __init__(
         self,
         network: ActionValue,
-        feasible: FixedSet,
+        feasible: StateSets,
         config: DQNConfig,
         chooser: Callable[[ActionValue], Chooser],
     ) -> None:
@@ -328,7 +328,7 @@ class QLearner:
         self.network.shift(amount)
         self.greedy.renew()
 
-    def new_argmax(self, network: ActionValue, feasible: FixedSet | None = None) -> CachedArgmax:
+    def new_argmax(self, network: ActionValue, feasible: StateSets | None = None) -> CachedArgmax:
         """Return the best actions of a network, remembered; in another environment's sets."""
         sets = self.feasible if feasible is None else feasible
         return CachedArgmax(network, self._new_chooser(network), self.config.cache_size, sets)

@@ -55,7 +55,7 @@ class GreedyEpisodes:
     def play(self, agent: DQNAgent) -> tuple[FloatArray, IntArray]:
         """Return each episode's mean reward, expected where the model is known, and its steps."""
         if self._policy is None or self._policy.network is not agent.network:
-            self._sets = copy.copy(agent.learner.feasible)  # meets states that the agent does not
+            self._sets = copy.copy(agent._feasible)  # meets states that the agent does not
             self._policy = agent.learner.new_argmax(agent.network, self._sets)
         self._policy.renew()
         if self.parallel is None:

@@ -1,5 +1,6 @@
 """Gymnasium environments with combinatorial actions."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +18,7 @@ from milp_rl.envs.bandits.restless_bandit import ArmChains, RestlessBandit
 from milp_rl.envs.bandits.scheduling import SchedulingBandit, SchedulingInstance
 from milp_rl.envs.control import ConstrainedControl
 from milp_rl.envs.known_model import KnownModelEnv
+from milp_rl.envs.navigation import CombinatorialNavigation
 from milp_rl.envs.rddl import RDDLEnv, from_rddl
 from milp_rl.envs.spaces import FeasibleActions
 from milp_rl.envs.vector import ParallelEpisodes
@@ -38,6 +40,15 @@ for _, _bandit in _BANDITS:
         entry_point=f"{_bandit.__module__}:{_bandit.__name__}",
     )
 
+gym.register(
+    id="milp_rl/Bandit-v0",
+    entry_point="milp_rl.envs:make_bandit",
+    kwargs={"domain": "budget", "n_arms": 10, "budget": 3, "seed": 0},
+)
+gym.register(
+    id="milp_rl/CombinatorialNavigation-v0",
+    entry_point="milp_rl.envs.navigation:CombinatorialNavigation",
+)
 gym.register(
     id="milp_rl/CareManagement-v0",
     entry_point="milp_rl.envs.care_management:CareManagement",
@@ -80,8 +91,12 @@ def make_bandit(
 
     Arguments
     ---------
+    The environment's ``spec`` has them, so that what keeps it (such as a Minari data set) makes the
+    same environment again; ``gymnasium.make`` takes them too.
+
     ```python
     make_bandit("capacity", n_arms=10, budget=3, seed=0)
+    gymnasium.make("milp_rl/Bandit-v0", domain="capacity", n_arms=10, budget=3, seed=0)
     ```
 
     Parameters
@@ -106,6 +121,14 @@ def make_bandit(
         raise ValueError(f"unknown domain {domain!r}; known are {', '.join(DOMAINS)}")
     instance, bandit = DOMAINS[domain]
     env: RestlessBandit = bandit(instance.generate(n_arms, budget, horizon=horizon, seed=seed))
+    arguments = {
+        "domain": domain,
+        "n_arms": n_arms,
+        "budget": budget,
+        "horizon": horizon,
+        "seed": seed,
+    }
+    env.spec = replace(gym.spec("milp_rl/Bandit-v0"), kwargs=arguments)
     return env
 
 
@@ -118,6 +141,7 @@ __all__ = [
     "BudgetInstance",
     "CapacityBandit",
     "CapacityInstance",
+    "CombinatorialNavigation",
     "ConstrainedControl",
     "FeasibleActions",
     "KnownModelEnv",

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from milp_rl.envs.known_model import StateArray
-from milp_rl.envs.rddl_layout import Arms, StateLayout
+from milp_rl.envs.rddl_layout import StateLayout
 from milp_rl.envs.rddl_preconditions import (
     Formula,
     GroundActions,
@@ -44,14 +44,14 @@ class RDDLEnv(gym.Env[StateArray, Any]):
 
     Action Space
     ------------
-    A vector with one variable per ground action fluent, as :attr:`arms` names them: a
+    A vector with one variable per ground action fluent, as :attr:`arm_layout` names them: a
     :class:`~milp_rl.envs.FeasibleActions` of int8 if all are boolean, otherwise a ``FeasibleBox``,
     int64 if none is real, else float64. Both contain what is feasible in the present state;
     :meth:`step` raises ``ValueError`` for anything else.
 
     Observation Space
     -----------------
-    ``Box``, float32: the state fluents, by arm as :attr:`arms` says, and as
+    ``Box``, float32: the state fluents, by arm as :attr:`arm_layout` says, and as
     :attr:`feature_names` names them. A fluent whose value is an object is one number per object.
     Fluents that belong to several arms are there several times.
 
@@ -83,7 +83,7 @@ class RDDLEnv(gym.Env[StateArray, Any]):
 
     Attributes
     ----------
-    arms
+    arm_layout
         The layout of the observation.
     feature_names
         What each number of the observation is.
@@ -118,7 +118,7 @@ class RDDLEnv(gym.Env[StateArray, Any]):
             raise ValueError(f"horizon must be at least 1, got {self.horizon}")
         values = self.simulator.init_values
         self._layout = StateLayout(model, values)
-        self.arms: Arms = self._layout.arms
+        self.arm_layout = self._layout.arms
         self.feature_names = self._layout.feature_names
         self._actions = _ground_actions(model)
         self._count, self._most = self._counted(values, max_actions)
@@ -225,7 +225,7 @@ class RDDLEnv(gym.Env[StateArray, Any]):
         if allowed >= n:
             return None, n
         if not self._actions.binary.all():
-            name = self.arms.names[int(np.argmin(self._actions.binary))]
+            name = self.arm_layout.names[int(np.argmin(self._actions.binary))]
             raise ValueError(
                 f"at most {allowed} of {n} actions may differ from their defaults, and {name} is"
                 " not boolean: such a limit is not supported; lift it with max_actions"
@@ -255,7 +255,7 @@ class RDDLEnv(gym.Env[StateArray, Any]):
         if open_ended.any():
             i = int(np.argmax(open_ended))
             raise ValueError(
-                f"the action {self.arms.names[i]} has no bounds, its preconditions say"
+                f"the action {self.arm_layout.names[i]} has no bounds, its preconditions say"
                 f" [{lower[i]:g}, {upper[i]:g}]: give some, such as"
                 f" action_bounds={{{self._fluent_of(i)!r}: (0, 10)}}"
             )
@@ -338,7 +338,7 @@ def from_rddl(
     Boolean, integer and real actions become binary, integer and continuous variables;
     ``max-nondef-actions`` a budget of them; action-preconditions and the older
     state-action-constraints linear constraints and, where they depend on the state, a feasible set
-    for each state. The state is laid out by arm, as :attr:`RDDLEnv.arms` says. Nothing of a domain
+    for each state. The state is laid out by arm, as :attr:`RDDLEnv.arm_layout` says. Nothing of a domain
     is left out: what cannot be had is refused.
 
     Parameters
@@ -371,7 +371,7 @@ def from_rddl(
 
     >>> from milp_rl.envs import from_rddl
     >>> env = from_rddl("SysAdmin_MDP_ippc2011", "1", max_actions=2)
-    >>> env.arms.n_arms, env.arms.arm_features, env.arms.names[0]
+    >>> env.arm_layout.n_arms, env.arm_layout.arm_features, env.arm_layout.names[0]
     (10, 1, 'reboot(c1)')
     >>> state, _ = env.reset(seed=0)
     >>> env.action_space_block(state)

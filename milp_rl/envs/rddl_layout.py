@@ -10,37 +10,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from milp_rl.envs.arms import Arms
 from milp_rl.envs.known_model import StateArray
 from milp_rl.formulations.arrays import FloatArray, IntArray
-
-
-@dataclass(frozen=True)
-class Arms:
-    """How a state is laid out by arm, as :class:`milp_rl.ArmQNetwork` takes it.
-
-    The features of the first arm come first, then those of the second, and last what is shared.
-    """
-
-    n_arms: int
-    """Number of arms, one action variable each."""
-
-    arm_features: int
-    """Features of an arm."""
-
-    shared_features: int
-    """Features that belong to no arm."""
-
-    names: tuple[str, ...]
-    """The arms: ground actions."""
-
-    neighbours: FloatArray | None
-    """Which arms are next to which, zeros and ones, shape (n_arms, n_arms), if that is known."""
 
 
 class StateLayout:
@@ -106,7 +83,7 @@ class StateLayout:
         self.low = np.where(bounded, 0.0, -np.inf).astype(np.float32)
         self.high = np.where(bounded, 1.0, np.inf).astype(np.float32)
         near = self._neighbours(parameters, objects_of)
-        self.arms = Arms(len(names), width, len(shared), tuple(names), near)
+        self.arms = Arms(len(names), width, len(shared), names=tuple(names), neighbours=near)
 
     def vector(self, state: Mapping[str, Any]) -> StateArray:
         """Return the observation of a state: fluents by name, objects by number."""

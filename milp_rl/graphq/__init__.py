@@ -18,6 +18,11 @@ gym.register(
     id="milp_rl/SyntheticInterventions-v0",
     entry_point="milp_rl.graphq.synthetic:SyntheticInterventions",
 )
+gym.register(
+    id="milp_rl/Interventions-v0",
+    entry_point="milp_rl.graphq:make_interventions",
+    kwargs={"preset": "10x10", "seed": 0},
+)
 
 __all__ = [
     "PRESETS",

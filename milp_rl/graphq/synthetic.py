@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -258,8 +259,11 @@ def make_interventions(preset: str, *, seed: int, **changes: Any) -> SyntheticIn
 
     Arguments
     ---------
+    The environment's ``spec`` has them, and ``gymnasium.make`` takes them too.
+
     ```python
     make_interventions("10x10", seed=0, horizon=10)
+    gymnasium.make("milp_rl/Interventions-v0", preset="10x10", seed=0, horizon=10)
     ```
 
     Parameters
@@ -278,4 +282,7 @@ def make_interventions(preset: str, *, seed: int, **changes: Any) -> SyntheticIn
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
-    return SyntheticInterventions(PRESETS[preset](seed=seed, **changes))
+    env = SyntheticInterventions(PRESETS[preset](seed=seed, **changes))
+    arguments = {"preset": preset, "seed": seed, **changes}
+    env.spec = replace(gym.spec("milp_rl/Interventions-v0"), kwargs=arguments)
+    return env

@@ -34,6 +34,7 @@ from milp_rl.envs.care_management import RewardWeights
 from milp_rl.envs.factored_actions import FactoredActionSpace
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.offline.care.data import CareData
+from milp_rl.offline.losses import conservative_loss
 
 Method = Literal["awr", "bc", "cql"]
 
@@ -356,8 +357,7 @@ def _cql_loss(c: PolicyConfig, t: _Tensors, follows: Tensor) -> Loss:
             best = network(w, p).argmax(dim=1, keepdim=True)  # double Q-learning
             ahead = target(w, p).gather(1, best)[:, 0] * follows[rows]
         error = nn.functional.mse_loss(taken, t.rewards[rows] + c.discount * ahead)
-        pressed: Tensor = c.conservatism * (torch.logsumexp(q, dim=1) - taken).mean()
-        return error + pressed
+        return error + c.conservatism * conservative_loss(q, taken)
 
     return loss
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from milp_rl.envs.sepsis import ACTIONS, FEATURES
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
+from milp_rl.offline.losses import conservative_loss, expectile_loss
 from milp_rl.offline.sepsis.data import SepsisData
 from milp_rl.reports.tensorboard import summary_writer
 
@@ -306,14 +307,12 @@ def _iql_losses(
     taken = q.gather(1, actions[:, None])[:, 0]
     with torch.no_grad():
         ahead = rewards + c.discount * on * network(following)[1]
-    error = taken.detach() - v
-    weight = torch.where(error > 0, c.expectile, 1 - c.expectile)
     policy = torch.softmax(q / c.temperature, dim=1)
     entropy = -(policy * torch.log(policy + 1e-12)).sum(dim=1).mean()
     pressure, lactate = (on[:, None] * (tasks - wanted).square()).mean(dim=0)
     return {
         "q": nn.functional.mse_loss(taken, ahead),
-        "v": (weight * error.square()).mean(),
+        "v": expectile_loss(taken.detach() - v, c.expectile),
         "pressure": c.pressure_weight * pressure,
         "lactate": c.lactate_weight * lactate,
         "entropy": -c.entropy_weight * entropy,
@@ -332,7 +331,7 @@ def _td_losses(
         ahead = _q(target, following, dueling=dueling)[0].gather(1, best)[:, 0]
     losses = {"q": nn.functional.mse_loss(taken, rewards + c.discount * on * ahead)}
     if dueling:
-        losses["conservatism"] = c.conservatism * (torch.logsumexp(q, dim=1) - taken).mean()
+        losses["conservatism"] = c.conservatism * conservative_loss(q, taken)
     return losses
 
 

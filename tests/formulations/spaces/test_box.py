@@ -231,3 +231,9 @@ def test_a_wide_box_pulls_points_in_without_a_warning():
     points = np.array([[1e9, 1e9], [0.0, 0.0], [-1e9, 0.0]])
     pulled = box.pulled_in(points, np.zeros(2))
     assert pulled == pytest.approx(np.array([[5e8, 5e8], [0.0, 0.0], [-1e9, 0.0]]))
+
+
+def test_what_exceeds_a_constraint_by_little_is_not_listed():
+    space = mr.Box([0, 0], [1, 1], matrix=[[1, 1]], right=[2 - 4e-5], binary=[0, 1])
+    assert space.violations([1, 1])
+    assert space.enumerate().tolist() == [[0, 0], [1, 0], [0, 1]]

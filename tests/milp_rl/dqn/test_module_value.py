@@ -1,6 +1,7 @@
 """Training networks of one's own."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 

@@ -96,7 +96,7 @@ def test_it_is_pyrddlgyms_own_environment(domain, instance, most):
 
 
 def test_preconditions_of_every_kind_of_action(pumps):
-    assert pumps.arms.names[-2:] == ("rate(p3)", "crews")
+    assert pumps.arm_layout.names[-2:] == ("rate(p3)", "crews")
     rng = np.random.default_rng(0)
     state, _ = pumps.reset(seed=0)
     grid = list(itertools.product([0, 1], [0, 1], [0, 1], [0, 1.5], [0, 2.5], [0, 4.5], range(5)))
@@ -134,7 +134,7 @@ def test_preconditions_of_competition_domains(domain):
 
 def test_a_state_by_arm():
     env = from_rddl("Tamarisk_MDP_ippc2014", "1")
-    arms, slots = env.arms, env.simulator.init_values["SLOT-AT-REACH"]
+    arms, slots = env.arm_layout, env.simulator.init_values["SLOT-AT-REACH"]
     assert (arms.n_arms, arms.arm_features, arms.shared_features) == (8, 4, 0)
     assert arms.names[0] == "eradicate(r1)"
     assert arms.names[4] == "restore(r1)"
