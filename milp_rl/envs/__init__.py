@@ -4,6 +4,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from milp_rl.envs.assortment import DynamicAssortment
 from milp_rl.envs.bandits.additive import AdditiveBandit
 from milp_rl.envs.bandits.budget import BudgetBandit, BudgetInstance
 from milp_rl.envs.bandits.capacity import CapacityBandit, CapacityInstance
@@ -42,6 +43,10 @@ gym.register(
     entry_point="milp_rl.envs.care_management:CareManagement",
 )
 gym.register(id="milp_rl/Sepsis-v0", entry_point="milp_rl.envs.sepsis:Sepsis")
+gym.register(
+    id="milp_rl/DynamicAssortment-v0",
+    entry_point="milp_rl.envs.assortment:DynamicAssortment",
+)
 gym.register(
     id="milp_rl/PerformativeRisk-v0",
     entry_point="milp_rl.envs.performative.environment:PerformativeRisk",
@@ -118,6 +123,7 @@ __all__ = [
     "CapacityBandit",
     "CapacityInstance",
     "ConstrainedControl",
+    "DynamicAssortment",
     "FeasibleActions",
     "KnownModelEnv",
     "MultipleInterventionsBandit",
