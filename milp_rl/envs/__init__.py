@@ -4,6 +4,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from milp_rl.envs.arms import Arms
 from milp_rl.envs.assortment import DynamicAssortment
 from milp_rl.envs.bandits.additive import AdditiveBandit
 from milp_rl.envs.bandits.budget import BudgetBandit, BudgetInstance
@@ -117,6 +118,7 @@ __all__ = [
     "DOMAINS",
     "AdditiveBandit",
     "ArmChains",
+    "Arms",
     "BanditInstance",
     "BudgetBandit",
     "BudgetInstance",

@@ -25,6 +25,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from milp_rl.envs.arms import Arms
 from milp_rl.envs.known_model import KnownModelEnv, StateArray
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.spaces.budget import BudgetTopK
@@ -96,6 +97,8 @@ class DynamicAssortment(KnownModelEnv):
     ----------
     n_items, n_static
         Number of items, and of static features of each.
+    arms
+        The items as arms, for :class:`~milp_rl.ArmQNetwork`.
 
     Raises
     ------
@@ -121,6 +124,7 @@ class DynamicAssortment(KnownModelEnv):
                 f" {n_items} and {n_offered}"
             )
         self.n_items, self.n_static = int(n_items), len(weights)
+        self.arms = Arms(self.n_items, self.n_static + _COLUMNS, shared_features=1)
         rates = (hype_weight, satisfaction_weight, price_weight)
         self._weights = np.array([*weights, *rates, *[0.0] * _REMEMBERED], dtype=np.float64)
         if not np.isfinite(self._weights).all():

@@ -144,8 +144,15 @@ def test_parallel_episodes_are_those_of_the_environment():
 
 def test_a_state_is_the_items_next_to_each_other_as_the_arm_network_reads_it():
     env = DynamicAssortment(5, 2)
+    arms, generator = env.arms, torch.Generator().manual_seed(0)
     network = mr.ArmQNetwork(
-        5, 9, 1, context="mean", identity=False, generator=torch.Generator().manual_seed(0)
+        arms.n_arms,
+        arms.arm_features,
+        arms.shared_features,
+        layout=arms.layout,
+        context="mean",
+        identity=False,
+        generator=generator,
     )
     state = env.start_states(np.random.default_rng(0), 1)[0]
     order = np.array([3, 1, 4, 0, 2])
