@@ -5,6 +5,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from milp_rl.envs.arms import Arms
+from milp_rl.envs.assortment import DynamicAssortment
 from milp_rl.envs.bandits.additive import AdditiveBandit
 from milp_rl.envs.bandits.budget import BudgetBandit, BudgetInstance
 from milp_rl.envs.bandits.capacity import CapacityBandit, CapacityInstance
@@ -54,6 +56,10 @@ gym.register(
     entry_point="milp_rl.envs.care_management:CareManagement",
 )
 gym.register(id="milp_rl/Sepsis-v0", entry_point="milp_rl.envs.sepsis:Sepsis")
+gym.register(
+    id="milp_rl/DynamicAssortment-v0",
+    entry_point="milp_rl.envs.assortment:DynamicAssortment",
+)
 gym.register(
     id="milp_rl/PerformativeRisk-v0",
     entry_point="milp_rl.envs.performative.environment:PerformativeRisk",
@@ -136,6 +142,7 @@ __all__ = [
     "DOMAINS",
     "AdditiveBandit",
     "ArmChains",
+    "Arms",
     "BanditInstance",
     "BudgetBandit",
     "BudgetInstance",
@@ -143,6 +150,7 @@ __all__ = [
     "CapacityInstance",
     "CombinatorialNavigation",
     "ConstrainedControl",
+    "DynamicAssortment",
     "FeasibleActions",
     "KnownModelEnv",
     "MultipleInterventionsBandit",

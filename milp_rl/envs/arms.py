@@ -65,8 +65,10 @@ class Arms:
         if self.layout not in ("arm", "feature"):
             raise ValueError(f"layout must be 'arm' or 'feature', got {self.layout!r}")
         near, n = self.neighbours, self.n_arms
-        if near is not None and near.shape != (n, n):
-            raise ValueError(f"neighbours must have shape ({n}, {n}), got {near.shape}")
+        if near is not None and (near.shape != (n, n) or not (near >= 0).all()):
+            raise ValueError(
+                f"neighbours must have shape ({n}, {n}) and be not negative, got {near.shape}"
+            )
         if self.names and len(self.names) != n:
             raise ValueError(f"there must be {n} names, got {len(self.names)}")
 

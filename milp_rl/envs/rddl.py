@@ -338,8 +338,8 @@ def from_rddl(
     Boolean, integer and real actions become binary, integer and continuous variables;
     ``max-nondef-actions`` a budget of them; action-preconditions and the older
     state-action-constraints linear constraints and, where they depend on the state, a feasible set
-    for each state. The state is laid out by arm, as :attr:`RDDLEnv.arm_layout` says. Nothing of a domain
-    is left out: what cannot be had is refused.
+    for each state. The state is laid out by arm, as :attr:`RDDLEnv.arm_layout` says. Nothing of a
+    domain is left out: what cannot be had is refused.
 
     Parameters
     ----------

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from milp_rl.envs.arms import Arms
 from milp_rl.envs.known_model import KnownModelEnv, StateArray
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.network import Network
@@ -142,12 +143,20 @@ class RestlessBandit(KnownModelEnv):
         The feasible set of actions.
     horizon
         Steps per episode, at least 1.
+
+    Attributes
+    ----------
+    arm_layout
+        The state of an arm and whether it is acted on; where actions are others, that states are
+        not by action.
     """
 
     def __init__(self, arms: ArmChains, block: ActionSpace, horizon: int) -> None:
         states = gym.spaces.Box(0.0, float(arms.n_states - 1), (arms.n_arms,), np.float32)
         super().__init__(block, horizon, states, arms.n_arms)
         self.arms = arms
+        j, n = arms.n_arms, block.n_actions
+        self.arm_layout = Arms(j) if n == j else Arms(n, arm_features=0, shared_features=j)
 
     @abstractmethod
     def up_probability(self, action: ArrayLike) -> FloatArray:

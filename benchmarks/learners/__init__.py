@@ -1,0 +1,1 @@
+"""Learners compared on environments with combinatorial actions: `python -m benchmarks.learners`."""

@@ -1,0 +1,50 @@
+"""or-gymnasium's multi-echelon inventory with lost sales (`InvManagement-v1`): integer orders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import or_gymnasium  # noqa: F401  (registers its environments)
+from numpy.typing import NDArray
+
+import milp_rl as mr
+from milp_rl.envs.spaces import FeasibleBox
+
+
+class Inventory(gym.Env):
+    """The environment with a feasible set: orders of three stages, 0 to what can be supplied."""
+
+    def __init__(self) -> None:
+        self.inner = gym.make("InvManagement-v1").unwrapped
+        own = self.inner.action_space
+        low, high = own.low.astype(float), own.high.astype(float)
+        self.block = mr.Box(low, high, integer=range(len(low)))
+        self.action_space = FeasibleBox(self.block)
+        shape = self.inner.observation_space.shape
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+    def action_space_block(self, state: Any) -> mr.Box:
+        return self.block
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        state, info = self.inner.reset(seed=seed)
+        return state.astype(np.float32), info
+
+    def step(self, action: Any) -> Any:
+        state, *rest = self.inner.step(np.asarray(action))
+        return state.astype(np.float32), *rest
+
+
+class MeanDemand:
+    """Orders the mean demand at every stage."""
+
+    def __init__(self, env: Any) -> None:
+        inner = env.unwrapped.inner
+        mean = inner.dist_param["mu"]
+        self.order = np.minimum(np.full(inner.num_stages - 1, mean), inner.supply_capacity)
+
+    def act(self, state: Any) -> NDArray[Any]:
+        return self.order.astype(np.int64)

@@ -1,0 +1,64 @@
+"""The learners by name: each is trained for a number of steps and returns its policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+
+import milp_rl as mr
+
+from .domains import Domain, Policy
+
+Train = Callable[[gym.Env, Domain, int, int, dict[str, Any]], Policy]
+
+
+def _milp_rl(
+    env: gym.Env, domain: Domain, steps: int, seed: int, settings: dict[str, Any]
+) -> Policy:
+    """`DQNAgent` with its defaults, but for the settings, which are fields of its configuration."""
+    episodes = math.ceil(steps / domain.horizon)
+    if "random_steps" in settings:
+        episodes = math.ceil((steps - settings["random_steps"]) / domain.horizon)
+    config = mr.DQNConfig(**{"episodes": episodes, **settings})
+    return mr.DQNAgent(env, config, seed=seed).train()
+
+
+def _ppo(env: gym.Env, domain: Domain, steps: int, seed: int, settings: dict[str, Any]) -> Policy:
+    from .peers import ppo
+
+    return ppo(env, steps, seed, bits=True)
+
+
+def _scores(
+    env: gym.Env, domain: Domain, steps: int, seed: int, settings: dict[str, Any]
+) -> Policy:
+    from .peers import ppo
+
+    return ppo(env, steps, seed, bits=False)
+
+
+def _maskable(
+    env: gym.Env, domain: Domain, steps: int, seed: int, settings: dict[str, Any]
+) -> Policy:
+    from .peers import maskable_ppo
+
+    return maskable_ppo(env, steps, seed)
+
+
+def _dnc(env: gym.Env, domain: Domain, steps: int, seed: int, settings: dict[str, Any]) -> Policy:
+    from .dnc import train_dnc
+
+    return train_dnc(env, steps, seed)
+
+
+LEARNERS: dict[str, Train] = {
+    "milp-rl": _milp_rl,
+    "ppo": _ppo,
+    "ppo-scores": _scores,
+    "maskable-ppo": _maskable,
+    "dnc": _dnc,
+}
+UNTRAINED = ("random", "heuristic")
