@@ -228,14 +228,16 @@ class QNetwork(ActionValue):
                 f"state_dim {state_dim} and action_dim {action_dim} do not add up to the"
                 f" {network.n_inputs} inputs of {path}"
             )
-        result = cls(
-            state_dim,
-            action_dim,
-            [len(layer.bias) for layer in network.hidden],
-            generator=torch.Generator(),
-        )
         kind = model.graph.input[0].type.tensor_type.elem_type
-        result.to(torch.float64 if kind == onnx.TensorProto.DOUBLE else torch.float32)
+        dtype = torch.float64 if kind == onnx.TensorProto.DOUBLE else torch.float32
+        return cls.of(network, action_dim, dtype)
+
+    @classmethod
+    def of(cls, network: Network, action_dim: int, dtype: torch.dtype = torch.float32) -> QNetwork:
+        """Return the Q-network of a chain of ReLU layers on [action, state] with scalar output."""
+        widths = [len(layer.bias) for layer in network.hidden]
+        sizes = network.n_inputs - action_dim, action_dim, widths
+        result = cls(*sizes, generator=torch.Generator()).to(dtype)
         linears = [module for module in result.layers if isinstance(module, nn.Linear)]
         with torch.no_grad():
             for linear, layer in zip(linears, network.layers, strict=True):

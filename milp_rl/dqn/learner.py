@@ -68,7 +68,7 @@ class QLearner:
     greedy, target_greedy
         Their argmaxes.
     mean_error, mean_value
-        Running means of the sizes of temporal differences and of values.
+        Running means of the sizes of temporal differences and of values, in :attr:`unit`.
     """
 
     def __init__(
@@ -250,10 +250,10 @@ class QLearner:
             losses = nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none")
         loss = (torch.from_numpy(batch.weights) * losses).mean()
         self._descend(loss + extra_loss, learning_rate)
-        sizes = unit * errors.detach().double().abs().mean(dim=0).numpy()
+        sizes = errors.detach().double().abs().mean(dim=0).numpy()
         self.replay.update(batch.index, sizes)
         self.mean_error += _MEAN_RATE * (float(sizes.mean()) - self.mean_error)
-        largest = float(values.detach().abs().mean())
+        largest = float(values.detach().abs().mean()) / unit
         self.mean_value += _MEAN_RATE * (largest - self.mean_value)
         return float(loss.detach())
 

@@ -8,6 +8,7 @@ the units of the rewards; learning rates, losses and gradients do not depend on 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.action_value import ActionLayer, ActionNetworks, NetworkValue
 from milp_rl.formulations.networks.action_value import ActionValue as Value
 from milp_rl.formulations.networks.conversion import to_action_value
-from milp_rl.qnetwork import ActionValue, export_onnx
+from milp_rl.qnetwork import ActionValue, QNetwork, export_onnx
 
 
 class NormalisedQNetwork(ActionValue):
@@ -111,9 +112,16 @@ class NormalisedQNetwork(ActionValue):
             return NetworkValue(network.with_output(self.unit, bias), n)
         return _NormalisedValue(inner, centre, spread, self.unit)
 
-    def to_onnx(self, path: Any) -> None:
-        """Write it, in the units of the environment; see :func:`milp_rl.export_onnx`."""
-        export_onnx(self, path, n_actions=self.action_dim)
+    def to_onnx(self, path: str | Path) -> None:
+        """Write it, in the units of the environment; see :func:`milp_rl.export_onnx`.
+
+        A :class:`~milp_rl.QNetwork` in it is written as one.
+        """
+        value = self.action_value()
+        if isinstance(self.inner, QNetwork) and isinstance(value, NetworkValue):
+            QNetwork.of(value.network, self.action_dim).to_onnx(path)
+        else:
+            export_onnx(self, path, n_actions=self.action_dim)
 
 
 class _NormalisedValue(Value):

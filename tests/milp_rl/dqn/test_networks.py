@@ -1,0 +1,162 @@
+"""The networks that a learner makes: their units, their critics, which of them it takes."""
+
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import milp_rl as mr
+from milp_rl.dqn import Critics, DQNAgent, DQNConfig, NormalisedQNetwork
+from milp_rl.envs import Arms, make_bandit
+
+SHORT = DQNConfig(
+    episodes=2, random_steps=40, pretrain_epochs=2, batch_size=8, encoder=(8,), head=(6,)
+)
+SPACE = mr.BudgetTopK(5, 2)
+
+
+class Machines(gym.Env):
+    """Five machines, each with a load of any size and a light; at most two are served."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (11,), np.float32)
+    action_space = gym.spaces.MultiBinary(5)
+    arm_layout = Arms(5, arm_features=2, shared_features=1)
+
+    def __init__(self, unit: float = 1.0) -> None:
+        self.unit = unit
+
+    def action_space_block(self, state):
+        return SPACE
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.loads = 0, self.np_random.normal(300.0, 50.0, 5)
+        return self._state(), {}
+
+    def _state(self):
+        lights = (self.loads > 300.0).astype(float)
+        return np.append(np.stack([self.loads, lights], axis=1), self.time).astype(np.float32)
+
+    def step(self, action):
+        reward = float(np.round(self.loads) @ action) / 8.0
+        self.loads = np.where(action == 1, self.np_random.normal(300.0, 50.0, 5), self.loads + 1.0)
+        self.time += 1
+        return self._state(), self.unit * reward, False, self.time == 10, {}
+
+
+def drawn(architecture, seed=0, **more):
+    config = replace(SHORT, architecture=architecture, **more)
+    network = DQNAgent(Machines(), config, seed=seed).network
+    rng = np.random.default_rng(seed)
+    states = rng.normal(size=(40, 11)) * 50 + 300
+    states[:, 1:10:2] = rng.integers(0, 2, (40, 5))
+    states[:, 10] = 7.0
+    return network, states, rng.normal(size=40) * 20 + 1000
+
+
+@pytest.mark.parametrize("architecture", ["concat", "arms", "equivariant"])
+def test_values_are_in_units_of_the_rewards_whoever_evaluates_them(architecture):
+    network, states, rewards = drawn(architecture)
+    network.normalise(states, rewards, Machines.arm_layout)
+    loads = states[:, 0:10:2]
+    centred = states.copy()
+    centred[:, 0:10:2] = (loads - loads.mean()) / loads.std()  # not the lights, nor the constant
+    rng = np.random.default_rng(1)
+    actions = rng.integers(0, 2, (40, 5)).astype(float)
+    inner = mr.to_action_value(network.inner, 5, state_dim=11)
+    expected = rewards.std() * inner.values(centred, actions)
+    value = mr.to_action_value(network, 5, state_dim=11)
+    np.testing.assert_allclose(value.values(states, actions), expected, rtol=1e-4, atol=1e-3)
+    with torch.no_grad():
+        q = network.q(torch.from_numpy(states).float(), torch.from_numpy(actions).float())
+    np.testing.assert_allclose(q, expected, rtol=1e-4, atol=1e-3)
+    best = mr.argmax(network, states[0], SPACE)
+    every = SPACE.enumerate().astype(float)
+    largest = value.values(np.tile(states[0], (len(every), 1)), every).max()
+    assert best.value == pytest.approx(largest, abs=1e-8 * network.unit)
+
+
+@pytest.mark.parametrize("architecture", ["concat", "arms"])
+def test_an_exported_network_is_in_the_same_units(architecture, tmp_path):
+    network, states, rewards = drawn(architecture)
+    network.normalise(states, rewards, Machines.arm_layout)
+    network.to_onnx(tmp_path / "q.onnx")
+    read, own = (mr.argmax(q, states[0], SPACE) for q in (tmp_path / "q.onnx", network))
+    assert read.value == pytest.approx(own.value, rel=1e-5)
+
+
+@pytest.mark.parametrize("more", [{}, {"critics": 2, "double": True}, {"loss": "hinge"}])
+def test_the_unit_of_the_rewards_changes_nothing_that_is_learnt(more):
+    config = replace(SHORT, **more)
+    agents = [DQNAgent(Machines(unit), config, seed=0).train() for unit in (1.0, 2.0**30)]
+    small, large = (agent.network for agent in agents)
+    for one, other in zip(small.inner.parameters(), large.inner.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert large.unit == 2.0**30 * small.unit
+    assert small.unit == pytest.approx(np.std(agents[0].random_play.rewards), rel=1e-6)
+
+
+@pytest.mark.parametrize("reduce", ["min", "mean"])
+@pytest.mark.parametrize("architecture", ["concat", "arms"])
+def test_several_critics_are_one_network_to_the_argmax(architecture, reduce):
+    config = replace(
+        SHORT, architecture=architecture, critics=3, critics_reduce=reduce, normalise=False
+    )
+    network = DQNAgent(Machines(), config).network
+    state = np.random.default_rng(0).normal(size=11)
+    every = SPACE.enumerate()
+    rows = torch.from_numpy(np.tile(state, (len(every), 1))).float()
+    with torch.no_grad():
+        values = [member.q(rows, torch.from_numpy(every)).numpy() for member in network.members]
+    expected = getattr(np, reduce)(values, axis=0).max()
+    assert mr.argmax(network, state, SPACE).value == pytest.approx(expected, abs=1e-5)
+
+
+def test_every_critic_learns_by_itself():
+    agent = DQNAgent(Machines(), replace(SHORT, critics=2))
+    before = [p.clone() for p in agent.network.parameters()]
+    agent.train()
+    moved = [not torch.equal(p, q) for p, q in zip(before, agent.network.parameters(), strict=True)]
+    assert all(moved)
+    first, second = agent.network.inner.members
+    assert not torch.equal(first.value.weight, second.value.weight)
+
+
+def test_a_resumed_run_has_the_same_weights(tmp_path):
+    config = replace(SHORT, critics=2)
+    whole = DQNAgent(Machines(), config, seed=1).train()
+    DQNAgent(Machines(), config, seed=1).learn(53, checkpoint=tmp_path / "run.pt")
+    resumed = DQNAgent(Machines(), config, seed=1).train(checkpoint=tmp_path / "run.pt")
+    own, other = (agent.network.state_dict() for agent in (whole, resumed))
+    assert all(torch.equal(own[name], other[name]) for name in own)
+    loaded = DQNAgent.load(tmp_path / "run.pt", Machines())
+    state, _ = Machines().reset(seed=0)
+    np.testing.assert_array_equal(loaded.act(state), whole.act(state))
+
+
+def test_arms_are_taken_from_the_environment():
+    network = DQNAgent(Machines(), replace(SHORT, normalise=False)).network
+    assert isinstance(network, mr.ArmQNetwork)
+    assert (network.arm_features, network.shared_features) == (2, 1)
+    plain = DQNAgent(make_bandit("multiple_interventions", 6, 2, seed=0), SHORT).network
+    assert isinstance(plain, NormalisedQNetwork)
+    assert (plain.inner.arm_features, plain.inner.shared_features) == (0, 6)
+    published = DQNAgent(Machines(), DQNConfig.paper(random_steps=5)).network
+    assert isinstance(published, mr.QNetwork)
+
+
+def test_arms_that_do_not_fit_are_refused():
+    class Wrong(Machines):
+        arm_layout = Arms(5, arm_features=2)
+
+    with pytest.raises(ValueError, match="arms have 10 state features and 5 actions"):
+        DQNAgent(Wrong(), SHORT)
+    env = make_bandit("multiple_interventions", 6, 2, seed=0)
+    with pytest.raises(ValueError, match="needs arms that have features"):
+        DQNAgent(env, replace(SHORT, architecture="equivariant"))
+    with pytest.raises(ValueError, match="same numbers"):
+        Critics([mr.QNetwork(3, 4), mr.QNetwork(4, 4)])
+    with pytest.raises(ValueError, match="'min' or 'mean', got 'max'"):
+        Critics([mr.QNetwork(3, 4)], "max")
