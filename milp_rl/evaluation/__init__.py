@@ -2,6 +2,15 @@
 
 from milp_rl.evaluation.evaluate import evaluate, summarize
 from milp_rl.evaluation.exact import ExactPolicy, JointMDP
+from milp_rl.evaluation.learning_curves import learning_curve, plot_learning_curves
 from milp_rl.evaluation.plots import plot_rewards
 
-__all__ = ["ExactPolicy", "JointMDP", "evaluate", "plot_rewards", "summarize"]
+__all__ = [
+    "ExactPolicy",
+    "JointMDP",
+    "evaluate",
+    "learning_curve",
+    "plot_learning_curves",
+    "plot_rewards",
+    "summarize",
+]

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from milp_rl.evaluation.learning_curves import draw_curve, finish_curves, learning_curve
 from milp_rl.experiments.methods import CONTINUOUS, DOMAIN_LABELS, LABELS
 from milp_rl.reports.document import new_figure
 
@@ -123,13 +124,9 @@ def curve_chart(curves: pd.DataFrame, rewards: pd.DataFrame, setting: Setting) -
     methods = list(rewards["method"])
     for method in learners:
         color = _color(method, methods)
-        by_episode = curves[curves["method"] == method].groupby("episode")["reward"]
-        mean = by_episode.mean()
-        axes.plot(mean.index, mean, color=color, label=label(method), linewidth=2)
-        if curves["seed"].nunique() > 1:
-            axes.fill_between(
-                mean.index, by_episode.min(), by_episode.max(), color=color, alpha=0.15, linewidth=0
-            )
+        runs = [run for _, run in curves[curves["method"] == method].groupby("seed")]
+        curve = learning_curve(runs, x="episode", y="reward", spread="range")
+        draw_curve(axes, curve, "episode", color=color, label=label(method))
     for row in rewards.itertuples():
         if row.method not in learners:
             axes.axhline(
@@ -142,8 +139,7 @@ def curve_chart(curves: pd.DataFrame, rewards: pd.DataFrame, setting: Setting) -
     axes.set_xlabel("training episodes")
     axes.set_ylabel(f"{_UNIT}\n(validation; mean and range of seeds)")
     axes.set_title(title(setting))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    finish_curves(axes)
     return figure
 
 
@@ -169,8 +165,7 @@ def time_chart(times: pd.DataFrame, domain: str) -> Figure:
     axes.set_xticks(times.index, [str(size) for size in times.index])
     axes.minorticks_off()
     axes.set_title(DOMAIN_LABELS[domain])
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    finish_curves(axes)
     return figure
 
 
