@@ -84,7 +84,7 @@ def argmax(
     from milp_rl.formulations.spaces.base import ActionSpace
 
     try:
-        _import(imports)
+        import_modules(imports)
         solving = ArgmaxSolver(
             network,
             ActionSpace.from_json(space),
@@ -147,7 +147,7 @@ def info(
     from milp_rl.formulations.spaces.base import ActionSpace
 
     try:
-        _import(imports)
+        import_modules(imports)
         model = load_model(network)
         metadata = read_metadata(model)
         reading: dict[str, Any] = {"inputs": _order(order), "output": _output(network_output)}
@@ -216,7 +216,7 @@ def export(
     from milp_rl.solvers.export import export_model
 
     try:
-        _import(imports)
+        import_modules(imports)
         known, states = ActionSpace.from_json(space), read_states(state, header=header)
         value = to_action_value(
             network, known.n_actions, inputs=_order(order), output=_output(network_output)
@@ -282,7 +282,7 @@ def compare(
 
     free = ("highs", "branch_and_bound", "enumeration", "auto")
     try:
-        _import(imports)
+        import_modules(imports)
         instances = find_instances(folder, header=header)
         methods = all_methods(
             solver or free,
@@ -382,7 +382,8 @@ def _strengths(value: Any, space: Any, states: Any) -> list[tuple[str, ...]]:
     return rows
 
 
-def _import(modules: Sequence[str] | None) -> None:
+def import_modules(modules: Sequence[str] | None) -> None:
+    """Import modules, such as those of blocks of your own."""
     for module in modules or ():
         try:
             importlib.import_module(module)

@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
-from milp_rl.cli import commands
+from milp_rl.cli import commands, training
 from milp_rl.cli.terminal import FAILURES, Command, bar, console, echo, fail
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Exact argmax for RL.")
-for _command in (commands.argmax, commands.info, commands.export, commands.compare):
+_COMMANDS = (commands.argmax, commands.info, commands.export, commands.compare, training.train)
+for _command in _COMMANDS:
     app.command(cls=Command)(_command)
 experiment = typer.Typer(no_args_is_help=True, help="Run experiments and report on them.")
 app.add_typer(experiment, name="experiment")

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 FAILURES = (ValueError, OSError, ImportError, RuntimeError, MemoryError, OverflowError)
 """What may go wrong with files, settings and limits; anything else is a bug, with a traceback."""
 
-_OPTIONS = {"inputs": "--inputs", "output": "--network-output"}
+_OPTIONS = {"inputs": "--inputs", "output": "--network-output", "space": "--space FILE.json"}
 """What messages call arguments of functions, and what they are as options."""
 
 _output: TextIO | None = None  # standard output, once a command runs

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 COMMAND = Path(sys.executable).with_name("milp-rl")
 CONFIG = """
@@ -83,3 +85,52 @@ def test_graphq_is_tuned(tmp_path):
     assert run.returncode == 0, run.stderr
     assert "channels = " in run.stdout
     assert (tmp_path / "tuned" / "history.png").exists()
+
+
+BANDIT = ["milp_rl.envs:milp_rl/Bandit-v0", "--seed", "3", "--evaluate-every", "20", "--out", "run"]
+for _argument in ("domain=capacity", "n_arms=4", "budget=2", "horizon=7", "seed=1"):
+    BANDIT += ["--env-arg", _argument]
+for _parameter in ("hidden=[6, 6]", "pretrain_epochs=2", "solver=enumeration"):
+    BANDIT += ["--set", _parameter]
+
+
+def test_a_learner_is_trained(tmp_path):
+    run = milp_rl("train", *BANDIT, "--steps", "20", "--evaluation-episodes", "2", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("mean return ")
+    assert run.stdout.endswith("run/report.html\n")
+    assert len(run.stdout.splitlines()) == 1
+    assert "pretraining" in run.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_with_the_same_weights(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    options = ["train", *BANDIT, "--steps", "400", "--checkpoint-every", "10"]
+    assert milp_rl(*options, cwd=whole).returncode == 0
+    checkpoint = broken / "run" / "checkpoint.pt"
+    with subprocess.Popen([COMMAND, *options], cwd=broken, stderr=subprocess.DEVNULL) as process:
+        while not checkpoint.exists() and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.kill()
+    stopped = torch.load(checkpoint, weights_only=True)
+    assert 0 < stopped["step"] < 400
+    assert milp_rl(*options, cwd=broken).returncode == 0
+    ends = [torch.load(f / "run" / "checkpoint.pt", weights_only=True) for f in (whole, broken)]
+    one, two = (end["learner"]["network"] for end in ends)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    curves = [(f / "run" / "evaluations.csv").read_text() for f in (whole, broken)]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.slow
+def test_errors_of_training_are_one_line(tmp_path):
+    run = milp_rl("train", "CartPole-v1", "--steps", "20", "--out", "run", cwd=tmp_path)
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert "--space FILE.json" in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1

@@ -1,0 +1,153 @@
+"""The command ``train``, and what it shares with ``tune``: environments and parameters by name."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress, TaskID
+
+from milp_rl.cli.commands import Imports, import_modules
+from milp_rl.cli.terminal import FAILURES, bar, echo, fail
+
+Environment = Annotated[
+    str, typer.Argument(help="Gymnasium's name; MODULE:NAME imports the module first.")
+]
+EnvironmentArguments = Annotated[
+    list[str] | None,
+    typer.Option("--env-arg", help="name=value for gymnasium.make; may be repeated."),
+]
+SpaceFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--space",
+        help="JSON file of the feasible set; default: the environment's action_space_block.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="JSON or TOML file of parameters.", exists=True, dir_okay=False),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="name=value, a parameter such as n_step=3; may be repeated."),
+]
+
+
+def train(
+    environment: Environment,
+    steps: Annotated[int, typer.Option(help="Steps in all, random and earlier ones included.")],
+    output: Annotated[
+        Path, typer.Option("--output", "--out", help="Folder for the run, which is gone on with.")
+    ],
+    space: SpaceFile = None,
+    env_args: EnvironmentArguments = None,
+    agent: Annotated[str, typer.Option(help="dqn, flat_dqn or graphq.")] = "dqn",
+    config: ConfigFile = None,
+    settings: Settings = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything.", min=0)] = 0,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so long; go on later.")] = None,
+    evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = 1000,
+    evaluation_episodes: Annotated[int, typer.Option(help="Episodes in each.")] = 20,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many evaluations without a better one.")
+    ] = None,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files in FOLDER/tensorboard.")
+    ] = False,
+    imports: Imports = None,
+) -> None:
+    """Train a learner on an environment, with evaluations, checkpoints and a report.
+
+    The same command goes on with a run that was killed, or that had fewer steps.
+    """
+    from milp_rl.experiments.training import TrainingRun, run_training
+
+    try:
+        import_modules(imports)
+        run = TrainingRun(
+            environment=environment,
+            arguments=named_values(env_args, "--env-arg"),
+            space=read_space(space),
+            agent=agent,
+            parameters=read_parameters(config, settings),
+            seed=seed,
+            evaluate_every=evaluate_every,
+            evaluation_episodes=evaluation_episodes,
+            patience=patience,
+        )
+        with bar() as shown:
+            trained = run_training(
+                run,
+                output,
+                steps=steps,
+                seconds=seconds,
+                checkpoint_every=checkpoint_every,
+                tensorboard=tensorboard,
+                progress=shown_phases(shown),
+            )
+    except FAILURES as error:
+        fail(error)
+    ended = ", stopped before" if trained.stopped else ""
+    echo(
+        f"mean return {trained.mean:.6g} ± {trained.error:.2g} in {evaluation_episodes} new"
+        f" episodes (network of step {trained.step}); {trained.steps} steps{ended},"
+        f" {trained.episodes} episodes, {trained.seconds:.1f} s of training; {trained.report}"
+    )
+
+
+def shown_phases(shown: Progress) -> Callable[[str, int, int | None], None]:
+    """Return what shows how far each phase of a training is, a bar each."""
+    tasks: dict[str, TaskID] = {}
+
+    def show(phase: str, done: int, total: int | None) -> None:
+        if phase not in tasks:
+            tasks[phase] = shown.add_task(phase, total=total)
+        shown.update(tasks[phase], completed=done)
+
+    return show
+
+
+def read_space(path: Path | None) -> Any:
+    """Return the feasible set in a file, if there is one."""
+    from milp_rl.formulations.spaces.base import ActionSpace
+
+    return None if path is None else ActionSpace.from_json(path)
+
+
+def read_parameters(path: Path | None, settings: Sequence[str] | None) -> dict[str, Any]:
+    """Return the parameters of a file, and of the command line, which take precedence."""
+    from milp_rl.formulations.files import read_json
+
+    known: Any = {}
+    if path is not None and path.suffix == ".toml":
+        try:
+            known = tomllib.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is not a TOML file: {error}") from error
+    elif path is not None:
+        known = read_json(path)
+    if not isinstance(known, dict):
+        raise ValueError(f"{path} must hold an object of parameters by name")
+    return {**known, **named_values(settings, "--set")}
+
+
+def named_values(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """Return the values in texts such as ``n_step=3``, as JSON reads them, otherwise as text."""
+    values: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ValueError(f"{option} takes name=value, got {text!r}")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values

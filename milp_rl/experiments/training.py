@@ -1,0 +1,337 @@
+"""One training, of any Gymnasium environment, in a folder: what ``milp-rl train`` does."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+
+from milp_rl.dqn import (
+    Callback,
+    CSVLogger,
+    DQNAgent,
+    DQNConfig,
+    EvaluationCallback,
+    TensorBoardLogger,
+)
+from milp_rl.dqn.validation import GreedyEpisodes
+from milp_rl.envs import KnownModelEnv
+from milp_rl.envs.fixed_set import block_of
+from milp_rl.evaluation.learning_curves import EVALUATIONS, plot_learning_curves
+from milp_rl.experiments.methods import ALGORITHMS
+from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
+from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.reports.document import Section, save_figure, to_html, to_markdown
+
+SETTINGS, CHECKPOINT, EPISODES = "settings.json", "checkpoint.pt", "episodes.csv"
+BEST, CURVE, REPORT, TENSORBOARD = "best.pt", "learning_curve.png", "report.html", "tensorboard"
+NETWORK, SPACE = "q.onnx", "space.json"
+_FINAL_SEED = 2_000_000
+
+
+class _WithSpace(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment with a feasible set that it has not itself."""
+
+    def __init__(self, env: gym.Env[Any, Any], space: ActionSpace) -> None:
+        super().__init__(env)
+        self._space = space
+
+    def action_space_block(self, state: Any = None) -> ActionSpace:
+        """Return the set."""
+        return self._space
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """What is trained, and how.
+
+    Raises
+    ------
+    ValueError
+        If the agent is unknown.
+    """
+
+    environment: str
+    """Gymnasium's name of it; ``"module:name"`` imports the module first."""
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Passed to ``gymnasium.make``."""
+
+    space: ActionSpace | None = None
+    """The feasible set of all states; by default ``action_space_block`` of the environment."""
+
+    agent: str = "dqn"
+    """``"dqn"``, ``"flat_dqn"`` or ``"graphq"``."""
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Of its configuration, where they are not the defaults."""
+
+    seed: int = 0
+    """Seed of everything."""
+
+    evaluate_every: int = 1000
+    """Steps between evaluations, at least 1."""
+
+    evaluation_episodes: int = 20
+    """Episodes in each, at least 1."""
+
+    patience: int | None = None
+    """Evaluations without a better one after which training is stopped, at least 1."""
+
+    def __post_init__(self) -> None:
+        if self.agent not in ALGORITHMS:
+            raise ValueError(f"unknown agent {self.agent!r}; known are {', '.join(ALGORITHMS)}")
+
+    def config(self) -> DQNConfig:
+        """Return the agent's configuration.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is unknown or out of range.
+        """
+        kind = ALGORITHMS[self.agent].config_class
+        names = [f.name for f in fields(kind)]
+        for name in self.parameters:
+            if name not in names:
+                alike = difflib.get_close_matches(name, names, n=3)
+                hint = f"is it {' or '.join(alike)}?" if alike else f"it has {', '.join(names)}"
+                raise ValueError(f"{kind.__name__} has no parameter {name!r}; {hint}")
+        for name, value in self.parameters.items():
+            try:
+                kind(**{name: value})
+            except TypeError as error:  # a text where a number has to be
+                raise ValueError(f"{name} is of the wrong kind: {value!r}") from error
+            except ValueError:
+                pass  # said by all of them together
+        return kind(**self.parameters)
+
+    def make(self) -> gym.Env[Any, Any]:
+        """Return a new environment.
+
+        Raises
+        ------
+        ValueError
+            If there is none of this name, or it does not take these arguments.
+        """
+        try:
+            env: gym.Env[Any, Any] = gym.make(self.environment, **self.arguments)
+        except gym.error.UnregisteredEnv as error:
+            raise ValueError(
+                f"{error} If a module of yours registers it, write"
+                f" MODULE:{self.environment.split(':')[-1]}"
+            ) from error
+        except (gym.error.Error, TypeError) as error:
+            raise ValueError(
+                f"{self.environment} cannot be made with the arguments"
+                f" {json.dumps(dict(self.arguments), default=str)}: {error}"
+            ) from error
+        return env if self.space is None else _WithSpace(env, self.space)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a folder's earlier results must have in common with this run, for JSON."""
+        return {
+            "environment": self.environment,
+            "arguments": dict(self.arguments),
+            "space": None if self.space is None else self.space.to_dict(),
+            "agent": self.agent,
+            "seed": self.seed,
+            "parameters": dict(self.parameters),  # the checkpoint compares all of them
+            "evaluate_every": self.evaluate_every,
+            "evaluation_episodes": self.evaluation_episodes,
+        }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a run.
+
+    Attributes
+    ----------
+    steps, episodes, seconds
+        What was trained, random steps among the steps, and the time of it.
+    step
+        After how many steps the best network was found.
+    mean, error
+        Mean return of that network in as many new episodes as an evaluation has, and its standard
+        error.
+    stopped
+        Whether training ended before its budget of steps.
+    report
+        The page.
+    """
+
+    steps: int
+    episodes: int
+    seconds: float
+    step: int
+    mean: float
+    error: float
+    stopped: bool
+    report: Path
+
+
+def run_training(
+    run: TrainingRun,
+    folder: str | Path,
+    *,
+    steps: int,
+    seconds: float | None = None,
+    checkpoint_every: int = 500,
+    tensorboard: bool = False,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> Trained:
+    """Train, evaluate and report, on from where an earlier run in the folder was.
+
+    The folder then has ``checkpoint.pt``, with which a run that was killed ends as if it had not
+    been, and one of fewer steps goes on; ``episodes.csv`` and ``evaluations.csv``; ``best.pt``, the
+    weights of the best evaluation, and if it has one exact argmax ``q.onnx`` and ``space.json`` for
+    ``milp-rl argmax``; ``report.html``, ``report.md`` and ``learning_curve.png``.
+
+    Parameters
+    ----------
+    run
+        What to train.
+    folder
+        For the results; made if it does not exist.
+    steps, seconds
+        The budget, as for :meth:`milp_rl.dqn.DQNAgent.learn`.
+    checkpoint_every
+        Steps between checkpoints.
+    tensorboard
+        Whether to write event files too, in a folder in the folder.
+    progress
+        Called with ``"pretraining"`` or ``"steps"``, the epochs or steps done, and in all.
+
+    Raises
+    ------
+    ValueError
+        If something is unknown or out of range, or the folder has another run.
+    RuntimeError
+        If another process is writing to the folder.
+    """
+    out = Path(folder)
+    settings = json.loads(json.dumps(run.settings(), default=str))
+    with locked(out):
+        check_settings(out / SETTINGS, settings)
+        env = run.make()
+        if block_of(env) is None:
+            raise ValueError(
+                f"{run.environment} has no action_space_block(state): give its feasible set by"
+                " space=, such as milp_rl.BudgetTopK(n, k) for at most k of n"
+            )
+        agent = ALGORITHMS[run.agent](env, run.config(), seed=run.seed)
+        write_json(out / SETTINGS, settings)
+        evaluation = EvaluationCallback(
+            _for_evaluation(run),
+            every=run.evaluate_every,
+            episodes=run.evaluation_episodes,
+            patience=run.patience,
+            best=out / BEST,
+            log=out / EVALUATIONS,
+        )
+        watching: list[Callback] = [evaluation, CSVLogger(out / EPISODES)]
+        if progress is not None:
+            watching.append(_Progress(progress))
+        if tensorboard:
+            watching.append(TensorBoardLogger(out / TENSORBOARD, evaluation))
+        agent.learn(
+            steps,
+            seconds=seconds,
+            callbacks=watching,
+            checkpoint=out / CHECKPOINT,
+            checkpoint_every=checkpoint_every,
+        )
+        return _finish(run, agent, evaluation, out, steps)
+
+
+class _Progress(Callback):
+    """Tells how far the phases are."""
+
+    def __init__(self, tell: Callable[[str, int, int | None], None]) -> None:
+        self._tell = tell
+
+    def on_pretrain_epoch(self, agent: DQNAgent, loss: float) -> None:
+        """Tell the epochs."""
+        self._tell("pretraining", agent.epoch, agent.config.pretrain_epochs)
+
+    def on_step(self, agent: DQNAgent) -> None:
+        """Tell the steps."""
+        self._tell("steps", agent.num_timesteps, agent.budget.steps)
+
+
+def _for_evaluation(run: TrainingRun) -> gym.Env[Any, Any]:
+    """Return a new environment; one whose episodes can be played at once as it is."""
+    env = run.make()
+    inner = env.unwrapped
+    limited = env.spec is not None and env.spec.max_episode_steps is not None
+    return inner if isinstance(inner, KnownModelEnv) and run.space is None and not limited else env
+
+
+def _finish(
+    run: TrainingRun, agent: DQNAgent, evaluation: EvaluationCallback, out: Path, steps: int
+) -> Trained:
+    seconds = agent.pretrain_seconds + agent.running.seconds
+    seconds += sum(row["seconds"] for row in agent.history)
+    step = agent.num_timesteps
+    if evaluation.rows:
+        best = max(evaluation.rows, key=lambda row: row["return"])
+        step = int(best["step"])
+        agent.use(evaluation.best_weights())
+    fresh = GreedyEpisodes(_for_evaluation(run), run.evaluation_episodes, _FINAL_SEED)
+    rewards, lengths = fresh.play(agent)
+    returns = rewards * lengths
+    error = float(returns.std(ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else 0.0
+    trained = Trained(
+        agent.num_timesteps,
+        agent.episode,
+        seconds,
+        step,
+        float(returns.mean()),
+        error,
+        agent.num_timesteps < steps,
+        out / REPORT,
+    )
+    if hasattr(agent.network, "to_onnx"):
+        agent.network.to_onnx(out / NETWORK)
+        agent.space.to_json(out / SPACE)
+    _write_report(run, trained, evaluation, out)
+    return trained
+
+
+def _write_report(
+    run: TrainingRun, trained: Trained, evaluation: EvaluationCallback, out: Path
+) -> None:
+    title = f"{run.agent} on {run.environment}"
+    charts: tuple[str, ...] = ()
+    if evaluation.rows:
+        figure = plot_learning_curves({run.agent: [pd.DataFrame(evaluation.rows)]}, title=title)
+        save_figure(figure, out / CURVE)
+        charts = (CURVE,)
+    numbers = {
+        "mean return": f"{trained.mean:.6g} ± {trained.error:.2g} (standard error)",
+        "episodes of that": str(run.evaluation_episodes),
+        "network of step": str(trained.step),
+        "steps": str(trained.steps),
+        "episodes": str(trained.episodes),
+        "seconds of training": f"{trained.seconds:.1f}",
+        "seed": str(run.seed),
+    }
+    own = {name: str(value) for name, value in run.parameters.items()}
+    sections = [
+        Section("", table=pd.DataFrame({"": numbers})),
+        Section("Learning curve", "Mean return of the same episodes each time.", charts=charts),
+    ]
+    if own:
+        sections.append(
+            Section("Parameters that are not the defaults", table=pd.DataFrame({"": own}))
+        )
+    write_atomically(out / "report.md", to_markdown(title, sections).encode())
+    write_atomically(out / REPORT, to_html(title, sections, out).encode())
