@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from milp_rl.cli import commands, training
+from milp_rl.cli import commands, training, tune
 from milp_rl.cli.terminal import FAILURES, Command, bar, console, echo, fail
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Exact argmax for RL.")
@@ -22,6 +22,8 @@ experiment = typer.Typer(no_args_is_help=True, help="Run experiments and report 
 app.add_typer(experiment, name="experiment")
 tuning = typer.Typer(no_args_is_help=True, help="Search for good parameters.")
 app.add_typer(tuning, name="tune")
+for _command in (tune.dqn, tune.graphq):
+    tuning.command(cls=Command)(_command)
 care = typer.Typer(no_args_is_help=True, help="Care management from logged weeks.")
 app.add_typer(care, name="care")
 sepsis = typer.Typer(no_args_is_help=True, help="Sepsis care from logged steps.")
@@ -98,42 +100,6 @@ def report(
     except FAILURES as error:
         fail(error)
     echo(str(path))
-
-
-@tuning.command(cls=Command)
-def graphq(
-    output: Annotated[
-        Path, typer.Option(help="Folder for the study, which is resumed if it is there.")
-    ] = Path("runs/tune-graphq"),
-    preset: Annotated[str, typer.Option(help="Synthetic interventions to learn.")] = "10x10",
-    trials: Annotated[int, typer.Option(help="Trials in all, earlier ones included.")] = 50,
-    jobs: Annotated[int, typer.Option(help="Trials at a time; -1: one per processor.")] = -1,
-    episodes: Annotated[int, typer.Option(help="Training episodes of a trial.")] = 50,
-    seed: Annotated[int, typer.Option(help="Seed of instance, search and training.")] = 0,
-) -> None:
-    """Tune Graph-Q with Optuna: pruned trials, in parallel, on from what is done already."""
-    from milp_rl.graphq import GraphDQNConfig, make_interventions
-    from milp_rl.graphq.tuning import BEST, tune
-
-    try:
-        env = make_interventions(preset, seed=seed)
-        base = GraphDQNConfig(episodes=episodes, expected_rewards=False)
-        with bar() as shown_bar:
-            task = shown_bar.add_task(f"{trials} trials", total=trials)
-            study = tune(
-                env,
-                output,
-                n_trials=trials,
-                jobs=jobs,
-                base=base,
-                seed=seed,
-                progress=lambda done, total: shown_bar.update(task, completed=done),
-            )
-    except FAILURES as error:
-        fail(error)
-    echo((output / BEST).read_text().rstrip())
-    n_pruned = sum(trial.state.name == "PRUNED" for trial in study.trials)
-    console.print(f"{len(study.trials)} trials, {n_pruned} pruned; everything is in {output}")
 
 
 @care.command("report", cls=Command)

@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import joblib
-import matplotlib.pyplot as plt
 import optuna
-import torch
-from optuna.storages import RDBStorage
-from optuna.study import MaxTrialsCallback
-from optuna.trial import TrialState
-from threadpoolctl import threadpool_limits
 
-from milp_rl.dqn import Callback, DQNAgent, Validation
 from milp_rl.envs.known_model import KnownModelEnv
-from milp_rl.formulations.files import locked, write_atomically
+from milp_rl.experiments.tuning import BEST, STUDY, Search, run_search
 from milp_rl.graphq.agent import GraphDQN, GraphDQNConfig
-from milp_rl.reports.document import save_figure
-from milp_rl.reports.progress import watched
-from milp_rl.solvers.processes import safe_path
 
-STUDY, BEST = "study.db", "best.toml"
-_NAME = "graphq"
-_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-_COUNTED = (*_DONE, TrialState.RUNNING)
-
-log = logging.getLogger(__name__)
+__all__ = ["BEST", "STUDY", "search_of", "suggest", "tune"]
 
 
-class _Pruning(Callback):
-    """Reports validation rewards to a trial, and stops it where it falls behind the others."""
-
-    def __init__(self, trial: optuna.Trial, validation: Validation) -> None:
-        self._trial = trial
-        self._validation = validation
-        self._reported: set[int] = set()
-
-    def on_episode_end(self, agent: DQNAgent, record: dict[str, Any]) -> None:
-        """Report what is new."""
-        for episode, reward in self._validation.rewards.items():
-            if episode not in self._reported:
-                self._reported.add(episode)
-                self._trial.report(reward, episode)
-        if self._trial.should_prune():
-            raise optuna.TrialPruned
-
-
-def suggest(trial: optuna.Trial, base: GraphDQNConfig) -> GraphDQNConfig:
+def suggest(trial: optuna.trial.BaseTrial, base: GraphDQNConfig) -> GraphDQNConfig:
     """Return the parameters that a trial is to try."""
     return replace(
         base,
@@ -80,30 +43,18 @@ def tune(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> optuna.Study:
-    """Search for the parameters of highest validation reward.
-
-    The study is a SQLite file: a search that is stopped goes on where it was. With ``jobs=1`` the
-    result is the same in every run.
+    """Search for the parameters of Graph-Q of highest validation reward.
 
     Parameters
     ----------
     env
         The environment (unwrapped).
-    folder
-        For ``study.db``, ``best.toml``, ``trials.csv``, ``history.png`` and ``importance.png``.
-    n_trials
-        Trials in all, those of earlier runs in the folder among them.
-    jobs
-        Trials at a time, each in its own process with one thread; -1: one per processor.
+    folder, n_trials, jobs, progress
+        As for :func:`milp_rl.experiments.tuning.run_search`.
     base
         Parameters that are not searched, such as the number of episodes.
-    validate_every, validation_episodes
-        As for :class:`milp_rl.dqn.Validation`; after each validation a trial may be pruned, by the
-        median of the trials before.
-    seed
-        Seed of the search and of every training.
-    progress
-        Called every second or so with the number of trials done and wanted.
+    validate_every, validation_episodes, seed
+        As for :class:`milp_rl.experiments.tuning.Search`.
 
     Raises
     ------
@@ -112,102 +63,24 @@ def tune(
     RuntimeError
         If another search is writing to the folder.
     """
-    if n_trials < 1 or (jobs != -1 and jobs < 1):
-        raise ValueError(f"n_trials and jobs must be at least 1, got {n_trials} and {jobs}")
-    out = Path(folder)
-    with locked(out):
-        settings = GraphDQNConfig() if base is None else base
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = _study(out, seed)
-        for trial in study.get_trials(states=(TrialState.RUNNING,)):  # of a search that was killed
-            study.tell(trial.number, state=TrialState.FAIL)
-        about = {
-            "base": {**asdict(settings), "hidden": list(settings.hidden)},
-            "environment": repr(env.action_space_block()),
-            "seed": seed,
-        }
-        if not study.user_attrs:
-            study.set_user_attr("about", about)
-        elif study.user_attrs["about"] != about:
-            raise ValueError(
-                f"{out / STUDY} is a study of another environment, other parameters or another"
-                " seed; delete it or give another folder"
-            )
-        workers = min(joblib.cpu_count() if jobs == -1 else jobs, n_trials)
-        options = (env, out, n_trials, settings, validate_every, validation_episodes, seed)
-
-        def report() -> None:
-            if progress is not None:
-                progress(len(study.get_trials(deepcopy=False, states=_DONE)), n_trials)
-
-        with watched(report), safe_path():
-            joblib.Parallel(n_jobs=workers)(joblib.delayed(_work)(*options) for _ in range(workers))
-        _report(study, settings, out)
-        return study
-
-
-def _study(folder: Path, seed: int) -> optuna.Study:
-    storage = RDBStorage(
-        f"sqlite:///{folder / STUDY}", engine_kwargs={"connect_args": {"timeout": 60}}
+    search = search_of(
+        env,
+        base=base,
+        validate_every=validate_every,
+        validation_episodes=validation_episodes,
+        seed=seed,
     )
-    known = optuna.get_all_study_names(storage)
-    done = len(optuna.load_study(study_name=_NAME, storage=storage).trials) if known else 0
-    return optuna.create_study(
-        study_name=_NAME,
-        storage=storage,
-        load_if_exists=True,
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=seed + done, constant_liar=True),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
+    return run_search(search, folder, n_trials=n_trials, jobs=jobs, progress=progress)
+
+
+def search_of(env: KnownModelEnv, *, base: GraphDQNConfig | None = None, **options: Any) -> Search:
+    """Return the search of :func:`tune`, with its arguments."""
+    return Search(
+        name="graphq",
+        learner=GraphDQN,
+        base=GraphDQNConfig() if base is None else base,
+        suggest=suggest,
+        make=lambda: env,
+        environment=repr(env.action_space_block()),
+        **options,
     )
-
-
-def _work(
-    env: KnownModelEnv,
-    folder: Path,
-    n_trials: int,
-    base: GraphDQNConfig,
-    every: int,
-    episodes: int,
-    seed: int,
-) -> None:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _study(folder, seed)
-    if len(study.get_trials(states=_COUNTED)) >= n_trials:
-        return
-
-    def objective(trial: optuna.Trial) -> float:
-        with tempfile.TemporaryDirectory() as scratch:
-            validation = Validation(env, scratch, every=every, episodes=episodes)
-            agent = GraphDQN(env, suggest(trial, base), seed=seed)
-            agent.train([validation, _Pruning(trial, validation)])
-            return max(validation.rewards.values())
-
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        study.optimize(objective, callbacks=[MaxTrialsCallback(n_trials, states=_COUNTED)])
-
-
-def _report(study: optuna.Study, base: GraphDQNConfig, folder: Path) -> None:
-    """Write the best parameters, the table of trials and the plots."""
-    from optuna.visualization import matplotlib as plots
-
-    best: Mapping[str, Any] = study.best_params
-    lines = [f"# validation reward {study.best_value:.4f}, trial {study.best_trial.number}"]
-    lines += [f"{name} = {value}" for name, value in best.items()]
-    write_atomically(folder / BEST, ("\n".join(lines) + "\n").encode())
-    trials = study.trials_dataframe(attrs=("number", "value", "state", "params"))
-    write_atomically(folder / "trials.csv", trials.to_csv(index=False).encode())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        _save(plots.plot_optimization_history(study), folder / "history.png")
-        complete = [t for t in study.trials if t.state == TrialState.COMPLETE]
-        if len({trial.value for trial in complete}) > 1:
-            _save(plots.plot_param_importances(study), folder / "importance.png")
-    log.info("best validation reward %.4f with %s", study.best_value, dict(best))
-
-
-def _save(axes: Any, path: Path) -> None:
-    axes.figure.tight_layout()
-    save_figure(axes.figure, path)
-    plt.close(axes.figure)
