@@ -42,7 +42,6 @@ for _, _bandit in _BANDITS:
         entry_point=f"{_bandit.__module__}:{_bandit.__name__}",
     )
 
-gym.register(id="milp_rl/Bandit-v0", entry_point="milp_rl.envs:make_bandit")
 gym.register(
     id="milp_rl/Bandit-v0",
     entry_point="milp_rl.envs:make_bandit",

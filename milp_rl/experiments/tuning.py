@@ -129,10 +129,11 @@ def run_search(
         for trial in study.get_trials(states=(TrialState.RUNNING,)):  # of a search that was killed
             study.tell(trial.number, state=TrialState.FAIL)
         about = {
-            "base": {**asdict(search.base), "hidden": list(search.base.hidden)},
+            "base": asdict(search.base),
             "environment": search.environment,
             "seed": search.seed,
         }
+        about = json.loads(json.dumps(about))  # as the study gives it back
         if not study.user_attrs:
             study.set_user_attr("about", about)
         elif study.user_attrs["about"] != about:
@@ -220,10 +221,16 @@ def _save(axes: Any, path: Path) -> None:
 
 
 def suggest_dqn(trial: optuna.trial.BaseTrial, base: DQNConfig) -> DQNConfig:
-    """Return parameters of :class:`milp_rl.dqn.DQNAgent` that a trial is to try."""
-    hidden = trial.suggest_categorical("hidden", ["16-32", "32-32", "64-32"])
+    """Return parameters of :class:`milp_rl.dqn.DQNAgent` that a trial is to try.
+
+    Of the network the widths that follow the action, on which the time of an argmax depends.
+    """
+    concat = base.architecture == "concat"
+    name, widths = (
+        ("hidden", ["16-32", "32-32", "64-32"]) if concat else ("head", ["16", "32", "64"])
+    )
     changes: dict[str, Any] = {
-        "hidden": tuple(map(int, hidden.split("-"))),
+        name: tuple(map(int, trial.suggest_categorical(name, widths).split("-"))),
         "discount": trial.suggest_categorical("discount", [0.9, 0.95, 0.99]),
         "n_step": trial.suggest_categorical("n_step", [1, 3, 5]),
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 5e-3, log=True),

@@ -30,6 +30,6 @@ def test_the_learner_is_tuned_and_what_was_found_can_be_used(tmp_path):
     config = replace(SEARCH.base, **found)
     assert config == suggest_dqn(optuna.trial.FixedTrial(study.best_params), SEARCH.base)
     assert found["double"] in (True, False)
-    assert len(found["hidden"]) == 2
+    assert len(found["head"]) == 1
     with pytest.raises(ValueError, match="is a study of dqn"):
         run_search(replace(SEARCH, name="graphq"), tmp_path, n_trials=1)
