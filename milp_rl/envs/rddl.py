@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike
 
+from milp_rl.envs.arms import Arms
 from milp_rl.envs.known_model import StateArray
 from milp_rl.envs.rddl_layout import StateLayout
 from milp_rl.envs.rddl_preconditions import (
@@ -44,7 +45,7 @@ class RDDLEnv(gym.Env[StateArray, Any]):
 
     Action Space
     ------------
-    A vector with one variable per ground action fluent, as :attr:`arm_layout` names them: a
+    A vector with one variable per ground action fluent, as :attr:`action_names` has them: a
     :class:`~milp_rl.envs.FeasibleActions` of int8 if all are boolean, otherwise a ``FeasibleBox``,
     int64 if none is real, else float64. Both contain what is feasible in the present state;
     :meth:`step` raises ``ValueError`` for anything else.
@@ -84,9 +85,9 @@ class RDDLEnv(gym.Env[StateArray, Any]):
     Attributes
     ----------
     arm_layout
-        The layout of the observation.
-    feature_names
-        What each number of the observation is.
+        How observations and actions belong to arms.
+    feature_names, action_names
+        What each number of an observation, and of an action, is.
     discount, horizon
         The instance's, or as given.
     model, simulator
@@ -118,9 +119,10 @@ class RDDLEnv(gym.Env[StateArray, Any]):
             raise ValueError(f"horizon must be at least 1, got {self.horizon}")
         values = self.simulator.init_values
         self._layout = StateLayout(model, values)
-        self.arm_layout = self._layout.arms
+        self.arm_layout: Arms = self._layout.arms
+        self.action_names = self._layout.action_names
         self.feature_names = self._layout.feature_names
-        self._actions = _ground_actions(model)
+        self._actions = _ground_actions(model, self._layout.arm_actions)
         self._count, self._most = self._counted(values, max_actions)
         self._preconditions = Preconditions(
             model,
@@ -209,11 +211,9 @@ class RDDLEnv(gym.Env[StateArray, Any]):
     def _played(self, action: ActionArray) -> dict[str, Any]:
         """Return an action vector as the arrays of pyRDDLGym's simulator."""
         found = {}
-        for name, first in self._actions.first.items():
-            shape = self._actions.shape[name]
+        for name, place in self._actions.place.items():
             default = np.asarray(self.simulator.noop_actions[name])
-            part = action[first : first + default.size].reshape(shape)
-            found[name] = part.astype(default.dtype)
+            found[name] = action[place].reshape(self._actions.shape[name]).astype(default.dtype)
         return found
 
     def _counted(self, values: Mapping[str, Any], most: int | None) -> tuple[_Row | None, int]:
@@ -225,12 +225,14 @@ class RDDLEnv(gym.Env[StateArray, Any]):
         if allowed >= n:
             return None, n
         if not self._actions.binary.all():
-            name = self.arm_layout.names[int(np.argmin(self._actions.binary))]
+            name = self.action_names[int(np.argmin(self._actions.binary))]
             raise ValueError(
                 f"at most {allowed} of {n} actions may differ from their defaults, and {name} is"
                 " not boolean: such a limit is not supported; lift it with max_actions"
             )
-        default = np.concatenate([np.ravel(values[name]) for name in self._actions.first])
+        default = np.zeros(n, dtype=bool)
+        for name, place in self._actions.place.items():
+            default[place] = np.ravel(values[name])
         row = {i: -1.0 if on else 1.0 for i, on in enumerate(default)}
         return (row, allowed - float(default.sum())), allowed
 
@@ -240,12 +242,11 @@ class RDDLEnv(gym.Env[StateArray, Any]):
         """Return the bounds and rows that hold in every state."""
         binary = self._actions.binary
         lower, upper = np.where(binary, 0.0, -np.inf), np.where(binary, 1.0, np.inf)
-        unknown = set(given) - set(self._actions.first)
+        unknown = set(given) - set(self._actions.place)
         if unknown:
             raise ValueError(f"action_bounds names {sorted(unknown)}, which are no action fluents")
         for name, (low, high) in given.items():
-            first = self._actions.first[name]
-            own = slice(first, first + int(np.prod(self._actions.shape[name], dtype=int)))
+            own = self._actions.place[name]
             lower[own], upper[own] = np.maximum(lower[own], low), np.minimum(upper[own], high)
         clauses = self._preconditions.always()
         single = [(name, [c for c in own if _is_bound(c)]) for name, own in clauses]
@@ -255,14 +256,15 @@ class RDDLEnv(gym.Env[StateArray, Any]):
         if open_ended.any():
             i = int(np.argmax(open_ended))
             raise ValueError(
-                f"the action {self.arm_layout.names[i]} has no bounds, its preconditions say"
+                f"the action {self.action_names[i]} has no bounds, its preconditions say"
                 f" [{lower[i]:g}, {upper[i]:g}]: give some, such as"
                 f" action_bounds={{{self._fluent_of(i)!r}: (0, 10)}}"
             )
         return lower, upper, rows
 
     def _fluent_of(self, action: int) -> str:
-        return [name for name, first in self._actions.first.items() if first <= action][-1]
+        own = np.arange(len(self._actions.binary))
+        return next(name for name, place in self._actions.place.items() if action in own[place])
 
     def _tightened(
         self, clauses: list[tuple[str, list[Formula]]], lower: FloatArray, upper: FloatArray
@@ -338,8 +340,9 @@ def from_rddl(
     Boolean, integer and real actions become binary, integer and continuous variables;
     ``max-nondef-actions`` a budget of them; action-preconditions and the older
     state-action-constraints linear constraints and, where they depend on the state, a feasible set
-    for each state. The state is laid out by arm, as :attr:`RDDLEnv.arm_layout` says. Nothing of a
-    domain is left out: what cannot be had is refused.
+    for each state. States and actions are laid out by arm, as
+    :attr:`RDDLEnv.arm_layout` says. Nothing of a domain
+    is left out: what cannot be had is refused.
 
     Parameters
     ----------
@@ -371,7 +374,7 @@ def from_rddl(
 
     >>> from milp_rl.envs import from_rddl
     >>> env = from_rddl("SysAdmin_MDP_ippc2011", "1", max_actions=2)
-    >>> env.arm_layout.n_arms, env.arm_layout.arm_features, env.arm_layout.names[0]
+    >>> env.arm_layout.n_arms, env.arm_layout.arm_features, env.action_names[0]
     (10, 1, 'reboot(c1)')
     >>> state, _ = env.reset(seed=0)
     >>> env.action_space_block(state)
@@ -432,18 +435,23 @@ def _constraints(model: Any) -> list[tuple[str, Any]]:
     return found
 
 
-def _ground_actions(model: Any) -> GroundActions:
-    first: dict[str, int] = {}
+def _ground_actions(model: Any, arm_actions: int) -> GroundActions:
+    """Return the ground actions, those of an arm side by side where it has several."""
+    place: dict[str, slice] = {}
     shape: dict[str, tuple[int, ...]] = {}
-    kinds: list[str] = []
-    for name, kind in model.action_ranges.items():
+    of = np.empty(sum(map(np.size, model.action_fluents.values())), dtype=object)
+    start = 0
+    for k, (name, kind) in enumerate(model.action_ranges.items()):
         if kind not in ("bool", "int", "real"):
             raise ValueError(f"the values of the action {name} are objects, of type {kind}")
-        first[name] = len(kinds)
         shape[name] = tuple(model.object_counts(model.variable_params[name]))
-        kinds += [kind] * int(np.prod(shape[name], dtype=int))
-    of = np.array(kinds)
-    return GroundActions(first, shape, of == "bool", of != "real")
+        size = int(np.prod(shape[name], dtype=int))
+        step = arm_actions
+        first = k if step > 1 else start
+        place[name] = slice(first, first + size * step - (step - 1), step)
+        of[place[name]] = kind
+        start += size
+    return GroundActions(place, shape, of == "bool", of != "real")
 
 
 def _is_bound(formula: Formula) -> bool:

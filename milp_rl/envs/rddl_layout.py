@@ -1,9 +1,11 @@
-"""The state of an RDDL domain as a vector, by arm: which numbers belong to which ground action.
+"""The state of an RDDL domain as a vector, by arm: which numbers belong to which actions.
 
-An arm is a ground action, such as ``reboot(c1)``. A state fluent belongs to it as far as the two
-share objects: ``running(c1)``; of ``elevator-at-floor(e1, ?f)``, all floors. Where they share none,
-it may be that a non-fluent assigns the fluent's object to one of the action's, such as
-``SLOT-AT-REACH(s3, r1)``. What belongs to no arm is shared.
+Where all actions have parameters of the same types, an arm is the objects that they have in common:
+of ``eradicate(r1)`` and ``restore(r1)``, the reach r1. Otherwise every ground action is an arm. A
+state fluent belongs to an arm as far as the two share objects: ``running(c1)``; of
+``elevator-at-floor(e1, ?f)``, all floors. Where they share none, it may be that a non-fluent
+assigns the fluent's object to one of the arm's, such as ``SLOT-AT-REACH(s3, r1)``. What belongs to
+no arm is shared.
 """
 
 from __future__ import annotations
@@ -48,25 +50,23 @@ class StateLayout:
             for name in model.state_fluents
         }
         columns = _Columns(model, self._shapes)
-        by_arm: list[list[int]] = []
-        names: list[str] = []
-        parameters: list[tuple[str, ...]] = []
-        objects_of: list[tuple[int, ...]] = []
-        for action in model.action_fluents:
-            types = tuple(model.variable_params[action])
-            ranges = [range(len(model.type_to_objects[kind])) for kind in types]
-            for objects in itertools.product(*ranges):
-                by_arm.append(
-                    [
-                        column
-                        for fluent in model.state_fluents
-                        for cell in self._cells(fluent, types, objects)
-                        for column in columns.of[fluent, cell]
-                    ]
-                )
-                names.append(ground_name(model, action, objects))
-                parameters.append(types)
-                objects_of.append(objects)
+        of_fluents = [tuple(model.variable_params[action]) for action in model.action_fluents]
+        alike = bool(of_fluents[0]) and len(set(of_fluents)) == 1
+        self.arm_actions = len(of_fluents) if alike else 1
+        owners = [
+            (types, objects)
+            for types in (of_fluents[:1] if alike else of_fluents)
+            for objects in np.ndindex(*model.object_counts(types))
+        ]
+        by_arm = [
+            [
+                column
+                for fluent in model.state_fluents
+                for cell in self._cells(fluent, types, objects)
+                for column in columns.of[fluent, cell]
+            ]
+            for types, objects in owners
+        ]
         width = max(map(len, by_arm))
         used = {column for features in by_arm for column in features}
         shared = [column for column in range(len(columns.names)) if column not in used]
@@ -82,8 +82,14 @@ class StateLayout:
         bounded = np.append(columns.bounded, True)[self._order]
         self.low = np.where(bounded, 0.0, -np.inf).astype(np.float32)
         self.high = np.where(bounded, 1.0, np.inf).astype(np.float32)
-        near = self._neighbours(parameters, objects_of)
-        self.arms = Arms(len(names), width, len(shared), names=tuple(names), neighbours=near)
+        self.arms = Arms(
+            len(owners),
+            width,
+            len(shared),
+            arm_actions=self.arm_actions,
+            neighbours=self._neighbours(owners) if alike else None,
+            names=self._names(owners) if alike else self.action_names,
+        )
 
     def vector(self, state: Mapping[str, Any]) -> StateArray:
         """Return the observation of a state: fluents by name, objects by number."""
@@ -139,14 +145,33 @@ class StateLayout:
                 return relation
         return None
 
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """The ground actions, in the order of the action vector."""
+        model = self._model
+        names = [
+            [
+                ground_name(model, action, objects)
+                for objects in np.ndindex(*model.object_counts(model.variable_params[action]))
+            ]
+            for action in model.action_fluents
+        ]
+        by_arm = zip(*names, strict=True) if self.arm_actions > 1 else names
+        return tuple(itertools.chain(*by_arm))
+
+    def _names(self, owners: Sequence[tuple[Sequence[str], tuple[int, ...]]]) -> tuple[str, ...]:
+        objects = self._model.type_to_objects
+        return tuple(
+            ", ".join(objects[kind][i] for kind, i in zip(types, cell, strict=True))
+            for types, cell in owners
+        )
+
     def _neighbours(
-        self, parameters: Sequence[tuple[str, ...]], objects: Sequence[tuple[int, ...]]
+        self, owners: Sequence[tuple[Sequence[str], tuple[int, ...]]]
     ) -> FloatArray | None:
-        """Return which arms a binary relation of non-fluents joins, or that share all objects."""
-        types = parameters[0]
-        if not types or any(other != types for other in parameters):
-            return None
-        n = len(objects)
+        """Return which arms a binary relation of non-fluents joins, in either direction."""
+        types, objects = tuple(owners[0][0]), [cell for _, cell in owners]
+        n = len(owners)
         near = np.zeros((n, n), dtype=bool)
         for name in self._model.non_fluents:
             declared = tuple(self._model.variable_params[name])
@@ -156,8 +181,7 @@ class StateLayout:
                 near |= relation[(*(e[:, None] for e in ends), *(e[None] for e in ends))]
         if not near.any():
             return None
-        of = np.array(objects)
-        near |= near.T | (of[:, None] == of).all(axis=2)
+        near |= near.T
         np.fill_diagonal(near, val=False)
         return near.astype(np.float64)
 

@@ -78,25 +78,26 @@ class GroundActions:
 
     Parameters
     ----------
-    first
-        Index of the first ground action of each action fluent.
+    place
+        Where each action fluent has its ground actions.
     shape
         Numbers of objects of the parameters of each action fluent.
     binary, whole
         Which are boolean; which are boolean or integer; shape (n_actions,).
     """
 
-    first: Mapping[str, int]
+    place: Mapping[str, slice]
     shape: Mapping[str, tuple[int, ...]]
     binary: BoolArray
     whole: BoolArray
 
     def index(self, name: str, objects: tuple[int, ...]) -> int:
         """Return the index of a ground action."""
-        place = 0
+        number = 0
         for i, size in zip(objects, self.shape[name], strict=True):
-            place = place * size + i
-        return self.first[name] + place
+            number = number * size + i
+        place = self.place[name]
+        return int(place.start + place.step * number)
 
 
 class Preconditions:
@@ -238,7 +239,7 @@ class _Evaluation:
         if name not in model.variable_types:
             return float(model.object_to_index[model.strip_literal(name)])
         objects = tuple(self._object(parameter, bound) for parameter in parameters or ())
-        if name in self._actions.first:
+        if name in self._actions.place:
             action = self._actions.index(name, objects)
             if self._actions.binary[action]:
                 return Literal(action, True)

@@ -5,10 +5,13 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 
 import milp_rl as mr
+from milp_rl.dqn.networks import new_network
 from milp_rl.envs import from_rddl
+from milp_rl.envs.arms import arms_of
 
 pytest.importorskip("pyRDDLGym")
 repository = pytest.importorskip("rddlrepository")
@@ -96,7 +99,7 @@ def test_it_is_pyrddlgyms_own_environment(domain, instance, most):
 
 
 def test_preconditions_of_every_kind_of_action(pumps):
-    assert pumps.arm_layout.names[-2:] == ("rate(p3)", "crews")
+    assert pumps.action_names[-2:] == ("rate(p3)", "crews")
     rng = np.random.default_rng(0)
     state, _ = pumps.reset(seed=0)
     grid = list(itertools.product([0, 1], [0, 1], [0, 1], [0, 1.5], [0, 2.5], [0, 4.5], range(5)))
@@ -135,21 +138,23 @@ def test_preconditions_of_competition_domains(domain):
 def test_a_state_by_arm():
     env = from_rddl("Tamarisk_MDP_ippc2014", "1")
     arms, slots = env.arm_layout, env.simulator.init_values["SLOT-AT-REACH"]
-    assert (arms.n_arms, arms.arm_features, arms.shared_features) == (8, 4, 0)
-    assert arms.names[0] == "eradicate(r1)"
-    assert arms.names[4] == "restore(r1)"
+    assert arms.names == ("r1", "r2", "r3", "r4")
+    assert (arms.arm_features, arms.arm_actions, arms.shared_features) == (4, 2, 0)
+    assert env.action_names[:3] == ("eradicate(r1)", "restore(r1)", "eradicate(r2)")
+    played = env._played(np.array([1, 0, 0, 0, 0, 0, 0, 1]))
+    assert played["eradicate"].tolist() == [True, False, False, False]
+    assert played["restore"].tolist() == [False, False, False, True]
     state, _ = env.reset(seed=0)
     fluents = env._layout.state(state)
     by_reach = [
         np.concatenate([fluents[name][slots[:, reach]] for name in ("tamarisk-at", "native-at")])
         for reach in range(4)
     ]
-    np.testing.assert_array_equal(state.reshape(8, 4), by_reach * 2)
+    np.testing.assert_array_equal(state.reshape(4, 4), by_reach)
     down = env.simulator.init_values["DOWNSTREAM-REACH"]
-    near = np.kron(np.ones((2, 2)), (down | down.T | np.eye(4, dtype=bool)))
-    np.testing.assert_array_equal(arms.neighbours, near - np.eye(8))
-    network = mr.ArmQNetwork(
-        arms.n_arms, arms.arm_features, arms.shared_features, neighbours=arms.neighbours
+    np.testing.assert_array_equal(arms.neighbours, down | down.T)
+    network = new_network(
+        mr.DQNConfig(), 16, 8, arms_of(env, 16, 8), torch.Generator().manual_seed(0)
     )
     result = mr.argmax(network, state, env.action_space_block(state))
     assert result.status == "optimal"
