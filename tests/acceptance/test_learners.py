@@ -1,0 +1,161 @@
+"""The comparison of learners: actions built one item at a time, DNC's search, and going on."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import milp_rl as mr
+from milp_rl.envs import DynamicAssortment, make_bandit
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from benchmarks.learners import __main__ as program
+from benchmarks.learners import records
+from benchmarks.learners.building import Build, OneAtATime, Projected, SamplesOnly, built
+from benchmarks.learners.dnc import anneal
+
+CAPACITY = mr.Capacity(costs=[2, 3, 4, 5, 2], capacities=[6, 4])
+SETS = [
+    mr.BudgetTopK(5, 2),
+    mr.BudgetTopK(5, 2, exactly=True),
+    CAPACITY,
+    mr.Box([0.0, 0.0, 1.0], [2.0, 3.0, 2.0], integer=range(3)),
+]
+
+
+def rows(actions):
+    return {tuple(int(value) for value in action) for action in actions}
+
+
+@pytest.mark.parametrize("space", SETS, ids=lambda space: repr(space)[:30])
+def test_choices_that_the_masks_allow_build_all_feasible_actions_and_no_other(space):
+    found, prefixes = set(), [()]
+    while prefixes:
+        prefix = prefixes.pop()
+        build = Build(space)
+        for choice in prefix:
+            build.choose(choice)
+        if build.done:
+            found |= rows([build.action])
+            continue
+        prefixes += [(*prefix, int(choice)) for choice in np.flatnonzero(build.allowed())]
+    assert found == rows(space.enumerate())
+
+
+def test_a_choice_outside_the_mask_is_refused():
+    build = Build(mr.BudgetTopK(4, 2, exactly=True))
+    with pytest.raises(ValueError, match="not allowed"):
+        build.choose(4)  # to stop before there are two
+    build.choose(1)
+    with pytest.raises(ValueError, match="not allowed"):
+        build.choose(1)
+
+
+def test_built_episodes_are_those_of_the_environment():
+    env = make_bandit("capacity", 5, 2, seed=0)
+    single, rng = OneAtATime(SamplesOnly(env)), np.random.default_rng(0)
+    observed, _ = single.reset(seed=3)
+    single.steps, actions, rewards, over = 0, [], [], False
+    while not over:
+        assert observed in single.observation_space
+        build = single.build
+        choice = rng.choice(np.flatnonzero(single.action_masks()))
+        observed, reward, terminated, over, _ = single.step(choice)
+        assert not terminated
+        if build.done:
+            actions.append(build.action)
+            rewards.append(reward)
+        else:
+            assert reward == 0.0
+    assert single.steps == len(actions) == env.horizon
+    other = make_bandit("capacity", 5, 2, seed=0)
+    other.reset(seed=3)
+    np.testing.assert_allclose([other.step(action)[1] for action in actions], rewards)
+
+
+@pytest.mark.parametrize("space", SETS[:3], ids=lambda space: repr(space)[:30])
+def test_scores_are_made_feasible_by_taking_the_highest_that_fit(space):
+    """Against the order over all feasible actions by their items' scores, highest first."""
+    rng = np.random.default_rng(1)
+    actions = space.enumerate()
+    for _ in range(30):
+        scores = rng.uniform(-1, 1, space.n_actions)
+        order = np.argsort(-scores)
+        wanted = [a for a in actions if (scores[a == 1] > 0).all()] or list(actions)
+        assert rows([built(space, scores)]) == rows([max(wanted, key=lambda a: tuple(a[order]))])
+
+
+def test_a_model_is_hidden_and_bits_are_projected():
+    env = DynamicAssortment(6, 2)
+    hidden = SamplesOnly(env)
+    assert not hasattr(hidden.unwrapped, "expected_reward")
+    assert hidden.arms is env.arms
+    projected = Projected(hidden, bits=True)
+    state, _ = projected.reset(seed=0)
+    for bits in (np.zeros(6), np.ones(6), np.eye(6)[2]):
+        action = projected.feasible(state, bits)
+        assert env.action_space_block().violations(action) == []
+        assert action[2] == 1 or bits.sum() != 1
+
+
+@pytest.mark.parametrize("space", SETS, ids=lambda space: repr(space)[:30])
+def test_the_search_of_dnc_finds_the_best_action_of_a_small_critic(space):
+    """Where values are sums over items, against enumeration, from any start."""
+    rng, actions = np.random.default_rng(2), space.enumerate()
+    for _ in range(10):
+        worth = rng.normal(size=space.n_actions)
+        start = actions[rng.integers(len(actions))]
+        found = anneal(space, start, lambda a, w=worth: a @ w, rng)
+        assert space.violations(found) == []
+        assert found @ worth == pytest.approx((actions @ worth).max())
+
+
+def test_rows_that_are_there_are_skipped(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "results.csv"
+    options = ["--domain", "assortment", "--learner", "random", "heuristic", "--results", str(file)]
+
+    def compare(*more):
+        monkeypatch.setattr(sys, "argv", ["learners", *options, *more])
+        program.main()
+        return records.read(file)
+
+    first = compare("--seed", "0")
+    assert list(zip(first["learner"], first["seed"], strict=True)) == [
+        ("heuristic", 0),
+        ("random", 0),
+    ]
+    assert first.set_index("learner")["mean"]["heuristic"] > first["mean"].min()
+    first.assign(mean=-1.0).to_csv(file, index=False)
+    second = compare("--seed", "0", "1")
+    assert second.set_index(["learner", "seed"])["mean"]["random", 0] == -1.0
+    assert second.set_index(["learner", "seed"])["mean"]["random", 1] > 0
+    assert len(second) == 3
+    assert capsys.readouterr().out.count("assortment") == 3
+
+
+def test_rows_added_at_the_same_time_are_all_kept(tmp_path):
+    file = tmp_path / "results.csv"
+    keys = [{"domain": "d", "learner": "l", "seed": i, "steps": 5, "mean": 1.5} for i in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda row: records.add(file, row), keys))
+    kept = pd.read_csv(file)
+    assert kept["seed"].tolist() == list(range(12))
+    assert records.has(file, domain="d", learner="l", seed=3, steps=5)
+    assert not records.has(file, domain="d", learner="l", seed=12, steps=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learner", ["milp-rl", "ppo", "ppo-scores", "maskable-ppo", "dnc"])
+def test_every_learner_is_trained_and_plays_feasible_actions(learner):
+    if "ppo" in learner:
+        pytest.importorskip("sb3_contrib")
+    settings = {"pretrain_epochs": 0} if learner == "milp-rl" else {}
+    row = program.run("assortment", learner, 0, 160, settings)
+    assert 0 < row["mean"] < 800
+    assert row["episodes"] == 50
