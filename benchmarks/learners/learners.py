@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +18,7 @@ def _milp_rl(
     env: gym.Env, domain: Domain, steps: int, seed: int, settings: dict[str, Any]
 ) -> Policy:
     """`DQNAgent` with its defaults, but for the settings, which are fields of its configuration."""
-    episodes = math.ceil(steps / domain.horizon)
-    if "random_steps" in settings:
-        episodes = math.ceil((steps - settings["random_steps"]) / domain.horizon)
-    config = mr.DQNConfig(**{"episodes": episodes, **settings})
-    return mr.DQNAgent(env, config, seed=seed).train()
+    return mr.DQNAgent(env, mr.DQNConfig(**settings), seed=seed).learn(steps)
 
 
 def _ppo(env: gym.Env, domain: Domain, steps: int, seed: int, settings: dict[str, Any]) -> Policy:

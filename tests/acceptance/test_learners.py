@@ -95,7 +95,7 @@ def test_a_model_is_hidden_and_bits_are_projected():
     env = DynamicAssortment(6, 2)
     hidden = SamplesOnly(env)
     assert not hasattr(hidden.unwrapped, "expected_reward")
-    assert hidden.arms is env.arms
+    assert hidden.arm_layout is env.arm_layout
     projected = Projected(hidden, bits=True)
     state, _ = projected.reset(seed=0)
     for bits in (np.zeros(6), np.ones(6), np.eye(6)[2]):
