@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from milp_rl.arm_qnetwork import ArmQNetwork
 from milp_rl.envs.arms import Arms
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.action_value import ActionLayer, ActionNetworks, NetworkValue
@@ -111,6 +112,33 @@ class NormalisedQNetwork(ActionValue):
             bias = self.unit * network.output.bias
             return NetworkValue(network.with_output(self.unit, bias), n)
         return _NormalisedValue(inner, centre, spread, self.unit)
+
+    def for_arms(self, n_arms: int) -> NormalisedQNetwork:
+        """Return the same network for another number of arms, a copy.
+
+        Raises
+        ------
+        ValueError
+            If its network is not one of arms, not equivariant (see
+            :meth:`milp_rl.ArmQNetwork.for_arms`), or normalised for each arm by itself.
+        """
+        inner = self.inner
+        if not isinstance(inner, ArmQNetwork):
+            raise ValueError(f"only a network of arms, not {type(inner).__name__}, has for_arms")
+        other = NormalisedQNetwork(inner.for_arms(n_arms))
+        other.scale.copy_(self.scale)
+        f, own = inner.arm_features, inner.n_arms * inner.arm_features
+        by_arm = inner.layout == "arm"
+        for name in ("centre", "spread"):
+            values: Tensor = getattr(self, name)
+            parts = values[:own]
+            rows = parts.reshape(-1, f) if by_arm else parts.reshape(f, -1).T
+            one = rows[0]
+            if not bool((rows == one).all()):
+                raise ValueError("the features were normalised for each arm by itself")
+            tiled = one.repeat(n_arms) if by_arm else one.repeat_interleave(n_arms)
+            getattr(other, name).copy_(torch.cat([tiled, values[own:]]))
+        return other
 
     def to_onnx(self, path: str | Path) -> None:
         """Write it, in the units of the environment; see :func:`milp_rl.export_onnx`.

@@ -160,3 +160,38 @@ def test_arms_that_do_not_fit_are_refused():
         Critics([mr.QNetwork(3, 4), mr.QNetwork(4, 4)])
     with pytest.raises(ValueError, match="'min' or 'mean', got 'max'"):
         Critics([mr.QNetwork(3, 4)], "max")
+
+
+@pytest.mark.parametrize("layout", ["arm", "feature"])
+def test_a_normalised_network_goes_over_to_more_arms(layout):
+    """An arm beside copies of itself is worth what it was: the mean of the others is the same."""
+    generator = torch.Generator().manual_seed(3)
+    inner = mr.ArmQNetwork(
+        3, 2, 1, layout=layout, context="mean", identity=False, generator=generator
+    )
+    arms, rng = Arms(3, 2, 1, layout=layout), np.random.default_rng(0)
+    network = NormalisedQNetwork(inner)
+    network.normalise(rng.normal(5, [3, 3, 3, 3, 3, 3, 1], (50, 7)), rng.normal(size=50) * 9, arms)
+    features, shared = rng.normal(5, 3, (3, 2)), [0.4]
+
+    def value(net, rows, action):
+        own = rows.ravel() if layout == "arm" else rows.T.ravel()
+        state = torch.tensor(np.append(own, shared)[None], dtype=torch.float32)
+        with torch.no_grad():
+            return float(net.q(state, torch.tensor([action])))
+
+    found = value(network.for_arms(6), np.tile(features, (2, 1)), [0, 1, 1, 0, 0, 0])
+    assert found == pytest.approx(value(network, features, [0, 1, 1]), rel=1e-4)
+    assert network.for_arms(6).unit == network.unit != 1.0
+
+
+def test_a_network_that_knows_its_arms_does_not_go_over_to_others():
+    with pytest.raises(ValueError, match="only a network with context='mean'"):
+        NormalisedQNetwork(mr.ArmQNetwork(3, 1)).for_arms(4)
+    with pytest.raises(ValueError, match="not QNetwork, has for_arms"):
+        NormalisedQNetwork(mr.QNetwork(3, 3)).for_arms(4)
+    equivariant = mr.ArmQNetwork(3, 1, context="mean", identity=False)
+    network = NormalisedQNetwork(equivariant)
+    network.normalise(np.random.default_rng(0).normal(0, [1, 2, 3], (9, 3)), np.arange(9.0))
+    with pytest.raises(ValueError, match="each arm by itself"):
+        network.for_arms(4)
