@@ -391,7 +391,7 @@ class DQNAgent:
         """Replace the weights by the ``state_dict()`` of a network of the same shape, or a file."""
         if not isinstance(weights, Mapping):
             weights = torch.load(weights, weights_only=True)
-        self.network.load_state_dict(weights)
+        self.network.load_state_dict(dict(weights))
         self.learner.greedy.renew()
 
     def save(self, path: str | Path) -> None:
