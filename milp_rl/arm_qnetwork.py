@@ -32,6 +32,7 @@ from milp_rl.formulations.networks.action_value import ActionValue as Value
 from milp_rl.formulations.networks.network import INPUT
 from milp_rl.qnetwork import ActionValue, checked_dimension, new_linear
 
+_IDENTITY = 0.1  # size of what tells an arm from others at first; their features are of size one
 _LARGEST_EXPONENT = 700.0  # whose exponential float64 holds
 
 
@@ -57,10 +58,11 @@ class ArmQNetwork(ActionValue):
     head
         Widths of the layers of ReLUs that follow the action, one or two: the size of the argmax.
     context
-        What an arm's encoder sees of the others: ``"state"``, everything, by arm; ``"mean"``, the
-        mean of their own encodings.
+        What an arm's encoder sees of the others: ``"mean"``, the mean of their own encodings;
+        ``"state"``, everything, by arm.
     identity
-        Whether the encoder sees which arm it is. Without, and with ``context="mean"``, the network
+        Whether the encoder sees which arm it is: little at first, so that what holds for all arms
+        is learnt from all of them. Without, and with ``context="mean"``, the network
         is equivariant: permuted arms have permuted best actions, and :meth:`for_arms` gives the
         same network of another number of arms.
     neighbours
@@ -93,7 +95,7 @@ class ArmQNetwork(ActionValue):
         layout: Literal["arm", "feature"] = "arm",
         encoder: Sequence[int] = (64, 64),
         head: Sequence[int] = (32,),
-        context: Literal["state", "mean"] = "state",
+        context: Literal["mean", "state"] = "mean",
         identity: bool = True,
         neighbours: ArrayLike | None = None,
         generator: torch.Generator | None = None,
@@ -129,7 +131,7 @@ class ArmQNetwork(ActionValue):
         self.arms: nn.Parameter | None = None
         if identity:
             drawn = torch.randn(self.n_arms, first, generator=generator)
-            self.arms = nn.Parameter(drawn)
+            self.arms = nn.Parameter(_IDENTITY * drawn)
         self.others = linear(self.state_dim if context == "state" else first, first, bias=False)
         wide = self.shared_features > 0
         self.shared = linear(self.shared_features, first, bias=False) if wide else None

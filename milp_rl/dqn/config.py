@@ -15,7 +15,8 @@ from milp_rl.solvers.names import SolverName
 class DQNConfig:
     """Parameters of :class:`milp_rl.dqn.DQNAgent`, in the order of :mod:`milp_rl.dqn.learner`.
 
-    The defaults learn well on restless bandits; :meth:`paper` has what Xu, Wilder, Khalil and
+    The defaults are for environments of any scale, with or without a model; :meth:`restless` is for
+    the published network on restless bandits, and :meth:`paper` has what Xu, Wilder, Khalil and
     Tambe (ICLR 2025) published. Some parameters are those of CAQL: Ryu, Chow, Anderson,
     Tjandraatmadja and Boutilier, "CAQL: Continuous action Q-learning", ICLR 2020.
 
@@ -71,13 +72,13 @@ class DQNConfig:
 
     # Acting: exploration ----------------------------------------------------------------------
 
-    epsilon_start: float = 0.9
+    epsilon_start: float = 0.3
     """Probability of a random action in the first step, in [0, 1]."""
 
-    epsilon_end: float = 0.05
+    epsilon_end: float = 0.02
     """What that probability falls to, in [0, 1]."""
 
-    epsilon_decay: float = 1000.0
+    epsilon_decay: float = 500.0
     """Steps in which it falls, positive.
 
     After t steps, the probability is ``end + (start - end) * exp(-t / decay)``.
@@ -149,10 +150,10 @@ class DQNConfig:
 
     # Update: loss and optimizer ---------------------------------------------------------------
 
-    batch_size: int = 32
+    batch_size: int = 64
     """Transitions in one update, at least 1."""
 
-    updates_per_step: int = 6
+    updates_per_step: int = 2
     """Updates after each step of the environment, at least 1."""
 
     loss: Literal["huber", "hinge"] = "huber"
@@ -166,17 +167,17 @@ class DQNConfig:
     hinge_weight: float = 10.0
     """Weight of the penalty in the hinge loss, positive."""
 
-    learning_rate: float = 2.5e-4
+    learning_rate: float = 1e-3
     """AdamW's step size, positive."""
 
     learning_rate_decay: float = 1.0
     """Factor on the step size after every episode, in (0, 1]."""
 
-    weight_decay: float = 0.3
+    weight_decay: float = 0.0
     """AdamW's decay of the weights (not of the biases), at least 0.
 
-    It keeps pre-activations small, so that bounds prove more neurons on or off and the argmaxes are
-    solved faster.
+    It keeps pre-activations small, so that bounds prove more neurons on or off and the argmaxes of
+    ``"concat"`` are solved faster; but small effects of actions are lost.
     """
 
     clip_value: float = 5.0
@@ -238,16 +239,16 @@ class DQNConfig:
     what a learner does that knows the environment by its samples alone.
     """
 
-    pretrain_epochs: int = 300
+    pretrain_epochs: int = 20
     """Passes over the one-step data; 0: no pretraining."""
 
-    pretrain_batch_size: int = 512
+    pretrain_batch_size: int = 64
     """Samples in one update of pretraining, at least 1."""
 
-    pretrain_learning_rate: float = 3e-3
+    pretrain_learning_rate: float = 1e-3
     """AdamW's step size in pretraining, positive."""
 
-    pretrain_learning_rate_decay: float = 0.985
+    pretrain_learning_rate_decay: float = 0.95
     """Factor on that step size after every epoch, in (0, 1]."""
 
     pretrain_states: int = 500
@@ -280,6 +281,19 @@ class DQNConfig:
             raise ValueError("dual_filtering needs loss='hinge' and argmax='exact'")
 
     @classmethod
+    def restless(cls, **changes: Any) -> DQNConfig:
+        """Return parameters for the published network on restless bandits whose model is known.
+
+        They were the defaults up to version 0.1, and are those of the committed experiments.
+
+        Parameters
+        ----------
+        **changes
+            Parameters to set otherwise.
+        """
+        return cls(**{**_RESTLESS, **changes})
+
+    @classmethod
     def paper(cls, **changes: Any) -> DQNConfig:
         """Return the published parameters; what the paper leaves open is as in its authors' code.
 
@@ -292,8 +306,6 @@ class DQNConfig:
             Parameters to set otherwise.
         """
         published: dict[str, Any] = {
-            "architecture": "concat",
-            "normalise": False,
             "learning_rate_decay": 0.9,
             "weight_decay": 0.01,
             "updates_per_step": 1,
@@ -307,7 +319,25 @@ class DQNConfig:
             "pretrain_replay": 1000,
             "gap": 0.02,
         }
-        return cls(**{**published, **changes})
+        return cls(**{**_RESTLESS, **published, **changes})
+
+
+_RESTLESS: dict[str, Any] = {
+    "architecture": "concat",
+    "normalise": False,
+    "discount": 0.99,
+    "epsilon_start": 0.9,
+    "epsilon_end": 0.05,
+    "epsilon_decay": 1000.0,
+    "batch_size": 32,
+    "updates_per_step": 6,
+    "learning_rate": 2.5e-4,
+    "weight_decay": 0.3,
+    "pretrain_epochs": 300,
+    "pretrain_batch_size": 512,
+    "pretrain_learning_rate": 3e-3,
+    "pretrain_learning_rate_decay": 0.985,
+}
 
 
 def _is_count(value: Any, smallest: int) -> bool:

@@ -71,7 +71,6 @@ def _of_arms(
         layout=arms.layout,
         encoder=config.encoder,
         head=config.head,
-        context="mean" if equivariant else "state",
         identity=not equivariant,
         neighbours=None if equivariant else arms.neighbours,
         generator=generator,

@@ -62,7 +62,8 @@ class Cell:
         """All parameters, as JSON has them."""
         settings = asdict(self)
         if settings["dqn"] is not None:
-            settings["dqn"]["hidden"] = list(settings["dqn"]["hidden"])
+            for name in ("hidden", "encoder", "head"):
+                settings["dqn"][name] = list(settings["dqn"][name])
         return settings
 
 
@@ -79,16 +80,18 @@ class ExperimentConfig:
     seeds
         Seeds of instances, nonnegative.
     methods
-        Names of baselines, ``"iterative_dqn"``, ``"sequoia"``, ``"flat_dqn"`` (one output for each
-        feasible action), ``"graphq"``, ``"graphq_beam"``, ``"dqn_exact"``, ``"dqn_gradient"``,
-        ``"dqn_cem"`` and names in ``learners``. A baseline that a domain does not have is left out
-        there. By default all baselines of bandits and the first two learners.
+        Names of baselines, ``"iterative_dqn"``, ``"sequoia"``, ``"sequoia_arms"`` (with the network
+        of arms and the defaults), ``"flat_dqn"`` (one output for each feasible action),
+        ``"graphq"``, ``"graphq_beam"``, ``"dqn_exact"``, ``"dqn_gradient"``, ``"dqn_cem"`` and
+        names in ``learners``. A baseline that a domain does not have is left out there. By default
+        all baselines of bandits and the first two learners.
     horizon
         Steps per episode.
     episodes
         Episodes of evaluation, at least 2 (for a standard error).
     preset
-        ``"default"``, or ``"paper"``: learners have the published parameters.
+        The learners' parameters: ``"restless"``, those of :meth:`milp_rl.dqn.DQNConfig.restless`;
+        ``"default"``, those of any other environment; or ``"paper"``, the published ones.
     dqn
         Parameters of :class:`milp_rl.dqn.DQNConfig` that differ from the preset, for all learners.
     learners
@@ -110,7 +113,7 @@ class ExperimentConfig:
     methods: Sequence[str] = DEFAULT_METHODS
     horizon: int = 20
     episodes: int = 50
-    preset: Literal["default", "paper"] = "default"
+    preset: Literal["restless", "default", "paper"] = "restless"
     dqn: Mapping[str, Any] = field(default_factory=dict)
     learners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     validate_every: int = 10
@@ -183,7 +186,8 @@ class ExperimentConfig:
         _known("algorithm", [algorithm], ALGORITHMS)
         kind = ALGORITHMS[algorithm].config_class
         try:
-            return algorithm, kind.paper(**changes) if preset == "paper" else kind(**changes)
+            presets = {"restless": kind.restless, "default": kind, "paper": kind.paper}
+            return algorithm, presets[preset](**changes)
         except (TypeError, ValueError) as error:
             raise ValueError(f"learner {name!r}: {error}") from error
 
@@ -215,8 +219,8 @@ class ExperimentConfig:
 
 
 def _checked_preset(preset: str) -> str:
-    if preset not in ("default", "paper"):
-        raise ValueError(f"preset must be 'default' or 'paper', got {preset!r}")
+    if preset not in ("restless", "default", "paper"):
+        raise ValueError(f"preset must be 'restless', 'default' or 'paper', got {preset!r}")
     return preset
 
 

@@ -29,8 +29,8 @@ _ADDITIONS = 4
 class GraphDQNConfig(DQNConfig):
     """Parameters of :class:`GraphDQN`: those of :class:`~milp_rl.dqn.DQNConfig`, and its own.
 
-    Pretraining is on random steps rather than a model by default. ``hidden`` and what concerns the
-    exact argmax have no effect.
+    Pretraining is on random steps rather than a model by default. What concerns other networks and
+    the exact argmax has no effect.
 
     Raises
     ------
@@ -50,11 +50,32 @@ class GraphDQNConfig(DQNConfig):
     pretrain_batch_size: int = 64
     """Samples in one update of pretraining, at least 1."""
 
+    pretrain_learning_rate: float = 3e-3
+    """AdamW's step size in pretraining, positive."""
+
     pretrain_learning_rate_decay: float = 0.95
     """Factor on pretraining's step size after every epoch, in (0, 1]."""
 
     learning_rate: float = 5e-4
     """AdamW's step size, positive."""
+
+    batch_size: int = 32
+    """Transitions in one update, at least 1."""
+
+    updates_per_step: int = 6
+    """Updates after each step of the environment, at least 1."""
+
+    discount: float = 0.99
+    """Discount factor gamma, in [0, 1)."""
+
+    epsilon_start: float = 0.9
+    """Probability of a random action in the first step, in [0, 1]."""
+
+    epsilon_end: float = 0.05
+    """What that probability falls to, in [0, 1]."""
+
+    epsilon_decay: float = 1000.0
+    """Steps in which it falls, positive."""
 
     # The graph and its network ----------------------------------------------------------------
 
@@ -87,6 +108,11 @@ class GraphDQNConfig(DQNConfig):
     If positive, decisions that are not random (with probability epsilon) are drawn from the softmax
     of marginal values; at 0 they are greedy.
     """
+
+    @classmethod
+    def restless(cls, **changes: Any) -> GraphDQNConfig:
+        """Return the defaults, which are for these too."""
+        return cls(**changes)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,9 +8,10 @@ import milp_rl as mr
 
 KINDS = {
     "plain": {},
+    "the whole state": {"context": "state"},
     "two layers": {"head": (6, 4)},
     "by feature": {"layout": "feature", "shared_features": 3},
-    "equivariant": {"context": "mean", "identity": False, "shared_features": 2},
+    "equivariant": {"identity": False, "shared_features": 2},
     "neighbours": {"neighbours": np.arange(36).reshape(6, 6) % 5, "encoder": (8, 7, 6)},
     "two actions an arm": {"arm_actions": 2},
     "two actions an arm, by feature": {"arm_actions": 2, "layout": "feature"},

@@ -253,7 +253,7 @@ def test_callbacks_see_every_phase(capsys):
     agent = DQNAgent(bandit(), SMALL, seed=0).train([watch, ProgressBar()])
     steps = ["step"] * 5 + ["episode", "step"]
     assert watch.events == ["begin", *["epoch"] * 3, *steps * 3, "end"]
-    assert watch.epsilons[0] == pytest.approx(0.05 + 0.85 * np.exp(-1 / 1000))
+    assert watch.epsilons[0] == pytest.approx(0.02 + 0.28 * np.exp(-1 / 500))
     assert [row["episode"] for row in agent.history] == [0, 1, 2]
     printed = capsys.readouterr().err
     assert "pretraining" in printed

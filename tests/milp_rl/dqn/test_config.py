@@ -36,7 +36,7 @@ def test_parameters_out_of_range_are_refused_by_name(name, value):
 
 def test_paper_parameters():
     paper = DQNConfig.paper()
-    for config in (paper, DQNConfig()):
+    for config in (paper, DQNConfig.restless()):
         assert config.hidden == (16, 32)
         assert (config.discount, config.learning_rate, config.batch_size) == (0.99, 2.5e-4, 32)
         assert (config.buffer_size, config.priority_exponent) == (10_000, 0.6)

@@ -46,7 +46,8 @@ def test_a_learner_of_its_own_may_have_the_other_preset():
     learners = {"paper": {"preset": "paper", "n_step": 2}}
     config = ExperimentConfig(["budget"], [(4, 1)], [0], learners=learners)
     assert config.learner("paper")[1] == DQNConfig.paper(n_step=2)
-    assert config.learner("sequoia")[1] == DQNConfig()
+    assert config.learner("sequoia")[1] == DQNConfig.restless()
+    assert config.learner("sequoia_arms")[1] == DQNConfig()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_missing_keys_are_named(tmp_path):
 
 def test_learners_have_their_algorithm():
     config = ExperimentConfig(["interventions"], [(4, 2)], [0], learners={"mine": MINE})
-    assert config.learner("sequoia") == ("dqn", DQNConfig())
+    assert config.learner("sequoia") == ("dqn", DQNConfig.restless())
     assert config.learner("flat_dqn")[0] == "flat_dqn"
     algorithm, parameters = config.learner("graphq_beam")
     assert algorithm == "graphq"
