@@ -22,8 +22,8 @@ experiment = typer.Typer(no_args_is_help=True, help="Run experiments and report 
 app.add_typer(experiment, name="experiment")
 tuning = typer.Typer(no_args_is_help=True, help="Search for good parameters.")
 app.add_typer(tuning, name="tune")
-for _command in (tune.dqn, tune.graphq):
-    tuning.command(cls=Command)(_command)
+tuning.command(cls=Command)(tune.dqn)
+tuning.command(cls=Command)(tune.graphq)
 care = typer.Typer(no_args_is_help=True, help="Care management from logged weeks.")
 app.add_typer(care, name="care")
 sepsis = typer.Typer(no_args_is_help=True, help="Sepsis care from logged steps.")

@@ -275,6 +275,10 @@ class EvaluationCallback(Callback):
         self._write()
         return not self._exhausted
 
+    def rows_frame(self) -> pd.DataFrame:
+        """Return ``rows`` as a table, as the CSV file has them."""
+        return pd.DataFrame(self.rows)
+
     def best_weights(self) -> dict[str, Tensor]:
         """Return the weights of highest mean return, for :meth:`milp_rl.dqn.DQNAgent.use`.
 
@@ -315,7 +319,7 @@ class EvaluationCallback(Callback):
             torch.save(self._weights, weights)
             write_atomically(self._best, weights.getvalue())
         if self._log is not None:
-            write_atomically(self._log, pd.DataFrame(self.rows).to_csv(index=False).encode())
+            write_atomically(self._log, self.rows_frame().to_csv(index=False).encode())
 
 
 class _Greedy:

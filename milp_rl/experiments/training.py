@@ -299,8 +299,9 @@ def _finish(
         agent.num_timesteps < steps,
         out / REPORT,
     )
-    if hasattr(agent.network, "to_onnx"):
-        agent.network.to_onnx(out / NETWORK)
+    export: Any = getattr(agent.network, "to_onnx", None)
+    if export is not None:
+        export(out / NETWORK)
         agent.space.to_json(out / SPACE)
     _write_report(run, trained, evaluation, out)
     return trained
@@ -312,7 +313,7 @@ def _write_report(
     title = f"{run.agent} on {run.environment}"
     charts: tuple[str, ...] = ()
     if evaluation.rows:
-        figure = plot_learning_curves({run.agent: [pd.DataFrame(evaluation.rows)]}, title=title)
+        figure = plot_learning_curves({run.agent: [evaluation.rows_frame()]}, title=title)
         save_figure(figure, out / CURVE)
         charts = (CURVE,)
     numbers = {
