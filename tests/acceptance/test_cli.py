@@ -90,7 +90,7 @@ def test_graphq_is_tuned(tmp_path):
 BANDIT = ["milp_rl.envs:milp_rl/Bandit-v0", "--seed", "3", "--evaluate-every", "20", "--out", "run"]
 for _argument in ("domain=capacity", "n_arms=4", "budget=2", "horizon=7", "seed=1"):
     BANDIT += ["--env-arg", _argument]
-for _parameter in ("hidden=[6, 6]", "pretrain_epochs=2", "solver=enumeration"):
+for _parameter in ("encoder=[4]", "head=[6]", "pretrain_epochs=2", "solver=enumeration"):
     BANDIT += ["--set", _parameter]
 
 

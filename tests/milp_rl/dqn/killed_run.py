@@ -8,7 +8,8 @@ from milp_rl.dqn import Callback, DQNAgent, DQNConfig
 from milp_rl.envs import CapacityBandit, CapacityInstance
 
 CONFIG = DQNConfig(
-    hidden=(6, 6),
+    encoder=(4,),
+    head=(6,),
     episodes=6,
     batch_size=8,
     updates_per_step=2,

@@ -85,6 +85,8 @@ def test_run_stopped_at_every_moment_ends_with_the_same_weights(uninterrupted, t
         {"early_gap": 0.3, "gap": 0.0},
         {"pretrain_epochs": 0},
         {"n_step": 3},
+        {"architecture": "concat", "normalise": False},
+        {"critics": 2},
     ],
     ids=str,
 )

@@ -19,6 +19,7 @@ from milp_rl.dqn import (
 from milp_rl.envs import make_bandit
 
 CONFIG = DQNConfig(
+    architecture="concat",
     hidden=(6, 6),
     batch_size=8,
     updates_per_step=2,

@@ -17,6 +17,8 @@ from milp_rl.envs import make_bandit
 from milp_rl.experiments.training import TrainingRun, run_training
 
 SHORT = {
+    "architecture": "concat",
+    "normalise": False,
     "hidden": [6, 6],
     "batch_size": 8,
     "updates_per_step": 1,
@@ -80,8 +82,8 @@ def test_an_environment_without_a_feasible_set_is_given_one(tmp_path):
 
     gym.register(id="Switches-v0", entry_point=Switches)
     try:
-        parameters = {**SHORT, "pretrain_epochs": 0}
-        run = replace(RUN, environment="Switches-v0", arguments={}, parameters=parameters)
+        changes = {"environment": "Switches-v0", "arguments": {}, "agent": "flat_dqn"}
+        run = replace(RUN, **changes, parameters={**SHORT, "pretrain_epochs": 0})
         with pytest.raises(ValueError, match="give its feasible set by space="):
             run_training(run, tmp_path, steps=10)
         done = run_training(replace(run, space=mr.BudgetTopK(3, 1)), tmp_path, steps=10)

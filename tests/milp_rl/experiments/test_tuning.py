@@ -12,7 +12,12 @@ SEARCH = Search(
     name="dqn",
     learner=DQNAgent,
     base=DQNConfig(
-        episodes=2, batch_size=4, pretrain_epochs=1, pretrain_states=5, solver="enumeration"
+        episodes=2,
+        architecture="concat",
+        batch_size=4,
+        pretrain_epochs=1,
+        pretrain_states=5,
+        solver="enumeration",
     ),
     suggest=suggest_dqn,
     make=lambda: make_bandit("capacity", 4, 2, horizon=5, seed=1),
@@ -30,6 +35,6 @@ def test_the_learner_is_tuned_and_what_was_found_can_be_used(tmp_path):
     config = replace(SEARCH.base, **found)
     assert config == suggest_dqn(optuna.trial.FixedTrial(study.best_params), SEARCH.base)
     assert found["double"] in (True, False)
-    assert len(found["head"]) == 1
+    assert len(found["hidden"]) == 2
     with pytest.raises(ValueError, match="is a study of dqn"):
         run_search(replace(SEARCH, name="graphq"), tmp_path, n_trials=1)
