@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
@@ -32,6 +32,7 @@ from milp_rl.dqn.episodes import EpisodePlayer, RunningEpisode
 from milp_rl.dqn.learner import QLearner
 from milp_rl.dqn.module_value import ModuleValue
 from milp_rl.dqn.networks import new_network
+from milp_rl.dqn.normalised import NormalisedQNetwork
 from milp_rl.dqn.pretraining import (
     ModelledEnv,
     PretrainingData,
@@ -48,6 +49,10 @@ from milp_rl.envs.transitions import Transitions, collect_transitions
 from milp_rl.formulations.arrays import ActionArray, check_states, check_vector
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.qnetwork import ActionValue
+
+if TYPE_CHECKING:
+    from milp_rl.offline.config import OfflineConfig
+    from milp_rl.offline.fitting import OfflinePolicy
 
 _COUNTERS = ("epoch", "episode", "step", "pretrain_seconds")
 
@@ -297,6 +302,64 @@ class DQNAgent:
             )
         Training(self, callbacks, file, checkpoint_every).run()
         return self
+
+    def fit(self, transitions: Transitions, config: OfflineConfig | None = None) -> OfflinePolicy:
+        """Learn from logged transitions instead of playing; the environment gives the feasible set.
+
+        The agent's network is trained in place and the log put into the replay buffer, so that
+        :meth:`act` and :meth:`train` go on from there, without pretraining; and without the
+        behaviour's support, to which only the policy that is returned keeps.
+
+        Parameters
+        ----------
+        transitions
+            The logged decisions, of an environment like the agent's.
+        config
+            What is learnt; by default implicit Q-learning. Discount, optimizer, targets and solver
+            are those of the agent's own configuration.
+
+        Returns
+        -------
+        milp_rl.offline.OfflinePolicy
+            Decides by what was learnt; with ``method="bc"`` not by the agent's network.
+
+        Raises
+        ------
+        ValueError
+            If the transitions are of other states or actions, or a logged action is not feasible.
+        """
+        from milp_rl.offline.config import OfflineConfig
+        from milp_rl.offline.fitting import check_logged, fit_network
+
+        t = transitions
+        if t.states.shape[1] != self.state_dim:
+            raise ValueError(
+                f"the logged states have {t.states.shape[1]} features, the environment's"
+                f" {self.state_dim}"
+            )
+        assert t.terminated is not None
+        for state in (*t.states, *t.next_states[~t.terminated]):
+            self._feasible.at(state.astype(np.float32))
+        check_logged(t, self._feasible)
+        c = OfflineConfig() if config is None else config
+        network, learner = self.network, self.learner
+        untrained = not (self.epoch or self.step or len(learner.replay))
+        if isinstance(network, NormalisedQNetwork) and untrained:
+            network.normalise(t.states, t.rewards, self.arms)
+        policy = fit_network(
+            network, t, self._feasible, c, self.config, learner.new_chooser, seed=self.seed
+        )
+        ends = np.where(t.terminated, 0.0, self.config.discount)
+        learner.replay.add(
+            *(
+                column[-learner.replay.capacity :]
+                for column in (t.states, t.actions, t.rewards, t.next_states, ends)
+            )
+        )
+        learner.begin()
+        learner.greedy.renew()
+        self.epoch = self.config.pretrain_epochs
+        return policy
 
     def learn(
         self,

@@ -80,7 +80,7 @@ class QLearner:
     ) -> None:
         c = self.config = config
         self.feasible = feasible
-        self._new_chooser = chooser
+        self.new_chooser = chooser
         self.network = network
         self.target = copy.deepcopy(network)
         self.optimizer = self._new_optimizer()
@@ -331,7 +331,7 @@ class QLearner:
     def new_argmax(self, network: ActionValue, feasible: StateSets | None = None) -> CachedArgmax:
         """Return the best actions of a network, remembered; in another environment's sets."""
         sets = self.feasible if feasible is None else feasible
-        return CachedArgmax(network, self._new_chooser(network), self.config.cache_size, sets)
+        return CachedArgmax(network, self.new_chooser(network), self.config.cache_size, sets)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a checkpoint needs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -31,6 +32,8 @@ class Transitions:
         Whether the episode ended in the next state, shape (N,); by default never.
     interventions, variables
         Names of actions and state variables; by default ``"intervention 0"`` and so on.
+    feasible
+        The feasible set, or a function that gives that of a state; ``None`` if it is not known.
 
     Raises
     ------
@@ -45,6 +48,7 @@ class Transitions:
     terminated: BoolArray | None = None
     interventions: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
+    feasible: ActionSpace | Callable[[Any], ActionSpace] | None = None
 
     def __post_init__(self) -> None:
         for name in ("states", "actions", "rewards", "next_states"):
@@ -105,20 +109,26 @@ def collect_transitions(
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     model: Any = env.unwrapped
+    own: Callable[[Any], ActionSpace] = partial(feasible_set, env) if feasible is None else feasible
+    sets: list[ActionSpace] = []
     rows: list[tuple[Any, ...]] = []
     while len(rows) < n:
         state, _ = env.reset(seed=int(rng.integers(2**31)))
         done = False
         while not done and len(rows) < n:
-            block = feasible_set(env, state) if feasible is None else feasible(state)
+            block = own(state)
+            if len(sets) < 2 and block not in sets:
+                sets.append(block)
             action = block.sample(rng, maximal=len(rows) % 2 == 1)[0]
             following, reward, terminated, truncated, _ = env.step(action)
             if expected_rewards:
                 reward = float(model.expected_reward(state, action))
             rows.append((state, action, reward, following, terminated))
             state, done = following, terminated or truncated
-        if feasible is not None and not terminated:
-            feasible(state)
+        if not terminated:
+            block = own(state)
+            if len(sets) < 2 and block not in sets:
+                sets.append(block)
     columns: list[NDArray[Any]] = [np.array(column) for column in zip(*rows, strict=True)]
     return Transitions(
         columns[0],
@@ -128,4 +138,5 @@ def collect_transitions(
         columns[4],
         interventions=getattr(model, "interventions", ()),
         variables=getattr(model, "variables", ()),
+        feasible=sets[0] if len(sets) == 1 else own,
     )

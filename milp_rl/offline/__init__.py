@@ -10,6 +10,8 @@ from milp_rl.offline.allocation import (
     parity_limits,
 )
 from milp_rl.offline.care.data import CareData, generate_care_management
+from milp_rl.offline.config import OfflineConfig
+from milp_rl.offline.fitting import OfflinePolicy, fit
 from milp_rl.offline.policies import PolicyConfig, WindowPolicy, train_policy
 from milp_rl.offline.population import embed_population, q_table
 
@@ -19,11 +21,14 @@ __all__ = [
     "FactoredActionSpace",
     "InfeasibleAllocationError",
     "Limit",
+    "OfflineConfig",
+    "OfflinePolicy",
     "PolicyConfig",
     "WindowPolicy",
     "allocate",
     "allocate_greedily",
     "embed_population",
+    "fit",
     "generate_care_management",
     "parity_limits",
     "q_table",
