@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import time
 from pathlib import Path
@@ -92,18 +93,17 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for name in arguments.domain:
-        for learner in arguments.learner:
-            for seed in arguments.seed if learner != "heuristic" else [0]:
-                steps = 0 if learner in UNTRAINED else arguments.steps
-                shown = arguments.name or (f"{learner}-model" if arguments.model else learner)
-                key = {"domain": name, "learner": shown, "seed": seed, "steps": steps}
-                if records.has(arguments.results, **key):
-                    continue
-                settings = dict(arguments.set)
-                row = key | run(name, learner, seed, steps, settings, model=arguments.model)
-                records.add(arguments.results, row)
-                print(f"{name} {shown} {seed}: {row['mean']} ({row['cpu_seconds']} s)", flush=True)
+    names = itertools.product(arguments.seed, arguments.domain, arguments.learner)
+    for seed, name, learner in names:
+        seed = 0 if learner == "heuristic" else seed  # it draws nothing
+        steps = 0 if learner in UNTRAINED else arguments.steps
+        shown = arguments.name or (f"{learner}-model" if arguments.model else learner)
+        key = {"domain": name, "learner": shown, "seed": seed, "steps": steps}
+        if not records.has(arguments.results, **key):
+            settings = dict(arguments.set)
+            row = key | run(name, learner, seed, steps, settings, model=arguments.model)
+            records.add(arguments.results, row)
+            print(f"{name} {shown} {seed}: {row['mean']} ({row['cpu_seconds']} s)", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from milp_rl.envs import DynamicAssortment, make_bandit
 sys.path.append(str(Path(__file__).parents[2]))
 
 from benchmarks.learners import __main__ as program
-from benchmarks.learners import records
+from benchmarks.learners import records, table
 from benchmarks.learners.building import Build, OneAtATime, Projected, SamplesOnly, built
 from benchmarks.learners.dnc import anneal
 
@@ -148,6 +148,28 @@ def test_rows_added_at_the_same_time_are_all_kept(tmp_path):
     assert kept["seed"].tolist() == list(range(12))
     assert records.has(file, domain="d", learner="l", seed=3, steps=5)
     assert not records.has(file, domain="d", learner="l", seed=12, steps=5)
+
+
+def test_the_returns_shown_are_those_measured():
+    page = table.PAGE.read_text()
+    assert table.written(page) == page, "run: python -m benchmarks.learners.table"
+    rows = records.read(program.RESULTS)
+    own = rows[(rows["domain"] == "sysadmin20") & (rows["learner"] == "ppo")]["mean"]
+    line = next(line for line in page.splitlines() if line.startswith("| sysadmin20 |"))
+    assert f"| {own.mean():.1f} ± {np.std(own, ddof=1) / len(own) ** 0.5:.1f} |" in line
+
+
+def test_a_drawn_network_of_computers_is_a_domain_of_its_size():
+    pytest.importorskip("pyRDDLGym")
+    from benchmarks.learners.transfer import sysadmin
+
+    env = sysadmin(30)
+    assert env.arm_layout.n_arms == 30
+    assert (env.arm_layout.neighbours.sum(axis=1) >= 3).all()
+    state, _ = env.reset(seed=0)
+    assert state.tolist() == [1.0] * 30
+    assert env.action_space_block(state) == mr.BudgetTopK(30, 3)
+    assert env.step(np.zeros(30, dtype=np.int8))[1] == 30
 
 
 @pytest.mark.slow
