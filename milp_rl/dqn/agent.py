@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import gymnasium as gym
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import nn
 
 from milp_rl.dqn.callbacks import Callback
@@ -41,12 +40,13 @@ from milp_rl.dqn.pretraining import (
     random_steps_of,
 )
 from milp_rl.dqn.training import Budget, Training
+from milp_rl.envs.adapted import FeasibleSet, FlatEnv, adapted
 from milp_rl.envs.arms import arms_of
 from milp_rl.envs.feasible_sets import FeasibleSets
 from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import StateArray
 from milp_rl.envs.transitions import Transitions, collect_transitions
-from milp_rl.formulations.arrays import ActionArray, check_states, check_vector
+from milp_rl.formulations.arrays import ActionArray, check_vector
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.qnetwork import ActionValue
 
@@ -75,11 +75,12 @@ class DQNAgent:
     Parameters
     ----------
     env
-        A Gymnasium environment with vector observations, a ``MultiBinary`` or ``Box`` action space
-        and ``action_space_block(state)``, of its own or of a wrapper, giving the feasible set of a
-        state, that is of an observation as the learner sees it. It may differ from state to state,
+        A Gymnasium environment. Its spaces may be any that :func:`milp_rl.envs.adapted` makes
+        vectors of; what is learnt, remembered and counted is about these. Its
+        ``action_space_block(state)``, of its own or of a wrapper, gives the feasible set of a
+        state, that is of an observation. It may differ from state to state,
         over the same variables, but has to depend on the state alone, as it is asked for again when
-        a remembered state is learnt from. Pretraining also needs what
+        a remembered state is learnt from. Pretraining with a model also needs what
         :class:`milp_rl.dqn.pretraining.ModelledEnv` lists. Resetting it with a seed must make what
         follows reproducible.
     config
@@ -89,6 +90,9 @@ class DQNAgent:
         as ``config.architecture`` says: a torch module of (state, action) in either order, or of
         [action, state], as :class:`~milp_rl.dqn.ModuleValue` takes it; or a
         :class:`~milp_rl.qnetwork.ActionValue`.
+    space
+        The feasible set, or a function that gives it for an observation, instead of what the
+        environment says; by default that, or all actions where it says nothing.
     seed
         Seed of weights, exploration, replay and episodes, at least 0.
 
@@ -128,9 +132,11 @@ class DQNAgent:
         config: DQNConfig | None = None,
         *,
         network: nn.Module | None = None,
+        space: FeasibleSet | None = None,
         seed: int = 0,
     ) -> None:
-        self.env = env
+        self._given_space = space
+        self.env = env = self.adapted(env)
         self.config = self.config_class() if config is None else config
         self.seed = seed
         self._feasible, self.state_dim = checked_env(
@@ -152,6 +158,10 @@ class DQNAgent:
         self.budget = Budget(episodes=self.config.episodes)
         self.callback_states: dict[str, Any] = {}
         self._luck = np.random.default_rng([seed, 3])  # of predictions that are not deterministic
+
+    def adapted(self, env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+        """Return another environment like the agent's as it takes it, of vectors."""
+        return adapted(env, self._given_space)
 
     def _new_learner(self) -> QLearner:
         network = self._own
@@ -194,45 +204,60 @@ class DQNAgent:
             setup["network"] = [[name, list(value.shape)] for name, value in weights]
         return setup
 
-    def act(self, state: ArrayLike) -> ActionArray:
+    def act(self, observation: Any) -> Any:
         """Return the feasible action of highest Q-value, proven so with ``argmax="exact"``.
 
         Parameters
         ----------
-        state
-            Shape (state_dim,), finite.
+        observation
+            An observation of the environment, finite; of vectors, shape (state_dim,).
 
         Returns
         -------
-        numpy.ndarray
-            Shape (n_actions,), of the action space's dtype.
+        numpy.ndarray or object
+            An action of the environment; a vector, shape (n_actions,), is of the feasible set's
+            dtype.
 
         Raises
         ------
         ValueError
-            If the state is not finite, or the environment's feasible set there is not one that
-            was trained for.
+            If the observation is not finite, or the environment's feasible set there is not one
+            that was trained for.
         """
-        s = check_vector(state, "state").astype(np.float32)
+        s = self._state_of(observation)
         self._feasible.at(s)
-        return np.asarray(self._best_actions(s[None])[0])
+        return self._action_of(np.asarray(self._best_actions(s[None])[0]))
+
+    def _state_of(self, observation: Any) -> StateArray:
+        """Return the vector of an observation."""
+        if isinstance(self.env, FlatEnv):
+            observation = self.env.vector(observation)
+        state = check_vector(observation, "state")
+        if len(state) != self.state_dim:
+            raise ValueError(f"a state has {self.state_dim} features, got {len(state)}")
+        return state.astype(np.float32)
+
+    def _action_of(self, vector: ActionArray) -> Any:
+        """Return the environment's own action of a vector."""
+        return self.env.action(vector) if isinstance(self.env, FlatEnv) else vector
 
     def _best_actions(self, states: StateArray) -> ActionArray:
         return self.learner.greedy.actions(states)
 
     def predict(
         self,
-        observation: ArrayLike,
+        observation: Any,
         state: Any = None,
         episode_start: Any = None,
         deterministic: bool = True,
-    ) -> tuple[ActionArray, None]:
+    ) -> tuple[Any, None]:
         """Return actions as the models of Stable-Baselines3 do: :meth:`act`, for batches too.
 
         Parameters
         ----------
         observation
-            Shape (state_dim,) or (batch, state_dim), finite.
+            An observation of the environment, finite, or an array or a list of several: of
+            vectors, shape (state_dim,) or (batch, state_dim).
         state, episode_start
             Not looked at: the policy remembers nothing.
         deterministic
@@ -242,25 +267,38 @@ class DQNAgent:
         Returns
         -------
         tuple
-            Actions, shape (n_actions,) or (batch, n_actions), and ``None``.
+            An action, or an array or a list of several, and ``None``: of vectors, shape
+            (n_actions,) or (batch, n_actions).
 
         Raises
         ------
         ValueError
             As for :meth:`act`.
         """
-        observed = np.asarray(observation, dtype=float)
-        states = check_states(np.atleast_2d(observed), self.state_dim).astype(np.float32)
+        one = self._is_one(observation)
+        states = np.array([self._state_of(o) for o in ([observation] if one else observation)])
         spaces = [self._feasible.at(s) for s in states]
         actions = self._best_actions(states).copy()
         if not deterministic:
             for i in np.flatnonzero(self._luck.random(len(states)) < self.epsilon):
                 actions[i] = spaces[i].sample(self._luck, 1, maximal=True)[0]
-        return (actions[0] if observed.ndim == 1 else actions), None
+        own = [self._action_of(action) for action in actions]
+        if one:
+            return own[0], None
+        return (own if isinstance(own[0], dict | tuple) else np.array(own)), None
 
-    def action_space_block(self, state: ArrayLike) -> ActionSpace:
-        """Return the feasible set that :meth:`act` keeps to in a state: its environment's."""
-        return self._feasible.at(check_vector(state, "state").astype(np.float32))
+    def _is_one(self, observation: Any) -> bool:
+        """Whether this is one observation, not several."""
+        if not isinstance(self.env, FlatEnv):
+            return np.ndim(observation) == 1
+        space = self.env.env.observation_space
+        if isinstance(space, gym.spaces.Box):
+            return np.ndim(observation) == len(space.shape)
+        return bool(space.contains(observation))
+
+    def action_space_block(self, observation: Any) -> ActionSpace:
+        """Return the feasible set of vectors that :meth:`act` keeps to: its environment's."""
+        return self._feasible.at(self._state_of(observation))
 
     def train(
         self,
@@ -495,7 +533,11 @@ class DQNAgent:
 
     @classmethod
     def load(
-        cls, path: str | Path, env: gym.Env[Any, Any], network: nn.Module | None = None
+        cls,
+        path: str | Path,
+        env: gym.Env[Any, Any],
+        network: nn.Module | None = None,
+        space: FeasibleSet | None = None,
     ) -> Self:
         """Read an agent written by :meth:`save` or :meth:`train`; it can act, or train on.
 
@@ -508,6 +550,8 @@ class DQNAgent:
         network
             If it was trained with a network of your own, another of the same kind, which takes
             over the weights.
+        space
+            The feasible set, if it was given with ``space=``.
 
         Raises
         ------
@@ -520,7 +564,9 @@ class DQNAgent:
                 f"{path} has the weights of a network of your own; give one of the same kind with"
                 " network="
             )
-        given = {} if network is None else {"network": network}
+        given: dict[str, Any] = {} if network is None else {"network": network}
+        if space is not None:
+            given["space"] = space
         agent = cls._like(env, checkpoint, **given)
         agent._restore(path, checkpoint)
         return agent

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.pretraining import ModelledEnv
 from milp_rl.envs.feasible_sets import FeasibleSets
-from milp_rl.envs.fixed_set import FixedSet, block_of, feasible_set
+from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.formulations.spaces.base import ActionSpace
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -29,20 +29,7 @@ def checked_env(
     ValueError
         If the environment does not fit a learner called ``user``, or its configuration.
     """
-    several: Any = env
-    if isinstance(several, gym.vector.VectorEnv):
-        raise ValueError(
-            f"{user} plays one environment, got the vector environment {type(several).__name__} of"
-            f" {several.num_envs}; give one of them"
-        )
-    shape = env.observation_space.shape
-    if shape is None or len(shape) != 1:
-        raise ValueError(
-            f"observations must be vectors, this environment's are {env.observation_space} of shape"
-            f" {shape}; flatten them with gymnasium.wrappers.FlattenObservation"
-        )
-    if block_of(env) is None:
-        feasible_set(env, None)  # says what is missing
+    length = int(gym.spaces.flatdim(env.observation_space))
     modelled = isinstance(env.unwrapped, ModelledEnv)
     if config.pretrain_epochs and config.random_steps == 0 and not modelled:
         raise ValueError(
@@ -50,14 +37,14 @@ def checked_env(
             " environment; set random_steps to pretrain on random play, or pretrain_epochs=0"
         )
     state, _ = env.reset(seed=0)
-    finite_state(state, shape[0], "after reset(seed=0)")
+    finite_state(state, length, "after reset(seed=0)")
     feasible: FixedSet
     if issubclass(kind, FeasibleSets):
         feasible = kind(env, state, user, check=partial(_check_actions, env.action_space))
     else:
         feasible = kind(env, state, user)
     _check_actions(env.action_space, feasible.space)
-    return feasible, shape[0]
+    return feasible, length
 
 
 def finite_state(observed: Any, length: int, when: str) -> NDArray[np.float32]:
@@ -97,13 +84,10 @@ def _check_actions(declared: gym.Space[Any], block: ActionSpace) -> None:
     if not block.binary:
         kind = "continuous" if block.continuous.any() else "integer"
         wanted = f"Box(low, high, ({n},))"
-    whole = isinstance(declared, gym.spaces.MultiDiscrete) and kind == "integer"
-    if not whole and not isinstance(declared, gym.spaces.MultiBinary | gym.spaces.Box):
+    if not isinstance(declared, gym.spaces.MultiBinary | gym.spaces.Box):
         raise ValueError(
             f"the action space {declared} does not hold the actions of action_space_block, {kind}"
-            f" vectors of length {n}: declare gymnasium.spaces.{wanted} and decode the vector in"
-            " step(), for a Discrete or MultiDiscrete space from one binary variable per choice"
-            " (see milp_rl.FactoredValidity)"
+            f" vectors of length {n}: declare gymnasium.spaces.{wanted}"
         )
     if declared.shape != (n,):
         raise ValueError(
@@ -113,9 +97,6 @@ def _check_actions(declared: gym.Space[Any], block: ActionSpace) -> None:
     low, high = np.zeros(n), np.ones(n)
     if isinstance(declared, gym.spaces.Box):
         low, high = declared.low.astype(float), declared.high.astype(float)
-    elif isinstance(declared, gym.spaces.MultiDiscrete):
-        low = declared.start.astype(float)
-        high = low + declared.nvec - 1.0
     elif not block.binary:
         raise ValueError(
             f"action_space_block has {block.domains}, which the action space {declared} does not"

@@ -57,6 +57,8 @@ class GreedyEpisodes:
         if self._policy is None or self._policy.network is not agent.network:
             self._sets = copy.copy(agent._feasible)  # meets states that the agent does not
             self._policy = agent.learner.new_argmax(agent.network, self._sets)
+            if self.parallel is None:
+                self.env = agent.adapted(self.env)
         self._policy.renew()
         if self.parallel is None:
             policy = _Greedy(self._policy, self._sets)

@@ -5,6 +5,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from milp_rl.envs.adapted import MaskedObservation, adapted
 from milp_rl.envs.arms import Arms
 from milp_rl.envs.assortment import DynamicAssortment
 from milp_rl.envs.bandits.additive import AdditiveBandit
@@ -153,6 +154,7 @@ __all__ = [
     "DynamicAssortment",
     "FeasibleActions",
     "KnownModelEnv",
+    "MaskedObservation",
     "MultipleInterventionsBandit",
     "MultipleInterventionsInstance",
     "ParallelEpisodes",
@@ -162,6 +164,7 @@ __all__ = [
     "RestlessBandit",
     "SchedulingBandit",
     "SchedulingInstance",
+    "adapted",
     "from_rddl",
     "make_bandit",
 ]

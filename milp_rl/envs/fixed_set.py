@@ -48,7 +48,11 @@ def feasible_set(env: gym.Env[Any, Any], state: Any) -> ActionSpace:
             " define it, such as `def action_space_block(self, state): return"
             " milp_rl.BudgetTopK(n, k)` for at most k of n"
         )
-    block = method(state)
+    return checked_block(method(state))
+
+
+def checked_block(block: Any) -> ActionSpace:
+    """Return what an environment gives as its feasible set, or raise ``ValueError``."""
     if not isinstance(block, ActionSpace):
         raise ValueError(
             f"action_space_block(state) must return an action space, such as"

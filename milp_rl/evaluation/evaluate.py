@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from milp_rl.baselines.policies import Policy
+from milp_rl.envs.adapted import FlatEnv, adapted
 from milp_rl.envs.fixed_set import FixedSet, block_of, feasible_set, same_in_all_states, shown
 from milp_rl.formulations.spaces.base import ActionSpace
 
@@ -102,18 +103,21 @@ class _Watched:
         self.env = env
         # Those with KnownModelEnv's check every action in `step`, against their one set.
         self._watch = block_of(env) is not None and not same_in_all_states(env)
+        self._vectors = adapted(env) if self._watch else env
         self._fixed: FixedSet | None = None
 
     def check(self, who: str, policy: Policy, state: Any, action: Any) -> None:
         """Refuse an action that is not feasible, and a policy of one set where it changes."""
         if not self._watch:
             return
+        if isinstance(self._vectors, FlatEnv) and self._vectors is not self.env:
+            state, action = self._vectors.vector(state), self._vectors.action_vector(action)
         one_set = isinstance(getattr(policy, "space", None), ActionSpace)
         if one_set and not hasattr(policy, "action_space_block"):  # as learners have, with sets
             if self._fixed is None:
-                self._fixed = FixedSet(self.env, state, "A policy with an attribute `space`")
+                self._fixed = FixedSet(self._vectors, state, "A policy with an attribute `space`")
             self._fixed.at(state)
-        violations = feasible_set(self.env, state).violations(action)
+        violations = feasible_set(self._vectors, state).violations(action)
         if violations:
             raise ValueError(
                 f"{who}: the action {np.asarray(action).tolist()} is not feasible in state"

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import itertools
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+import milp_rl as mr
+from milp_rl.dqn import DQNAgent, DQNConfig, EvaluationCallback, FlatDQN
+from milp_rl.envs import MaskedObservation, adapted
+from milp_rl.envs.action_codes import action_code
+from milp_rl.evaluation import evaluate
+
+SMALL = DQNConfig(
+    hidden=(8,),
+    encoder=(8,),
+    head=(8,),
+    episodes=3,
+    batch_size=4,
+    pretrain_epochs=1,
+    random_steps=20,
+    solver="enumeration",
+    sync_every=10,
+)
+SPACES = [
+    (spaces.Discrete(5, start=-2), 5),
+    (spaces.MultiBinary((2, 2)), 16),
+    (spaces.MultiDiscrete([3, 2, 4]), 24),
+    (spaces.MultiDiscrete([[2, 3], [1, 2]], start=[[5, 0], [0, 1]]), 12),
+    (spaces.Box(-1, 2, (2,), np.int64), 16),
+    (spaces.Dict({"b": spaces.Discrete(3), "a": spaces.MultiBinary(2)}), 12),
+    (spaces.Tuple([spaces.Discrete(2), spaces.Dict(c=spaces.MultiDiscrete([2, 2]))]), 8),
+]
+
+
+@pytest.mark.parametrize(("space", "count"), SPACES, ids=lambda value: str(value)[:20])
+def test_vectors_are_actions_and_actions_are_vectors(space, count):
+    code = action_code(space)
+    vectors = code.space.enumerate()
+    assert len(vectors) == count
+    actions = [code.decode(vector) for vector in vectors]
+    assert all(space.contains(action) for action in actions)
+    assert len({str(action) for action in actions}) == count
+    for vector, action in zip(vectors, actions, strict=True):
+        np.testing.assert_array_equal(code.encode(action), vector)
+    space.seed(0)
+    for _ in range(20):
+        vector = code.encode(space.sample())
+        assert not code.space.violations(vector)
+
+
+class Stock(gym.Env):
+    """Orders of two goods and a price, by what is there; some orders are not taken."""
+
+    def __init__(self, observation_space=None, action_space=None) -> None:
+        self.observation_space = observation_space or spaces.Dict(
+            {
+                "stock": spaces.Box(0, 9, (2, 1), np.int64),
+                "season": spaces.Discrete(3),
+                "open": spaces.MultiBinary(2),
+            }
+        )
+        self.action_space = action_space or spaces.MultiDiscrete([3, 3, 2])
+
+    def observe(self):
+        return self.observation_space.sample()
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.t, self.seen = 0, self.observe()
+        return self.seen, {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.check(action)
+        self.t, self.seen = self.t + 1, self.observe()
+        return self.seen, float(np.sum(np.ravel(action))), False, self.t >= 6, {}
+
+    def check(self, action):
+        pass
+
+
+class Limited(Stock):
+    """What is closed cannot be ordered."""
+
+    def action_space_block(self, observation):
+        assert self.observation_space.contains(observation)
+        upper = np.ones(8)
+        for good in range(2):
+            upper[3 * good + 1 : 3 * good + 3] = observation["open"][good]
+        return mr.Box(np.zeros(8), upper, binary=range(8))
+
+    def check(self, action):
+        assert not np.any((action[:2] > 0) & (self.seen["open"] == 0))
+
+
+def test_it_acts_by_the_best_of_all_actions():
+    env = Limited()
+    agent = DQNAgent(env, SMALL, seed=0).train()
+    assert (agent.state_dim, agent.space.n_actions) == (7, 8)
+    vectors = adapted(env)
+    for seed in range(4):
+        observation, _ = env.reset(seed=seed)
+        allowed = [
+            np.array(action)
+            for action in itertools.product(range(3), range(3), range(2))
+            if not np.any((np.array(action[:2]) > 0) & (observation["open"] == 0))
+        ]
+        state = vectors.vector(observation)
+        np.testing.assert_array_equal(state, vectors.vector(vectors.observation(state)))
+        codes = np.array([vectors.action_vector(action) for action in allowed])
+        values = agent.network.q(
+            torch.from_numpy(np.tile(state, (len(codes), 1))), torch.from_numpy(codes)
+        )
+        best = int(values.argmax())
+        action = agent.act(observation)
+        np.testing.assert_array_equal(action, allowed[best])
+        assert env.action_space.contains(action)
+        assert not agent.action_space_block(observation).violations(codes[best])
+        np.testing.assert_array_equal(agent.predict([observation] * 2)[0], [action] * 2)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+    class KilledError(Exception):
+        pass
+
+    class Kill(mr.dqn.Callback):
+        def on_step(self, agent):
+            if agent.step == 9:
+                raise KilledError
+
+    whole = DQNAgent(Limited(), SMALL, seed=0).train()
+    file = tmp_path / "run.pt"
+    with pytest.raises(KilledError):
+        DQNAgent(Limited(), SMALL, seed=0).train([Kill()], checkpoint=file, checkpoint_every=4)
+    resumed = DQNAgent(Limited(), SMALL, seed=0).train(checkpoint=file)
+    for one, other in zip(
+        whole.network.state_dict().values(), resumed.network.state_dict().values(), strict=True
+    ):
+        assert (one == other).all()
+    loaded = DQNAgent.load(file, Limited())
+    observation, _ = Limited().reset(seed=3)
+    np.testing.assert_array_equal(loaded.act(observation), whole.act(observation))
+
+
+class Masked(Stock):
+    """A walk whose allowed steps only `info` shows."""
+
+    def __init__(self) -> None:
+        super().__init__(spaces.Discrete(7), spaces.Discrete(4))
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed)
+        return observation, self.info()
+
+    def step(self, action):
+        observation, reward, *ends, _ = super().step(action)
+        return observation, reward, *ends, self.info()
+
+    def info(self):
+        self.mask = np.ones(4, dtype=np.int8)
+        self.mask[self.np_random.permutation(4)[:2]] = 0
+        return {"action_mask": self.mask}
+
+    def check(self, action):
+        assert self.mask[action]
+
+
+def test_masks_are_kept_to_in_play_and_in_what_is_remembered():
+    env = MaskedObservation(Masked())
+    agent = DQNAgent(env, SMALL, seed=0).train()
+    states = agent.learner.replay.state_dict()
+    assert agent.state_dim == 11
+    observation, _ = env.reset(seed=5)
+    assert observation["action_mask"][agent.act(observation)]
+    assert {agent.space.n_actions, agent.action_space_block(observation).count()} == {4, 2}
+    assert states
+    with pytest.raises(ValueError, match="MaskedObservation"):
+        DQNAgent(Masked(), SMALL)
+
+
+def test_a_set_that_is_given():
+    orders = mr.Box([0] * 3, [2, 2, 1], matrix=[[1, 1, 0]], right=[2], integer=range(3))
+    env = Stock()
+    agent = DQNAgent(env, SMALL, space=orders, seed=0).train()
+    assert agent.space == orders  # a variable for each entry: integers instead of choices
+    observation, _ = env.reset(seed=0)
+    action = agent.act(observation)
+    assert action.dtype == env.action_space.dtype
+    assert action[:2].sum() <= 2
+
+    def by_season(observation):
+        upper = np.ones(8)
+        upper[observation["season"]] = 0
+        return mr.Box(np.zeros(8), upper, binary=range(8))
+
+    agent = DQNAgent(env, SMALL, space=by_season, seed=0).train()
+    for seed in range(5):
+        observation, _ = env.reset(seed=seed)
+        assert agent.act(observation)[0] != observation["season"]
+    agent = DQNAgent(env, SMALL, space=mr.BudgetTopK(8, 5), seed=0)
+    assert agent.space.count() == 18  # one-hot, whatever the set says
+    vectors = Stock(spaces.Box(0, 1, (3,), np.float32), spaces.MultiBinary(4))
+    agent = DQNAgent(vectors, SMALL, space=mr.BudgetTopK(4, 1), seed=0)
+    assert agent.act(np.zeros(3)).sum() <= 1
+    assert DQNAgent(vectors, SMALL, seed=0).space == mr.BudgetTopK(4, 4)  # all
+
+
+def test_standard_dqn_and_evaluation_take_them_too():
+    env = Stock(spaces.Tuple([spaces.Discrete(3), spaces.Box(0, 1, (2,))]), spaces.Discrete(4))
+    evaluation = EvaluationCallback(Stock(env.observation_space, env.action_space), every=5)
+    agent = FlatDQN(env, SMALL, seed=0).train([evaluation])
+    assert len(evaluation.rows) >= 3
+    results = evaluate(env, {"learnt": agent, "largest": Constant(3)}, seeds=range(2))
+    assert results.groupby("policy")["reward"].mean()["largest"] == 3
+    with pytest.raises(ValueError, match="not feasible"):
+        evaluate(Limited(), {"all": Constant(np.array([2, 2, 1]))}, seeds=range(4))
+
+
+class Constant:
+    """The same action always."""
+
+    def __init__(self, action) -> None:
+        self.action = action
+
+    def act(self, observation):
+        return self.action
