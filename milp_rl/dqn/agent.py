@@ -490,9 +490,9 @@ class DQNAgent:
 
     def use(self, weights: Mapping[str, torch.Tensor] | str | Path) -> None:
         """Replace the weights by the ``state_dict()`` of a network of the same shape, or a file."""
-        if not isinstance(weights, Mapping):
-            weights = torch.load(weights, weights_only=True)
-        self.network.load_state_dict(dict(weights))
+        given: Mapping[str, torch.Tensor]
+        given = weights if isinstance(weights, Mapping) else torch.load(weights, weights_only=True)
+        self.network.load_state_dict(given)
         self.learner.greedy.renew()
 
     def save(self, path: str | Path) -> None:

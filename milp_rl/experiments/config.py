@@ -186,8 +186,9 @@ class ExperimentConfig:
         _known("algorithm", [algorithm], ALGORITHMS)
         kind = ALGORITHMS[algorithm].config_class
         try:
-            presets = {"restless": kind.restless, "default": kind, "paper": kind.paper}
-            return algorithm, presets[preset](**changes)
+            if preset == "default":
+                return algorithm, kind(**changes)
+            return algorithm, (kind.paper if preset == "paper" else kind.restless)(**changes)
         except (TypeError, ValueError) as error:
             raise ValueError(f"learner {name!r}: {error}") from error
 
