@@ -21,7 +21,7 @@ class _ByName:
         self.env: RDDLEnv = env.unwrapped
         self.most = self.env.action_space_block(self.env.reset(seed=0)[0]).k
         self.place = {name: i for i, name in reversed(list(enumerate(self.env.feature_names)))}
-        self.arm = {name: i for i, name in enumerate(self.env.arm_layout.names)}
+        self.arm = {name: i for i, name in enumerate(self.env.action_names)}
         self.objects = self.env.model.type_to_objects
         self.constants: dict[str, NDArray[Any]] = {
             name: np.asarray(self.env.simulator.init_values[name])

@@ -12,6 +12,7 @@ import pytest
 
 import milp_rl as mr
 from milp_rl.envs import DynamicAssortment, make_bandit
+from milp_rl.evaluation import evaluate
 
 sys.path.append(str(Path(__file__).parents[2]))
 
@@ -19,6 +20,7 @@ from benchmarks.learners import __main__ as program
 from benchmarks.learners import records, table
 from benchmarks.learners.building import Build, OneAtATime, Projected, SamplesOnly, built
 from benchmarks.learners.dnc import anneal
+from benchmarks.learners.domains import DOMAINS, RULES, Random
 
 CAPACITY = mr.Capacity(costs=[2, 3, 4, 5, 2], capacities=[6, 4])
 SETS = [
@@ -157,6 +159,23 @@ def test_the_returns_shown_are_those_measured():
     own = rows[(rows["domain"] == "sysadmin20") & (rows["learner"] == "ppo")]["mean"]
     line = next(line for line in page.splitlines() if line.startswith("| sysadmin20 |"))
     assert f"| {own.mean():.1f} ± {np.std(own, ddof=1) / len(own) ** 0.5:.1f} |" in line
+
+
+def test_the_page_says_what_the_heuristics_are():
+    page = table.PAGE.read_text()
+    for name, domain in DOMAINS.items():
+        assert f"| {domain.rule} |" in page, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*RULES, "assortment", "inventory"])
+def test_every_heuristic_earns_more_than_random_play(name):
+    pytest.importorskip("or_gymnasium" if name == "inventory" else "pyRDDLGym")
+    domain = DOMAINS[name]
+    env = domain.make()
+    policies = {"heuristic": domain.heuristic(env), "random": Random(env, 0)}
+    means = evaluate(env, policies, seeds=range(5)).groupby("policy")["reward"].mean()
+    assert means["heuristic"] > means["random"]
 
 
 def test_a_drawn_network_of_computers_is_a_domain_of_its_size():
