@@ -25,7 +25,7 @@ SpaceFile = Annotated[
     Path | None,
     typer.Option(
         "--space",
-        help="JSON file of the feasible set; default: the environment's action_space_block.",
+        help="JSON file of the feasible set; default: the environment's, or all actions.",
         exists=True,
         dir_okay=False,
     ),

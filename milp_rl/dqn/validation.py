@@ -250,7 +250,7 @@ class EvaluationCallback(Callback):
     def on_train_begin(self, agent: DQNAgent) -> bool:
         """Refuse the training's own environment; do not go on if patience has ended before."""
         played = self._episodes.parallel is None
-        if played and self._episodes.env.unwrapped is agent.env.unwrapped:
+        if played and _innermost(self._episodes.env) is _innermost(agent.env):
             raise ValueError(
                 "eval_env is the environment that is trained on, whose episodes an evaluation would"
                 " break off: make another one"
@@ -322,6 +322,12 @@ class EvaluationCallback(Callback):
             write_atomically(self._best, weights.getvalue())
         if self._log is not None:
             write_atomically(self._log, self.rows_frame().to_csv(index=False).encode())
+
+
+def _innermost(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    while isinstance(env, gym.Wrapper):
+        env = env.env
+    return env
 
 
 class _Greedy:

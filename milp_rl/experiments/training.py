@@ -23,7 +23,7 @@ from milp_rl.dqn import (
 )
 from milp_rl.dqn.validation import GreedyEpisodes
 from milp_rl.envs import KnownModelEnv
-from milp_rl.envs.fixed_set import block_of
+from milp_rl.envs.adapted import adapted
 from milp_rl.evaluation.learning_curves import EVALUATIONS, plot_learning_curves
 from milp_rl.experiments.methods import ALGORITHMS
 from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
@@ -34,18 +34,6 @@ SETTINGS, CHECKPOINT, EPISODES = "settings.json", "checkpoint.pt", "episodes.csv
 BEST, CURVE, REPORT, TENSORBOARD = "best.pt", "learning_curve.png", "report.html", "tensorboard"
 NETWORK, SPACE = "q.onnx", "space.json"
 _FINAL_SEED = 2_000_000
-
-
-class _WithSpace(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment with a feasible set that it has not itself."""
-
-    def __init__(self, env: gym.Env[Any, Any], space: ActionSpace) -> None:
-        super().__init__(env)
-        self._space = space
-
-    def action_space_block(self, state: Any = None) -> ActionSpace:
-        """Return the set."""
-        return self._space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +53,7 @@ class TrainingRun:
     """Passed to ``gymnasium.make``."""
 
     space: ActionSpace | None = None
-    """The feasible set of all states; by default ``action_space_block`` of the environment."""
+    """The feasible set of all states; by default as for :func:`milp_rl.envs.adapted`."""
 
     agent: str = "dqn"
     """``"dqn"``, ``"flat_dqn"`` or ``"graphq"``."""
@@ -133,7 +121,7 @@ class TrainingRun:
                 f"{self.environment} cannot be made with the arguments"
                 f" {json.dumps(dict(self.arguments), default=str)}: {error}"
             ) from error
-        return env if self.space is None else _WithSpace(env, self.space)
+        return env if self.space is None else adapted(env, self.space)
 
     def settings(self) -> dict[str, Any]:
         """Return what a folder's earlier results must have in common with this run, for JSON."""
@@ -221,13 +209,7 @@ def run_training(
     settings = json.loads(json.dumps(run.settings(), default=str))
     with locked(out):
         check_settings(out / SETTINGS, settings)
-        env = run.make()
-        if block_of(env) is None:
-            raise ValueError(
-                f"{run.environment} has no action_space_block(state): give its feasible set by"
-                " space=, such as milp_rl.BudgetTopK(n, k) for at most k of n"
-            )
-        agent = ALGORITHMS[run.agent](env, run.config(), seed=run.seed)
+        agent = ALGORITHMS[run.agent](run.make(), run.config(), seed=run.seed)
         write_json(out / SETTINGS, settings)
         evaluation = EvaluationCallback(
             _for_evaluation(run),

@@ -129,8 +129,8 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path):
 
 @pytest.mark.slow
 def test_errors_of_training_are_one_line(tmp_path):
-    run = milp_rl("train", "CartPole-v1", "--steps", "20", "--out", "run", cwd=tmp_path)
+    run = milp_rl("train", "Cartpole-v1", "--steps", "20", "--out", "run", cwd=tmp_path)
     assert run.returncode == 1
     assert run.stdout == ""
-    assert "--space FILE.json" in run.stderr
+    assert "Did you mean: `CartPole`?" in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
