@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := dask,docs,gurobi,rddl,scip,test
+EXTRAS := dask,docs,gurobi,rddl,scip,tensorboard,test
 
 .PHONY: install demo docs test test-fast test-versions lint types format bench lock clean
 .PHONY: .venv-lowest .venv-newest

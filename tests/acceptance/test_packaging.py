@@ -122,7 +122,7 @@ def test_what_is_installed_from_the_lock_is_allowed():
 
 
 def test_the_lowest_versions_are_allowed():
-    extras = "dask,docs,gurobi,rddl,scip,test"
+    extras = "dask,docs,gurobi,rddl,scip,tensorboard,test"
     lowest = pins(run(sys.executable, "tools/lowest_versions.py", extras, cwd=ROOT))
     wanted = requirements("ray", "lint", "benchmarks")
     assert lowest.keys() == {canonicalize_name(one.name) for one in wanted}
