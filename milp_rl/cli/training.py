@@ -15,11 +15,14 @@ from milp_rl.cli.commands import Imports, import_modules
 from milp_rl.cli.terminal import FAILURES, bar, echo, fail
 
 Environment = Annotated[
-    str, typer.Argument(help="Gymnasium's name; MODULE:NAME imports the module first.")
+    str,
+    typer.Argument(
+        help="Gymnasium's name, MODULE:NAME to import a module first, or MODULE:FUNCTION."
+    ),
 ]
 EnvironmentArguments = Annotated[
     list[str] | None,
-    typer.Option("--env-arg", help="name=value for gymnasium.make; may be repeated."),
+    typer.Option("--env-arg", help="name=value for what makes it; may be repeated."),
 ]
 SpaceFile = Annotated[
     Path | None,

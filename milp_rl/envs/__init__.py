@@ -56,7 +56,6 @@ gym.register(
     id="milp_rl/CareManagement-v0",
     entry_point="milp_rl.envs.care_management:CareManagement",
 )
-gym.register(id="milp_rl/RDDL-v0", entry_point="milp_rl.envs.rddl:from_rddl")
 gym.register(id="milp_rl/Sepsis-v0", entry_point="milp_rl.envs.sepsis:Sepsis")
 gym.register(
     id="milp_rl/DynamicAssortment-v0",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +49,13 @@ class TrainingRun:
     """
 
     environment: str
-    """Gymnasium's name of it; ``"module:name"`` imports the module first."""
+    """Gymnasium's name of it; ``"module:name"`` imports the module first.
+
+    Or, as ``"module:function"``, what makes one, such as ``"milp_rl.envs:from_rddl"``.
+    """
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Passed to ``gymnasium.make``."""
+    """Passed to ``gymnasium.make``, or the function."""
 
     space: ActionSpace | None = None
     """The feasible set of all states; by default as for :func:`milp_rl.envs.adapted`."""
@@ -110,7 +115,8 @@ class TrainingRun:
             If there is none of this name, or it does not take these arguments.
         """
         try:
-            env: gym.Env[Any, Any] = gym.make(self.environment, **self.arguments)
+            make = _function(self.environment) or partial(gym.make, self.environment)
+            env: gym.Env[Any, Any] = make(**self.arguments)
         except gym.error.UnregisteredEnv as error:
             raise ValueError(
                 f"{error} If a module of yours registers it, write"
@@ -135,6 +141,15 @@ class TrainingRun:
             "evaluate_every": self.evaluate_every,
             "evaluation_episodes": self.evaluation_episodes,
         }
+
+
+def _function(name: str) -> Callable[..., Any] | None:
+    """Return the function, or class, of a module that a name is of, if it is."""
+    module, _, attribute = name.partition(":")
+    if not attribute.isidentifier():
+        return None
+    found: Any = getattr(importlib.import_module(module), attribute, None)
+    return found if callable(found) else None
 
 
 @dataclass(frozen=True)

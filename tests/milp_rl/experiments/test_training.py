@@ -91,6 +91,13 @@ def test_an_environment_without_a_feasible_set_is_given_one(tmp_path):
         gym.registry.pop("Switches-v0")
 
 
+def test_a_function_makes_the_environment_too():
+    env = replace(RUN, environment="milp_rl.envs:make_bandit").make()
+    assert env.action_space_block() == RUN.make().unwrapped.action_space_block()
+    with pytest.raises(ValueError, match="make_bandit cannot be made with the arguments"):
+        replace(RUN, environment="milp_rl.envs:make_bandit", arguments={}).make()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
