@@ -15,9 +15,10 @@ from milp_rl.cli import commands, training, tune
 from milp_rl.cli.terminal import FAILURES, Command, bar, console, echo, fail
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Exact argmax for RL.")
-_COMMANDS = (commands.argmax, commands.info, commands.export, commands.compare, training.train)
-for _command in _COMMANDS:
+for _command in (commands.argmax, commands.info, commands.export, commands.compare):
     app.command(cls=Command)(_command)
+app.command(cls=Command)(training.train)
+app.command(cls=Command)(training.curves)
 experiment = typer.Typer(no_args_is_help=True, help="Run experiments and report on them.")
 app.add_typer(experiment, name="experiment")
 tuning = typer.Typer(no_args_is_help=True, help="Search for good parameters.")

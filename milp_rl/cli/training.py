@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import Progress, TaskID
@@ -14,6 +14,7 @@ from rich.progress import Progress, TaskID
 from milp_rl.cli.commands import Imports, import_modules
 from milp_rl.cli.terminal import FAILURES, bar, echo, fail
 
+Spread = Literal["error", "deviation", "range"]
 Environment = Annotated[
     str,
     typer.Argument(
@@ -104,6 +105,25 @@ def train(
         f" episodes (network of step {trained.step}); {trained.steps} steps{ended},"
         f" {trained.episodes} episodes, {trained.seconds:.1f} s of training; {trained.report}"
     )
+
+
+def curves(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of `milp-rl train`.", exists=True, file_okay=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "--out", help="File .png, .svg or .pdf.")
+    ] = Path("curves.png"),
+    spread: Annotated[Spread, typer.Option(help="Of runs that differ by their seeds.")] = "error",
+) -> None:
+    """Draw the learning curves of runs, those that differ by their seeds as one."""
+    from milp_rl.experiments.curves import write_curves
+
+    try:
+        write_curves(runs, output, spread=spread)
+    except FAILURES as error:
+        fail(error)
+    echo(str(output))
 
 
 def shown_phases(shown: Progress) -> Callable[[str, int, int | None], None]:
