@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from milp_rl.envs.arms import Arms
 from milp_rl.envs.spaces import FeasibleActions
 from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import ActionArray
@@ -121,6 +122,7 @@ class CombinatorialNavigation(gym.Env[NDArray[np.float32], ActionArray]):
         )
         self.action_space = FeasibleActions(self._block)
         self.observation_space = gym.spaces.Box(0.0, size - 1.0, (dimensions,), np.float32)
+        self.arm_layout = Arms(dimensions, arm_features=1, arm_actions=2)
         self._cell = np.zeros(dimensions, dtype=np.int64)
         self._steps = 0
 

@@ -115,7 +115,7 @@ def pins(text):
 
 def test_what_is_installed_from_the_lock_is_allowed():
     locked = pins((ROOT / "constraints.txt").read_text())
-    for requirement in requirements("ray", "benchmarks"):
+    for requirement in requirements("ray", "benchmarks", "minari"):
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)])
     assert locked["torch"] == "2.13.0"
     assert not [name for name in locked if name.startswith(("nvidia-", "cuda-"))]
@@ -124,7 +124,7 @@ def test_what_is_installed_from_the_lock_is_allowed():
 def test_the_lowest_versions_are_allowed():
     extras = "dask,docs,gurobi,rddl,scip,tensorboard,test"
     lowest = pins(run(sys.executable, "tools/lowest_versions.py", extras, cwd=ROOT))
-    wanted = requirements("ray", "lint", "benchmarks")
+    wanted = requirements("ray", "lint", "benchmarks", "minari")
     assert lowest.keys() == {canonicalize_name(one.name) for one in wanted}
     for requirement in wanted:
         assert requirement.specifier.contains(lowest[canonicalize_name(requirement.name)])
