@@ -274,12 +274,24 @@ class Box(ActionSpace):
     def extensions(self, action: ArrayLike) -> NDArray[np.intp]:
         """Return the additions that keep a partial action completable, by a check of them all."""
         if not self.down_closed:
-            return super().extensions(action)
+            alone = self.binary and len(self.right) == 1
+            return self._under_one(action) if alone else super().extensions(action)
         a = self.check_action(action)
         additions = np.flatnonzero(a == 0)
         larger = np.tile(a, (len(additions), 1))
         larger[np.arange(len(additions)), additions] = 1
         return additions[self.feasible(larger)]
+
+    def _under_one(self, action: ArrayLike) -> NDArray[np.intp]:
+        """Return the additions that the rest can make up for under the only constraint."""
+        a = self.check_action(action)
+        row = self.matrix[0]
+        least = np.minimum(row * self._lower, row * self._upper)
+        rest = row @ a + least @ (a == 0)
+        fits = rest - least + row <= self.right[0] + self._slack[0]
+        if (a > self._upper).any():
+            fits[:] = False
+        return np.flatnonzero(fits & (a == 0) & (self._upper > 0))
 
     def _open(self, actions: ActionArray, decided: int) -> BoolArray:
         """Tell by what is decided, and the least that the rest can add to each constraint."""

@@ -237,3 +237,26 @@ def test_what_exceeds_a_constraint_by_little_is_not_listed():
     space = mr.Box([0, 0], [1, 1], matrix=[[1, 1]], right=[2 - 4e-5], binary=[0, 1])
     assert space.violations([1, 1])
     assert space.enumerate().tolist() == [[0, 0], [1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_additions_under_one_constraint_are_those_that_can_be_completed(seed):
+    rng = np.random.default_rng(seed)
+    n = 6
+    lower, upper = np.zeros(n), np.ones(n)
+    lower[0], upper[1] = seed % 2, (seed // 2) % 2
+    row = rng.normal(size=n)
+    right = float(row @ rng.integers(0, 2, n)) + lower @ np.abs(row)
+    space = mr.Box(lower, upper, matrix=[row], right=[right], binary=range(n))
+    listed = space.enumerate()
+    assert 0 < len(listed) < 2**n
+    for action in rng.integers(0, 2, (30, n)).astype(np.int8):
+        wanted = []
+        for i in np.flatnonzero(action == 0):
+            larger = action.copy()
+            larger[i] = 1
+            if (listed >= larger).all(axis=1).any():
+                wanted.append(i)
+        assert space.extensions(action).tolist() == wanted
+    drawn = space.sample(rng, 50)
+    assert space.feasible(drawn).all()
