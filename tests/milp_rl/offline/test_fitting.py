@@ -164,7 +164,7 @@ def test_what_is_learnt_is_good_and_feasible(logged, method):
     dqn = mr.DQNConfig(
         architecture="concat", hidden=(16,), pretrain_epochs=0, learning_rate=0.01, weight_decay=0.0
     )
-    updates = 100 if method == "cql" else 300
+    updates = 60 if method == "cql" else 300
     config = OfflineConfig(method=method, updates=updates, conservatism=0.01)
     policy = fit(logged, config=config, dqn=dqn, seed=0)
     states = logged.states[:60]
@@ -245,14 +245,14 @@ def test_a_hamming_ball_around_what_may_be_infeasible():
 
 
 def test_decisions_keep_to_the_support_that_the_share_asks_for(logged):
-    config = OfflineConfig(method="dqn", updates=30, support="likelihood", support_share=0.7)
+    config = OfflineConfig(method="dqn", updates=3, support="likelihood", support_share=0.7)
     policy = fit(logged, config=config, dqn=PLAIN)
     inside = [
         not space.violations(action)
         for space, action in zip(policy.sets.in_states(logged.states), logged.actions, strict=True)
     ]
     assert np.mean(inside) == pytest.approx(0.7, abs=0.02)
-    for state in logged.states[:30]:
+    for state in logged.states[:12]:
         space = policy.action_space_block(state)
         values = every_value(policy.network, state.astype(np.float32), space)
         action = policy.act(state)
