@@ -8,10 +8,11 @@ actor-critic). As published: tanh means with a standard deviation of 0.5, two hi
 one update per step, acceptance from 0.9 cooled by 0.225, cooling of K by 0.25, gradients clipped to
 norm 1.
 
-Otherwise than published, each to its advantage or needed here: states and rewards are normalised by
-running moments; the optimizer is Adam (SGD in its authors' code); the rounded action is made
-feasible by falling score; and neighbours are all feasible ones that differ in one item or exchange
-two, at most 200 drawn at random, since under a budget that is spent nothing can be added.
+Otherwise than published, each to its advantage or needed here: states and rewards are normalised as
+for PPO, by running moments of states and of discounted sums of rewards; the optimizer is Adam (SGD
+in its authors' code); the rounded action is made feasible by falling score; and neighbours are all
+feasible ones that differ in one item or exchange two, at most 200 drawn at random, since under a
+budget that is spent nothing can be added.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class DNC:
                 {"params": self.critic.parameters(), "lr": 1e-3},
             ]
         )
-        self.states, self.rewards = _Moments(state_dim), _Moments(1)
+        self.states, self.returns = _Moments(state_dim), _Moments(1)
 
     def act(self, state: Any) -> NDArray[Any]:
         """Return the action that is found from the mean of the actor."""
@@ -145,17 +146,20 @@ def train_dnc(env: gym.Env, steps: int, seed: int) -> DNC:
     state, _ = env.reset(seed=seed)
     agent.states.add(state)
     action, proto = agent.choose(state, DEVIATION)
+    summed = 0.0
     for _ in range(steps):
         after, reward, terminated, truncated, _ = env.step(action)
         agent.states.add(after)
-        agent.rewards.add([reward])
-        scaled = float(reward / agent.rewards.deviation[0])
+        summed = DISCOUNT * summed + float(reward)
+        agent.returns.add([summed])
+        scaled = float(reward / agent.returns.deviation[0])
         next_action, next_proto = agent.choose(after, DEVIATION)
         ahead = 0.0 if terminated else agent.value(after, next_action)
         agent.learn(state, action, proto, torch.as_tensor(scaled + DISCOUNT * ahead))
         state, action, proto = after, next_action, next_proto
         if terminated or truncated:
             state, _ = env.reset()
+            summed = 0.0
             action, proto = agent.choose(state, DEVIATION)
     return agent
 
