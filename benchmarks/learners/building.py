@@ -56,14 +56,15 @@ class Projected(gym.Env):
     """An environment whose actions any vector of scores is turned into, by :func:`built`.
 
     With ``bits`` the learner chooses a bit for each item; those chosen are taken in a random order
-    while they fit. Otherwise it gives each a score in [-1, 1].
+    while they fit. Otherwise, and where variables are not binary, it gives each a score in [-1, 1].
     """
 
     def __init__(self, env: gym.Env, *, bits: bool, seed: int = 0) -> None:
-        self.inner, self.bits = env, bits
+        self.inner = env
+        self.bits = bits and isinstance(env.action_space, gym.spaces.MultiBinary)
         n = env.action_space.shape[0]
         self.observation_space = env.observation_space
-        if bits:
+        if self.bits:
             self.action_space = gym.spaces.MultiBinary(n)
         else:
             self.action_space = gym.spaces.Box(-1.0, 1.0, (n,), np.float32)

@@ -6,12 +6,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
 import pytest
 
 import milp_rl as mr
 from milp_rl.envs import DynamicAssortment, make_bandit
+from milp_rl.envs.spaces import FeasibleBox
 from milp_rl.evaluation import evaluate
 
 sys.path.append(str(Path(__file__).parents[2]))
@@ -104,6 +106,21 @@ def test_a_model_is_hidden_and_bits_are_projected():
         action = projected.feasible(state, bits)
         assert env.action_space_block().violations(action) == []
         assert action[2] == 1 or bits.sum() != 1
+
+
+def test_integers_are_scores_stretched_over_their_range():
+    class Orders(gym.Env):
+        observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
+        action_space = FeasibleBox(SETS[3])
+
+        def action_space_block(self, state):
+            return SETS[3]
+
+    projected = Projected(Orders(), bits=True)
+    assert isinstance(projected.action_space, gym.spaces.Box)
+    state = np.zeros(1, np.float32)
+    for score, wanted in ((-1.0, [0, 0, 1]), (1.0, [2, 3, 2]), (0.2, [1, 2, 2])):
+        assert projected.feasible(state, np.full(3, score)).tolist() == wanted
 
 
 @pytest.mark.parametrize("space", SETS, ids=lambda space: repr(space)[:30])
