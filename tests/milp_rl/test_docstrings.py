@@ -40,6 +40,7 @@ def documented():
         for name in module.__all__:
             value = getattr(module, name)
             of_class = inspect.isclass(value) and issubclass(value, ENVIRONMENTS)
+            of_class = of_class and not issubclass(value, gymnasium.Wrapper)
             if of_class or name.startswith("make_"):
                 found.add(value)
     return sorted(found, key=lambda value: value.__name__)

@@ -352,10 +352,10 @@ def test_n_step_transitions_sum_rewards_up_to_the_end(n_step):
 def test_environments_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="pretrain_epochs=0"):
         DQNAgent(Corridor(), DQNConfig(random_steps=0))
-    with pytest.raises(ValueError, match="action_space_block"):
-        DQNAgent(gym.make("CartPole-v1"))
-    with pytest.raises(ValueError, match="must be vectors"):
-        DQNAgent(gym.make("FrozenLake-v1"))
+    actions = gym.spaces.Box(-np.inf, np.inf, (1,))
+    unbounded = gym.wrappers.TransformAction(gym.make("Pendulum-v1"), lambda a: a, actions)
+    with pytest.raises(ValueError, match="must be bounded"):
+        DQNAgent(unbounded)
 
 
 def test_one_step_data_of_budgets_covers_swaps():
