@@ -234,7 +234,7 @@ class DQNAgent:
             observation = self.env.vector(observation)
         state = check_vector(observation, "state")
         if len(state) != self.state_dim:
-            raise ValueError(f"a state has {self.state_dim} features, got {len(state)}")
+            raise ValueError(f"a state must have shape ({self.state_dim},), got {state.shape}")
         return state.astype(np.float32)
 
     def _action_of(self, vector: ActionArray) -> Any:
@@ -256,8 +256,9 @@ class DQNAgent:
         Parameters
         ----------
         observation
-            An observation of the environment, finite, or an array or a list of several: of
-            vectors, shape (state_dim,) or (batch, state_dim).
+            An observation of the environment, finite, or several, as an array, a list, or in the
+            form in which ``gymnasium.vector`` gives them: of vectors, shape (state_dim,) or
+            (batch, state_dim).
         state, episode_start
             Not looked at: the policy remembers nothing.
         deterministic
@@ -267,34 +268,30 @@ class DQNAgent:
         Returns
         -------
         tuple
-            An action, or an array or a list of several, and ``None``: of vectors, shape
-            (n_actions,) or (batch, n_actions).
+            An action, or several in the form in which ``gymnasium.vector`` takes them, and
+            ``None``: of vectors, shape (n_actions,) or (batch, n_actions).
 
         Raises
         ------
         ValueError
             As for :meth:`act`.
         """
-        one = self._is_one(observation)
-        states = np.array([self._state_of(o) for o in ([observation] if one else observation)])
+        env = self.env if isinstance(self.env, FlatEnv) else None
+        if env is not None:
+            several = env.one_by_one(observation)
+        else:
+            several = list(observation) if np.ndim(observation) > 1 else None
+        given = [observation] if several is None else several
+        states = np.array([self._state_of(one) for one in given])
         spaces = [self._feasible.at(s) for s in states]
         actions = self._best_actions(states).copy()
         if not deterministic:
             for i in np.flatnonzero(self._luck.random(len(states)) < self.epsilon):
                 actions[i] = spaces[i].sample(self._luck, 1, maximal=True)[0]
         own = [self._action_of(action) for action in actions]
-        if one:
+        if several is None:
             return own[0], None
-        return (own if isinstance(own[0], dict | tuple) else np.array(own)), None
-
-    def _is_one(self, observation: Any) -> bool:
-        """Whether this is one observation, not several."""
-        if not isinstance(self.env, FlatEnv):
-            return np.ndim(observation) == 1
-        space = self.env.env.observation_space
-        if isinstance(space, gym.spaces.Box):
-            return np.ndim(observation) == len(space.shape)
-        return bool(space.contains(observation))
+        return (np.array(own) if env is None else env.together(own)), None
 
     def action_space_block(self, observation: Any) -> ActionSpace:
         """Return the feasible set of vectors that :meth:`act` keeps to: its environment's."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
 from milp_rl.envs.action_codes import ActionCode, action_code
@@ -89,6 +90,26 @@ class FlatEnv(gym.Wrapper[StateArray, NDArray[Any], Any, Any]):
         if self._is_vector:
             return np.asarray(vector).astype(self._observed.dtype)
         return gym.spaces.unflatten(self._observed, np.asarray(vector))
+
+    def one_by_one(self, observations: Any) -> list[Any] | None:
+        """Return the observations of a batch, as vector environments give them; ``None`` if one."""
+        space = self._observed
+        if isinstance(space, gym.spaces.Box):
+            return list(observations) if np.ndim(observations) > len(space.shape) else None
+        if isinstance(observations, list):
+            return observations
+        if space.contains(observations):
+            return None
+        leaf = observations
+        while isinstance(leaf, dict | tuple):
+            leaf = next(iter(leaf.values())) if isinstance(leaf, dict) else leaf[0]
+        return list(iterate(batch_space(space, len(leaf)), observations))
+
+    def together(self, actions: Sequence[Any]) -> Any:
+        """Return actions as vector environments take them."""
+        space = self.env.action_space
+        out: Any = create_empty_array(space, len(actions))
+        return concatenate(space, actions, out)
 
     def action(self, vector: NDArray[Any]) -> Any:
         """Return the environment's own action of a vector."""
@@ -172,7 +193,8 @@ def adapted(env: gym.Env[Any, Any], space: FeasibleSet | None = None) -> gym.Env
     if isinstance(several, gym.vector.VectorEnv):
         raise ValueError(
             f"one environment is played, got the vector environment {type(several).__name__} of"
-            f" {several.num_envs}; give one of them"
+            f" {several.num_envs}; give one of them (milp_rl.evaluation.evaluate_parallel plays"
+            " many)"
         )
     method = block_of(env)
     declared, observed = env.action_space, env.observation_space
