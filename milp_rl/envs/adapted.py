@@ -8,12 +8,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
 from milp_rl.envs.action_codes import ActionCode, action_code
 from milp_rl.envs.fixed_set import block_of, checked_block
 from milp_rl.envs.known_model import StateArray
+from milp_rl.envs.spaces import FeasibleActions, FeasibleBox
 from milp_rl.formulations.spaces.base import ActionSpace
 
 FeasibleSet = ActionSpace | Callable[[Any], ActionSpace]
@@ -63,12 +65,8 @@ class FlatEnv(gym.Wrapper[StateArray, NDArray[Any], Any, Any]):
         with np.errstate(over="ignore"):
             low, high = flat.low.astype(np.float32), flat.high.astype(np.float32)
         self.observation_space = gym.spaces.Box(low, high, dtype=np.float32)
-        whole = code.space
-        self.action_space = (
-            gym.spaces.MultiBinary(whole.n_actions)
-            if whole.binary
-            else gym.spaces.Box(whole.lower, whole.upper, dtype=np.float64)
-        )
+        kind = FeasibleActions if code.space.binary else FeasibleBox
+        self.action_space = kind(code.space)
 
     @property
     def unwrapped(self) -> gym.Env[Any, Any]:
@@ -76,6 +74,11 @@ class FlatEnv(gym.Wrapper[StateArray, NDArray[Any], Any, Any]):
         inner = self.env.unwrapped
         same = self._is_vector and self._code.natural
         return inner if same or not hasattr(inner, "expected_reward") else self
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]  # as gymnasium.Wrapper does
+        """How the environment within is made."""
+        return self.env.spec
 
     def vector(self, observation: Any) -> StateArray:
         """Return the vector of an observation, float32, shape (state_dim,)."""
@@ -112,8 +115,21 @@ class FlatEnv(gym.Wrapper[StateArray, NDArray[Any], Any, Any]):
         return concatenate(space, actions, out)
 
     def action(self, vector: NDArray[Any]) -> Any:
-        """Return the environment's own action of a vector."""
-        return self._code.decode(np.asarray(vector))
+        """Return the environment's own action of a vector.
+
+        Raises
+        ------
+        ValueError
+            If a choice is not one-hot in it.
+        """
+        given = np.asarray(vector)
+        for place in self._code.choices:
+            if np.sum(given[place]) != 1:
+                raise ValueError(
+                    f"exactly one of variables {place.start} to {place.stop - 1} is chosen, got"
+                    f" {given[place].tolist()}"
+                )
+        return self._code.decode(given)
 
     def action_vector(self, action: Any) -> NDArray[Any]:
         """Return the vector of an action of the environment."""
@@ -218,7 +234,9 @@ def adapted(env: gym.Env[Any, Any], space: FeasibleSet | None = None) -> gym.Env
     return FlatEnv(env, action_code(declared, first.n_actions), feasible)
 
 
-class MaskedObservation(gym.Wrapper[dict[str, Any], Any, Any, Any]):
+class MaskedObservation(
+    gym.Wrapper[dict[str, Any], Any, Any, Any], gym.utils.RecordConstructorArgs
+):
     """An environment whose observations have the mask of its actions.
 
     Observations become ``{"observation": ..., "action_mask": ...}``, with the mask that the
@@ -242,7 +260,8 @@ class MaskedObservation(gym.Wrapper[dict[str, Any], Any, Any, Any]):
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.Wrapper.__init__(self, env)
         code = action_code(env.action_space)
         if not code.space.binary:
             raise ValueError(f"actions of {env.action_space} have no mask")

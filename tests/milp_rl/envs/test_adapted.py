@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
 
 import milp_rl as mr
 from milp_rl.dqn import DQNAgent, DQNConfig, EvaluationCallback, FlatDQN
@@ -50,6 +52,22 @@ def test_vectors_are_actions_and_actions_are_vectors(space, count):
     for _ in range(20):
         vector = code.encode(space.sample())
         assert not code.space.violations(vector)
+
+
+@pytest.mark.parametrize("name", ["FrozenLake-v1", "Pendulum-v1", "Blackjack-v1", "CartPole-v1"])
+def test_what_is_adapted_is_a_gymnasium_environment(name):
+    env = gym.make(name)
+    vectors = adapted(env)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_env(vectors, skip_render_check=True)
+    assert adapted(vectors) is vectors
+    state, _ = vectors.reset(seed=3)
+    observation, _ = env.reset(seed=3)
+    np.testing.assert_array_equal(state, vectors.vector(observation))
+    if vectors.action_space_block(state).binary:
+        with pytest.raises(ValueError, match="exactly one of variables 0 to"):
+            vectors.step(np.zeros(vectors.action_space.shape))
 
 
 class Stock(gym.Env):
