@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from milp_rl.envs.arms import Arms
 from milp_rl.envs.known_model import StateArray
+from milp_rl.envs.rddl_blocks import grouped
 from milp_rl.envs.rddl_layout import StateLayout
 from milp_rl.envs.rddl_preconditions import (
     Formula,
@@ -31,7 +32,6 @@ from milp_rl.envs.spaces import FeasibleActions, FeasibleBox
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.box import Box
-from milp_rl.formulations.spaces.budget import BudgetTopK
 
 _REMEMBERED = 10_000  # feasible sets
 _WHOLE = 1e-9  # by which a bound may miss a whole number
@@ -123,7 +123,7 @@ class RDDLEnv(gym.Env[StateArray, Any]):
         self.action_names = self._layout.action_names
         self.feature_names = self._layout.feature_names
         self._actions = _ground_actions(model, self._layout.arm_actions)
-        self._count, self._most = self._counted(values, max_actions)
+        self._count = self._counted(values, max_actions)
         self._preconditions = Preconditions(
             model,
             _constraints(model),
@@ -216,14 +216,14 @@ class RDDLEnv(gym.Env[StateArray, Any]):
             found[name] = action[place].reshape(self._actions.shape[name]).astype(default.dtype)
         return found
 
-    def _counted(self, values: Mapping[str, Any], most: int | None) -> tuple[_Row | None, int]:
+    def _counted(self, values: Mapping[str, Any], most: int | None) -> _Row | None:
         """Return the row of the largest number of actions that differ from their defaults."""
         n = len(self._actions.binary)
         allowed = int(self.model.max_allowed_actions) if most is None else int(most)
         if allowed < 0:
             raise ValueError(f"max_actions must be at least 0, got {allowed}")
         if allowed >= n:
-            return None, n
+            return None
         if not self._actions.binary.all():
             name = self.action_names[int(np.argmin(self._actions.binary))]
             raise ValueError(
@@ -234,7 +234,7 @@ class RDDLEnv(gym.Env[StateArray, Any]):
         for name, place in self._actions.place.items():
             default[place] = np.ravel(values[name])
         row = {i: -1.0 if on else 1.0 for i, on in enumerate(default)}
-        return (row, allowed - float(default.sum())), allowed
+        return row, allowed - float(default.sum())
 
     def _fixed(
         self, given: dict[str, tuple[float, float]]
@@ -296,11 +296,12 @@ class RDDLEnv(gym.Env[StateArray, Any]):
             self._preconditions.at(state), self._lower, self._upper
         )
         rows = self._rows + rows
-        n, binary = len(lower), self._actions.binary
-        free = bool((lower[binary] == 0).all() and (upper[binary] == 1).all())
-        if binary.all() and free and not rows and (self._count is None or self._plain):
-            return BudgetTopK(n, self._most)
-        return self._box(lower, upper, rows if self._count is None else [*rows, self._count])
+        if self._count is not None:
+            rows = [*rows, self._count]
+        found = None
+        if self._actions.binary.all() and not (lower > 0).any():
+            found = grouped(upper > 0, rows)
+        return self._box(lower, upper, rows) if found is None else found
 
     def _box(self, lower: FloatArray, upper: FloatArray, rows: Sequence[_Row]) -> Box:
         """Return the actions within bounds and rows, but for rows that the bounds imply."""
@@ -320,11 +321,6 @@ class RDDLEnv(gym.Env[StateArray, Any]):
             binary=np.flatnonzero(binary).tolist(),
             integer=np.flatnonzero(whole & ~binary).tolist(),
         )
-
-    @property
-    def _plain(self) -> bool:
-        """Whether all actions are zero by default."""
-        return self._count is not None and all(value == 1.0 for value in self._count[0].values())
 
 
 def from_rddl(

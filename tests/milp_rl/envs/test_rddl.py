@@ -12,6 +12,7 @@ import milp_rl as mr
 from milp_rl.dqn.networks import new_network
 from milp_rl.envs import from_rddl
 from milp_rl.envs.arms import arms_of
+from milp_rl.envs.rddl_blocks import grouped
 
 pytest.importorskip("pyRDDLGym")
 repository = pytest.importorskip("rddlrepository")
@@ -158,6 +159,44 @@ def test_a_state_by_arm():
     )
     result = mr.argmax(network, state, env.action_space_block(state))
     assert result.status == "optimal"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_groups_of_actions_are_the_rows_that_they_stand_for(seed):
+    rng = np.random.default_rng(seed)
+    ends = np.sort(rng.choice(np.arange(1, 8), size=2, replace=False))
+    allowed = rng.random(8) < 0.8 if seed % 2 else np.ones(8, dtype=bool)
+    rows = []
+    for first, last in zip([0, *ends], [*ends, 8], strict=True):
+        group, k = range(first, last), int(rng.integers(1, last - first + 1))
+        kind = rng.integers(3)
+        if kind:
+            rows.append((dict.fromkeys(group, 1.0), k + 0.5 * (kind == 1)))
+        if kind == 2:
+            rows.append((dict.fromkeys(group, -1.0), -k))
+    if seed % 3:
+        rows.append((dict.fromkeys(range(8), 1.0), int(rng.integers(3, 6))))
+    try:
+        block = grouped(allowed, rows)
+    except ValueError:
+        block = None
+    everything = np.array(list(itertools.product([0, 1], repeat=8)))
+    wanted = (everything <= allowed).all(axis=1)
+    for row, right in rows:
+        wanted &= everything[:, list(row)] @ list(row.values()) <= right
+    if allowed.all():
+        assert block is not None
+    if block is not None:
+        np.testing.assert_array_equal(block.feasible(everything.astype(np.int8)), wanted)
+
+
+def test_rows_that_are_no_groups():
+    ones = np.ones(4, dtype=bool)
+    assert grouped(ones, [({0: 1.0, 2: 1.0}, 1)]) is None
+    assert grouped(ones, [({0: 1.0, 1: 2.0}, 1)]) is None
+    assert grouped(ones, [({0: 1.0, 1: 1.0}, 1), ({1: 1.0, 2: 1.0}, 1)]) is None
+    assert grouped(ones, [({0: -1.0, 1: -1.0}, -1)]) is None
+    assert grouped(ones, [({0: 1.0, 1: 1.0}, -1)]) is None
 
 
 def test_objects_in_a_state_are_told_apart():
