@@ -19,11 +19,11 @@ from numpy.typing import ArrayLike
 
 from milp_rl.envs.arms import Arms
 from milp_rl.envs.known_model import StateArray
+from milp_rl.envs.rddl_actions import ground_actions
 from milp_rl.envs.rddl_blocks import grouped
 from milp_rl.envs.rddl_layout import StateLayout
 from milp_rl.envs.rddl_preconditions import (
     Formula,
-    GroundActions,
     NotLinearError,
     Preconditions,
     rows_of,
@@ -45,7 +45,8 @@ class RDDLEnv(gym.Env[StateArray, Any]):
 
     Action Space
     ------------
-    A vector with one variable per ground action fluent, as :attr:`action_names` has them: a
+    A vector with one variable per ground action fluent, or one for each object that may be its
+    value, as :attr:`action_names` has them: a
     :class:`~milp_rl.envs.FeasibleActions` of int8 if all are boolean, otherwise a ``FeasibleBox``,
     int64 if none is real, else float64. Both contain what is feasible in the present state;
     :meth:`step` raises ``ValueError`` for anything else.
@@ -118,11 +119,11 @@ class RDDLEnv(gym.Env[StateArray, Any]):
         if self.horizon < 1:
             raise ValueError(f"horizon must be at least 1, got {self.horizon}")
         values = self.simulator.init_values
-        self._layout = StateLayout(model, values)
+        self._actions = ground_actions(model)
+        self._layout = StateLayout(model, values, self._actions)
         self.arm_layout: Arms = self._layout.arms
-        self.action_names = self._layout.action_names
+        self.action_names = self._actions.names
         self.feature_names = self._layout.feature_names
-        self._actions = _ground_actions(model, self._layout.arm_actions)
         self._count = self._counted(values, max_actions)
         self._preconditions = Preconditions(
             model,
@@ -211,14 +212,14 @@ class RDDLEnv(gym.Env[StateArray, Any]):
     def _played(self, action: ActionArray) -> dict[str, Any]:
         """Return an action vector as the arrays of pyRDDLGym's simulator."""
         found = {}
-        for name, place in self._actions.place.items():
+        for name in self._actions.variables:
             default = np.asarray(self.simulator.noop_actions[name])
-            found[name] = action[place].reshape(self._actions.shape[name]).astype(default.dtype)
+            found[name] = self._actions.values(name, action).astype(default.dtype)
         return found
 
     def _counted(self, values: Mapping[str, Any], most: int | None) -> _Row | None:
         """Return the row of the largest number of actions that differ from their defaults."""
-        n = len(self._actions.binary)
+        n = sum(len(own) for own in self._actions.variables.values())
         allowed = int(self.model.max_allowed_actions) if most is None else int(most)
         if allowed < 0:
             raise ValueError(f"max_actions must be at least 0, got {allowed}")
@@ -230,11 +231,15 @@ class RDDLEnv(gym.Env[StateArray, Any]):
                 f"at most {allowed} of {n} actions may differ from their defaults, and {name} is"
                 " not boolean: such a limit is not supported; lift it with max_actions"
             )
-        default = np.zeros(n, dtype=bool)
-        for name, place in self._actions.place.items():
-            default[place] = np.ravel(values[name])
-        row = {i: -1.0 if on else 1.0 for i, on in enumerate(default)}
-        return row, allowed - float(default.sum())
+        row, right = dict[int, float](), float(allowed)
+        for name, own in self._actions.variables.items():
+            for variables, default in zip(own.tolist(), np.ravel(values[name]), strict=True):
+                if name in self._actions.of_objects or default:
+                    row[variables[int(default) if len(variables) > 1 else 0]] = -1.0
+                    right -= 1.0
+                else:
+                    row[variables[0]] = 1.0
+        return row, right
 
     def _fixed(
         self, given: dict[str, tuple[float, float]]
@@ -242,11 +247,11 @@ class RDDLEnv(gym.Env[StateArray, Any]):
         """Return the bounds and rows that hold in every state."""
         binary = self._actions.binary
         lower, upper = np.where(binary, 0.0, -np.inf), np.where(binary, 1.0, np.inf)
-        unknown = set(given) - set(self._actions.place)
+        unknown = set(given) - set(self._actions.variables)
         if unknown:
             raise ValueError(f"action_bounds names {sorted(unknown)}, which are no action fluents")
         for name, (low, high) in given.items():
-            own = self._actions.place[name]
+            own = self._actions.variables[name].ravel()
             lower[own], upper[own] = np.maximum(lower[own], low), np.minimum(upper[own], high)
         clauses = self._preconditions.always()
         single = [(name, [c for c in own if _is_bound(c)]) for name, own in clauses]
@@ -258,13 +263,12 @@ class RDDLEnv(gym.Env[StateArray, Any]):
             raise ValueError(
                 f"the action {self.action_names[i]} has no bounds, its preconditions say"
                 f" [{lower[i]:g}, {upper[i]:g}]: give some, such as"
-                f" action_bounds={{{self._fluent_of(i)!r}: (0, 10)}}"
+                f" action_bounds={{{self._actions.fluent_of(i)!r}: (0, 10)}}"
             )
+        for variables in self._actions.choices:
+            rows.append((dict.fromkeys(variables, 1.0), 1.0))
+            rows.append((dict.fromkeys(variables, -1.0), -1.0))
         return lower, upper, rows
-
-    def _fluent_of(self, action: int) -> str:
-        own = np.arange(len(self._actions.binary))
-        return next(name for name, place in self._actions.place.items() if action in own[place])
 
     def _tightened(
         self, clauses: list[tuple[str, list[Formula]]], lower: FloatArray, upper: FloatArray
@@ -333,7 +337,8 @@ def from_rddl(
 ) -> RDDLEnv:
     """Return an RDDL domain as an environment whose preconditions are a feasible set.
 
-    Boolean, integer and real actions become binary, integer and continuous variables;
+    Boolean, integer and real actions become binary, integer and continuous variables, one whose
+    values are objects a binary variable for each of them;
     ``max-nondef-actions`` a budget of them; action-preconditions and the older
     state-action-constraints linear constraints and, where they depend on the state, a feasible set
     for each state. States and actions are laid out by arm, as
@@ -361,8 +366,8 @@ def from_rddl(
     ImportError
         If pyRDDLGym or rddlrepository is missing: ``pip install "milp-rl[rddl]"``.
     ValueError
-        If the domain or instance is unknown, it is partially observed, an action has objects for
-        values or no bounds, or a precondition is not linear in the actions.
+        If the domain or instance is unknown, it is partially observed, an action has no bounds,
+        or a precondition is not linear in the actions.
 
     Examples
     --------
@@ -429,25 +434,6 @@ def _constraints(model: Any) -> list[tuple[str, Any]]:
             text = " ".join(RDDLDecompiler().decompile_expr(expression).split())
             found.append((f"the {kind} {textwrap.shorten(text, 160)}", expression))
     return found
-
-
-def _ground_actions(model: Any, arm_actions: int) -> GroundActions:
-    """Return the ground actions, those of an arm side by side where it has several."""
-    place: dict[str, slice] = {}
-    shape: dict[str, tuple[int, ...]] = {}
-    of = np.empty(sum(map(np.size, model.action_fluents.values())), dtype=object)
-    start = 0
-    for k, (name, kind) in enumerate(model.action_ranges.items()):
-        if kind not in ("bool", "int", "real"):
-            raise ValueError(f"the values of the action {name} are objects, of type {kind}")
-        shape[name] = tuple(model.object_counts(model.variable_params[name]))
-        size = int(np.prod(shape[name], dtype=int))
-        step = arm_actions
-        first = k if step > 1 else start
-        place[name] = slice(first, first + size * step - (step - 1), step)
-        of[place[name]] = kind
-        start += size
-    return GroundActions(place, shape, of == "bool", of != "real")
 
 
 def _is_bound(formula: Formula) -> bool:

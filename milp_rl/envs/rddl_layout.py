@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from milp_rl.envs.arms import Arms
 from milp_rl.envs.known_model import StateArray
+from milp_rl.envs.rddl_actions import GroundActions, ground_name
 from milp_rl.formulations.arrays import FloatArray, IntArray
 
 
@@ -31,6 +32,8 @@ class StateLayout:
         A ``pyRDDLGym.core.compiler.model.RDDLLiftedModel``.
     values
         Initial values of fluents and non-fluents.
+    actions
+        The ground actions.
 
     Attributes
     ----------
@@ -42,7 +45,7 @@ class StateLayout:
         Its bounds, float32, shape (state_dim,).
     """
 
-    def __init__(self, model: Any, values: Mapping[str, Any]) -> None:
+    def __init__(self, model: Any, values: Mapping[str, Any], actions: GroundActions) -> None:
         self._model = model
         self._values = values
         self._shapes: dict[str, tuple[int, ...]] = {
@@ -50,13 +53,11 @@ class StateLayout:
             for name in model.state_fluents
         }
         columns = _Columns(model, self._shapes)
-        of_fluents = [tuple(model.variable_params[action]) for action in model.action_fluents]
-        alike = bool(of_fluents[0]) and len(set(of_fluents)) == 1
-        self.arm_actions = len(of_fluents) if alike else 1
         owners = [
-            (types, objects)
-            for types in (of_fluents[:1] if alike else of_fluents)
-            for objects in np.ndindex(*model.object_counts(types))
+            (tuple(model.variable_params[name]), cell)
+            for name in list(actions.variables)[: 1 if actions.by_arm else None]
+            for cell in np.ndindex(*actions.shape[name])
+            for _ in range(1 if actions.by_arm else actions.variables[name].shape[1])
         ]
         by_arm = [
             [
@@ -86,9 +87,9 @@ class StateLayout:
             len(owners),
             width,
             len(shared),
-            arm_actions=self.arm_actions,
-            neighbours=self._neighbours(owners) if alike else None,
-            names=self._names(owners) if alike else self.action_names,
+            arm_actions=len(actions.names) // len(owners),
+            neighbours=self._neighbours(owners) if actions.by_arm else None,
+            names=self._names(owners) if actions.by_arm else actions.names,
         )
 
     def vector(self, state: Mapping[str, Any]) -> StateArray:
@@ -144,20 +145,6 @@ class StateLayout:
             if (relation.sum(axis=1) == 1).all():
                 return relation
         return None
-
-    @property
-    def action_names(self) -> tuple[str, ...]:
-        """The ground actions, in the order of the action vector."""
-        model = self._model
-        names = [
-            [
-                ground_name(model, action, objects)
-                for objects in np.ndindex(*model.object_counts(model.variable_params[action]))
-            ]
-            for action in model.action_fluents
-        ]
-        by_arm = zip(*names, strict=True) if self.arm_actions > 1 else names
-        return tuple(itertools.chain(*by_arm))
 
     def _names(self, owners: Sequence[tuple[Sequence[str], tuple[int, ...]]]) -> tuple[str, ...]:
         objects = self._model.type_to_objects
@@ -243,10 +230,3 @@ def _matches(own: tuple[str, ...], given: tuple[str, ...]) -> Iterator[dict[int,
         )
     for choice in itertools.product(*choices):
         yield {i: j for part in choice for i, j in part.items()}
-
-
-def ground_name(model: Any, name: str, objects: Sequence[int]) -> str:
-    """Return a ground fluent as RDDL writes it, such as ``reboot(c1)``."""
-    types = model.variable_params[name]
-    shown = [model.type_to_objects[kind][i] for kind, i in zip(types, objects, strict=True)]
-    return f"{name}({', '.join(shown)})" if shown else name

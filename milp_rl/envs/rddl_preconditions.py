@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.formulations.arrays import BoolArray, FloatArray
+from milp_rl.envs.rddl_actions import GroundActions
+from milp_rl.formulations.arrays import FloatArray
 
 _MOST_CLAUSES = 10_000
 _STRICT = 1e-5  # by which a strict inequality is tightened, as pyRDDLGym does for bounds
@@ -73,31 +74,10 @@ Formula = bool | Literal | AtMost | Junction
 
 
 @dataclass(frozen=True)
-class GroundActions:
-    """The ground actions of a domain, in the order of the action vector.
+class Chosen:
+    """The object that an action has for its value: the place of the variable that is one."""
 
-    Parameters
-    ----------
-    place
-        Where each action fluent has its ground actions.
-    shape
-        Numbers of objects of the parameters of each action fluent.
-    binary, whole
-        Which are boolean; which are boolean or integer; shape (n_actions,).
-    """
-
-    place: Mapping[str, slice]
-    shape: Mapping[str, tuple[int, ...]]
-    binary: BoolArray
-    whole: BoolArray
-
-    def index(self, name: str, objects: tuple[int, ...]) -> int:
-        """Return the index of a ground action."""
-        number = 0
-        for i, size in zip(objects, self.shape[name], strict=True):
-            number = number * size + i
-        place = self.place[name]
-        return int(place.start + place.step * number)
+    variables: tuple[int, ...]
 
 
 class Preconditions:
@@ -192,7 +172,7 @@ class _Evaluation:
     def formula(self, expression: Any, bound: dict[str, int]) -> Formula:
         """Return what must hold for an expression to be true."""
         found = self.value(expression, bound)
-        if isinstance(found, Affine | float | int) and not isinstance(found, bool):
+        if isinstance(found, Affine | Chosen | float | int) and not isinstance(found, bool):
             raise NotLinearError("a number is taken for a truth value")
         formula: Formula = found
         return formula
@@ -213,8 +193,11 @@ class _Evaluation:
         if kind == "boolean":
             return self._logical(operator, arguments, bound)
         if kind == "relational":
-            left, right = (self.affine(argument, bound) for argument in arguments)
-            return _compared(operator, left, right, self._actions)
+            left, right = (self.value(argument, bound) for argument in arguments)
+            if operator in ("==", "~=") and (isinstance(left, Chosen) or isinstance(right, Chosen)):
+                equal = _same(left, right)
+                return equal if operator == "==" else _not(equal)
+            return _compared(operator, _affine(left), _affine(right), self._actions)
         if kind == "arithmetic":
             return _arithmetic(operator, [self.affine(part, bound) for part in arguments])
         if kind == "aggregation":
@@ -239,8 +222,11 @@ class _Evaluation:
         if name not in model.variable_types:
             return float(model.object_to_index[model.strip_literal(name)])
         objects = tuple(self._object(parameter, bound) for parameter in parameters or ())
-        if name in self._actions.place:
-            action = self._actions.index(name, objects)
+        if name in self._actions.variables:
+            own = tuple(int(i) for i in self._actions.of(name, objects))
+            if name in self._actions.of_objects:
+                return Chosen(own)
+            (action,) = own
             if self._actions.binary[action]:
                 return Literal(action, True)
             return Affine({action: 1.0}, 0.0)
@@ -448,6 +434,8 @@ def _affine(value: Any) -> Affine:
     if isinstance(value, Literal):
         sign = 1.0 if value.value else -1.0
         return Affine({value.action: sign}, 0.0 if value.value else 1.0)
+    if isinstance(value, Chosen):
+        return Affine({i: float(k) for k, i in enumerate(value.variables) if k}, 0.0)
     if isinstance(value, AtMost | Junction):
         raise NotLinearError("it counts a condition on several actions")
     return Affine({}, float(value))
@@ -495,6 +483,19 @@ def _compared(operator: str, left: Affine, right: Affine, actions: GroundActions
         return more
     equal = joined(True, [less, more])
     return equal if operator == "==" else _not(equal)
+
+
+def _same(left: Any, right: Any) -> Formula:
+    """Return that an action has an object, or another action's object, for its value."""
+    if not isinstance(left, Chosen):
+        left, right = right, left
+    own = left.variables
+    if not isinstance(right, Chosen):
+        k = int(_number(_affine(right), "a comparison"))
+        return Literal(own[k], True) if 0 <= k < len(own) else False
+    pairs = zip(own, right.variables, strict=True)
+    both = [joined(True, [Literal(i, True), Literal(j, True)]) for i, j in pairs]
+    return joined(False, both)
 
 
 def _at_most(term: Affine, strict: bool, actions: GroundActions) -> Formula:

@@ -20,7 +20,7 @@ repository = pytest.importorskip("rddlrepository")
 # Pumps that are on or off and have a rate, a number of crews, and what couples them.
 DOMAIN = """
 domain pumps {
-    types { pump : object; };
+    types { pump : object; gear : {@slow, @fast, @off}; };
     pvariables {
         LIMIT(pump) : { non-fluent, real, default = 2.0 };
         NEXT(pump, pump) : { non-fluent, bool, default = false };
@@ -30,17 +30,20 @@ domain pumps {
         on(pump) : { action-fluent, bool, default = false };
         rate(pump) : { action-fluent, real, default = 0.0 };
         crews : { action-fluent, int, default = 0 };
+        shift : { action-fluent, gear, default = @slow };
     };
     cpfs {
         wet'(?p) = if (on(?p)) then false else Bernoulli(0.5);
         water'(?p) = water(?p) + Normal(0.0, 1.0) - rate(?p);
         budget' = if (budget > 0) then budget - 1 else 3;
     };
-    reward = sum_{?p : pump} [on(?p) * water(?p)] - crews;
+    reward = sum_{?p : pump} [on(?p) * water(?p)] - crews + (shift == @fast);
     action-preconditions {
         forall_{?p : pump} [rate(?p) >= 0 ^ rate(?p) <= LIMIT(?p)];
         crews >= 0;
         crews < 4;
+        shift == @fast => crews >= 1;
+        shift ~= @off | budget < 2;
         forall_{?p : pump} [~on(?p) => rate(?p) <= 0];
         forall_{?p : pump} [on(?p) => (wet(?p) | crews >= 2)];
         forall_{?p : pump, ?q : pump} [(NEXT(?p, ?q) ^ on(?p)) => ~on(?q)];
@@ -74,7 +77,11 @@ def allowed(env, action):
 
 @pytest.mark.parametrize(
     ("domain", "instance", "most"),
-    [("SysAdmin_MDP_ippc2011", "1", 4), ("Tamarisk_MDP_ippc2014", "1", 2)],
+    [
+        ("SysAdmin_MDP_ippc2011", "1", 4),
+        ("Tamarisk_MDP_ippc2014", "1", 2),
+        ("Intruders_Discrete", "0", 2),
+    ],
 )
 def test_it_is_pyrddlgyms_own_environment(domain, instance, most):
     from pyRDDLGym.core.env import RDDLEnv
@@ -100,14 +107,15 @@ def test_it_is_pyrddlgyms_own_environment(domain, instance, most):
 
 
 def test_preconditions_of_every_kind_of_action(pumps):
-    assert pumps.action_names[-2:] == ("rate(p3)", "crews")
+    assert pumps.action_names[-4:] == ("crews", "shift = slow", "shift = fast", "shift = off")
     rng = np.random.default_rng(0)
     state, _ = pumps.reset(seed=0)
     grid = list(itertools.product([0, 1], [0, 1], [0, 1], [0, 1.5], [0, 2.5], [0, 4.5], range(5)))
+    grid = [(*action, *shift) for action in grid for shift in np.eye(3, dtype=int).tolist()]
     found = []
-    for _ in range(12):
+    for step in range(12):
         block = pumps.action_space_block(state)
-        for action in grid:
+        for action in grid[step % 4 :: 4]:
             assert allowed(pumps, action) == (not block.violations(action)), (state, action)
             found.append(allowed(pumps, action))
         state, _, _, truncated, _ = pumps.step(block.sample(rng)[0])
@@ -211,6 +219,16 @@ def test_objects_in_a_state_are_told_apart():
     np.testing.assert_array_equal(env._layout.vector(env._layout.state(state)), state)
 
 
+def test_a_limit_of_actions_that_are_not_the_default():
+    env = from_rddl("Sidewalk_rddlsim", "0", max_actions=1)
+    assert env.arm_layout.arm_actions == 5
+    assert env.action_names[1].startswith("walk(")
+    env.reset(seed=0)
+    played = env.action_space_block(None).enumerate()
+    assert len(played) == 1 + 2 * 4  # two walk, in one of five directions each
+    assert all(allowed(env, action) for action in played)
+
+
 def test_spaces(pumps):
     sysadmin = from_rddl("SysAdmin_MDP_ippc2011", "1", max_actions=3)
     assert sysadmin.action_space_block(None) == mr.BudgetTopK(10, 3)
@@ -219,14 +237,13 @@ def test_spaces(pumps):
             warnings.simplefilter("ignore")  # real fluents have no bounds
             check_env(env, skip_render_check=True)
     assert pumps.action_space.dtype == np.float64
-    np.testing.assert_array_equal(pumps.action_space.high, [1, 1, 1, 2, 2, 5, 3])
+    np.testing.assert_array_equal(pumps.action_space.high, [1, 1, 1, 2, 2, 5, 3, 1, 1, 1])
 
 
 @pytest.mark.parametrize(
     ("domain", "instance", "message"),
     [
         ("ComplexSysAdmin_rddlsim", "0", "partially observed"),
-        ("Intruders_Discrete", "0", "values of the action move-camera are objects"),
         ("EarthObservation_ippc2018", "1", r"precondition .* counts a condition on several"),
         ("HVAC_ippc2023", "0", r"fan-in\(z1\) has no bounds, its preconditions say \[0.05, inf\]"),
         ("Sudoku_arcade", "0", r"at most 1 of 16 .* fill\(r1, c1\) is not boolean"),
