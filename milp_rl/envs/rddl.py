@@ -379,7 +379,7 @@ def from_rddl(
     (10, 1, 'reboot(c1)')
     >>> state, _ = env.reset(seed=0)
     >>> env.action_space_block(state)
-    BudgetTopK(n_actions=10, k=2)
+    BudgetTopK(n_actions=10, k=2, exactly=False)
     """
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # pygame greets

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import doctest
 import itertools
 import warnings
 
@@ -11,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 import milp_rl as mr
+import milp_rl.envs.rddl
 from milp_rl.dqn import DQNAgent, DQNConfig, EvaluationCallback, FlatDQN
 from milp_rl.envs import MaskedObservation, adapted
 from milp_rl.envs.action_codes import action_code
@@ -237,6 +239,12 @@ def test_standard_dqn_and_evaluation_take_them_too():
     assert results.groupby("policy")["reward"].mean()["largest"] == 3
     with pytest.raises(ValueError, match="not feasible"):
         evaluate(Limited(), {"all": Constant(np.array([2, 2, 1]))}, seeds=range(4))
+
+
+@pytest.mark.parametrize("module", [milp_rl.envs.adapted, milp_rl.envs.rddl])
+def test_examples_give_what_they_show(module, capsys):
+    failed, _ = doctest.testmod(module)
+    assert not failed, capsys.readouterr().out
 
 
 class Constant:
