@@ -40,7 +40,7 @@ from milp_rl.dqn.pretraining import (
     random_steps_of,
 )
 from milp_rl.dqn.training import Budget, Training
-from milp_rl.envs.adapted import FeasibleSet, FlatEnv, adapted
+from milp_rl.envs.adaptation import FeasibleSet, FlatEnv, adapted
 from milp_rl.envs.arms import arms_of
 from milp_rl.envs.feasible_sets import FeasibleSets
 from milp_rl.envs.fixed_set import FixedSet

@@ -5,7 +5,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from milp_rl.envs.adapted import MaskedObservation, adapted
+from milp_rl.envs.adaptation import MaskedObservation, adapted
 from milp_rl.envs.arms import Arms
 from milp_rl.envs.assortment import DynamicAssortment
 from milp_rl.envs.bandits.additive import AdditiveBandit

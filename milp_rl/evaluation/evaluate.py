@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from milp_rl.baselines.policies import Policy
-from milp_rl.envs.adapted import FlatEnv, adapted
+from milp_rl.envs.adaptation import FlatEnv, adapted
 from milp_rl.envs.fixed_set import FixedSet, block_of, feasible_set, same_in_all_states, shown
 from milp_rl.formulations.spaces.base import ActionSpace
 

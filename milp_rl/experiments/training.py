@@ -25,7 +25,7 @@ from milp_rl.dqn import (
 )
 from milp_rl.dqn.validation import GreedyEpisodes
 from milp_rl.envs import KnownModelEnv
-from milp_rl.envs.adapted import adapted
+from milp_rl.envs.adaptation import adapted
 from milp_rl.evaluation.learning_curves import EVALUATIONS, plot_learning_curves
 from milp_rl.experiments.methods import ALGORITHMS
 from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 import milp_rl as mr
+import milp_rl.envs.adaptation
 import milp_rl.envs.rddl
 from milp_rl.dqn import DQNAgent, DQNConfig, EvaluationCallback, FlatDQN
 from milp_rl.envs import MaskedObservation, adapted
@@ -241,7 +242,7 @@ def test_standard_dqn_and_evaluation_take_them_too():
         evaluate(Limited(), {"all": Constant(np.array([2, 2, 1]))}, seeds=range(4))
 
 
-@pytest.mark.parametrize("module", [milp_rl.envs.adapted, milp_rl.envs.rddl])
+@pytest.mark.parametrize("module", [milp_rl.envs.adaptation, milp_rl.envs.rddl])
 def test_examples_give_what_they_show(module, capsys):
     failed, _ = doctest.testmod(module)
     assert not failed, capsys.readouterr().out

@@ -200,7 +200,7 @@ def adapted(env: gym.Env[Any, Any], space: FeasibleSet | None = None) -> gym.Env
     Examples
     --------
     >>> import gymnasium as gym
-    >>> from milp_rl.envs.adapted import adapted
+    >>> from milp_rl.envs.adaptation import adapted
     >>> env = adapted(gym.make("FrozenLake-v1"))
     >>> env.observation_space.shape, env.action_space_block(env.reset(seed=0)[0])
     ((16,), BudgetTopK(n_actions=4, k=1, exactly=True))
@@ -252,7 +252,7 @@ class MaskedObservation(
     Examples
     --------
     >>> import gymnasium as gym
-    >>> from milp_rl.envs.adapted import MaskedObservation, adapted
+    >>> from milp_rl.envs.adaptation import MaskedObservation, adapted
     >>> env = adapted(MaskedObservation(gym.make("Taxi")))
     >>> state, _ = env.reset(seed=0)
     >>> env.action_space.n, env.action_space_block(state).count() < 6
