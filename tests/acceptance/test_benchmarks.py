@@ -99,3 +99,21 @@ def test_every_method_solves_a_trained_network(tmp_path):
     assert ours["exact"].all()
     assert ours["worst shortfall"].max() < 1e-5
     assert (tmp_path / "argmax.png").stat().st_size > 10_000
+
+
+def test_the_returns_of_offline_learners_shown_are_those_measured():
+    table = pd.read_csv(BENCHMARKS / "offline.csv")
+    text = (ROOT / "docs" / "offline.md").read_text()
+    rows = re.findall(r"^\| (4|10) \| ([\w ,]+) \| (\d) \|(.+)\|$", text, re.MULTILINE)
+    assert len(rows) == len(table.groupby(["dimensions", "learner"]))
+    for dimensions, learner, seeds, cells in rows:
+        own = table[(table["dimensions"] == int(dimensions)) & (table["learner"] == learner)]
+        assert len(own) == int(seeds)
+        corner, cell, goal = (part.strip() for part in cells.split("|"))
+        shown = dict(zip(("from the corner", "from random cells"), (corner, cell), strict=True))
+        for column, value in shown.items():
+            mean, _, error = value.partition(" ± ")
+            assert float(mean) == pytest.approx(own[column].mean(), abs=0.0501)
+            if error:
+                assert float(error) == pytest.approx(own[column].sem(), abs=0.0501)
+        assert float(goal.rstrip("%")) == pytest.approx(100 * own["at the goal"].mean(), abs=0.501)
