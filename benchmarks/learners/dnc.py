@@ -5,14 +5,13 @@ discrete action spaces" (arXiv 2305.19891): a Gaussian actor gives a proto-actio
 to the action's ranges and rounded; the search walks through neighbours by their values under a
 critic of (state, action). Actor and critic learn from each step by its temporal difference (Q
 actor-critic). As published: tanh means with a standard deviation of 0.5, two hidden layers of 128,
-one update per step, acceptance from 0.9 cooled by 0.225, cooling of K by 0.25, gradients clipped to
-norm 1.
+one update per step by SGD with step sizes 0.001 and 0.01, gradients clipped to norm 1, acceptance
+from 0.9 cooled by 0.225, cooling of K by 0.25.
 
-Otherwise than published, each to its advantage or needed here: states and rewards are normalised as
-for PPO, by running moments of states and of discounted sums of rewards; the optimizer is Adam (SGD
-in its authors' code); the rounded action is made feasible by falling score; and neighbours are all
-feasible ones that differ in one item or exchange two, at most 200 drawn at random, since under a
-budget that is spent nothing can be added.
+Otherwise than published, for its good or since it is needed here: states and rewards are normalised
+as for PPO, by running moments of states and of discounted sums of rewards; the rounded action is
+made feasible by falling score; and neighbours are all feasible ones that differ in one item or
+exchange two, at most 200 drawn at random, since under a budget that is spent nothing can be added.
 """
 
 from __future__ import annotations
@@ -93,10 +92,10 @@ class DNC:
         state_dim, n = env.observation_space.shape[0], env.action_space.shape[0]
         self.actor = nn.Sequential(*_layers(state_dim, n), nn.Tanh())
         self.critic = nn.Sequential(*_layers(state_dim + n, 1))
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = torch.optim.SGD(
             [
                 {"params": self.actor.parameters(), "lr": 1e-3},
-                {"params": self.critic.parameters(), "lr": 1e-3},
+                {"params": self.critic.parameters(), "lr": 1e-2},
             ]
         )
         self.states, self.returns = _Moments(state_dim), _Moments(1)
