@@ -24,6 +24,8 @@ from milp_rl.formulations.networks.action_value import ActionValue as Value
 from milp_rl.formulations.networks.conversion import to_action_value
 from milp_rl.qnetwork import ActionValue, QNetwork, export_onnx
 
+_ROUNDING = 1e-7  # relative to the largest value; that of float32 is 6e-8
+
 
 class NormalisedQNetwork(ActionValue):
     """A Q-network whose states are centred and scaled, and whose values are scaled.
@@ -58,25 +60,39 @@ class NormalisedQNetwork(ActionValue):
     ) -> None:
         """Take centres and spreads from observed states, and the unit from observed rewards.
 
-        A feature that is constant or always 0 or 1 is left as it is. The same feature of several
-        arms has one centre and one spread.
+        A feature that is always 0 or 1 is left as it is, a constant one centred. The same feature
+        of several arms has one centre and one spread. The unit is the standard deviation of the
+        rewards, or their size where all are the same.
 
         Parameters
         ----------
         states, rewards
-            Shapes (samples, state_dim) and (samples,).
+            Shapes (samples, state_dim) and (samples,), at least one sample, finite.
         arms
             Which features belong to arms; by default none.
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong or a number is not finite.
         """
         x = np.asarray(states, dtype=np.float64)
+        r = np.asarray(rewards, dtype=np.float64)
+        if x.ndim != 2 or x.shape[1] != self.state_dim or r.shape != (len(x),) or not len(x):
+            raise ValueError(
+                f"states must have shape (samples, {self.state_dim}) and rewards (samples,), got"
+                f" {x.shape} and {r.shape}"
+            )
+        if not (np.isfinite(x).all() and np.isfinite(r).all()):
+            raise ValueError("states and rewards must be finite")
         features = feature_groups(self.state_dim, arms)
         centre, spread = np.zeros(self.state_dim), np.ones(self.state_dim)
         for group in np.unique(features):
-            values = x[:, features == group]
-            deviation = values.std()
-            if deviation > 0 and not np.isin(values, (0.0, 1.0)).all():
-                centre[features == group], spread[features == group] = values.mean(), deviation
-        unit = float(np.std(np.asarray(rewards, dtype=np.float64)))
+            values = x[:, features == group].ravel()
+            if not np.isin(values, (0.0, 1.0)).all():
+                own = features == group
+                centre[own], spread[own] = values.mean(), float(deviations(values)) or 1.0
+        unit = float(deviations(r)) or float(np.abs(r).max())
         self.centre.copy_(torch.from_numpy(centre))
         self.spread.copy_(torch.from_numpy(spread))
         self.scale.fill_(unit if unit > 0 else 1.0)
@@ -167,6 +183,13 @@ class _NormalisedValue(Value):
         inputs = tuple((source, weight * self._unit) for source, weight in last.inputs)
         layers = (*found.hidden, ActionLayer(inputs, last.bias * self._unit))
         return ActionNetworks(layers, found.n_actions, found.n_states)
+
+
+def deviations(values: FloatArray) -> FloatArray:
+    """Return standard deviations along the first axis, 0 where they are of rounding only."""
+    found = values.std(axis=0)
+    smallest = np.finfo(np.float32).tiny + _ROUNDING * np.abs(values).max(axis=0)
+    return np.where(found > smallest, found, 0.0)
 
 
 def feature_groups(state_dim: int, arms: Arms | None) -> NDArray[np.intp]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, silu, softplus
 
+from milp_rl.dqn.normalised import deviations
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.action_value import ActionLayer, ActionNetworks
 from milp_rl.formulations.networks.action_value import ActionValue as Value
@@ -60,7 +61,7 @@ class StateNetwork(nn.Module):
 
     def standardize(self, states: FloatArray) -> None:
         """Take over mean and scale of the features of states, shape (n, state_dim)."""
-        scale = states.std(axis=0)
+        scale = deviations(states)
         self.mean.copy_(torch.from_numpy(states.mean(axis=0)))
         self.scale.copy_(torch.from_numpy(np.where(scale > 0, scale, 1.0)))
 

@@ -62,7 +62,8 @@ def test_values_are_in_units_of_the_rewards_whoever_evaluates_them(architecture)
     network.normalise(states, rewards, Machines.arm_layout)
     loads = states[:, 0:10:2]
     centred = states.copy()
-    centred[:, 0:10:2] = (loads - loads.mean()) / loads.std()  # not the lights, nor the constant
+    centred[:, 0:10:2] = (loads - loads.mean()) / loads.std()  # not the lights
+    centred[:, 10] = 0.0  # the constant
     rng = np.random.default_rng(1)
     actions = rng.integers(0, 2, (40, 5)).astype(float)
     inner = mr.to_action_value(network.inner, 5, state_dim=11)
@@ -96,6 +97,31 @@ def test_the_unit_of_the_rewards_changes_nothing_that_is_learnt(more):
         assert torch.equal(one, other)
     assert large.unit == 2.0**30 * small.unit
     assert small.unit == pytest.approx(np.std(agents[0].random_play.rewards), rel=1e-6)
+
+
+def test_what_is_constant_but_for_rounding_is_not_blown_up():
+    network = NormalisedQNetwork(mr.QNetwork(3, 2))
+    states = np.tile([0.1, 1e6 + 0.1, 1e-42], (1000, 1))
+    assert states.std(axis=0).all()  # of rounding
+    network.normalise(states, np.full(1000, -0.1))
+    assert network.spread.tolist() == [1.0, 1.0, 1.0]
+    assert network.centre.tolist() == pytest.approx([0.1, 1e6 + 0.1, 0.0])
+    assert network.unit == pytest.approx(0.1)
+    network.normalise(states, np.zeros(1000))
+    assert network.unit == 1.0
+    states[:, 1] += np.arange(1000) % 2
+    network.normalise(states, 1e5 + np.arange(1000) % 2)  # little, but float32 has it
+    assert network.spread.tolist() == [1.0, 0.5, 1.0]
+    assert network.unit == 0.5
+
+
+def test_what_cannot_be_normalised_by_is_refused():
+    network = NormalisedQNetwork(mr.QNetwork(3, 2))
+    with pytest.raises(ValueError, match="finite"):
+        network.normalise([[1.0, np.nan, 0.0]], [1.0])
+    for states, rewards in (([[1.0, 2.0]], [1.0]), (np.ones((2, 3)), [1.0]), ([], [])):
+        with pytest.raises(ValueError, match=r"shape \(samples, 3\)"):
+            network.normalise(states, rewards)
 
 
 @pytest.mark.parametrize("reduce", ["min", "mean"])

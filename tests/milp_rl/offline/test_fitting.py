@@ -347,3 +347,11 @@ def test_what_does_not_fit_is_refused(logged):
     for wrong in ({"expectile": 1.0}, {"support": "knn"}, {"updates": 0}, {"support_share": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             OfflineConfig(**wrong)
+
+
+def test_a_feature_that_was_never_seen_to_change_is_not_blown_up(logged):
+    states = np.column_stack([logged.states, np.full(300, 0.1)])
+    assert states[:, 3].std() > 0  # of rounding
+    policy = fit_policy(states, logged.actions, hidden=(4,), epochs=1)
+    odds = policy.log_odds(np.array([[0, 0, 0, 0.1], [0, 0, 0, 0.2]]))
+    assert np.abs(odds[0] - odds[1]).max() < 1.0
