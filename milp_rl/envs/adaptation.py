@@ -96,17 +96,18 @@ class FlatEnv(gym.Wrapper[StateArray, NDArray[Any], Any, Any]):
 
     def one_by_one(self, observations: Any) -> list[Any] | None:
         """Return the observations of a batch, as vector environments give them; ``None`` if one."""
-        space = self._observed
-        if isinstance(space, gym.spaces.Box):
-            return list(observations) if np.ndim(observations) > len(space.shape) else None
-        if isinstance(observations, list):
+        space, leaf = self._observed, observations
+        composite = gym.spaces.Dict | gym.spaces.Tuple
+        if isinstance(observations, list) and isinstance(space, composite):
             return observations
-        if space.contains(observations):
+        while isinstance(space, composite) and len(space):
+            key = next(iter(space.spaces)) if isinstance(space, gym.spaces.Dict) else 0
+            space, leaf = space[key], leaf[key]
+        if np.ndim(leaf) <= len(space.shape or ()):
             return None
-        leaf = observations
-        while isinstance(leaf, dict | tuple):
-            leaf = next(iter(leaf.values())) if isinstance(leaf, dict) else leaf[0]
-        return list(iterate(batch_space(space, len(leaf)), observations))
+        if self._observed is space:
+            return list(observations)
+        return list(iterate(batch_space(self._observed, len(leaf)), observations))
 
     def together(self, actions: Sequence[Any]) -> Any:
         """Return actions as vector environments take them."""

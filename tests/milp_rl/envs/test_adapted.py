@@ -10,6 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector.utils import concatenate, create_empty_array
 
 import milp_rl as mr
 import milp_rl.envs.adaptation
@@ -143,6 +144,29 @@ def test_it_acts_by_the_best_of_all_actions():
         assert env.action_space.contains(action)
         assert not agent.action_space_block(observation).violations(codes[best])
         np.testing.assert_array_equal(agent.predict([observation] * 2)[0], [action] * 2)
+
+
+@pytest.mark.parametrize(
+    ("space", "one"),
+    [
+        (spaces.MultiBinary(3), [1, 0, 1]),
+        (spaces.Dict(b=spaces.Discrete(2), a=spaces.Box(0, 1, (2,))), {"a": [0.5, 0.0], "b": 1}),
+        (spaces.Tuple([spaces.Box(0, 1, (2,)), spaces.Discrete(2)]), (np.array([0.5, 7.0]), 1)),
+    ],
+)
+def test_an_observation_is_one_whatever_its_numbers_are_kept_in(space, one):
+    env = gym.Env()
+    env.observation_space, env.action_space = space, spaces.MultiBinary(2)
+    env.reset = lambda **_: (one, {})
+    vectors = adapted(env, mr.BudgetTopK(2, 1))
+    assert vectors.one_by_one(one) is None
+    assert vectors.one_by_one([one, one]) == [one, one]
+    batch = space.sample(), space.sample(), space.sample()
+    several = create_empty_array(space, 3)
+    for own, given in zip(
+        vectors.one_by_one(concatenate(space, batch, several)), batch, strict=True
+    ):
+        np.testing.assert_array_equal(vectors.vector(own), vectors.vector(given))
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
