@@ -44,7 +44,7 @@ from milp_rl.envs.adaptation import FeasibleSet, FlatEnv, adapted
 from milp_rl.envs.arms import arms_of
 from milp_rl.envs.feasible_sets import FeasibleSets
 from milp_rl.envs.fixed_set import FixedSet
-from milp_rl.envs.known_model import StateArray
+from milp_rl.envs.known_model import StateArray, model_of
 from milp_rl.envs.transitions import Transitions, collect_transitions
 from milp_rl.formulations.arrays import ActionArray, check_vector
 from milp_rl.formulations.spaces.base import ActionSpace
@@ -458,7 +458,7 @@ class DQNAgent:
         """
         if self.random_steps:
             return data_of_steps(self.random_play, self.config.discount)
-        model = self.env.unwrapped
+        model = model_of(self.env)
         assert isinstance(model, ModelledEnv)
         rng = np.random.default_rng([self.seed, 1])
         return data_of_model(model, self._feasible, self.config, rng)

@@ -13,6 +13,7 @@ from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.pretraining import ModelledEnv
 from milp_rl.envs.feasible_sets import FeasibleSets
 from milp_rl.envs.fixed_set import FixedSet
+from milp_rl.envs.known_model import model_of
 from milp_rl.formulations.spaces.base import ActionSpace
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -30,7 +31,7 @@ def checked_env(
         If the environment does not fit a learner called ``user``, or its configuration.
     """
     length = int(gym.spaces.flatdim(env.observation_space))
-    modelled = isinstance(env.unwrapped, ModelledEnv)
+    modelled = isinstance(model_of(env), ModelledEnv)
     if config.pretrain_epochs and config.random_steps == 0 and not modelled:
         raise ValueError(
             "pretraining needs expected_reward, sample_next and informative_states on the"

@@ -12,7 +12,7 @@ import numpy as np
 from milp_rl.dqn.checks import finite_reward, finite_state
 from milp_rl.dqn.replay import Step
 from milp_rl.envs.fixed_set import FixedSet
-from milp_rl.envs.known_model import StateArray
+from milp_rl.envs.known_model import StateArray, model_of
 from milp_rl.formulations.arrays import ActionArray
 
 
@@ -61,7 +61,7 @@ class EpisodePlayer:
         self._env = env
         self._feasible = feasible
         self._state_dim = state_dim
-        self.rewards_expected = expected_rewards and hasattr(env.unwrapped, "expected_reward")
+        self.rewards_expected = expected_rewards and hasattr(model_of(env), "expected_reward")
         self._episode = self._played = 0
         self._state: StateArray = np.zeros(state_dim, dtype=np.float32)
 
@@ -96,8 +96,7 @@ class EpisodePlayer:
         if not terminated:  # in the end nothing is chosen
             self._feasible.at(observed)
         if self.rewards_expected:
-            model: Any = self._env.unwrapped
-            sampled = model.expected_reward(state, action)
+            sampled = model_of(self._env).expected_reward(state, action)
         reward = finite_reward(sampled, f"of {moment}")
         self._state = next_state
         self._played += 1

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.envs.fixed_set import FixedSet, shown
+from milp_rl.envs.known_model import model_of
 from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
@@ -52,7 +53,7 @@ def random_steps_of(env: gym.Env[Any, Any], config: DQNConfig) -> int:
     """Return the number of random steps that training begins with in an environment."""
     if config.random_steps is not None:
         return config.random_steps
-    wanted = config.pretrain_epochs and not isinstance(env.unwrapped, ModelledEnv)
+    wanted = config.pretrain_epochs and not isinstance(model_of(env), ModelledEnv)
     return _RANDOM_STEPS if wanted else 0
 
 

@@ -14,6 +14,26 @@ from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 
 StateArray = NDArray[np.float32]
+_CHANGING = (
+    gym.ObservationWrapper,
+    gym.ActionWrapper,
+    gym.RewardWrapper,
+    gym.wrappers.NormalizeReward,
+)
+
+
+def model_of(env: gym.Env[Any, Any]) -> Any:
+    """Return what may know a model of an environment: the one within its wrappers.
+
+    Where a wrapper of Gymnasium's kinds gives other observations, actions or rewards, what is
+    within knows nothing of them, and the wrapped environment itself is returned.
+    """
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, _CHANGING):
+            return env
+        layer = layer.env
+    return env.unwrapped
 
 
 class KnownModelEnv(gym.Env[StateArray, ActionArray]):

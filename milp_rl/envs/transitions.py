@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.envs.fixed_set import feasible_set
+from milp_rl.envs.known_model import model_of
 from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 
@@ -122,7 +123,7 @@ def collect_transitions(
             action = block.sample(rng, maximal=len(rows) % 2 == 1)[0]
             following, reward, terminated, truncated, _ = env.step(action)
             if expected_rewards:
-                reward = float(model.expected_reward(state, action))
+                reward = float(model_of(env).expected_reward(state, action))
             rows.append((state, action, reward, following, terminated))
             state, done = following, terminated or truncated
         if not terminated:

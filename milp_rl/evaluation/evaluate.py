@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from milp_rl.baselines.policies import Policy
 from milp_rl.envs.adaptation import FlatEnv, adapted
 from milp_rl.envs.fixed_set import FixedSet, block_of, feasible_set, same_in_all_states, shown
+from milp_rl.envs.known_model import model_of
 from milp_rl.formulations.spaces.base import ActionSpace
 
 _COLUMNS = ["policy", "episode", "seed", "reward", "ms_per_decision", "steps"]
@@ -130,7 +131,7 @@ def _play(
 ) -> tuple[float, float, int]:
     """Play an episode; return its mean reward, mean seconds of a decision, number of steps."""
     env = watched.env
-    expected = getattr(env.unwrapped, "expected_reward", None)
+    expected = getattr(model_of(env), "expected_reward", None)
     state, _ = env.reset(seed=seed, options=options)
     rewards: list[float] = []
     seconds = 0.0

@@ -164,7 +164,7 @@ class Trained:
         After how many steps the best network was found.
     mean, error
         Mean return of that network in as many new episodes as an evaluation has, and its standard
-        error.
+        error, NaN of a single episode.
     stopped
         Whether training ended before its budget of steps.
     report
@@ -195,8 +195,9 @@ def run_training(
 
     The folder then has ``checkpoint.pt``, with which a run that was killed ends as if it had not
     been, and one of fewer steps goes on; ``episodes.csv`` and ``evaluations.csv``; ``best.pt``, the
-    weights of the best evaluation, and if it has one exact argmax ``q.onnx`` and ``space.json`` for
-    ``milp-rl argmax``; ``report.html``, ``report.md`` and ``learning_curve.png``.
+    weights of the best evaluation, and if one feasible set is that of all states ``q.onnx`` and
+    ``space.json`` for ``milp-rl argmax``; ``report.html``, ``report.md`` and
+    ``learning_curve.png``.
 
     Parameters
     ----------
@@ -267,9 +268,16 @@ class _Progress(Callback):
 def _for_evaluation(run: TrainingRun) -> gym.Env[Any, Any]:
     """Return a new environment; one whose episodes can be played at once as it is."""
     env = run.make()
-    inner = env.unwrapped
-    limited = env.spec is not None and env.spec.max_episode_steps is not None
-    return inner if isinstance(inner, KnownModelEnv) and run.space is None and not limited else env
+    inner: Any = env
+    while isinstance(inner, gym.Wrapper) and _only_checks(inner):
+        inner = inner.env
+    return inner if isinstance(inner, KnownModelEnv) and run.space is None else env
+
+
+def _only_checks(wrapper: gym.Wrapper[Any, Any, Any, Any]) -> bool:
+    """Whether the steps of a wrapper are those of the environment in it."""
+    checks = gym.wrappers.OrderEnforcing | gym.wrappers.PassiveEnvChecker
+    return isinstance(wrapper, checks) or type(wrapper).step is gym.Wrapper.step
 
 
 def _finish(
@@ -285,7 +293,7 @@ def _finish(
     fresh = GreedyEpisodes(_for_evaluation(run), run.evaluation_episodes, _FINAL_SEED)
     rewards, lengths = fresh.play(agent)
     returns = rewards * lengths
-    error = float(returns.std(ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else 0.0
+    error = float(returns.std(ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else np.nan
     trained = Trained(
         agent.num_timesteps,
         agent.episode,
@@ -297,7 +305,7 @@ def _finish(
         out / REPORT,
     )
     export: Any = getattr(agent.network, "to_onnx", None)
-    if export is not None:
+    if export is not None and not agent._feasible.varies:
         export(out / NETWORK)
         agent.space.to_json(out / SPACE)
     _write_report(run, trained, evaluation, out)

@@ -395,3 +395,26 @@ def test_a_model_that_gives_no_numbers_is_refused(method, message):
     config = replace(PLAIN, pretrain_epochs=2, pretrain_states=20, pretrain_actions=2)
     with pytest.raises(ValueError, match=message):
         DQNAgent(env, config, seed=0).train()
+
+
+def test_a_model_is_not_asked_for_what_a_wrapper_changes():
+    def bandit():
+        return BudgetBandit(BudgetInstance.generate(4, 2, horizon=6, seed=0))
+
+    checked = gym.wrappers.OrderEnforcing(bandit())
+    assert DQNAgent(checked, replace(PLAIN, pretrain_epochs=1)).random_steps == 0
+    scaled = gym.wrappers.TransformReward(bandit(), lambda reward: 64.0 * reward)
+    shifted = gym.wrappers.TransformObservation(
+        bandit(), lambda state: state + 10.0, gym.spaces.Box(10.0, 12.0, (4,), np.float32)
+    )
+    agents = [DQNAgent(env, PLAYED, seed=0) for env in (bandit(), scaled, shifted)]
+    plain, large, moved = (agent.pretraining_data() for agent in agents)
+    assert not np.allclose(plain.rewards, np.rint(plain.rewards))  # expected ones
+    drawn = large.rewards / 64.0
+    np.testing.assert_array_equal(drawn, moved.rewards)  # sampled ones, of the same play
+    np.testing.assert_array_equal(plain.states + 10.0, moved.states)
+    assert DQNAgent(scaled, replace(PLAIN, pretrain_epochs=1)).random_steps == 1000
+    results = evaluate(scaled, {"": RandomPolicy(mr.BudgetTopK(4, 2), seed=0)}, seeds=[0])
+    own = evaluate(bandit(), {"": RandomPolicy(mr.BudgetTopK(4, 2), seed=0)}, seeds=[0])
+    assert results["reward"][0] / 64.0 != pytest.approx(own["reward"][0])
+    assert results["reward"][0] / 64.0 == pytest.approx(own["reward"][0], abs=2.0)

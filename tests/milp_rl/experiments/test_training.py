@@ -1,6 +1,8 @@
 """One training in a folder, and what the command line makes of names and values."""
 
 import json
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +91,32 @@ def test_an_environment_without_a_feasible_set_is_given_one(tmp_path):
         assert 0 <= done.mean <= 12
     finally:
         gym.registry.pop("Switches-v0")
+
+
+def test_wrappers_of_the_environment_are_evaluated_too(tmp_path, monkeypatch):
+    class Growing(gym.Wrapper):
+        """At most as many arms as are not in state zero."""
+
+        def action_space_block(self, state):
+            return mr.BudgetTopK(4, min(2, int((state > 0).sum())))
+
+    def make(factor):
+        return Growing(gym.wrappers.TransformReward(make_bandit(**SIZE), lambda r: factor * r))
+
+    module = types.ModuleType("wrapped_bandits")
+    module.make = make
+    monkeypatch.setitem(sys.modules, "wrapped_bandits", module)
+    runs = []
+    for factor in (1.0, 64.0):
+        run = replace(
+            RUN,
+            environment="wrapped_bandits:make",
+            arguments={"factor": factor},
+            parameters={**SHORT, "pretrain_epochs": 0, "normalise": False, "epsilon_start": 0.0},
+        )
+        runs.append(run_training(run, tmp_path / str(factor), steps=3))
+    assert runs[1].mean == pytest.approx(64.0 * runs[0].mean)  # the same network, hardly trained
+    assert not (tmp_path / "1.0" / "space.json").exists()  # there is not one for all states
 
 
 def test_a_function_makes_the_environment_too():
