@@ -29,8 +29,7 @@ from milp_rl.dqn.choosers import chooser_of
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.episodes import EpisodePlayer, RunningEpisode
 from milp_rl.dqn.learner import QLearner
-from milp_rl.dqn.module_value import ModuleValue
-from milp_rl.dqn.networks import new_network
+from milp_rl.dqn.networks import new_network, own_network
 from milp_rl.dqn.normalised import NormalisedQNetwork
 from milp_rl.dqn.pretraining import (
     ModelledEnv,
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
     from milp_rl.offline.config import OfflineConfig
     from milp_rl.offline.fitting import OfflinePolicy
 
-_COUNTERS = ("epoch", "episode", "step", "pretrain_seconds")
+_COUNTERS = ("epoch", "episode", "step", "pretrain_seconds", "random_steps")
 
 
 class DQNAgent:
@@ -103,7 +102,7 @@ class DQNAgent:
     arms
         How its states and actions belong to arms; ``None`` where nothing is known.
     random_steps
-        Random steps that training begins with.
+        Random steps that training begins with; none after :meth:`fit`.
     epoch, episode, step
         Pretraining epochs, episodes and steps done.
     pretrain_seconds
@@ -148,7 +147,8 @@ class DQNAgent:
         )
         self.arms = arms_of(env, self.state_dim, self.space.n_actions)
         self.random_steps = random_steps_of(env, self.config)
-        self._own = None if network is None else self._own_network(network)
+        sizes = self.state_dim, self.space.n_actions
+        self._own = None if network is None else own_network(network, *sizes)
         self.learner = self._new_learner()
         self.rng = np.random.default_rng(seed)
         self.epoch = self.episode = self.step = 0
@@ -172,23 +172,6 @@ class DQNAgent:
             )
         chooser = chooser_of(self.space, self.config)
         return QLearner(network, self._feasible, self.config, chooser)
-
-    def _own_network(self, network: nn.Module) -> ActionValue:
-        """Return a network that was given as what a learner trains."""
-        if not isinstance(network, nn.Module):
-            raise ValueError(
-                f"network must be a torch module, which can be trained, got"
-                f" {type(network).__name__}; QNetwork.from_onnx reads chains of ReLU layers"
-            )
-        sizes = self.state_dim, self.space.n_actions
-        if not isinstance(network, ActionValue):
-            return ModuleValue(network, *sizes)
-        if (network.state_dim, network.action_dim) != sizes:
-            raise ValueError(
-                f"the network takes {network.state_dim} state features and {network.action_dim}"
-                f" actions, the environment has {sizes[0]} and {sizes[1]}"
-            )
-        return network
 
     @property
     def network(self) -> ActionValue:
@@ -393,6 +376,8 @@ class DQNAgent:
         )
         learner.begin()
         learner.greedy.renew()
+        if untrained:
+            self.random_steps = 0
         self.epoch = self.config.pretrain_epochs
         return policy
 
@@ -526,7 +511,7 @@ class DQNAgent:
         self._feasible.varies = state["sets vary"]
         self.callback_states = state.get("callbacks", {})
         for name in _COUNTERS:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, getattr(self, name)))
 
     @classmethod
     def load(

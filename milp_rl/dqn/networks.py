@@ -1,12 +1,14 @@
-"""The Q-network that a learner makes where none is given."""
+"""The Q-network that a learner makes where none is given, and one that is given."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from milp_rl.arm_qnetwork import ArmQNetwork
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.critics import Critics
+from milp_rl.dqn.module_value import ModuleValue
 from milp_rl.dqn.normalised import NormalisedQNetwork
 from milp_rl.envs.arms import Arms
 from milp_rl.qnetwork import ActionValue, QNetwork
@@ -75,3 +77,28 @@ def _of_arms(
         neighbours=None if equivariant else arms.neighbours,
         generator=generator,
     )
+
+
+def own_network(network: nn.Module, state_dim: int, n_actions: int) -> ActionValue:
+    """Return a network that was given as what a learner trains.
+
+    Raises
+    ------
+    ValueError
+        If it is no torch module, or of other states or actions.
+    NetworkError
+        If it cannot be trained.
+    """
+    if not isinstance(network, nn.Module):
+        raise ValueError(
+            f"network must be a torch module, which can be trained, got"
+            f" {type(network).__name__}; QNetwork.from_onnx reads chains of ReLU layers"
+        )
+    if not isinstance(network, ActionValue):
+        return ModuleValue(network, state_dim, n_actions)
+    if (network.state_dim, network.action_dim) != (state_dim, n_actions):
+        raise ValueError(
+            f"the network takes {network.state_dim} state features and {network.action_dim}"
+            f" actions, the environment has {state_dim} and {n_actions}"
+        )
+    return network

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import gymnasium as gym
+import numpy as np
 
 from milp_rl.formulations.arrays import FloatArray
 
@@ -64,11 +65,15 @@ class Arms:
                 raise ValueError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
         if self.layout not in ("arm", "feature"):
             raise ValueError(f"layout must be 'arm' or 'feature', got {self.layout!r}")
-        near, n = self.neighbours, self.n_arms
-        if near is not None and (near.shape != (n, n) or not (near >= 0).all()):
-            raise ValueError(
-                f"neighbours must have shape ({n}, {n}) and be not negative, got {near.shape}"
-            )
+        n = self.n_arms
+        if self.neighbours is not None:
+            near = np.array(self.neighbours, dtype=np.float64)
+            if near.shape != (n, n) or not (np.isfinite(near) & (near >= 0)).all():
+                raise ValueError(
+                    f"neighbours must have shape ({n}, {n}), finite and not negative, got"
+                    f" {near.shape}"
+                )
+            object.__setattr__(self, "neighbours", near)
         if self.names and len(self.names) != n:
             raise ValueError(f"there must be {n} names, got {len(self.names)}")
 

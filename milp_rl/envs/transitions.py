@@ -67,7 +67,9 @@ class Transitions:
             raise ValueError("there are no transitions")
         ends = np.zeros(n) if self.terminated is None else np.asarray(self.terminated)
         object.__setattr__(self, "terminated", ends.astype(bool))
-        lengths = {len(self.actions), len(self.rewards), len(self.next_states), len(ends)}
+        if ends.shape != (n,):
+            raise ValueError(f"terminated must have shape ({n},), got {ends.shape}")
+        lengths = {len(self.actions), len(self.rewards), len(self.next_states)}
         if lengths != {n} or self.states.shape != self.next_states.shape:
             raise ValueError("states, actions, rewards and next_states must have the same rows")
         for name, size in (

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import nn
 
 from milp_rl.dqn.cached_argmax import CachedArgmax
 from milp_rl.dqn.choosers import Chooser, ExactChooser, chooser_of
 from milp_rl.dqn.config import DQNConfig
-from milp_rl.dqn.networks import new_network
+from milp_rl.dqn.networks import new_network, own_network
 from milp_rl.dqn.normalised import NormalisedQNetwork
 from milp_rl.envs.arms import Arms
 from milp_rl.envs.fixed_set import shown
@@ -91,7 +92,7 @@ def fit(
     config: OfflineConfig | None = None,
     *,
     dqn: DQNConfig | None = None,
-    network: ActionValue | None = None,
+    network: nn.Module | None = None,
     arms: Arms | None = None,
     seed: int = 0,
 ) -> OfflinePolicy:
@@ -110,7 +111,8 @@ def fit(
         Discount, optimizer, batches, targets and solver of the Q-network: by default those of
         ``DQNConfig``. What is about playing and replay is not used.
     network
-        The Q-network, trained in place; by default a new one as ``dqn`` says, normalised.
+        The Q-network, trained in place, as for :class:`~milp_rl.dqn.DQNAgent`; by default a new one
+        as ``dqn`` says, normalised.
     arms
         Which entries of states and actions belong together, for that new network.
     seed
@@ -124,8 +126,8 @@ def fit(
     Raises
     ------
     ValueError
-        If there is no feasible set, a logged action is not in its state's, or a behaviour model is
-        asked for and actions are not binary.
+        If there is no feasible set, a logged action is not in its state's, network or arms do not
+        fit, or a behaviour model is asked for and actions are not binary.
 
     Examples
     --------
@@ -149,13 +151,20 @@ def fit(
         )
     sets = LoggedSets(given, t.states[0].astype(np.float32))
     check_logged(t, sets)
-    if network is None:
+    sizes = t.states.shape[1], t.actions.shape[1]
+    if network is not None:
+        trained = own_network(network, *sizes)
+    else:
+        if arms is not None and (arms.state_dim, arms.n_actions) != sizes:
+            raise ValueError(
+                f"the arms have {arms.state_dim} state features and {arms.n_actions} actions, the"
+                f" transitions {sizes[0]} and {sizes[1]}"
+            )
         generator = torch.Generator().manual_seed(seed)
-        sizes = t.states.shape[1], t.actions.shape[1]
-        network = new_network(d, *sizes, arms, generator)
-        if isinstance(network, NormalisedQNetwork):
-            network.normalise(t.states, t.rewards, arms)
-    return fit_network(network, t, sets, c, d, chooser_of(sets.space, d), seed=seed)
+        trained = new_network(d, *sizes, arms, generator)
+        if isinstance(trained, NormalisedQNetwork):
+            trained.normalise(t.states, t.rewards, arms)
+    return fit_network(trained, t, sets, c, d, chooser_of(sets.space, d), seed=seed)
 
 
 def fit_network(

@@ -32,7 +32,7 @@ class SetsOfStates:
     Parameters
     ----------
     states, which
-        Shapes (n, state_dim) and (n,): the number of each state's set.
+        Shapes (n, state_dim) and (n,): the number of each state's set, -1 of one that has none.
     sets
         The different sets.
 
@@ -48,7 +48,7 @@ class SetsOfStates:
         self.sets = sets
         self._known: dict[bytes, int] = {}
         for state, i in zip(states, which.tolist(), strict=True):
-            if self._known.setdefault(_key(state), i) != i:
+            if i >= 0 and self._known.setdefault(_key(state), i) != i:
                 raise ValueError(f"the data set has two feasible sets for state {shown(state)}")
 
     def __call__(self, state: Any) -> ActionSpace:
@@ -238,14 +238,21 @@ def _episodes(t: Transitions) -> list[NDArray[np.intp]]:
 def _sets_of(
     t: Transitions, feasible: ActionSpace | Callable[[Any], ActionSpace]
 ) -> tuple[list[ActionSpace], NDArray[np.intp], NDArray[np.intp]]:
-    """Return the different sets, and the number of that of each state and next state."""
+    """Return the different sets, and the number of that of each state and next state.
+
+    In a state in which an episode terminated nothing is chosen: -1.
+    """
     zeros = np.zeros(len(t), dtype=np.intp)
     if isinstance(feasible, ActionSpace):
         return [feasible], zeros, zeros
     numbers: dict[str, int] = {}
     sets: list[ActionSpace] = []
     found = []
-    for state in (*t.states, *t.next_states):
+    ends = np.append(np.zeros(len(t), dtype=bool), np.asarray(t.terminated))
+    for state, over in zip((*t.states, *t.next_states), ends, strict=True):
+        if over:
+            found.append(-1)
+            continue
         space = feasible(state.astype(np.float32))
         i = numbers.setdefault(repr(space.to_dict()), len(sets))
         if i == len(sets):

@@ -115,6 +115,14 @@ def test_what_is_constant_but_for_rounding_is_not_blown_up():
     assert network.unit == 0.5
 
 
+def test_a_soft_target_comes_to_be_the_network_whose_weights_are_used():
+    config = replace(SHORT, target_update="soft", tau=1.0, episodes=1)
+    agent = DQNAgent(Machines(), config, seed=0).train()
+    agent.use(DQNAgent(Machines(unit=8.0), config, seed=1).train().network.state_dict())
+    agent.learner.update_target(1, agent.rng, 0.0)
+    assert agent.learner.target.unit == agent.network.unit
+
+
 def test_what_cannot_be_normalised_by_is_refused():
     network = NormalisedQNetwork(mr.QNetwork(3, 2))
     with pytest.raises(ValueError, match="finite"):

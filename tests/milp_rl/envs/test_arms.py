@@ -14,6 +14,7 @@ from milp_rl.envs import Arms
         ({"n_arms": 2, "arm_features": 1, "layout": "row"}, "layout must be .* got 'row'"),
         ({"n_arms": 2, "arm_features": 1, "neighbours": np.ones((2, 3))}, r"got \(2, 3\)"),
         ({"n_arms": 2, "arm_features": 1, "neighbours": -np.ones((2, 2))}, "not negative"),
+        ({"n_arms": 2, "arm_features": 1, "neighbours": [[0, np.inf], [1, 0]]}, "finite"),
     ],
 )
 def test_wrong_numbers_and_shapes_are_refused(arguments, message):

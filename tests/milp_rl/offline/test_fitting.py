@@ -317,11 +317,36 @@ def test_an_agent_learns_from_its_environments_log():
     assert not any(torch.equal(old, new) for old, new in pairs)
     for state in logged.states[:10]:
         np.testing.assert_array_equal(agent.act(state), policy.act(state))
+    assert agent.num_timesteps == 0
     agent.train()  # goes on: no pretraining
     assert agent.episode == 2
     assert len(agent.learner.replay) == 60 + 2 * env.horizon
     with pytest.raises(ValueError, match=r"row 0.*not feasible: 6 actions"):
         agent.fit(Transitions(logged.states, np.ones((60, 6)), logged.rewards, logged.states))
+
+
+def test_steps_of_a_log_are_no_steps_of_the_environment(tmp_path):
+    env = make_bandit("budget", 6, 2, seed=0)
+    logged = collect_transitions(env, 60, np.random.default_rng(0))
+    config = mr.DQNConfig(head=(8,), encoder=(8,), pretrain_epochs=1, random_steps=30)
+    agent = mr.DQNAgent(env, config, seed=0)
+    agent.fit(logged, OfflineConfig(updates=2))
+    agent.learn(20, checkpoint=tmp_path / "run.pt")
+    assert (agent.num_timesteps, agent.step) == (20, 20)
+    assert mr.DQNAgent.load(tmp_path / "run.pt", env).num_timesteps == 20
+
+
+def test_networks_and_arms_that_do_not_fit_a_log_are_refused(logged):
+    config = OfflineConfig(updates=1)
+    with pytest.raises(ValueError, match="takes 2 state features and 5 actions"):
+        fit(logged, config=config, network=mr.QNetwork(2, N, (4,)))
+    with pytest.raises(ValueError, match="arms have 7 state features"):
+        fit(logged, config=config, arms=mr.envs.Arms(N, shared_features=2))
+    module = torch.nn.Linear(3 + N, 1)
+    assert fit(logged, config=config, network=module).network.module is module
+    ends = np.ones((300, 1))
+    with pytest.raises(ValueError, match=r"terminated must have shape \(300,\)"):
+        Transitions(logged.states, logged.actions, logged.rewards, logged.states, ends)
 
 
 def test_the_same_seed_learns_the_same():

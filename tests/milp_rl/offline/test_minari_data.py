@@ -47,13 +47,18 @@ def test_sets_that_differ_from_state_to_state_come_back():
     rng = np.random.default_rng(0)
     states = rng.integers(0, 3, (20, 2)).astype(float)
 
+    states[10] = 0.0  # in which another episode has ended
+
     def feasible(state):
+        if state[0] == 3:
+            raise ValueError("nothing is feasible any more")
         return mr.BudgetTopK(4, 1 + int(state[0]))
 
     actions = np.concatenate([feasible(state).sample(rng, 1) for state in states])
     ends = np.zeros(20, dtype=bool)
     ends[9] = True
     following = np.concatenate([states[1:], [[2.0, 1.0]]])
+    following[9] = 3.0
     logged = Transitions(states, actions, rng.normal(size=20), following, ends, feasible=feasible)
     write_minari(logged, "sets-v0")
     data = minari.load_dataset("sets-v0")
