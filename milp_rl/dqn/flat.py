@@ -15,6 +15,7 @@ from milp_rl.envs.known_model import StateArray
 from milp_rl.formulations.arrays import ActionArray
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.qnetwork import ActionValue, QNetwork
+from milp_rl.solvers.batch import rows_of
 
 _MOST_ACTIONS = 20_000
 
@@ -72,7 +73,7 @@ class CombinationNetwork(ActionValue):
 
 
 class _Largest:
-    """The action of largest output."""
+    """The feasible action of largest output."""
 
     def __init__(self, network: ActionValue) -> None:
         self._network = network
@@ -92,8 +93,12 @@ class _Largest:
         network = self._network
         assert isinstance(network, CombinationNetwork)
         with torch.no_grad():
-            best = network(torch.from_numpy(states)).argmax(dim=1).numpy()
-        return list(network.actions[best])
+            values = network(torch.from_numpy(states)).numpy()
+        if spaces is not None:
+            for space, rows in rows_of(spaces).items():
+                feasible = space.feasible(network.actions)
+                values[rows] = np.where(feasible, values[rows], -np.inf)
+        return list(network.actions[values.argmax(axis=1)])
 
 
 class FlatDQN(DQNAgent):

@@ -136,8 +136,11 @@ def _entries(space: gym.spaces.MultiBinary | gym.spaces.Box, block: ActionSpace)
     """Return the code of an array of numbers: its entries."""
     shape, dtype = space.shape, space.dtype
 
+    whole = np.issubdtype(dtype, np.integer)
+
     def decode(vector: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(vector).reshape(shape).astype(dtype)
+        entries = np.asarray(vector).reshape(shape)
+        return (np.rint(entries) if whole else entries).astype(dtype)
 
     return ActionCode(block, decode, np.ravel, natural=len(shape) == 1)
 

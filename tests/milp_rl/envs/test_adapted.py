@@ -169,6 +169,12 @@ def test_an_observation_is_one_whatever_its_numbers_are_kept_in(space, one):
         np.testing.assert_array_equal(vectors.vector(own), vectors.vector(given))
 
 
+def test_whole_numbers_are_rounded_to_not_cut_off():
+    both = spaces.Tuple([spaces.MultiBinary(2), spaces.Box(0, 9, (1,), np.int64)])
+    bits, (number,) = action_code(both).decode(np.array([1.0 - 1e-9, 1e-9, 3.0 - 1e-9]))
+    assert (bits.tolist(), number) == ([1, 0], 3)
+
+
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     class KilledError(Exception):
         pass

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import milp_rl as mr
+from milp_rl.dqn import FlatDQN
 from milp_rl.dqn.choosers import chooser_of
 from milp_rl.envs import CombinatorialNavigation, make_bandit
 from milp_rl.envs.navigation import log_navigation
@@ -347,6 +348,18 @@ def test_networks_and_arms_that_do_not_fit_a_log_are_refused(logged):
     ends = np.ones((300, 1))
     with pytest.raises(ValueError, match=r"terminated must have shape \(300,\)"):
         Transitions(logged.states, logged.actions, logged.rewards, logged.states, ends)
+
+
+def test_the_standard_dqn_keeps_to_the_support_too():
+    env = make_bandit("budget", 5, 2, seed=0)
+    logged = collect_transitions(env, 60, np.random.default_rng(0))
+    agent = FlatDQN(env, mr.DQNConfig(pretrain_epochs=0), seed=0)
+    config = OfflineConfig(method="dqn", updates=5, support="hamming", support_distance=1)
+    policy = agent.fit(logged, config)
+    for state in logged.states[:10]:
+        own = policy.action_space_block(state).enumerate()
+        values = every_value(policy.network, state, policy.action_space_block(state))
+        assert policy.act(state).tolist() == own[int(values.argmax())].tolist()
 
 
 def test_the_same_seed_learns_the_same():
