@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import gymnasium as gym
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from milp_rl.dqn.callbacks import Callback
@@ -362,8 +363,8 @@ class DQNAgent:
         c = OfflineConfig() if config is None else config
         network, learner = self.network, self.learner
         untrained = not (self.epoch or self.step or len(learner.replay))
-        if isinstance(network, NormalisedQNetwork) and untrained:
-            network.normalise(t.states, t.rewards, self.arms)
+        if untrained:
+            self.normalise(t.states, t.rewards)
         policy = fit_network(
             network, t, self._feasible, c, self.config, learner.new_chooser, seed=self.seed
         )
@@ -421,7 +422,7 @@ class DQNAgent:
             raise ValueError("learn needs a budget: total_timesteps, seconds, or both")
         if seconds is not None and not seconds > 0:
             raise ValueError(f"seconds must be positive, got {seconds}")
-        if total_timesteps is not None and total_timesteps <= self.random_steps:
+        if total_timesteps is not None and not total_timesteps > self.random_steps:
             raise ValueError(
                 f"total_timesteps must be more than the {self.random_steps} random steps"
                 f" (random_steps), which count too, got {total_timesteps}"
@@ -435,6 +436,15 @@ class DQNAgent:
         """Steps of the environment, the random ones that training begins with among them."""
         begun = self.step or self.epoch or len(self.learner.replay)
         return self.step + (self.random_steps if begun else 0)
+
+    def normalise(self, states: NDArray[Any], rewards: NDArray[Any]) -> None:
+        """Normalise a network that the agent has made by observed states and rewards.
+
+        See :meth:`milp_rl.dqn.NormalisedQNetwork.normalise`; a network of your own is left as it
+        is.
+        """
+        if self._own is None and isinstance(self.network, NormalisedQNetwork):
+            self.network.normalise(states, rewards, self.arms)
 
     def pretraining_data(self) -> PretrainingData:
         """Return the data of random steps, if there are any, otherwise of the environment's model.

@@ -17,7 +17,6 @@ import torch
 
 from milp_rl.dqn.callbacks import Callback
 from milp_rl.dqn.episodes import RunningEpisode
-from milp_rl.dqn.normalised import NormalisedQNetwork
 
 if TYPE_CHECKING:
     from milp_rl.dqn.agent import DQNAgent
@@ -135,8 +134,7 @@ class Training:
         data = agent.pretraining_data()
         states, actions, wanted = (torch.from_numpy(column) for column in data[:3])
         if agent.epoch == 0:
-            if isinstance(agent.network, NormalisedQNetwork):
-                agent.network.normalise(data.states, data.rewards, agent.arms)
+            agent.normalise(data.states, data.rewards)
             if c.pretrain_epochs:
                 learner.shift_level(float(wanted.mean()))
         while agent.epoch < c.pretrain_epochs:

@@ -123,6 +123,16 @@ def test_a_soft_target_comes_to_be_the_network_whose_weights_are_used():
     assert agent.learner.target.unit == agent.network.unit
 
 
+def test_a_network_of_ones_own_keeps_its_units():
+    first = DQNAgent(Machines(), SHORT, seed=0).train().network
+    before = [first.centre.clone(), first.spread.clone(), first.unit]
+    again = DQNAgent(Machines(unit=8.0), SHORT, network=first, seed=1).train()
+    assert again.network is first
+    assert torch.equal(first.centre, before[0])
+    assert torch.equal(first.spread, before[1])
+    assert first.unit == before[2]
+
+
 def test_what_cannot_be_normalised_by_is_refused():
     network = NormalisedQNetwork(mr.QNetwork(3, 2))
     with pytest.raises(ValueError, match="finite"):
