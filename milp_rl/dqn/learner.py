@@ -264,9 +264,9 @@ class QLearner:
                 pairs = zip(self.target.parameters(), self.network.parameters(), strict=True)
                 for old, new in pairs:
                     old.lerp_(new, self.config.tau)
-                pairs = zip(self.target.buffers(), self.network.buffers(), strict=True)
-                for old, new in pairs:
-                    old.copy_(new)
+                buffers = zip(self.target.buffers(), self.network.buffers(), strict=True)
+                for kept, present in buffers:
+                    kept.copy_(present)
             self.target_greedy.renew()
         elif step % self.config.sync_every == 0:
             self._sync_target()

@@ -96,13 +96,13 @@ class FlatEnv(gym.Wrapper[StateArray, NDArray[Any], Any, Any]):
 
     def one_by_one(self, observations: Any) -> list[Any] | None:
         """Return the observations of a batch, as vector environments give them; ``None`` if one."""
-        space, leaf = self._observed, observations
-        composite = gym.spaces.Dict | gym.spaces.Tuple
-        if isinstance(observations, list) and isinstance(space, composite):
+        space: Any = self._observed
+        leaf = observations
+        if isinstance(observations, list) and _has_parts(space):
             return observations
-        while isinstance(space, composite) and len(space):
-            key = next(iter(space.spaces)) if isinstance(space, gym.spaces.Dict) else 0
-            space, leaf = space[key], leaf[key]
+        while _has_parts(space) and len(space):
+            key: Any = next(iter(space.spaces)) if isinstance(space, gym.spaces.Dict) else 0
+            space, leaf = space.spaces[key], leaf[key]
         if np.ndim(leaf) <= len(space.shape or ()):
             return None
         if self._observed is space:
@@ -314,6 +314,10 @@ def _has_mask(observed: gym.Space[Any], code: ActionCode) -> bool:
             f" {'binary' if code.space.binary else 'other'} variables"
         )
     return True
+
+
+def _has_parts(space: gym.Space[Any]) -> bool:
+    return isinstance(space, gym.spaces.Dict | gym.spaces.Tuple)
 
 
 def _shows_mask(observed: gym.Space[Any]) -> bool:
