@@ -37,6 +37,7 @@ from milp_rl.qnetwork import ActionValue
 
 _LARGEST_WEIGHT = 100.0
 _POOL = 1000  # random actions of one set
+_AT_ONCE = 4096  # logged decisions whose values are computed together, so that long logs fit
 
 
 class OfflineLearner(QLearner):
@@ -83,16 +84,21 @@ class OfflineLearner(QLearner):
 
     def run(self) -> list[float]:
         """Take the updates; return their losses."""
-        t = self.transitions
-        with torch.no_grad():
-            values = self.network.q(_tensor(t.states), _tensor(t.actions))
-        self.shift_level(self.level - float(values.mean()))
+        self.shift_level(self.level - float(self.logged_values().mean()))
         self.begin()
         losses = []
         for step in range(1, self.offline.updates + 1):
             losses.append(self.update(self.rng, self.config.learning_rate, self.config.gap))
             self.update_target(step, self.rng, self.config.gap)
         return losses
+
+    def logged_values(self) -> FloatArray:
+        """Return Q of the logged decisions, shape (n,)."""
+        t = self.transitions
+        rows = torch.split(_tensor(t.states), _AT_ONCE), torch.split(_tensor(t.actions), _AT_ONCE)
+        with torch.no_grad():
+            values = [self.network.q(*pair) for pair in zip(*rows, strict=True)]
+        return np.asarray(torch.cat(values).double().numpy())
 
     @cached_property
     def level(self) -> float:
@@ -198,11 +204,9 @@ class ImplicitLearner(OfflineLearner):
         :math:`\min(e^{\beta (Q(s, a) - V(s))}, 100)`, with the difference in units of its standard
         deviation.
         """
-        t = self.transitions
         with torch.no_grad():
-            states = _tensor(t.states)
-            advantage = self.network.q(states, _tensor(t.actions)) - self.v(states)
-        found = advantage.double().numpy()
+            v = self.v(_tensor(self.transitions.states)).double().numpy()
+        found = self.logged_values() - v
         scaled = self.offline.inverse_temperature * found / max(float(found.std()), 1e-8)
         return np.asarray(np.exp(np.minimum(scaled, np.log(_LARGEST_WEIGHT))))
 

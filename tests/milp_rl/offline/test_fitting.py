@@ -23,6 +23,7 @@ from milp_rl.offline.support import LoggedSets, SupportedSets, hamming_ball
 N = 5
 SPACE = mr.BudgetTopK(N, 3) & mr.Capacity([2, 1, 2, 1, 1], [3, 2])
 ACTIONS = SPACE.enumerate()
+COLUMNS = ("states", "actions", "rewards", "next_states", "terminated")
 PLAIN = mr.DQNConfig(
     architecture="concat",
     normalise=False,
@@ -348,6 +349,25 @@ def test_networks_and_arms_that_do_not_fit_a_log_are_refused(logged):
     ends = np.ones((300, 1))
     with pytest.raises(ValueError, match=r"terminated must have shape \(300,\)"):
         Transitions(logged.states, logged.actions, logged.rewards, logged.states, ends)
+
+
+def test_a_long_log_is_not_evaluated_at_once(logged):
+    sizes = []
+
+    class Watched(mr.QNetwork):
+        def q(self, state, action):
+            sizes.append(len(state))
+            return super().q(state, action)
+
+    network = Watched(3, N, (4,))
+    rows = np.arange(9000) % 300
+    long = Transitions(*(getattr(logged, name)[rows] for name in COLUMNS), feasible=SPACE)
+    learner = learner_of(ImplicitLearner, long, OfflineConfig(updates=1), network)
+    values = learner.logged_values()
+    assert max(sizes) < 5000
+    states, actions = (torch.from_numpy(x[rows]).float() for x in (logged.states, logged.actions))
+    with torch.no_grad():
+        np.testing.assert_allclose(values, mr.QNetwork.q(network, states, actions), atol=1e-6)
 
 
 def test_the_standard_dqn_keeps_to_the_support_too():
