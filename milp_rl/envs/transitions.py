@@ -126,7 +126,10 @@ def collect_transitions(
             following, reward, terminated, truncated, _ = env.step(action)
             if expected_rewards:
                 reward = float(model_of(env).expected_reward(state, action))
-            rows.append((state, action, reward, following, terminated))
+            paid = np.asarray(reward, dtype=np.float64)
+            if paid.size != 1:
+                raise ValueError(f"a reward must be one number, got shape {paid.shape}")
+            rows.append((state, action, paid.item(), following, terminated))
             state, done = following, terminated or truncated
         if not terminated:
             block = own(state)

@@ -418,3 +418,20 @@ def test_a_model_is_not_asked_for_what_a_wrapper_changes():
     own = evaluate(bandit(), {"": RandomPolicy(mr.BudgetTopK(4, 2), seed=0)}, seeds=[0])
     assert results["reward"][0] / 64.0 != pytest.approx(own["reward"][0])
     assert results["reward"][0] / 64.0 == pytest.approx(own["reward"][0], abs=2.0)
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,)])
+def test_rewards_of_one_number_are_taken_in_random_play_as_in_episodes(shape):
+    class Boxed(Machines):
+        def step(self, action):
+            state, reward, *rest = super().step(action)
+            return state, np.full(shape, reward), *rest
+
+    agent = DQNAgent(Boxed(), PLAYED, seed=0)
+    if shape == (1,):
+        plain = DQNAgent(Machines(), PLAYED, seed=0)
+        np.testing.assert_array_equal(agent.random_play.rewards, plain.random_play.rewards)
+        agent.train()
+    else:
+        with pytest.raises(ValueError, match=r"one number, got shape \(2,\)"):
+            agent.train()
