@@ -374,3 +374,12 @@ def checked_dimension(name: str, value: int, least: int) -> int:
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
     return number
+
+
+def check_action_value(network: object) -> None:
+    """Raise ``ValueError`` for a network that is not an :class:`ActionValue`."""
+    if not isinstance(network, ActionValue):
+        raise ValueError(
+            f"a Q-network must be a milp_rl.qnetwork.ActionValue, got {type(network).__name__}:"
+            " wrap a module of your own in milp_rl.dqn.ModuleValue"
+        )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from milp_rl.formulations.networks.action_value import ActionValue as Value
 from milp_rl.formulations.networks.conversion import to_action_value
 from milp_rl.formulations.networks.ensemble import Ensemble
-from milp_rl.qnetwork import ActionValue, export_onnx
+from milp_rl.qnetwork import ActionValue, check_action_value, export_onnx
 
 
 class Critics(ActionValue):
@@ -32,13 +32,16 @@ class Critics(ActionValue):
     Raises
     ------
     ValueError
-        If there is no member, or they differ in their states or actions.
+        If there is no member, one is not an :class:`~milp_rl.qnetwork.ActionValue`, or they differ
+        in their states or actions.
     """
 
     def __init__(
         self, members: Sequence[ActionValue], reduce: Literal["min", "mean"] = "min"
     ) -> None:
         super().__init__()
+        for member in members:
+            check_action_value(member)
         sizes = {(member.state_dim, member.action_dim) for member in members}
         if len(sizes) != 1:
             raise ValueError(

@@ -22,7 +22,7 @@ from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.action_value import ActionLayer, ActionNetworks, NetworkValue
 from milp_rl.formulations.networks.action_value import ActionValue as Value
 from milp_rl.formulations.networks.conversion import to_action_value
-from milp_rl.qnetwork import ActionValue, QNetwork, export_onnx
+from milp_rl.qnetwork import ActionValue, QNetwork, check_action_value, export_onnx
 
 _ROUNDING = 1e-7  # relative to the largest value; that of float32 is 6e-8
 
@@ -36,6 +36,11 @@ class NormalisedQNetwork(ActionValue):
     ----------
     inner
         The network that is trained.
+
+    Raises
+    ------
+    ValueError
+        If it is not an :class:`~milp_rl.qnetwork.ActionValue`.
     """
 
     centre: Tensor
@@ -44,6 +49,7 @@ class NormalisedQNetwork(ActionValue):
 
     def __init__(self, inner: ActionValue) -> None:
         super().__init__()
+        check_action_value(inner)
         self.inner = inner
         self.state_dim, self.action_dim = inner.state_dim, inner.action_dim
         self.register_buffer("centre", torch.zeros(self.state_dim))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import milp_rl as mr
-from milp_rl.dqn import Critics, DQNAgent, DQNConfig, NormalisedQNetwork
+from milp_rl.dqn import Critics, DQNAgent, DQNConfig, ModuleValue, NormalisedQNetwork
 from milp_rl.envs import Arms, make_bandit
 
 SHORT = DQNConfig(
@@ -131,6 +131,17 @@ def test_a_network_of_ones_own_keeps_its_units():
     assert torch.equal(first.centre, before[0])
     assert torch.equal(first.spread, before[1])
     assert first.unit == before[2]
+
+
+@pytest.mark.parametrize("kind", [NormalisedQNetwork, lambda module: Critics([module])])
+def test_modules_of_ones_own_have_to_be_wrapped(kind):
+    module = torch.nn.Linear(5, 1)
+    with pytest.raises(ValueError, match="got Linear: wrap"):
+        kind(module)
+    state, action = torch.rand(4, 2), torch.ones(4, 3)
+    expected = module(torch.cat([action, state], dim=1))[:, 0]
+    wrapped = kind(ModuleValue(module, 2, 3))
+    assert torch.allclose(wrapped.q(state, action), expected)
 
 
 def test_what_cannot_be_normalised_by_is_refused():
