@@ -49,10 +49,10 @@ __all__ = [
     "parity_limits",
 ]
 
-_CHOICES = 30_000  # in the first linear program
+_CHOICES = 3_000  # in the first linear program
 _PENALTY = 1e3  # of breaking a limit by what one patient counts, in mean differences of values
 _ROUNDS = 8
-_PATIENTS = 300  # in the first mixed-integer program
+_PATIENTS = 30  # in the first mixed-integer program
 _NODES = 200
 
 

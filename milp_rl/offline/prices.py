@@ -23,7 +23,7 @@ from milp_rl.formulations.arrays import FloatArray
 from milp_rl.offline.allocation_problem import AllocationProblem
 
 _SAMPLE = 200_000  # choices
-_UNCERTAIN = 500  # patients of the sample between two actions, below which the temperature stays
+_UNCERTAIN = 500  # patients of the sample between two actions at the last temperature, or 5%
 _CERTAIN = 0.982  # the larger of two probabilities whose reduced values differ by 4 temperatures
 
 
@@ -47,10 +47,10 @@ def shared_prices(p: AllocationProblem) -> SharedPrices:
     """Return nearly optimal prices of the limits."""
     sample = _sample(p)
     prices = np.zeros(len(p.most))
-    temperature = 0.3 * p.unit
+    temperature, few = 0.3 * p.unit, min(_UNCERTAIN, len(sample.q) // 20)
     while True:
-        prices, at = _descend(sample, prices, temperature, steps=10)
-        if at.uncertain < _UNCERTAIN or temperature < 1e-7 * p.unit:
+        prices, at = _descend(sample, prices, temperature, steps=8)
+        if at.uncertain <= few or temperature < 1e-7 * p.unit:
             break
         temperature /= 3
     if sample is not p:
@@ -87,6 +87,8 @@ def _smoothed(
     rows, (n_factors, n_actions) = len(p.most), tariff.shape
     table, hessian = np.zeros((n_factors, n_actions)), np.zeros((rows, rows))
     value, uncertain = float(prices / p.scale @ p.most), 0
+    uses, number = np.unique(p.use, axis=1, return_inverse=True)
+    kind = np.eye(uses.shape[1])[number.ravel()]
     stands = float(len(p.q) if p.weight is None else p.weight.sum())
     for patients in p.chunks():
         factor = p.factor(patients)
@@ -105,11 +107,11 @@ def _smoothed(
         table += weighted @ chance
         if curved:
             uncertain += int((total[:, 0] > 1 / _CERTAIN).sum())
-            for a in range(n_actions):
-                pairs = (weighted * chance[:, a]) @ factor.T
-                pairs = pairs[np.ix_(p.factor_of, p.factor_of)]
-                hessian += pairs * np.outer(p.use[:, a], p.use[:, a])
-            mean = factor[p.factor_of] * (p.use @ chance.T)
+            alike = chance @ kind  # actions of the same use count together
+            for a, use in enumerate(uses.T):
+                pairs = (weighted * alike[:, a]) @ factor.T
+                hessian += pairs[np.ix_(p.factor_of, p.factor_of)] * np.outer(use, use)
+            mean = factor[p.factor_of] * (uses @ alike.T)
             hessian -= (mean if p.weight is None else mean * p.weight[patients]) @ mean.T
     return _Smoothed(
         value,
@@ -136,7 +138,7 @@ def _descend(
         goal = _lowest(scaled, at.gradient, at.hessian if metric is None else metric)
         step = np.minimum(goal, highest) - scaled
         slope = float(at.gradient @ step)
-        if not slope < -1e-9 * (abs(at.value) + p.unit):
+        if not slope < -(1e-6 if curved else 1e-9) * (abs(at.value) + p.unit):
             break
         length = 1.0
         while length > 1e-3:
