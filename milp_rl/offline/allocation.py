@@ -54,6 +54,7 @@ _PENALTY = 1e3  # of breaking a limit by what one patient counts, in mean differ
 _ROUNDS = 8
 _PATIENTS = 30  # in the first mixed-integer program
 _NODES = 200
+_SECONDS = 0.5  # that the first always has
 
 
 class InfeasibleAllocationError(ValueError):
@@ -116,14 +117,34 @@ def allocate(
     gap
         Largest relative gap.
     time_limit
-        Seconds for the final program; the gap reached is then in the result.
+        Seconds for the mixed-integer programs, after the prices; the first, a small one, always has
+        half a second. The gap reached is in the result.
 
     Raises
     ------
     InfeasibleAllocationError
         If the limits cannot be kept: says which.
+    TimeoutError
+        If no allocation was found within ``time_limit``.
     ValueError
-        If shapes do not fit.
+        If shapes do not fit, or numbers are not finite: says of which patient and action.
+
+    Notes
+    -----
+    Time and memory grow linearly in N. Besides ``q`` and the factors of patients, which are not
+    copied where they are float64, and ``q`` once more with ``optional``, it holds some integers per
+    patient and about 50 MB. Where a few patients weigh as much as all others together, as in a
+    small group under parity, the best split of shares may be far from any allocation, and the
+    mixed-integer programs long: ``time_limit`` ends them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> q = np.random.default_rng(0).random((100_000, 3))
+    >>> beds = Limit("beds", np.array([0.0, 1.0, 2.0]), 50_000)
+    >>> plan = allocate(q, [beds])
+    >>> plan.gap <= 1e-3, plan.used["beds"] <= 50_000
+    (True, True)
     """
     started = time.perf_counter()
     if not gap >= 0:
@@ -133,7 +154,8 @@ def allocate(
     if not p.excess(alone).any():
         return _result(p, alone, p.value(alone), started, 0, optional=optional)
     proof = _priced(p, gap)
-    chosen, bound, n_choices = _first(p, proof, gap, time_limit)
+    deadline = np.inf if time_limit is None else time.perf_counter() + time_limit
+    chosen, bound, n_choices = _first(p, proof, gap, deadline)
     lowest = p.value(chosen)
     if bound - lowest > max(gap * abs(lowest), 1e-11 * (abs(bound) + abs(lowest))):
         # A choice that loses more than this is in no allocation better than the incumbent.
@@ -141,7 +163,8 @@ def allocate(
         kept = within(p, proof.prices, chosen, loss)
         n_choices = len(kept.patients)
         allowed = 0.5 * gap * abs(lowest)
-        better, dual, _ = settle(p, chosen, kept, gap=allowed, time_limit=time_limit)
+        left = max(deadline - time.perf_counter(), 0.0)
+        better, dual, _ = settle(p, chosen, kept, gap=allowed, time_limit=left)
         if better is not None and p.value(better) > lowest:
             chosen = better
         bound = min(bound, dual)
@@ -212,7 +235,7 @@ def _priced(p: AllocationProblem, gap: float) -> _Proof:
 
 
 def _first(
-    p: AllocationProblem, proof: _Proof, gap: float, time_limit: float | None
+    p: AllocationProblem, proof: _Proof, gap: float, deadline: float
 ) -> tuple[IntArray, float, int]:
     """Return an allocation near the linear program's solution, a bound, and choices in question.
 
@@ -225,14 +248,19 @@ def _first(
     if whole.sum() == len(np.unique(choices.patients)) and not p.excess(actions).any():
         return actions, proof.bound, 0
     allowed = 0.25 * gap * abs(proof.relaxed.value)
-    in_question = _most_open(p, proof, actions)
+    first = in_question = _most_open(p, proof, actions)
     everyone = within(p, proof.prices, actions, np.inf) if p.q.size <= _CHOICES else None
     everything = everyone is not None and len(everyone.patients) == len(in_question.patients)
     size = 4 * _PATIENTS
     while True:
         nodes = None if everything else _NODES
+        left = deadline - time.perf_counter()
+        if in_question is first:
+            left = max(left, _SECONDS)
+        elif left <= 0:
+            raise TimeoutError("no allocation was found within time_limit; allow more")
         found, dual, ended = settle(
-            p, actions, in_question, gap=allowed, nodes=nodes, time_limit=time_limit
+            p, actions, in_question, gap=allowed, nodes=nodes, time_limit=left
         )
         if found is not None:
             bound = min(proof.bound, dual) if everything else proof.bound
@@ -241,9 +269,9 @@ def _first(
             break
         size *= 8
         in_question, everything = nearest_choices(p, proof.prices, actions, size), size >= p.q.size
-    if ended:
-        raise InfeasibleAllocationError(_why_not(p, proof.relaxed.broken))
-    raise TimeoutError(f"no allocation was found in {time_limit} s; allow more")
+    if not ended:
+        raise TimeoutError("no allocation was found within time_limit; allow more")
+    raise InfeasibleAllocationError(_why_not(p, proof.relaxed.broken))
 
 
 def _most_open(p: AllocationProblem, proof: _Proof, actions: IntArray) -> Choices:

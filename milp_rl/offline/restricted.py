@@ -147,7 +147,7 @@ def settle(
     *,
     gap: float,
     nodes: int | None = None,
-    time_limit: float | None = None,
+    time_limit: float = np.inf,
 ) -> tuple[IntArray | None, float, bool]:
     """Solve the mixed-integer program over choices.
 
@@ -173,7 +173,7 @@ def settle(
     highs.setOptionValue("mip_abs_gap", max(gap / p.unit, 1e-9))
     if nodes is not None:
         highs.setOptionValue("mip_max_nodes", nodes)
-    if time_limit is not None:
+    if time_limit < np.inf:
         highs.setOptionValue("time_limit", float(time_limit))
     pass_model(highs, model)
     status = run(highs)

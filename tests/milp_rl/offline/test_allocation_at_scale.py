@@ -206,6 +206,35 @@ def test_derivatives_of_the_smoothed_dual_are_its_differences(weighted):
         np.testing.assert_allclose(here.hessian[r], difference, rtol=1e-4, atol=1e-4)
 
 
+def test_a_sample_stands_for_everyone_and_misses_no_small_group():
+    q, limits = population(100_000)
+    p = AllocationProblem.checked(q, limits, optional=False)
+    sample = prices._sample(p)
+    assert len(sample.q) < len(q) / 2
+    assert sample.weight.sum() == pytest.approx(len(q), rel=0.01)
+    for of, factor in zip(sample.factors, p.factors, strict=True):
+        if factor is not None:
+            inside, all_inside = np.maximum(of, 0.0), np.maximum(factor, 0.0).sum()
+            assert sample.weight @ inside == pytest.approx(all_inside, rel=0.1)
+
+
+def test_time_runs_out_but_not_for_what_is_quick():
+    limit = Limit("a", np.array([0.0, 2.0]), 3.0)
+    q = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.5]])
+    assert allocate(q, [limit], time_limit=0.0).value == 1.5
+    # A group of five cannot have the share that the others want: not even near it.
+    rng = np.random.default_rng(0)
+    groups = np.where(np.arange(8_000) < 5, "few", "many")
+    level = np.array([0, 0, 1, 1])
+    limits = [Limit("beds", level.astype(float), 1_000.0)]
+    with pytest.raises(TimeoutError, match="within time_limit"):
+        allocate(
+            rng.normal(size=(8_000, 4)),
+            limits + parity_limits("beds", level, groups, 0.01),
+            time_limit=0.0,
+        )
+
+
 @pytest.mark.slow
 def test_two_million_keep_twenty_limits():
     q, limits = population(2_200_000)
