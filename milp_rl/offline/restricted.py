@@ -186,8 +186,9 @@ def settle(
     actions[choices.patients[taken]] = choices.actions[taken]
     if taken.sum() != len(np.unique(choices.patients)):
         raise RuntimeError("the solver's allocation is not one action per patient")
-    bound = float(highs.getInfo().mip_dual_bound) * p.unit + fixed
-    return (None if p.excess(actions).any() else actions), bound, ended
+    if p.excess(actions).any():
+        raise RuntimeError("the solver's allocation breaks a limit; please report this")
+    return actions, float(highs.getInfo().mip_dual_bound) * p.unit + fixed, ended
 
 
 def _model(
