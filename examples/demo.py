@@ -77,9 +77,8 @@ def main() -> None:
     written = ("results.csv", "episodes.csv", "rewards.png", "q.onnx", "space.json")
     print("\nwrote", ", ".join(str(output / name) for name in written))
 
-    network = mr.QNetwork.from_onnx(output / "q.onnx")
     stored_space = mr.ActionSpace.from_json(output / "space.json")
-    result = mr.ArgmaxSolver(network, stored_space).solve(starts[0])
+    result = mr.ArgmaxSolver(output / "q.onnx", stored_space).solve(starts[0])
     assert result.action is not None
     print(f"\nfrom these files, in state {starts[0].astype(int).tolist()}:")
     print(f"act on arms {np.flatnonzero(result.action).tolist()}, Q = {result.value:.4f},")

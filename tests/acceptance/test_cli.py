@@ -114,14 +114,14 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    options = ["train", *BANDIT, "--steps", "400", "--checkpoint-every", "10"]
+    options = ["train", *BANDIT, "--steps", "120", "--checkpoint-every", "5"]
     assert milp_rl(*options, cwd=whole).returncode == 0
     checkpoint = broken / "run" / "checkpoint.pt"
     with subprocess.Popen([COMMAND, *options], cwd=broken, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and not steps_in(checkpoint):
             time.sleep(0.05)
         process.kill()
-    assert 0 < steps_in(checkpoint) < 400
+    assert 0 < steps_in(checkpoint) < 120
     assert milp_rl(*options, cwd=broken).returncode == 0
     ends = [torch.load(f / "run" / "checkpoint.pt", weights_only=True) for f in (whole, broken)]
     one, two = (end["learner"]["network"] for end in ends)
