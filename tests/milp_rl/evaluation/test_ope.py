@@ -389,9 +389,9 @@ def logged_care(n_patients, n_weeks, seed):
 def test_the_confidence_interval_covers_the_simulators_truth():
     truth = logged_care(10_000, 8, seed=10**6)[1]
     covered = 0
-    for seed in range(100):
+    for seed in range(50):
         logged, _, features = logged_care(150, 8, seed)
         q = outcome_model(logged, features, folds=2)
         found = estimate(logged, "dr", q=q, n_bootstraps=400)
         covered += found.low <= truth <= found.high
-    assert covered >= 90
+    assert covered >= 45

@@ -154,7 +154,7 @@ def test_a_killed_run_goes_on_to_the_same_results(finished, tmp_path):
     ]
     command += [str(SMALL), "--output", str(tmp_path), "--jobs", "2"]
     kills = 0
-    for _ in range(3):
+    for _ in range(2):
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         ) as run:
