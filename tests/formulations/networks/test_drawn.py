@@ -17,7 +17,7 @@ from tests.formulations.networks.drawn import (
     drawn_value,
 )
 
-CASES = int(os.environ.get("MILP_RL_FUZZ", "200"))
+CASES = int(os.environ.get("MILP_RL_FUZZ", "100"))
 PARTS = 4
 
 

@@ -209,7 +209,7 @@ def test_pretraining_learns_one_step_rewards():
     config = replace(
         SMALL,
         hidden=(16, 32),
-        pretrain_epochs=150,
+        pretrain_epochs=20,
         pretrain_states=300,
         episodes=0,
         pretrain_batch_size=64,
@@ -376,7 +376,7 @@ def test_one_step_data_of_budgets_covers_swaps():
 @pytest.mark.slow
 def test_beats_myopic_and_random_and_comes_close_to_the_optimum():
     env = CapacityBandit(CapacityInstance.generate(5, 2, horizon=20, seed=4))
-    config = DQNConfig(episodes=60, solver="enumeration")
+    config = DQNConfig(episodes=30, solver="enumeration")
     agent = DQNAgent(env, config, seed=0).train()
     policies = {
         "myopic": MyopicPolicy(env),
