@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -77,6 +78,22 @@ class StateNetwork(nn.Module):
 class Additive(ActionValue):
     """A value that is linear in the action at every state; the base of both."""
 
+    _levels: ClassVar[int] = 0  # outputs of the body beside one for each action
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        hidden: Sequence[int] = (64, 64),
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.state_dim = checked_dimension("state_dim", state_dim, 0)
+        self.action_dim = checked_dimension("action_dim", action_dim, 1)
+        outputs = action_dim + self._levels
+        self.body = StateNetwork(state_dim, outputs, hidden, generator=generator)
+
     def parts(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return V, shape (batch,), and u, shape (batch, n_actions), of states."""
         raise NotImplementedError
@@ -128,18 +145,7 @@ class AdditiveQNetwork(Additive):
     'optimal'
     """
 
-    def __init__(
-        self,
-        state_dim: int,
-        action_dim: int,
-        hidden: Sequence[int] = (64, 64),
-        *,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        self.state_dim = checked_dimension("state_dim", state_dim, 0)
-        self.action_dim = checked_dimension("action_dim", action_dim, 1)
-        self.body = StateNetwork(state_dim, action_dim + 1, hidden, generator=generator)
+    _levels = 1  # V
 
     def parts(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return V and u."""
@@ -171,19 +177,6 @@ class BernoulliPolicy(Additive):
     generator
         Source of the initial weights, on the CPU; torch's global one if None.
     """
-
-    def __init__(
-        self,
-        state_dim: int,
-        action_dim: int,
-        hidden: Sequence[int] = (64, 64),
-        *,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        self.state_dim = checked_dimension("state_dim", state_dim, 0)
-        self.action_dim = checked_dimension("action_dim", action_dim, 1)
-        self.body = StateNetwork(state_dim, action_dim, hidden, generator=generator)
 
     def parts(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the constant and the log-odds."""
