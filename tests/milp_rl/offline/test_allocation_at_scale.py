@@ -1,7 +1,9 @@
 """Allocation to many: the path that large populations take, on small ones and at full size."""
 
 import resource
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,10 @@ from scipy import optimize, sparse
 from milp_rl.offline import allocation, prices
 from milp_rl.offline.allocation import InfeasibleAllocationError, Limit, allocate, parity_limits
 from milp_rl.offline.allocation_problem import AllocationProblem
+
+sys.path.append(str(Path(__file__).parents[3]))
+
+from benchmarks.allocation import population
 
 
 def program(q, limits):
@@ -99,21 +105,8 @@ def test_allocations_are_those_of_highs(few, monkeypatch):
     assert feasible > 70
 
 
-def population(n, seed=0):
-    """Six choices for each, with 20 limits of all kinds; some regions are small."""
-    rng = np.random.default_rng(seed)
-    q = 0.3 * rng.normal(size=(n, 6)) + rng.random((n, 1)) * np.linspace(0.0, 2.0, 6)
-    q[:, 0] = 0.0
-    limits = [Limit(f"slots {k}", np.eye(6)[k], 0.12 * n) for k in range(1, 6)]
-    limits.append(Limit("hours", np.linspace(0, 1, 6), 0.25 * n, rng.gamma(2.0, 0.5, n)))
-    limits.append(Limit("budget", np.array([0, 1, 2, 4, 6, 9.0]), 2.2 * n))
-    limits.append(Limit("at least", -np.eye(6)[1], -float(int(0.08 * n))))
-    regions = rng.choice(6, n, p=[0.4, 0.3, 0.15, 0.1, 0.045, 0.005])
-    return q, limits + parity_limits("intensive", np.arange(6) >= 4, regions, 0.01)
-
-
 def test_two_hundred_thousand_keep_twenty_limits():
-    q, limits = population(200_000)
+    q, limits = population(200_000, 0)
     assert len(limits) == 20
     found = allocate(q, limits)
     assert kept(limits, found.actions)
@@ -191,7 +184,7 @@ def test_a_bound_holds_in_exact_arithmetic():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_derivatives_of_the_smoothed_dual_are_its_differences(weighted):
-    q, limits = population(500)
+    q, limits = population(500, 0)
     p = AllocationProblem.checked(q, limits, optional=True)
     if weighted:
         p = p.sample(np.arange(0, 500, 3), np.random.default_rng(1).random(167))
@@ -207,7 +200,7 @@ def test_derivatives_of_the_smoothed_dual_are_its_differences(weighted):
 
 
 def test_a_sample_stands_for_everyone_and_misses_no_small_group():
-    q, limits = population(100_000)
+    q, limits = population(100_000, 0)
     p = AllocationProblem.checked(q, limits, optional=False)
     sample = prices._sample(p)
     assert len(sample.q) < len(q) / 2
@@ -237,7 +230,7 @@ def test_time_runs_out_but_not_for_what_is_quick():
 
 @pytest.mark.slow
 def test_two_million_keep_twenty_limits():
-    q, limits = population(2_200_000)
+    q, limits = population(2_200_000, 0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = allocate(q, limits)
     assert kept(limits, found.actions)
