@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from milp_rl.formulations.arrays import FloatArray, IntArray
+from milp_rl.formulations.kernels.description import CompiledOracle
 from milp_rl.formulations.milp.compact import compact_model
 from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.names import Strength
@@ -41,6 +42,7 @@ LinearMax = Callable[..., FloatArray]
 
 _MOST_RANGES = 1000  # variables whose own ranges are asked from the oracle, if they are known
 _ENTRIES = 4_000_000  # of the coefficients that are made at a time
+_WIDEST = 128  # neurons of a layer; the products of wider ones are faster in numpy than in loops
 
 
 class InfeasibleSetError(ValueError):
@@ -170,7 +172,12 @@ class BoundPropagator:
         self._largest = np.maximum(np.abs(self._box_lower), np.abs(self._box_upper))
         self._shared: _Shared | None = None
 
-    def at(self, networks: ActionNetworks, pins: Pins | None = None) -> Bounds:
+    def at(
+        self,
+        networks: ActionNetworks,
+        pins: Pins | None = None,
+        loops: CompiledOracle | None = None,
+    ) -> Bounds:
         """Compute the bounds for a batch of states.
 
         Parameters
@@ -180,6 +187,8 @@ class BoundPropagator:
         pins
             Binary actions held at one or zero, in each state; the ranges of the first layer are
             then those over the whole set, within what an interval has under the pins.
+        loops
+            The oracle for compiled loops, which then make bounds of strength ``"linear"``.
 
         Raises
         ------
@@ -196,11 +205,13 @@ class BoundPropagator:
         count = networks.n_states
         held = (pins or Pins()).checked((count, self.n_actions))
         if count <= size:
-            return self._at(networks, held)
+            return self._at(networks, held, loops)
         rows = [slice(i, i + size) for i in range(0, count, size)]
-        return _joined([self._at(networks.rows(own), held[own]) for own in rows])
+        return _joined([self._at(networks.rows(own), held[own], loops) for own in rows])
 
-    def _at(self, networks: ActionNetworks, pins: Pins) -> Bounds:
+    def _at(self, networks: ActionNetworks, pins: Pins, loops: CompiledOracle | None) -> Bounds:
+        if loops is not None and self.strength == "linear":
+            return self._propagate_in_loops(networks, pins, loops)
         bounds = self._propagate(networks, pins, None)
         return self._propagate(networks, pins, bounds) if self.strength == "lp" else bounds
 
@@ -303,6 +314,36 @@ class BoundPropagator:
         uppers = tuple(highs[:, part] for part in relaxation.layers)
         return Bounds(lowers, uppers, low, high, margin.max(axis=1))
 
+    def _propagate_in_loops(
+        self, networks: ActionNetworks, pins: Pins, oracle: CompiledOracle
+    ) -> Bounds:
+        """Bound layer after layer in compiled loops, the same as :meth:`_propagate`."""
+        from milp_rl.formulations.kernels.relaxation import neuron_bounds
+
+        relaxation, ranges = self._relaxation(networks)
+        count, n = networks.n_states, self.n_actions
+        low, high, sizes = (np.zeros((count, relaxation.neurons)) for _ in range(3))
+        found = np.zeros((count, 3))
+        nonempty = neuron_bounds(
+            networks.flat,
+            *oracle.arguments,
+            *pins.masks((count, n)),
+            not pins.empty,
+            np.atleast_2d(ranges[0]),
+            np.atleast_2d(ranges[1]),
+            self._box_lower,
+            self._box_upper,
+            low,
+            high,
+            sizes,
+            found,
+        )
+        if not nonempty:
+            raise InfeasibleSetError("the set has no feasible action")
+        lowers = tuple(low[:, part] for part in relaxation.layers)
+        uppers = tuple(high[:, part] for part in relaxation.layers)
+        return Bounds(lowers, uppers, found[:, :1], found[:, 1:2], found[:, 2])
+
     def _layer(
         self,
         relaxation: Relaxation,
@@ -371,6 +412,11 @@ class BoundPropagator:
             margin = 2.0 * error[i, wanted]
             high[i, wanted] = np.minimum(high[i, wanted], constant + best[:half] + margin)
             low[i, wanted] = np.maximum(low[i, wanted], constant - best[half:] - margin)
+
+
+def suits_loops(networks: ActionNetworks) -> bool:
+    """Whether compiled loops are made for such networks: narrow ones of one output."""
+    return bool(networks.hidden) and networks.widest <= _WIDEST and networks.layers[-1].width == 1
 
 
 def check_strength(strength: str) -> None:

@@ -128,15 +128,9 @@ class Relaxation:
         self.layers = [slice(a, b) for a, b in itertools.pairwise(ends)]
         self.neurons = ends[-1]
         self.n_actions = networks.n_actions
-        # Of each layer, per unit of what it sums: terms by output and by input, and some more for
-        # the lines, the constants of all layers, and the function of the action that is left.
-        more = 8 + networks.n_actions + len(self.inputs)
-        self._gammas = [
-            2.0 * _UNIT_ROUNDOFF * (more + sum(w.shape[-2] + w.shape[-1] for _, w in own))
-            for own in self.inputs
-        ]
+        self.gammas = layer_gammas(networks)
         widths = [layer.width for layer in networks.hidden]
-        self._gamma = np.repeat(self._gammas[:-1], widths)  # of each neuron
+        self.neuron_gammas = np.repeat(self.gammas[:-1], widths)  # of each neuron
 
     @cached_property
     def absolute(self) -> list[list[tuple[int, FloatArray]]]:
@@ -332,16 +326,16 @@ class Relaxation:
         numpy.ndarray
             What to add to the bounds, (groups,) or (groups, rows).
         """
-        rounded = sizes * self._gamma[: sizes.shape[1]]
+        rounded = sizes * self.neuron_gammas[: sizes.shape[1]]
         if weights.ndim == 2:
             total = np.einsum("gn,gn->g", weights, rounded)
         else:
             total = _products(weights, rounded)
-        return np.asarray(self._gammas[depth] * own + total)
+        return np.asarray(self.gammas[depth] * own + total)
 
     def rounding(self, depth: int, sizes: FloatArray) -> FloatArray:
         """Bound the rounding of a layer's sums whose absolute terms add up to ``sizes``."""
-        return np.asarray(self._gammas[depth] * sizes)
+        return np.asarray(self.gammas[depth] * sizes)
 
     def forward_error(self, depth: int, own: FloatArray, errors: FloatArray) -> FloatArray:
         """Bound the rounding of a forward pass up to a layer, shape (states, width).
@@ -361,6 +355,19 @@ class Relaxation:
             if source != INPUT:
                 total = total + times_transposed(errors[:, self.layers[source]], weight, states)
         return np.asarray(total)
+
+
+def layer_gammas(networks: ActionNetworks) -> list[float]:
+    """Return what float64 loses in each layer, per unit of what it sums.
+
+    For terms by output and by input, and some more for the lines, the constants of all layers, and
+    the function of the action that is left.
+    """
+    more = 8 + networks.n_actions + len(networks.layers)
+    return [
+        2.0 * _UNIT_ROUNDOFF * (more + sum(w.shape[-2] + w.shape[-1] for _, w in layer.inputs))
+        for layer in networks.layers
+    ]
 
 
 def of_groups(weight: FloatArray, state: IntArray) -> FloatArray:

@@ -543,6 +543,7 @@ def argmax(
     'optimal'
     """
     solver = ArgmaxSolver(network, space, **options)
+    solver.options = replace(solver.options, once=True)
     return solver.solve(state, start=start, available=available, required=required)
 
 
@@ -558,4 +559,5 @@ def argmin(
 ) -> ArgmaxResult:
     """Return a feasible action of lowest value, with proof; see :func:`argmax`."""
     solver = ArgmaxSolver(network, space, sense="minimize", **options)
+    solver.options = replace(solver.options, once=True)
     return solver.solve(state, start=start, available=available, required=required)

@@ -24,7 +24,8 @@ from milp_rl.solvers.models.solve import milp_solver
 from milp_rl.solvers.names import SolverName
 from milp_rl.solvers.protocol import Argmax
 
-_NODES_BEFORE_MILP = 2000  # of branch and bound that `auto` tries
+_NODES_BEFORE_MILP = 2000  # of branch and bound that `auto` tries,
+_NODES_IN_LOOPS = 30_000  # or so many where compiled loops take them
 _BOXES_BEFORE_MILP = 30_000  # of the spatial search
 _MOST_SPACES = 32  # of calls, that are kept
 
@@ -171,8 +172,15 @@ def new_backend(
         incumbents,
         milp=written,
         search=native_search(value, space, incumbents) if searched else None,
-        nodes=_NODES_BEFORE_MILP if space.binary else _BOXES_BEFORE_MILP,
+        nodes=_most_nodes(space),
     )
+
+
+def _most_nodes(space: ActionSpace) -> int:
+    """Return how many nodes ``auto`` gives its search before the MILP's turn."""
+    if not space.binary:
+        return _BOXES_BEFORE_MILP
+    return _NODES_BEFORE_MILP if space.compiled_oracle is None else _NODES_IN_LOOPS
 
 
 def native_search(

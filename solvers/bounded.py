@@ -5,7 +5,13 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 
-from milp_rl.formulations.bounds import BoundPropagator, Bounds, InfeasibleSetError
+from milp_rl.formulations.bounds import (
+    BoundPropagator,
+    Bounds,
+    InfeasibleSetError,
+    suits_loops,
+)
+from milp_rl.formulations.kernels.description import CompiledOracle
 from milp_rl.formulations.names import Strength
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.contradictions import called_empty
@@ -30,7 +36,8 @@ class BoundedArgmax(Argmax):
         try:
             if self._propagator is None:
                 self._propagator = self._new_propagator()
-            bounds = self._propagator.at(centred, pins)
+            loops = None if options.once else self._loops(centred)
+            bounds = self._propagator.at(centred, pins, loops)
         except InfeasibleSetError as error:
             if not pins.empty and count > 1:  # for some of the states
                 halves = (slice(count // 2), slice(count // 2, None))
@@ -42,10 +49,14 @@ class BoundedArgmax(Argmax):
                     raise called_empty(self.space, problem.sample[0], problem.pins) from error
             return [Answer.empty(problem, begin, str(error)) for problem in problems]
         rounding = bounds.rounding.tolist()
-        problems = [self._problem(networks, i, pins, rounding[i]) for i in range(count)]
+        problems = [self._problem(networks, i, pins, rounding[i], loops) for i in range(count)]
         for i, problem in enumerate(problems):
             check_bounds(problem, bounds.at(i))
         return self._search(centred, problems, bounds, options, starts, pins, begin)
+
+    def _loops(self, networks: ActionNetworks) -> CompiledOracle | None:
+        """Return the space's oracle for compiled loops, if there is one and they suit."""
+        return self.space.compiled_oracle if suits_loops(networks) else None
 
     def _new_propagator(self) -> BoundPropagator:
         """Return what bounds the network; a set found empty is an ``InfeasibleSetError``."""

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.bounds import Bounds
+from milp_rl.formulations.kernels.description import Loops
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
@@ -67,6 +68,8 @@ class ArgmaxProblem:
         What float64 may lose of a value or a bound.
     pins
         Binary actions held at one or zero; the sample is within them.
+    loops
+        The same for compiled loops, where they are used.
     """
 
     network: Network
@@ -75,6 +78,7 @@ class ArgmaxProblem:
     sample: ActionArray | None = field(default=None, repr=False)
     rounding: float = 0.0
     pins: Pins = field(default_factory=Pins)
+    loops: Loops | None = field(default=None, repr=False)
 
     def outside_pins(self, action: ActionArray) -> str:
         """Say that an action does not keep to the pins; empty if it does."""

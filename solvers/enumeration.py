@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
+from milp_rl.formulations.bounds import suits_loops
 from milp_rl.formulations.networks.action_value import (
     ActionLayer,
     ActionNetworks,
@@ -33,6 +34,7 @@ from milp_rl.solvers.result import ArgmaxResult
 
 _BATCH_ENTRIES = 100_000  # of a layer, few enough to stay in the cache
 _KEPT_ENTRIES = 20_000_000
+_LOOP_ENTRIES = 50_000_000  # of all ones by the neurons that they go to
 _FLOAT64_PER_FLOAT32 = float(np.finfo(np.float64).eps / np.finfo(np.float32).eps)
 _FLOAT32 = (1e-25, 1e25)  # sizes that float32 keeps its precision for
 
@@ -103,7 +105,33 @@ class EnumerationArgmax(Argmax):
     def _solve(
         self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[Answer]:
-        return [self._best(networks, i, pins) for i in range(networks.n_states)]
+        loops = not options.once and self._suits_loops(networks)
+        found = []
+        for i in range(networks.n_states):
+            valued = self._valued_in_loops(networks, i) if loops and pins[i].empty else None
+            found.append(self._best(networks, i, pins, valued))
+        return found
+
+    def _suits_loops(self, networks: ActionNetworks) -> bool:
+        """Whether compiled loops are faster: of one hidden layer, over few ones."""
+        if len(networks.hidden) != 1 or not self.space.binary or not suits_loops(networks):
+            return False
+        return len(self._taken[1]) * networks.widest <= _LOOP_ENTRIES
+
+    @cached_property
+    def _taken(self) -> tuple[IntArray, IntArray]:
+        """Where each action's ones begin, and the end; and the places of the ones."""
+        rows, places = np.nonzero(self._actions)
+        first = np.searchsorted(rows, np.arange(len(self._actions) + 1))
+        return first.astype(np.int64), places.astype(np.int64)
+
+    def _valued_in_loops(self, networks: ActionNetworks, state: int) -> Valued:
+        """Value all actions for one of several states, in float64."""
+        from milp_rl.solvers.kernels import values_of_listed
+
+        values = np.empty(len(self._actions))
+        values_of_listed(networks.centred.flat, state, *self._taken, values)
+        return values, np.float64
 
     def ranked(
         self,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
+from milp_rl.formulations.kernels.description import CompiledOracle, Loops
 from milp_rl.formulations.networks.action_value import ActionNetworks, times_transposed
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import refusal
@@ -34,6 +35,10 @@ _CARRIED = 64  # actions known of a like space that are looked at,
 _DRAWN = 8  # and so many of either kind that are drawn
 _MASKS = 256  # whose samples are kept
 _WITHIN = 16  # actions known within a mask, after which no more are made
+_MOST_BUILT = 2000  # actions from which on they are not added one by one
+_ASCENTS = 20  # steps along the slopes
+_MOST_IN_LOOPS = 1000  # actions of which every addition is valued by compiled loops,
+_SWAPS_IN_LOOPS = 100_000  # and so many swaps
 _DIRECTIONS = 8  # random objectives whose maximisers are tried where there is next to none
 
 
@@ -125,16 +130,27 @@ class Incumbents:
         return refusal(self.space, action, complete=self._examined <= _COMPLETED)
 
     def build(
-        self, networks: ActionNetworks, deadline: float = math.inf, pins: Pins | None = None
+        self,
+        networks: ActionNetworks,
+        deadline: float = math.inf,
+        pins: Pins | None = None,
+        loops: CompiledOracle | None = None,
     ) -> list[ActionArray | None]:
         """Build an action for each state greedily, ``None`` if building gets stuck.
 
+        From among very many actions, go along the slopes of the values instead.
+
         With variables that are not binary, where the deadline passes, or where building gets stuck
-        under pins, take the best of the sample. Pins have a row per state.
+        under pins, take the best of the sample. Pins have a row per state; ``loops`` is the space's
+        oracle where compiled loops are to be used.
         """
         count, held = networks.n_states, pins or Pins()
+        if loops is not None and self._builds_in_loops(networks):
+            return self._build_in_loops(networks, deadline, held, loops)
         if self._greedy is None:
             return self._best_known(networks, held)
+        if self.space.exact and self.space.n_actions > _MOST_BUILT:
+            return self._ascended(networks, held)
         try:
             expand = _Additions(networks, deadline).expand
             return list(self._greedy.build(expand, count, pins=held))
@@ -147,6 +163,50 @@ class Incumbents:
                 return self._best_known(networks, held)
             alone = [slice(i, i + 1) for i in range(count)]
             return [self.build(networks.rows(i), deadline, held[i])[0] for i in alone]
+
+    def _ascended(self, networks: ActionNetworks, pins: Pins) -> list[ActionArray | None]:
+        """Go from the best known action of each state to the best by the slopes there, and on."""
+        found = self._best_known(networks, pins)
+        going = [i for i, action in enumerate(found) if action is not None]
+        for _ in range(_ASCENTS):
+            if not going:
+                break
+            rows = np.array(going)
+            here = np.array([found[i] for i in going], dtype=np.float64)
+            values, slopes = networks.values_and_gradients(here, rows)
+            points = np.rint(self.space.maximizers(slopes, pins[rows])).astype(np.int8)
+            better = networks.values(points.astype(np.float64), rows) > values
+            better &= pins[rows].allows(points)
+            kept = [place for place in np.flatnonzero(better) if self.feasible(points[place])]
+            going = [going[place] for place in kept]
+            for i, place in zip(going, kept, strict=True):
+                found[i] = points[place]
+        return found
+
+    def _builds_in_loops(self, networks: ActionNetworks) -> bool:
+        known = self.space.down_closed or self.space.exact
+        return known and self.space.n_actions <= _MOST_IN_LOOPS
+
+    def _build_in_loops(
+        self, networks: ActionNetworks, deadline: float, pins: Pins, loops: CompiledOracle
+    ) -> list[ActionArray | None]:
+        from milp_rl.solvers.kernels import build
+
+        held = pins.checked((networks.n_states, self.space.n_actions))
+        actions = held.imposed_on(
+            np.zeros((networks.n_states, self.space.n_actions), dtype=np.int8)
+        )
+        found: list[ActionArray | None] = []
+        for i, action in enumerate(actions):
+            if late(deadline):
+                return found + self._best_known(networks.rows(slice(i, None)), held[i:])
+            _, zero = held[i].masks(len(action))
+            complete = build(
+                networks.flat, i, *loops.arguments, zero, self.space.down_closed, action
+            )
+            known = complete and self.feasible(action)
+            found.append(action if known else self._best_known(networks[i], held[i : i + 1])[0])
+        return found
 
     def _best_known(self, networks: ActionNetworks, pins: Pins) -> list[ActionArray | None]:
         """Return the best of the sample for each state, ``None`` if it is empty."""
@@ -187,6 +247,8 @@ class Incumbents:
             The action and its value.
         """
         best, value = action, problem.value(action)
+        if problem.loops is not None and self._climbs_in_loops(action):
+            return self._climb_in_loops(problem, problem.loops, best, value, deadline)
         while not late(deadline):
             limit = value + 2.0 * problem.rounding
             if self._greedy is None:
@@ -204,6 +266,34 @@ class Incumbents:
                 break
             best, value = found, problem.value(found)
         return best, value
+
+    def _climbs_in_loops(self, action: ActionArray) -> bool:
+        return int(action.sum()) * len(action) <= _SWAPS_IN_LOOPS
+
+    def _climb_in_loops(
+        self,
+        problem: ArgmaxProblem,
+        loops: Loops,
+        action: ActionArray,
+        value: float,
+        deadline: float,
+    ) -> tuple[ActionArray, float]:
+        from milp_rl.solvers.kernels import best_neighbour
+
+        held = problem.pins.masks(len(action))
+        margin = 2.0 * problem.rounding
+        while not late(deadline):
+            other = action.copy()
+            moved = best_neighbour(
+                loops.networks, loops.state, *loops.oracle.arguments, *held, margin, other
+            )
+            if not moved or not self.feasible(other):
+                break
+            found = problem.value(other)
+            if found <= value:
+                break
+            action, value = other, found
+        return action, value
 
     def _each_neighbour(
         self, action: ActionArray, rows: IntArray, deadline: float

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.kernels.description import Loops
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
@@ -90,6 +91,9 @@ def neighbours_above(
     tuple of numpy.ndarray
         Their rows, as :func:`neighbourhood` counts them, ascending; and their values.
     """
+    n_ones = int(action.sum())
+    if problem.loops is not None and n_ones * (len(action) - n_ones) <= _MOST_SWAPS:
+        return _above_in_loops(problem, problem.loops, action, limit)
     networks = ActionNetworks.of(problem.network)
     columns = {depth: weight.T for depth, weight in networks.direct.items()}  # of each action
     chosen = np.flatnonzero(action)
@@ -121,6 +125,20 @@ def neighbours_above(
     if not found:
         return rows, np.zeros(0)
     return np.concatenate(found), np.concatenate(values)
+
+
+def _above_in_loops(
+    problem: ArgmaxProblem, loops: Loops, action: ActionArray, limit: float
+) -> tuple[NDArray[np.intp], FloatArray]:
+    """Do the same by compiled loops."""
+    from milp_rl.solvers.kernels import neighbours
+
+    n, n_ones = len(action), int(action.sum())
+    rows = np.empty(n + n_ones * (n - n_ones), dtype=np.intp)
+    values = np.empty(len(rows))
+    held = problem.pins.masks(n)
+    found = neighbours(loops.networks, loops.state, action, *held, limit, rows, values)
+    return rows[:found], values[:found]
 
 
 def _free(

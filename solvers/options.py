@@ -30,6 +30,9 @@ class SolveOptions:
         Branch-and-bound nodes, at least 1; ``None`` for no limit.
     log
         Gets the lines that the solver writes; without, it writes none.
+    once
+        Whether nothing like it is solved again: then loops are compiled, or fetched as they were
+        compiled before, only for a search that takes long.
     """
 
     gap: float = 0.0
@@ -38,6 +41,7 @@ class SolveOptions:
     threads: int = 1
     node_limit: int | None = None
     log: Log | None = field(default=None, compare=False)
+    once: bool = False
 
     def __post_init__(self) -> None:
         for name in ("gap", "absolute_gap"):

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.kernels.description import CompiledOracle, Loops
 from milp_rl.formulations.networks.action_value import (
     ActionNetworks,
     ActionValue,
@@ -252,7 +253,12 @@ class Argmax(ABC):
         """Search for the best action of every state."""
 
     def _problem(
-        self, networks: ActionNetworks, state: int, pins: Pins, rounding: float = 0.0
+        self,
+        networks: ActionNetworks,
+        state: int,
+        pins: Pins,
+        rounding: float = 0.0,
+        loops: CompiledOracle | None = None,
     ) -> ArgmaxProblem:
         """Return the problem of a state."""
         return ArgmaxProblem(
@@ -262,6 +268,7 @@ class Argmax(ABC):
             self.incumbents.sample_within(pins[state]),
             rounding,
             pins[state],
+            None if loops is None else Loops(loops, networks.centred.flat, state),
         )
 
     def _result(self, answer: Answer, options: SolveOptions) -> ArgmaxResult:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from milp_rl.formulations.arrays import ActionArray
+from milp_rl.formulations.kernels.description import CompiledOracle
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.apart import Apart
 from milp_rl.formulations.spaces.pins import Pins
@@ -137,10 +138,14 @@ class ApartIncumbents(Incumbents):
         return self._known.refusal(action) or "; ".join(self._apart.violations(action))
 
     def build(
-        self, networks: ActionNetworks, deadline: float = math.inf, pins: Pins | None = None
+        self,
+        networks: ActionNetworks,
+        deadline: float = math.inf,
+        pins: Pins | None = None,
+        loops: CompiledOracle | None = None,
     ) -> list[ActionArray | None]:
         """Return an action for each state: the greedy one if it is far enough, or a known one."""
-        built = self._known.build(networks, deadline, pins)
+        built = self._known.build(networks, deadline, pins, loops)
         others = self._best_known(networks, pins or Pins())
         return [
             action if action is not None and self._apart.apart(action[None])[0] else other

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +29,9 @@ from milp_rl.formulations.networks.network import (
     folded_bias,
     layer_of_own,
 )
+
+if TYPE_CHECKING:
+    from milp_rl.formulations.kernels.description import NetworkArrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +183,13 @@ class ActionNetworks:
         last = self.layers[-1]
         turned = ActionLayer(tuple((k, -w) for k, w in last.inputs), -last.bias)
         return ActionNetworks((*self.hidden, turned), self.n_actions, self.n_states)
+
+    @cached_property
+    def flat(self) -> NetworkArrays:
+        """The networks as compiled loops take them."""
+        from milp_rl.formulations.kernels.description import network_arrays
+
+        return network_arrays(self)
 
     @cached_property
     def direct(self) -> dict[int, FloatArray]:

@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import LARGEST
 from milp_rl.formulations.files import read_json, write_json
+from milp_rl.formulations.kernels.description import CompiledOracle
 from milp_rl.formulations.milp.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.native import add_space, native_model
 from milp_rl.formulations.spaces.description import described
@@ -86,12 +87,16 @@ class ActionSpace(ABC):
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Let what repeats a block's check in another form not outlive the check."""
+        """Let what repeats a block's check or oracle in another form not outlive it."""
         super().__init_subclass__(**options)
-        if "violations" in vars(cls):
+        own = vars(cls)
+        if "violations" in own:
             for name in ("feasible", "_open"):
-                if name not in vars(cls):
+                if name not in own:
                     setattr(cls, name, getattr(ActionSpace, name))
+        repeated = ("violations", "linear_max", "maximizers", "_linear_max", "_maximizers")
+        if "compiled_oracle" not in own and any(name in own for name in repeated):
+            cls.compiled_oracle = ActionSpace.compiled_oracle  # type: ignore[method-assign]
 
     @property
     @abstractmethod
@@ -175,6 +180,11 @@ class ActionSpace(ABC):
     def down_closed(self) -> bool:
         """Whether a feasible action stays feasible when any of its ones is set to zero."""
         return False
+
+    @property
+    def compiled_oracle(self) -> CompiledOracle | None:
+        """:meth:`linear_max` for compiled loops, where there is one; by default ``None``."""
+        return None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ActionSpace:

@@ -21,6 +21,7 @@ from milp_rl.formulations.checks import (
     check_numbers,
     shown,
 )
+from milp_rl.formulations.kernels.description import KNAPSACK, TOP_K, CompiledOracle
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.listing import check_limit
 from milp_rl.formulations.spaces.oracles.knapsack import fractional_knapsack, knapsack_fractions
@@ -118,6 +119,15 @@ class BudgetTopK(ActionSpace):
     def exact(self) -> bool:
         """True without costs."""
         return self.costs is None
+
+    @property
+    def compiled_oracle(self) -> CompiledOracle | None:
+        """The k best, with costs at most the fractional knapsack."""
+        data = np.array([self.k, self.exactly], dtype=np.int64)
+        if self.costs is None or self.budget is None:
+            return CompiledOracle(TOP_K, data)
+        limit = self.budget + _TOLERANCE  # as `violations` has it
+        return CompiledOracle(KNAPSACK, data, np.concatenate([[limit], self.costs]))
 
     @property
     def down_closed(self) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import check_numbers
+from milp_rl.formulations.kernels.description import CompiledOracle
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.formulations.spaces.oracles.bin_packing import (
@@ -99,6 +100,11 @@ class Capacity(ActionSpace):
     def exact(self) -> bool:
         """True where the maximal numbers of arms of each cost can be listed."""
         return self._class_counts is not None
+
+    @property
+    def compiled_oracle(self) -> CompiledOracle | None:
+        """The maximal numbers of arms of each cost, where they can be listed."""
+        return None if self._class_counts is None else self._class_counts.compiled
 
     @property
     def down_closed(self) -> bool:

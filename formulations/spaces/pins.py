@@ -80,6 +80,16 @@ class Pins:
             None if self.zero is None else self.zero[index],
         )
 
+    def masks(self, shape: int | tuple[int, ...]) -> tuple[BoolArray, BoolArray]:
+        """Return both masks as contiguous arrays of a shape, false where there is none."""
+        one, zero = (
+            np.zeros(shape, dtype=bool)
+            if mask is None
+            else np.ascontiguousarray(np.broadcast_to(mask, shape))
+            for mask in (self.one, self.zero)
+        )
+        return one, zero
+
     def and_one(self, mask: BoolArray, shape: tuple[int, ...]) -> Pins:
         """Return the pins with further actions held at one."""
         return Pins(_joined(self.one, mask, shape), self.zero)

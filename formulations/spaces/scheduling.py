@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.checks import check_binary, check_integer, check_integers
+from milp_rl.formulations.kernels.description import SCHEDULE, SLOTS, CompiledOracle
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.formulations.spaces.oracles.count_vectors import (
@@ -177,6 +178,11 @@ class Scheduling(ActionSpace):
         if self.in_one:
             return self._class_counts is not None
         return self._hall[0] is not None and (self._unit_needs or self._class_counts is not None)
+
+    @property
+    def compiled_oracle(self) -> CompiledOracle | None:
+        """The best within the budget; what cannot be served, as :meth:`linear_max` has it."""
+        return self._compiled_oracle
 
     @property
     def down_closed(self) -> bool:
@@ -529,6 +535,27 @@ class Scheduling(ActionSpace):
             limits = np.append(limits, self.budget)
         vectors = maximal_counts_of_rows(rows, limits, self._class_sizes)
         return None if vectors is None else ClassCounts(self._class_of, vectors)
+
+    @cached_property
+    def _compiled_oracle(self) -> CompiledOracle | None:
+        known = self._class_counts
+        if self.in_one:
+            return None if known is None else known.compiled
+        rows, limits = self._hall
+        if rows is None or limits is None:
+            return None
+        n = self.n_actions
+        budget = n if self.budget is None else min(self.budget, n)
+        own: list[IntArray] = [self._class_needs, self._class_of]
+        if known is not None:
+            own = [known.compiled.data]
+        elif self._equal_needs:  # a truncation of the polymatroid
+            rows = np.vstack([rows, np.full(rows.shape[1], self.needs[0])])
+            limits = np.append(limits, budget * self.needs[0])
+        head = np.array([budget, *rows.shape])
+        parts: list[IntArray] = [head, rows.ravel(), limits, *own]
+        kind = SLOTS if known is None else SCHEDULE
+        return CompiledOracle(kind, np.concatenate(parts).astype(np.int64))
 
     @cached_property
     def _visits(self) -> Visits:

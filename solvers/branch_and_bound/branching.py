@@ -1,11 +1,10 @@
-"""Where to divide a node of branch and bound: at an action, at a neuron, or whichever is better.
+"""Where to divide a node of branch and bound: at an action, at a neuron, or whichever is best.
 
 A node's excess, its bound minus the target, has two sources: actions that the maximiser takes in
 part, and neurons whose relaxed output is above their true one (their doubt). Where the first is
-most of it, the action closest to one half is branched on. Otherwise the candidates are the action
-that moves the neurons in doubt the most, and the neuron in the most doubt; both are tried
-(strong branching with two candidates), unless one is clearly the more promising. How promising
-neurons are is learnt during the search of a state.
+most of it, the action closest to one half is branched on. Otherwise the candidates are the actions
+that move the neurons in doubt the most, and the neurons in the most doubt; all are tried
+(strong branching), and the one whose children are bounded best is taken.
 """
 
 from __future__ import annotations
@@ -20,19 +19,17 @@ from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 
 _NEURONS_DUE = 0.3  # part of the excess that must be due to neurons to branch for their sake
 _TIE_BREAK = 1e-3  # weight of what decides between equal scores
-_CLEARLY_BETTER = 8.0  # times as promising, a neuron is branched on without trying an action
-_USEFUL_GAIN = 0.01  # part of the excess that both halves of a neuron should gain
-
-NEURON_PREFERENCE = 0.5
-"""Weight of a neuron's score against an action's, at first; it doubles or halves with success."""
+_ACTIONS_TRIED = 2  # of a node
+_NEURONS_TRIED = 3
+_LEAST_DOUBT = 0.1  # of the largest doubt, from which on a neuron is tried
 
 
 @dataclass(frozen=True)
 class Branching:
-    """The candidates to divide a node at: an action, a neuron (-1: none), or both."""
+    """The candidates to divide a node at, one at least."""
 
-    action: int
-    neuron: int
+    actions: tuple[int, ...]
+    neurons: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +40,11 @@ class Candidates:
     ----------
     of
         Which node a candidate divides; the candidates of a node follow one another.
-    at_neuron
-        Whether it is divided at a neuron.
     state, bound
         State and bound of the node.
     """
 
     of: IntArray
-    at_neuron: BoolArray
     state: IntArray
     bound: FloatArray
 
@@ -60,8 +54,10 @@ def divide(parents: Nodes, branchings: list[Branching]) -> tuple[Nodes, Candidat
     listed = [
         (i, action, neuron)
         for i, branching in enumerate(branchings)
-        for action, neuron in ((branching.action, -1), (-1, branching.neuron))
-        if action >= 0 or neuron >= 0
+        for action, neuron in (
+            *((action, -1) for action in branching.actions),
+            *((-1, neuron) for neuron in branching.neurons),
+        )
     ]
     of, action, neuron = (np.array(column) for column in zip(*listed, strict=True))
     children = parents[np.tile(of, 2)]
@@ -70,18 +66,16 @@ def divide(parents: Nodes, branchings: list[Branching]) -> tuple[Nodes, Candidat
         held[half + rows, action[rows]] = True
         rows = np.flatnonzero(neuron >= 0)
         children.split[half + rows, neuron[rows]] = sign
-    return children, Candidates(of, neuron >= 0, parents.state[of], parents.bound[of])
+    return children, Candidates(of, parents.state[of], parents.bound[of])
 
 
-def choose(
-    candidates: Candidates, bounds: FloatArray, targets: FloatArray
-) -> tuple[BoolArray, list[tuple[int, bool]]]:
-    """Choose the better candidate of each node, by the product of what its children gain.
+def choose(candidates: Candidates, bounds: FloatArray, targets: FloatArray) -> BoolArray:
+    """Choose the best candidate of each node, by the product of what its children gain.
 
     Parameters
     ----------
     candidates
-        Two at most for each node, the action first.
+        Of all nodes.
     bounds
         Of their children, shape (2 * candidates,).
     targets
@@ -89,33 +83,24 @@ def choose(
 
     Returns
     -------
-    tuple
-        Which children to keep, and for each candidate at a neuron its state and whether it paid.
+    numpy.ndarray
+        Which children to keep.
     """
-    kept = np.ones(len(candidates.of), dtype=bool)
-    paid: list[tuple[int, bool]] = []
-    if candidates.at_neuron.any():
-        excess = candidates.bound - targets
-        known = np.isfinite(excess) & (excess > 0)  # without an incumbent there is no target
-        gain = candidates.bound - np.maximum(bounds.reshape(2, -1), targets)
-        gain = np.maximum(gain, 0.0) / np.where(known, excess, 1.0)
-        useful = known & (gain.min(axis=0) > _USEFUL_GAIN)
-        score = (gain + np.finfo(float).eps).prod(axis=0)
-        for i in np.flatnonzero(candidates.at_neuron):
-            better = bool(useful[i])
-            if i and candidates.of[i] == candidates.of[i - 1]:  # the one before is at an action
-                better = bool(score[i] > score[i - 1])
-                kept[i - 1 if better else i] = False
-            paid.append((int(candidates.state[i]), better))
-    return np.tile(kept, 2), paid
+    excess = candidates.bound - targets
+    known = np.isfinite(excess) & (excess > 0)  # without an incumbent there is no target
+    gain = candidates.bound - np.maximum(bounds.reshape(2, -1), targets)
+    gain = np.maximum(gain, 0.0) / np.where(known, excess, 1.0)
+    score = (gain + _TIE_BREAK).prod(axis=0)
+    order = np.lexsort((-score, candidates.of))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = np.diff(candidates.of[order]) > 0
+    kept = np.zeros(len(order), dtype=bool)
+    kept[order[first]] = True
+    return np.tile(kept, 2)
 
 
 def branchings(
-    nodes: Nodes,
-    maximum: Maximum,
-    bounds: NodeBounds,
-    targets: FloatArray,
-    preference: FloatArray,
+    nodes: Nodes, maximum: Maximum, bounds: NodeBounds, targets: FloatArray
 ) -> list[Branching]:
     """Choose the candidates to divide each node at.
 
@@ -125,8 +110,8 @@ def branchings(
         With a free action each.
     maximum, bounds
         Their relaxed maxima, and what computes these.
-    targets, preference
-        Target, and weight of neurons, of each node's state.
+    targets
+        Target of each node's state.
     """
     free = ~(nodes.one | nodes.zero)
     undecided = (nodes.low < 0) & (nodes.high > 0) & (nodes.split == 0)
@@ -139,15 +124,25 @@ def branchings(
     size /= np.maximum(size.max(axis=1, keepdims=True), np.finfo(float).tiny)
     part = np.minimum(nodes.x, 1 - nodes.x) + _TIE_BREAK * (1 + nodes.x * size)
     score = np.where(free, np.where(fractional[:, None], part, influence), -1.0)
-    action = score.argmax(axis=1)
-    if not doubt.size:
-        return [Branching(int(a), -1) for a in action]
-    each, neuron = np.arange(len(nodes)), doubt.argmax(axis=1)
-    promise = doubt[each, neuron] * preference
-    promise /= np.maximum(score[each, action], np.finfo(float).tiny)
-    alone = splittable & (promise > _CLEARLY_BETTER)
-    both = splittable & (promise > 1)
-    return [
-        Branching(-1 if alone[i] else int(action[i]), int(neuron[i]) if both[i] else -1)
-        for i in range(len(nodes))
-    ]
+    actions = _largest(score, _ACTIONS_TRIED)
+    neurons = _largest(doubt, _NEURONS_TRIED)
+    found = []
+    for i in range(len(nodes)):
+        own = actions[i, score[i, actions[i]] >= 0].tolist()
+        if not splittable[i]:
+            found.append(Branching(tuple(own[:1]), ()))
+            continue
+        most = _LEAST_DOUBT * doubt[i, neurons[i, 0]] if neurons.shape[1] else 0.0
+        tried = [int(j) for j in neurons[i] if undecided[i, j] and doubt[i, j] > most]
+        found.append(Branching(tuple(own), tuple(tried)))
+    return found
+
+
+def _largest(values: FloatArray, n: int) -> IntArray:
+    """Return the places of the n largest values of each row, the largest first."""
+    n = min(n, values.shape[1])
+    if n == values.shape[1]:
+        return np.asarray(np.argsort(-values, axis=1, kind="stable"))
+    some = np.argpartition(-values, n - 1, axis=1)[:, :n]
+    order = np.argsort(-np.take_along_axis(values, some, axis=1), axis=1, kind="stable")
+    return np.asarray(np.take_along_axis(some, order, axis=1))

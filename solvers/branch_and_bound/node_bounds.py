@@ -16,18 +16,24 @@ from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntA
 from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.networks.action_value import ActionNetworks, times
 from milp_rl.formulations.networks.network import INPUT
-from milp_rl.formulations.relaxation import Lines, Relaxation, polyak_steps, slope_gradients
+from milp_rl.formulations.relaxation import (
+    Lines,
+    Relaxation,
+    of_groups,
+    polyak_steps,
+    slope_gradients,
+)
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 from milp_rl.solvers.options import late
 
-_LARGEST_MULTIPLIER = 100.0  # in units of a neuron's coefficient: larger ones add rounding only
-_STEPS = 3  # Polyak steps of slopes and multipliers per bound, a backward and forward pass each
-_MANY = 0.3  # part of the free actions held by probing for which it is worth to start over
+LARGEST_MULTIPLIER = 100.0  # in units of a neuron's coefficient: larger ones add rounding only
+STEPS = 3  # Polyak steps of slopes and multipliers per bound, a backward and forward pass each
+MANY = 0.3  # part of the free actions held by probing for which it is worth to start over
 _ENTRIES = 4_000_000  # of the coefficients that are made at a time
 _PROBED_ENTRIES = 8_000_000  # of the coefficients for all probes of a node
-_AVERAGE = 0.2  # weight of the newest maximiser in the running average
+AVERAGE = 0.2  # weight of the newest maximiser in the running average
 
 
 class NodeBounds:
@@ -67,7 +73,7 @@ class NodeBounds:
         """Return the values of actions at states, shape (actions,)."""
         return self._relaxation.values(actions.astype(np.float64), states)
 
-    def maximize(self, nodes: Nodes, targets: FloatArray, *, steps: int = _STEPS) -> Maximum:
+    def maximize(self, nodes: Nodes, targets: FloatArray, *, steps: int = STEPS) -> Maximum:
         """Bound the value of each node and improve its slopes and multipliers in place.
 
         Parameters
@@ -126,6 +132,8 @@ class NodeBounds:
     def tighten(self, nodes: Nodes) -> BoolArray:
         """Tighten the bounds of undecided neurons in place, layer by layer.
 
+        Of the last hidden layer those alone that raise the output.
+
         Returns
         -------
         numpy.ndarray
@@ -135,7 +143,10 @@ class NodeBounds:
         size = max(_ENTRIES // (2 * self.space.n_actions), 1)
         for depth, layer in enumerate(self.layers):
             low, high, split = nodes.low[:, layer], nodes.high[:, layer], nodes.split[:, layer]
-            node, row = np.nonzero((low < 0) & (high > 0) & (split == 0))
+            wanted = (low < 0) & (high > 0) & (split == 0)
+            if depth == len(self.layers) - 1:
+                wanted &= self._raising(nodes.state)
+            node, row = np.nonzero(wanted)
             for i in range(0, len(node), size):
                 if late(self._deadline):
                     break
@@ -144,6 +155,18 @@ class NodeBounds:
         off, on = nodes.split < 0, nodes.split > 0
         contradiction = (nodes.low > nodes.high) | (on & (nodes.high < 0)) | (off & (nodes.low > 0))
         return np.asarray(empty | contradiction.any(axis=1))
+
+    def _raising(self, state: IntArray) -> BoolArray:
+        """Mark the neurons of the last hidden layer that raise the output, shape (nodes, width).
+
+        The others are bounded by a line through the origin, whose slope is improved: their bounds
+        play no part in it.
+        """
+        last = len(self.layers) - 1
+        for source, weight in self._relaxation.inputs[last + 1]:
+            if source == last:
+                return np.asarray(of_groups(weight, state)[:, 0] > 0)
+        return np.zeros((1, 1), dtype=bool)
 
     def _tighten_rows(
         self, nodes: Nodes, depth: int, node: IntArray, row: IntArray, empty: BoolArray
@@ -209,7 +232,7 @@ class NodeBounds:
             held, other = self._hold(nodes, maximum, targets, own, turned)
             np.maximum.at(excluded, own[held], other[held])
             number += np.bincount(own[held], minlength=len(nodes))
-        return excluded, number >= np.maximum(_MANY * free.sum(axis=1), 1)
+        return excluded, number >= np.maximum(MANY * free.sum(axis=1), 1)
 
     def _hold(
         self,
@@ -277,7 +300,7 @@ def _average(nodes: Nodes, live: IntArray, x: FloatArray, z: FloatArray, h: Floa
     for name, new in (("x", x), ("z", z), ("h", h)):
         average = getattr(nodes, name)
         old = average[live]
-        average[live] = np.where(fresh, new, old + _AVERAGE * (new - old))
+        average[live] = np.where(fresh, new, old + AVERAGE * (new - old))
 
 
 def _step(
@@ -301,7 +324,7 @@ def _step(
     down_beta = np.where(lines.split != 0, z * unit, 0.0)
     step = polyak_steps(excess, down_alpha, down_beta)
     alpha[live] = np.clip(alpha[live] - step * down_alpha, 0.0, 1.0)
-    most = _LARGEST_MULTIPLIER * unit
+    most = LARGEST_MULTIPLIER * unit
     moved = np.clip(beta[live] - step * down_beta * unit, -most, most)
     beta[live] = np.where(lines.split > 0, np.maximum(moved, 0.0), np.minimum(moved, 0.0))
     beta[live] *= lines.split != 0

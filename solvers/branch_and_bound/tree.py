@@ -15,18 +15,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
-from milp_rl.formulations.bounds import Bounds
+from milp_rl.formulations.bounds import Bounds, suits_loops
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.branch_and_bound.branching import (
-    NEURON_PREFERENCE,
     Branching,
     branchings,
     choose,
     divide,
 )
-from milp_rl.solvers.branch_and_bound.node_bounds import NodeBounds
+from milp_rl.solvers.branch_and_bound.compiled_bounds import bounds_of_nodes
 from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
@@ -39,6 +38,8 @@ _ACTIONS_PER_ROUND = 131_072  # of the nodes of a round together
 _POOL_BYTES = 2**28  # of open nodes, above which the search dives
 _ACTION_BYTES = 6  # of a node per action: one, zero, x
 _NEURON_BYTES = 45  # of a node per neuron: low, high, split, alpha, beta, z, h
+_NODES_BEFORE_LOOPS = 256  # of a state, where loops are compiled for long searches alone
+_STEPS_TRIED = 1  # of slopes and multipliers, for the candidates of a branching
 _PASSES = 3  # of tightening and probing, in one node
 _PROBE_AGAIN = 0.7  # once the excess is less than this part of what it was at the last probing
 
@@ -61,8 +62,6 @@ class Search:
         The highest bound of what was pruned.
     nodes
         Bounded so far.
-    preference
-        Weight of neurons in branching.
     """
 
     problem: ArgmaxProblem
@@ -72,7 +71,6 @@ class Search:
     open: list[tuple[float, int, int, Branching]] = field(default_factory=list)
     pruned: float = -math.inf
     nodes: int = 0
-    preference: float = NEURON_PREFERENCE
 
     def bound(self) -> float:
         """Nothing that is open or was pruned is better than this."""
@@ -119,7 +117,9 @@ class Tree:
         self.incumbents = incumbents
         self.deadline = deadline
         self.pins = pins or Pins()
-        self.bounds = NodeBounds(networks, space, bounds, deadline)
+        loops = searches[0].problem.loops
+        self._loops = None if loops is None else loops.oracle
+        self.bounds = bounds_of_nodes(networks, space, bounds, deadline, self._loops)
         self.targets = np.full(len(searches), -np.inf)
         self._ages = itertools.count(0, -1)  # of equal bounds the newest first: the search dives
         self._pool: Nodes | None = None
@@ -137,6 +137,16 @@ class Tree:
         progress = Progress(self.options.log)
         while not late(self.deadline) and self.branch():
             progress.report(self.describe)
+            if self._loops is None and suits_loops(self.networks):
+                self._compile_if_long(bounds)
+
+    def _compile_if_long(self, bounds: Bounds) -> None:
+        """Go on in compiled loops, once a search has been seen to take long."""
+        if max(search.nodes for search in self.searches) > _NODES_BEFORE_LOOPS:
+            self._loops = self.space.compiled_oracle
+            if self._loops is not None:
+                own = (self.networks, self.space, bounds, self.deadline, self._loops)
+                self.bounds = bounds_of_nodes(*own)
 
     def describe(self) -> str:
         """Say how far the searches are."""
@@ -151,7 +161,7 @@ class Tree:
 
     def find_incumbents(self, starts: Sequence[ActionArray | None]) -> None:
         """Give every search its start, and an action built greedily or, failing that, drawn."""
-        built = self.incumbents.build(self.networks, self.deadline, self.pins)
+        built = self.incumbents.build(self.networks, self.deadline, self.pins, self._loops)
         for i, search in enumerate(self.searches):
             sample = search.problem.sample
             if built[i] is None and sample is not None and len(sample):
@@ -186,17 +196,12 @@ class Tree:
         parents = self._pool[rows]
         self._unused.extend(rows.tolist())
         children, candidates = divide(parents, [branching for _, branching in taken])
+        maximum = self.bounds.maximize(children, self.targets[children.state], steps=_STEPS_TRIED)
+        kept = choose(candidates, maximum.bound, self.targets[candidates.state])
+        children, maximum = children[kept], maximum.at(kept)
         self._count(children)
-        steps = {} if candidates.at_neuron.any() else {"steps": 0}
-        maximum = self.bounds.maximize(children, self.targets[children.state], **steps)
-        nodes, maximum, place = self._remaining(children, maximum, np.arange(len(children)))
-        bounds = np.full(len(children), -np.inf)
-        nodes, maximum, place = self._tighten_and_probe(nodes, maximum, place, fresh=False)
-        bounds[place] = nodes.bound
-        kept, paid = choose(candidates, bounds, self.targets[candidates.state])
-        for state, better in paid:
-            self.searches[state].preference *= 2.0 if better else 0.5
-        self._open(nodes[kept[place]], maximum.at(kept[place]))
+        nodes, maximum = self._remaining(children, maximum)
+        self._open(*self._tighten_and_probe(nodes, maximum, fresh=False))
         return True
 
     def _most_promising(self) -> list[tuple[int, Branching]]:
@@ -254,23 +259,21 @@ class Tree:
         self._prune(roots.state[~open_], roots.bound[~open_])
         roots = roots[open_]
         if len(roots):
-            maximum = Maximum.unknown(roots)
-            place = np.arange(len(roots))
-            self._open(*self._tighten_and_probe(roots, maximum, place, fresh=True)[:2])
+            self._open(*self._tighten_and_probe(roots, Maximum.unknown(roots), fresh=True))
 
     def _count(self, nodes: Nodes) -> None:
         for state, number in zip(*np.unique(nodes.state, return_counts=True), strict=True):
             self.searches[state].nodes += int(number)
 
     def _tighten_and_probe(
-        self, nodes: Nodes, maximum: Maximum, place: IntArray, *, fresh: bool
-    ) -> tuple[Nodes, Maximum, IntArray]:
+        self, nodes: Nodes, maximum: Maximum, *, fresh: bool
+    ) -> tuple[Nodes, Maximum]:
         """Tighten neurons, bound again and probe actions, as long as that holds many of them.
 
         Parameters
         ----------
-        nodes, maximum, place
-            The nodes, their relaxed maxima, and where they stood among all children.
+        nodes, maximum
+            The nodes and their relaxed maxima.
         fresh
             Whether the neurons' bounds are tight already, as the roots' are.
         """
@@ -282,7 +285,7 @@ class Tree:
                 empty = self.bounds.tighten(nodes)
             maximum = self.bounds.maximize(nodes, self.targets[nodes.state])
             maximum.bound[empty] = -np.inf
-            nodes, maximum, place = self._remaining(nodes, maximum, place)
+            nodes, maximum = self._remaining(nodes, maximum)
             if not len(nodes):
                 break
             targets = self.targets[nodes.state]
@@ -293,20 +296,18 @@ class Tree:
             self._prune(nodes.state, excluded)
             if not many.any():
                 break
-        return nodes, maximum, place
+        return nodes, maximum
 
-    def _remaining(
-        self, nodes: Nodes, maximum: Maximum, place: IntArray
-    ) -> tuple[Nodes, Maximum, IntArray]:
+    def _remaining(self, nodes: Nodes, maximum: Maximum) -> tuple[Nodes, Maximum]:
         """Prune the nodes whose bound does not exceed the target, after trying the maximisers."""
         nodes.bound = np.minimum(nodes.bound, maximum.bound)
         promising = nodes.bound > self.targets[nodes.state]
         self._try(nodes.state[promising], maximum.x[promising])
         above = np.asarray(nodes.bound > self.targets[nodes.state])
         if above.all():
-            return nodes, maximum, place
+            return nodes, maximum
         self._prune(nodes.state[~above], nodes.bound[~above])
-        return nodes[above], maximum.at(above), place[above]
+        return nodes[above], maximum.at(above)
 
     def _prune(self, states: IntArray, bounds: FloatArray) -> None:
         for i, bound in zip(states, bounds.tolist(), strict=True):
@@ -328,9 +329,7 @@ class Tree:
         if not kept.any():
             return
         nodes, maximum = nodes[kept], maximum.at(kept)
-        preference = np.array([self.searches[i].preference for i in nodes.state])
-        targets = self.targets[nodes.state]
-        chosen = branchings(nodes, maximum, self.bounds, targets, preference)
+        chosen = branchings(nodes, maximum, self.bounds, self.targets[nodes.state])
         for i, (row, branching) in enumerate(zip(self._put(nodes), chosen, strict=True)):
             entry = (-float(nodes.bound[i]), next(self._ages), row, branching)
             heapq.heappush(self.searches[nodes.state[i]].open, entry)

@@ -5,8 +5,9 @@ import pytest
 
 from milp_rl.formulations.bounds import BoundPropagator
 from milp_rl.formulations.networks.action_value import NetworkValue
-from milp_rl.formulations.spaces import BudgetTopK, Capacity
-from milp_rl.solvers.branch_and_bound.node_bounds import NodeBounds
+from milp_rl.formulations.networks.network import INPUT, Layer, Network
+from milp_rl.formulations.spaces import BudgetTopK, Capacity, Pins
+from milp_rl.solvers.branch_and_bound.compiled_bounds import CompiledNodeBounds, bounds_of_nodes
 from milp_rl.solvers.branch_and_bound.nodes import Nodes
 
 SPACES = [BudgetTopK(9, 3), Capacity([2, 3, 4, 2, 5, 6, 3, 2, 4], [5, 4])]
@@ -15,14 +16,16 @@ SPACES = [BudgetTopK(9, 3), Capacity([2, 3, 4, 2, 5, 6, 3, 2, 4], [5, 4])]
 class Case:
     """Nodes with random fixings and splits, and the actions and values in each."""
 
-    def __init__(self, seed, space, network_maker, hidden=(8, 7), n=60):
+    def __init__(self, seed, space, network_maker, hidden=(8, 7), n=60, loops=False):
         rng = np.random.default_rng(seed)
         self.space = space
         self.network = network_maker(rng, 12, hidden)
         states = rng.normal(size=(4, 3))
         networks = NetworkValue(self.network, 9).at_states(states)
         bounds = BoundPropagator(9, space.linear_max).at(networks)
-        self.bounds = NodeBounds(networks, space, bounds)
+        oracle = space.compiled_oracle if loops else None
+        self.bounds = bounds_of_nodes(networks, space, bounds, loops=oracle)
+        assert isinstance(self.bounds, CompiledNodeBounds) == loops
         self.nodes = Nodes.roots(bounds, 9)[np.arange(n) % 4]
         self.nodes.one[:] = rng.random((n, 9)) < 0.1
         self.nodes.zero[:] = (rng.random((n, 9)) < 0.2) & ~self.nodes.one
@@ -51,10 +54,15 @@ class Case:
         return np.array([v[w].max(initial=-np.inf) for v, w in pairs])
 
 
+@pytest.fixture(params=[False, True], ids=["numpy", "loops"])
+def loops(request):
+    return request.param
+
+
 @pytest.mark.parametrize("space", SPACES, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("seed", range(4))
-def test_no_slopes_or_multipliers_bound_below_the_best_action(seed, space, random_network):
-    case = Case(seed, space, random_network)
+def test_no_slopes_or_multipliers_bound_below_the_best_action(seed, space, random_network, loops):
+    case = Case(seed, space, random_network, loops=loops)
     rng = np.random.default_rng(seed)
     best = case.best()
     targets = np.full(len(best), -1e3)
@@ -66,8 +74,8 @@ def test_no_slopes_or_multipliers_bound_below_the_best_action(seed, space, rando
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("seed", range(4))
-def test_tightened_neurons_hold_every_action_of_the_node(seed, space, random_network):
-    case = Case(seed, space, random_network)
+def test_tightened_neurons_hold_every_action_of_the_node(seed, space, random_network, loops):
+    case = Case(seed, space, random_network, loops=loops)
     best = case.best()
     wide = case.nodes[np.arange(len(best))]
     empty = case.bounds.tighten(case.nodes)
@@ -83,8 +91,9 @@ def test_tightened_neurons_hold_every_action_of_the_node(seed, space, random_net
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_holding_actions_loses_none_above_the_target(seed, random_network):
-    case = Case(seed, SPACES[0], random_network)
+@pytest.mark.parametrize("space", SPACES, ids=lambda s: type(s).__name__)
+def test_holding_actions_loses_none_above_the_target(seed, space, random_network, loops):
+    case = Case(seed, space, random_network, loops=loops)
     best = case.best()
     targets = np.where(np.isfinite(best), best - 0.05, 0.0)
     case.bounds.tighten(case.nodes)
@@ -100,8 +109,8 @@ def test_holding_actions_loses_none_above_the_target(seed, random_network):
         assert (above[:, case.nodes.zero[i]] == 0).all()
 
 
-def test_steps_tighten_and_the_multiplier_of_a_split_does_its_part(random_network):
-    case = Case(0, SPACES[0], random_network, n=200)
+def test_steps_tighten_and_the_multiplier_of_a_split_does_its_part(random_network, loops):
+    case = Case(0, SPACES[0], random_network, n=200, loops=loops)
     best = case.best()
     some = np.isfinite(best)
     nodes, targets = case.nodes[some], best[some]
@@ -119,3 +128,83 @@ def test_steps_tighten_and_the_multiplier_of_a_split_does_its_part(random_networ
     moved.beta[:] = 0.0
     without = case.bounds.maximize(moved, targets, steps=0).bound
     assert (without - bounds(30)).mean() > 0
+
+
+class Skipping:
+    """A network whose layers take the action and earlier layers as well."""
+
+    @staticmethod
+    def make(rng, n_inputs, hidden):
+        layers = [Layer(rng.normal(size=(hidden[0], n_inputs)), rng.normal(size=hidden[0]), "relu")]
+        skips = ((INPUT, rng.normal(size=(hidden[1], n_inputs)) / 2),)
+        main = rng.normal(size=(hidden[1], hidden[0]))
+        layers.append(Layer(main, rng.normal(size=hidden[1]), "relu", skips))
+        skips = ((0, rng.normal(size=(1, hidden[0]))), (INPUT, rng.normal(size=(1, n_inputs))))
+        layers.append(Layer(rng.normal(size=(1, hidden[1])), np.zeros(1), "linear", skips))
+        return Network(tuple(layers))
+
+
+def same(one, other):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("kind", ["chain", "skipping"])
+def test_compiled_loops_do_what_numpy_does(kind, space, random_network):
+    maker = random_network if kind == "chain" else Skipping.make
+    a, b = (Case(5, space, maker, loops=loops) for loops in (False, True))
+    targets = np.where(np.isfinite(a.best()), a.best() - 0.1, 0.0)
+    for _ in range(2):
+        empty = a.bounds.tighten(a.nodes)
+        np.testing.assert_array_equal(b.bounds.tighten(b.nodes), empty)
+        a.nodes, b.nodes, targets = a.nodes[~empty], b.nodes[~empty], targets[~empty]
+        same(b.nodes.low, a.nodes.low)
+        same(b.nodes.high, a.nodes.high)
+        one, other = (case.bounds.maximize(case.nodes, targets) for case in (a, b))
+        left = one.bound > targets
+        assert left.any()
+        for name in ("bound", "constant", "coefficients", "p"):
+            same(getattr(other, name), getattr(one, name))
+        same(other.x[left], one.x[left])
+        for name in ("alpha", "beta", "x", "z", "h"):
+            same(getattr(b.nodes, name), getattr(a.nodes, name))
+        doubt = np.abs(a.nodes.h)
+        same(b.bounds.influence(b.nodes, doubt), a.bounds.influence(a.nodes, doubt))
+        found = [
+            case.bounds.probe(case.nodes, m, targets, left) for case, m in ((a, one), (b, other))
+        ]
+        same(found[1][0], found[0][0])
+        np.testing.assert_array_equal(found[1][1], found[0][1])
+        np.testing.assert_array_equal(b.nodes.one, a.nodes.one)
+        np.testing.assert_array_equal(b.nodes.zero, a.nodes.zero)
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("kind", ["chain", "skipping"])
+def test_compiled_loops_bound_neurons_as_numpy_does(kind, held, space, random_network):
+    rng = np.random.default_rng(7)
+    maker = random_network if kind == "chain" else Skipping.make
+    networks = NetworkValue(maker(rng, 12, (8, 7)), 9).at_states(rng.normal(size=(5, 3)))
+    one, zero = rng.random((5, 9)) < 0.1, rng.random((5, 9)) < 0.2
+    pins = Pins(one & ~zero, zero) if held else Pins()
+    propagator = BoundPropagator(9, space.linear_max)
+    wanted = propagator.at(networks, pins)
+    found = propagator.at(networks, pins, space.compiled_oracle)
+    for name in ("lower", "upper"):
+        for own, other in zip(getattr(found, name), getattr(wanted, name), strict=True):
+            same(own, other)
+    same(found.output_lower, wanted.output_lower)
+    same(found.output_upper, wanted.output_upper)
+    assert (found.rounding > 0).all()
+
+
+def test_a_node_does_not_depend_on_those_beside_it(random_network):
+    case = Case(1, SPACES[1], random_network, loops=True)
+    targets = np.full(len(case.nodes), -1.0)
+    together, alone = (case.nodes[np.arange(len(targets))] for _ in range(2))
+    bound = case.bounds.maximize(together, targets).bound
+    for i in range(len(targets)):
+        node = alone[i : i + 1]
+        assert case.bounds.maximize(node, targets[:1]).bound[0] == bound[i]
+        np.testing.assert_array_equal(node.beta[0], together.beta[i])

@@ -14,11 +14,13 @@ often few maximal vectors where there are many actions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import FloatArray, IntArray
+from milp_rl.formulations.kernels.description import CLASS_COUNTS, CompiledOracle
 
 MAX_VECTORS = 20_000
 _NARROW = 16  # objectives
@@ -49,6 +51,7 @@ class ClassCounts:
         if n_classes:
             vectors = vectors[np.lexsort(vectors.T[::-1])]
         self._n_classes = n_classes
+        self._order = order
         self._width = int(sizes.max(initial=0))
         self._members = np.full((n_classes, self._width), len(class_of), dtype=np.intp)
         for k in range(n_classes):
@@ -73,6 +76,25 @@ class ClassCounts:
                     [(own, starts[own] + k) for own, k in zip(with_rank, ranks, strict=True)]
                 )
             nodes_before = nodes
+
+    @cached_property
+    def compiled(self) -> CompiledOracle:
+        """The trie, for compiled loops."""
+        sizes = [len(rows) for rows in self._rows]
+        firsts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        counts = [rows % (self._width + 1) for rows in self._rows]
+        begins, ends = [], []
+        for level, own in enumerate(self._starts):
+            first, end = firsts[level + 1], firsts[level + 2]
+            begins.append(own + first)
+            ends.append(np.append(own[1:] + first, end))
+        begins.append(np.zeros(sizes[-1] if sizes else 0, dtype=np.int64))
+        ends.append(begins[-1])
+        parts = [[self._n_classes, firsts[-1]], self._order, firsts, self._class_of]
+        return CompiledOracle(
+            CLASS_COUNTS,
+            np.concatenate([*parts, *counts, *begins, *ends]).astype(np.int64),
+        )
 
     def maxima(
         self,

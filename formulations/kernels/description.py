@@ -1,0 +1,147 @@
+"""What compiled loops are given: networks and oracles as a few flat arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.networks.action_value import ActionNetworks
+from milp_rl.formulations.networks.network import INPUT
+from milp_rl.formulations.relaxation import layer_gammas
+
+Integers = NDArray[np.int64]
+Signs = NDArray[np.int8]
+Singles = NDArray[np.float32]
+
+TOP_K, CLASS_COUNTS, SCHEDULE, SLOTS, KNAPSACK = range(5)
+"""Kinds of compiled oracles."""
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledOracle:
+    """A space's oracle for linear objectives, as compiled loops take it.
+
+    Parameters
+    ----------
+    kind
+        ``TOP_K``, ``CLASS_COUNTS``, ``SCHEDULE``, ``SLOTS`` or ``KNAPSACK``.
+    data, numbers
+        Whole and other numbers: what they are is said with the loops
+        (:mod:`milp_rl.formulations.kernels.oracles`).
+    """
+
+    kind: int
+    data: Integers
+    numbers: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def arguments(self) -> tuple[int, Integers, FloatArray]:
+        """What the loops take for it."""
+        return self.kind, self.data, self.numbers
+
+
+class NetworkArrays(NamedTuple):
+    """The networks of a batch of states; layers up to the outputs, and (layer, source) pairs.
+
+    Parameters
+    ----------
+    n_actions
+        Number of action variables.
+    widths
+        Of each layer.
+    starts
+        Of each layer, its first neuron among those of all; the last is that of the outputs.
+    first_pair
+        First pair of each layer, and the end.
+    source
+        The layer that each pair takes, ``INPUT`` for the action.
+    offset, stride
+        Where a pair's weights begin, row by row, and how far on those of the next state are.
+    weights, transposed
+        Of all pairs, output by output and input by input.
+    bias_offset, bias_stride, biases
+        The same of each layer's biases.
+    gammas
+        Of each layer: what float64 loses of a sum, per unit of its absolute terms.
+    """
+
+    n_actions: int
+    widths: Integers
+    starts: Integers
+    first_pair: Integers
+    source: Integers
+    offset: Integers
+    stride: Integers
+    weights: FloatArray
+    transposed: FloatArray
+    bias_offset: Integers
+    bias_stride: Integers
+    biases: FloatArray
+    gammas: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Loops:
+    """What compiled loops take for the argmax of a state.
+
+    Parameters
+    ----------
+    oracle
+        Of the space.
+    networks
+        Of several states.
+    state
+        Which of them.
+    """
+
+    oracle: CompiledOracle
+    networks: NetworkArrays
+    state: int
+
+
+def network_arrays(networks: ActionNetworks) -> NetworkArrays:
+    """Lay the networks of some states out as flat arrays."""
+    widths, first_pair, source, offset, stride = [], [0], [], [], []
+    weights: list[FloatArray] = []
+    transposed: list[FloatArray] = []
+    bias_offset, bias_stride = [], []
+    biases: list[FloatArray] = []
+    at = bias_at = 0
+    for layer in networks.layers:
+        widths.append(layer.width)
+        for k, weight in layer.inputs:
+            source.append(k)
+            offset.append(at)
+            stride.append(0 if weight.ndim == 2 else weight.shape[1] * weight.shape[2])
+            weights.append(weight.ravel())
+            transposed.append(weight.swapaxes(-1, -2).ravel())
+            at += weight.size
+        first_pair.append(len(source))
+        bias_offset.append(bias_at)
+        bias_stride.append(0 if layer.bias.ndim == 1 else layer.width)
+        biases.append(layer.bias.ravel())
+        bias_at += layer.bias.size
+    assert INPUT < 0
+
+    def whole(numbers: list[int]) -> Integers:
+        return np.array(numbers, dtype=np.int64)
+
+    return NetworkArrays(
+        networks.n_actions,
+        whole(widths),
+        whole([0, *np.cumsum(widths[:-1]).tolist()]),
+        whole(first_pair),
+        whole(source),
+        whole(offset),
+        whole(stride),
+        np.concatenate([np.zeros(0), *weights]),
+        np.concatenate([np.zeros(0), *transposed]),
+        whole(bias_offset),
+        whole(bias_stride),
+        np.concatenate(biases),
+        np.array(layer_gammas(networks)),
+    )

@@ -1,0 +1,287 @@
+"""Node work of branch and bound, compiled: what :mod:`.node_bounds` and :mod:`.branching` say.
+
+Rows of the arrays are nodes, as in :class:`.Nodes`; each is treated by itself, so that a node's
+bound does not depend on which others are bounded with it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
+from milp_rl.formulations.kernels.compiling import compiled
+from milp_rl.formulations.kernels.description import Integers, NetworkArrays, Signs, Singles
+from milp_rl.formulations.kernels.oracles import linear_maximum, other_maxima
+from milp_rl.formulations.kernels.relaxation import backward, forward, lines, margin, start
+
+
+@compiled
+def maximize(
+    net: NetworkArrays,
+    kind: int,
+    data: Integers,
+    numbers: FloatArray,
+    sizes: FloatArray,
+    output_size: FloatArray,
+    gammas: FloatArray,
+    steps: int,
+    weight: float,
+    largest_multiplier: float,
+    targets: FloatArray,
+    state: IntArray,
+    one: BoolArray,
+    zero: BoolArray,
+    low: FloatArray,
+    high: FloatArray,
+    split: Signs,
+    alpha: Singles,
+    beta: FloatArray,
+    x: Singles,
+    z: FloatArray,
+    h: FloatArray,
+    bound: FloatArray,
+    coefficients: FloatArray,
+    constant: FloatArray,
+    point: FloatArray,
+    p: FloatArray,
+) -> None:
+    """Bound nodes and improve their slopes and multipliers in place; see ``NodeBounds.maximize``.
+
+    ``gammas`` are those of each neuron, ``weight`` that of the newest maximiser in the averages.
+    """
+    neurons, n, top = low.shape[1], net.n_actions, len(net.widths) - 1
+    upper, intercept, lower = np.empty(neurons), np.empty(neurons), np.empty(neurons)
+    slope, multiplier = np.empty(neurons), np.empty(neurons)
+    q, c, rounded, own_x = np.empty(neurons), np.empty(n), np.empty(neurons), np.empty(n)
+    own_z, own_h = np.empty(neurons), np.empty(neurons)
+    for i in range(len(state)):
+        s, target = state[i], targets[i]
+        lines(low[i], high[i], split[i], upper, intercept, lower)
+        for j in range(neurons):
+            slope[j], multiplier[j] = alpha[i, j], beta[i, j]
+        bound[i] = np.inf
+        for step in range(steps + 1):
+            for j in range(neurons):
+                if low[i, j] < 0.0 and high[i, j] > 0.0:
+                    lower[j] = slope[j]
+            start(net, s, top, 0, 1.0, q, c)
+            total = backward(net, s, top, upper, intercept, lower, multiplier, q, c)
+            total += net.biases[net.bias_offset[top] + s * net.bias_stride[top]]
+            value = total + linear_maximum(kind, data, numbers, c, one[i], zero[i], own_x)
+            better = value < bound[i]
+            if better:
+                bound[i], constant[i] = value, total
+                for k in range(n):
+                    coefficients[i, k], point[i, k] = c[k], own_x[k]
+                for j in range(neurons):
+                    alpha[i, j], beta[i, j], p[i, j] = slope[j], multiplier[j], q[j]
+            if not value > target:
+                break
+            forward(net, s, own_x, q, upper, intercept, lower, own_z, own_h)
+            fresh = np.isnan(x[i, 0])
+            part = 1.0 if fresh else weight
+            for k in range(n):
+                old = 0.0 if fresh else x[i, k]
+                x[i, k] = old + part * (own_x[k] - old)
+            for j in range(neurons):
+                z[i, j] = own_z[j] if fresh else z[i, j] + part * (own_z[j] - z[i, j])
+                h[i, j] = own_h[j] if fresh else h[i, j] + part * (own_h[j] - h[i, j])
+            if step < steps and neurons:
+                _step(
+                    low[i],
+                    high[i],
+                    split[i],
+                    q,
+                    own_z,
+                    value - target,
+                    largest_multiplier,
+                    slope,
+                    multiplier,
+                )
+        for j in range(neurons):
+            rounded[j] = gammas[j] * sizes[s, j]
+        lost = margin(net, top, rounded, output_size[s], p[i], beta[i])
+        bound[i] += lost
+        constant[i] += lost
+
+
+@compiled
+def _step(
+    low: FloatArray,
+    high: FloatArray,
+    split: Signs,
+    p: FloatArray,
+    z: FloatArray,
+    excess: float,
+    largest_multiplier: float,
+    slope: FloatArray,
+    multiplier: FloatArray,
+) -> None:
+    """Move slopes and multipliers of a node by a step of Polyak's length."""
+    neurons = len(p)
+    mean = 0.0
+    for j in range(neurons):
+        mean += abs(p[j])
+    mean /= neurons
+    squared = 0.0
+    for j in range(neurons):
+        if low[j] < 0.0 and high[j] > 0.0 and p[j] < 0.0:
+            squared += (p[j] * z[j]) ** 2
+        if split[j] != 0:
+            squared += (z[j] * max(abs(p[j]), mean)) ** 2
+    if not (squared > 0.0 and 0.0 < excess < np.inf):
+        return
+    length = excess / squared
+    for j in range(neurons):
+        if low[j] < 0.0 and high[j] > 0.0 and p[j] < 0.0:
+            slope[j] = min(max(slope[j] - length * p[j] * z[j], 0.0), 1.0)
+        if split[j] != 0:
+            unit = max(abs(p[j]), mean)
+            most = largest_multiplier * unit
+            moved = min(max(multiplier[j] - length * z[j] * unit * unit, -most), most)
+            multiplier[j] = max(moved, 0.0) if split[j] > 0 else min(moved, 0.0)
+
+
+@compiled
+def tighten(
+    net: NetworkArrays,
+    kind: int,
+    data: Integers,
+    numbers: FloatArray,
+    sizes: FloatArray,
+    gammas: FloatArray,
+    state: IntArray,
+    one: BoolArray,
+    zero: BoolArray,
+    low: FloatArray,
+    high: FloatArray,
+    split: Signs,
+    empty: BoolArray,
+) -> None:
+    """Tighten the undecided neurons of nodes in place, layer by layer; mark the empty nodes."""
+    neurons, n = low.shape[1], net.n_actions
+    upper, intercept, lower = np.empty(neurons), np.empty(neurons), np.empty(neurons)
+    beta, rounded = np.zeros(neurons), np.empty(neurons)
+    q, c, x = np.empty(neurons), np.empty(n), np.empty(n)
+    last = len(net.widths) - 2
+    output, output_stride = 0, 0  # the output's weights of the last layer
+    for pair in range(net.first_pair[last + 1], net.first_pair[last + 2]):
+        if net.source[pair] == last:
+            output, output_stride = net.offset[pair], net.stride[pair]
+    for i in range(len(state)):
+        s = state[i]
+        for j in range(neurons):
+            rounded[j] = gammas[j] * sizes[s, j]
+        for d in range(len(net.widths) - 1):
+            first = net.starts[d]
+            bias = net.bias_offset[d] + s * net.bias_stride[d]
+            lines(
+                low[i, :first],
+                high[i, :first],
+                split[i, :first],
+                upper[:first],
+                intercept[:first],
+                lower[:first],
+            )
+            for row in range(net.widths[d]):
+                j = first + row
+                if d == last and net.weights[output + s * output_stride + row] <= 0.0:
+                    continue
+                if empty[i] or not (low[i, j] < 0.0 and high[i, j] > 0.0 and split[i, j] == 0):
+                    continue
+                for sign in (1.0, -1.0):
+                    start(net, s, d, row, sign, q, c)
+                    reach = backward(net, s, d, upper, intercept, lower, beta, q, c)
+                    reach += linear_maximum(kind, data, numbers, c, one[i], zero[i], x)
+                    if reach == -np.inf:
+                        empty[i] = True
+                        break
+                    reach += margin(net, d, rounded, sizes[s, j], q, beta)
+                    if sign > 0.0:
+                        high[i, j] = min(high[i, j], reach + net.biases[bias + row])
+                    else:
+                        low[i, j] = max(low[i, j], net.biases[bias + row] - reach)
+        for j in range(neurons):
+            contradiction = (
+                low[i, j] > high[i, j]
+                or (split[i, j] > 0 and high[i, j] < 0.0)
+                or (split[i, j] < 0 and low[i, j] > 0.0)
+            )
+            empty[i] = empty[i] or contradiction
+
+
+@compiled
+def probe(
+    kind: int,
+    data: Integers,
+    numbers: FloatArray,
+    coefficients: FloatArray,
+    constant: FloatArray,
+    targets: FloatArray,
+    due: BoolArray,
+    one: BoolArray,
+    zero: BoolArray,
+    excluded: FloatArray,
+    number: IntArray,
+) -> None:
+    """Hold the actions without which a node is bounded by its target, in place."""
+    n = one.shape[1]
+    other, point = np.empty(n), np.empty(n)
+    for i in range(len(due)):
+        if not due[i]:
+            continue
+        linear_maximum(kind, data, numbers, coefficients[i], one[i], zero[i], point)
+        other_maxima(kind, data, numbers, coefficients[i], one[i], zero[i], point, other)
+        for k in range(n):
+            if one[i, k] or zero[i, k] or not constant[i] + other[k] <= targets[i]:
+                continue
+            excluded[i] = max(excluded[i], constant[i] + other[k])
+            number[i] += 1
+            if point[k] > 0.5:
+                one[i, k] = True
+            else:
+                zero[i, k] = True
+
+
+@compiled
+def influence(
+    net: NetworkArrays,
+    state: IntArray,
+    low: FloatArray,
+    high: FloatArray,
+    split: Signs,
+    doubt: FloatArray,
+    found: FloatArray,
+) -> None:
+    """Write by how far each action moves the neurons in doubt; see ``NodeBounds.influence``."""
+    neurons, n = low.shape[1], net.n_actions
+    moved = np.empty(neurons)
+    for i in range(len(state)):
+        s = state[i]
+        for j in range(neurons):
+            moved[j] = 0.0
+        for a in range(n):
+            found[i, a] = 0.0
+        for d in range(len(net.widths) - 2, -1, -1):
+            first = net.starts[d]
+            for row in range(net.widths[d]):
+                j = first + row
+                if low[i, j] < 0.0 and high[i, j] > 0.0 and split[i, j] == 0:
+                    width = high[i, j] - low[i, j]
+                    own = doubt[i, j] / width + moved[j] * high[i, j] / width
+                else:
+                    own = moved[j] if high[i, j] > 0.0 and split[i, j] >= 0 else 0.0
+                if own == 0.0:
+                    continue
+                for pair in range(net.first_pair[d], net.first_pair[d + 1]):
+                    k = net.source[pair]
+                    at = net.offset[pair] + s * net.stride[pair]
+                    if k < 0:
+                        at += row * n
+                        for a in range(n):
+                            found[i, a] += own * abs(net.weights[at + a])
+                    else:
+                        at += row * net.widths[k]
+                        begin = net.starts[k]
+                        for a in range(net.widths[k]):
+                            moved[begin + a] += own * abs(net.weights[at + a])

@@ -1,0 +1,116 @@
+"""Compiled loops over actions and lists against the paths in numpy, and when they are used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import milp_rl as mr
+from milp_rl.formulations.kernels.description import Loops
+from milp_rl.formulations.networks.action_value import NetworkValue
+from milp_rl.formulations.spaces import Pins
+from milp_rl.solvers.branch_and_bound import tree
+from milp_rl.solvers.certify import ArgmaxProblem
+from milp_rl.solvers.enumeration import EnumerationArgmax
+from milp_rl.solvers.incumbents import Incumbents
+from milp_rl.solvers.neighbours import neighbours_above
+
+SPACES = {
+    "at most k": mr.BudgetTopK(9, 3),
+    "exactly k": mr.BudgetTopK(9, 4, exactly=True),
+    "costs": mr.BudgetTopK(9, 5, costs=[1, 2, 3, 1, 2, 3, 1, 2, 3], budget=6),
+    "capacity": mr.Capacity([2, 3, 4, 2, 5, 6, 3, 2, 4], [5, 4]),
+}
+
+
+def problems(space, network, held):
+    """The problem of a state, without and with compiled loops."""
+    networks = NetworkValue(network, 9).at_states(np.array([[0.3, -0.1, 0.5], [0.0, 1.0, 0.2]]))
+    one, zero = np.zeros(9, dtype=bool), np.zeros(9, dtype=bool)
+    if held:
+        one[2], zero[[0, 5]] = True, True
+    pins = Pins(one, zero) if held else Pins()
+    loops = Loops(space.compiled_oracle, networks.centred.flat, 1)
+    plain = ArgmaxProblem(networks.centred.at(1), space, rounding=1e-12, pins=pins)
+    return networks.centred, plain, replace(plain, loops=loops)
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("hidden", [(8,), (8, 6)])
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("seed", range(3))
+def test_building_climbing_and_neighbours_are_those_of_numpy(
+    seed, name, hidden, held, random_network
+):
+    space = SPACES[name]
+    network = random_network(np.random.default_rng(seed), 12, hidden)
+    networks, plain, compiled = problems(space, network, held)
+    known = Incumbents(space)
+    pins = plain.pins.checked((2, 9))
+    built = known.build(networks, pins=pins)
+    for one, other in zip(
+        built, known.build(networks, pins=pins, loops=space.compiled_oracle), strict=True
+    ):
+        np.testing.assert_array_equal(other, one)
+    for action in known.sample_within(plain.pins)[:5]:
+        limit = plain.value(action)
+        rows, values = neighbours_above(plain, action, limit)
+        found, again = neighbours_above(compiled, action, limit)
+        np.testing.assert_array_equal(found, rows)
+        np.testing.assert_allclose(again, values)
+        (best, value), (other, same) = (known.climb(p, action) for p in (plain, compiled))
+        np.testing.assert_array_equal(other, best)
+        assert same == value
+        assert plain.pins.allows(best)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_listed_actions_have_the_values_of_the_network(name, random_network):
+    space = SPACES[name]
+    network = random_network(np.random.default_rng(4), 12, (8,))
+    value = NetworkValue(network, 9)
+    networks = value.at_states(np.random.default_rng(5).normal(size=(3, 3)))
+    listed = EnumerationArgmax(value, space)
+    assert listed._suits_loops(networks)
+    actions = space.enumerate().astype(float)
+    for i in range(3):
+        values, _ = listed._valued_in_loops(networks, i)
+        np.testing.assert_allclose(values, networks.centred.at(i).forward(actions)[:, 0])
+
+
+def test_one_small_argmax_does_not_fetch_the_compiler():
+    code = """
+import sys, numpy as np, milp_rl as mr
+network = mr.QNetwork(2, 40, (16, 16))
+assert mr.argmax(network, [0.1, 0.2], mr.BudgetTopK(40, 3)).status == "optimal"
+assert "numba" not in sys.modules
+solver = mr.ArgmaxSolver(network, mr.BudgetTopK(40, 20), solver="branch_and_bound", node_limit=1)
+solver.solve([0.1, 0.2])
+assert "numba" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_long_search_goes_on_in_compiled_loops(random_network, monkeypatch):
+    network = random_network(np.random.default_rng(0), 26, (16, 16))
+    space = mr.BudgetTopK(24, 8)
+    states = np.random.default_rng(1).normal(size=(1, 2))
+    solver = mr.ArgmaxSolver(network, space, solver="branch_and_bound")
+    wanted = solver.solve(states[0])
+    assert wanted.nodes > tree._NODES_BEFORE_LOOPS
+    seen = []
+    making = tree.bounds_of_nodes
+
+    def watched(*arguments):
+        seen.append(arguments[-1] is not None)
+        return making(*arguments)
+
+    monkeypatch.setattr(tree, "bounds_of_nodes", watched)
+    found = mr.argmax(network, states[0], space, solver="branch_and_bound")
+    assert seen == [False, True]
+    assert found.status == wanted.status == "optimal"
+    assert found.value == pytest.approx(wanted.value, abs=1e-6)
