@@ -1,8 +1,9 @@
 r"""Off-policy evaluation: what a policy would have been worth, from decisions of another.
 
-Every estimator here is a sum of ratios of means over patients, so that one patient-level bootstrap
-serves them all. *Per decision*, the value is the mean reward of a decision in the logged contexts
-had the policy taken it; with :math:`\rho = \pi / \pi_b`, the doubly robust estimator is
+Every estimator here is a sum of ratios of means over trajectories, so that one bootstrap over
+trajectories serves them all. *Per decision*, the value is the mean reward of a decision in the
+logged contexts had the policy taken it; with :math:`\rho = \pi / \pi_b`, the doubly robust
+estimator is
 
 .. math:: V = E[\rho \, (Y - Q(X, A))] + E[\sum_a \pi(a | X) \, Q(X, a)],
 
@@ -10,203 +11,59 @@ had the policy taken it; with :math:`\rho = \pi / \pi_b`, the doubly robust esti
 trajectory*, the value is the discounted sum of rewards of an episode (Jiang and Li, ICML 2016;
 Thomas and Brunskill, ICML 2016).
 
-Nothing depends on the order of the rows: models and estimates are made in an order of their own, by
-patient and step. Only where no steps are given is a patient's trajectory in the order of its rows.
+The literature gives both kinds the same names; :func:`estimator_name` says which is which. Where
+the products of ratios leave next to no effective sample, :attr:`Estimate.warning` says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
-from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from milp_rl.envs.sampling import draw_each
-from milp_rl.formulations.arrays import FloatArray, IntArray
+from milp_rl.evaluation.logged import LoggedDecisions
+from milp_rl.evaluation.outcome_models import (
+    fitted_q,
+    outcome_model,
+    predict_all,
+    propensity_model,
+)
+from milp_rl.formulations.arrays import FloatArray
+
+__all__ = [
+    "ESTIMATORS",
+    "Estimate",
+    "LoggedDecisions",
+    "Per",
+    "compare",
+    "estimate",
+    "estimator_name",
+    "fitted_q",
+    "low_sample_warning",
+    "outcome_model",
+    "predict_all",
+    "propensity_model",
+]
 
 _STREAM = 7_303
+LEAST_SHARE = 0.05
+"""Effective samples below this share of the trajectories are warned of."""
 
-Term = tuple[FloatArray, FloatArray]  # a numerator and a denominator for each patient
-Estimator = Literal[
-    "dm", "is", "snis", "dr", "wdr", "trajectory_is", "trajectory_wis", "pdis", "wpdis",
-    "trajectory_dr", "trajectory_wdr",
-]  # fmt: skip
+Per = Literal["decision", "trajectory"]
+Term = tuple[FloatArray, FloatArray]  # a numerator and a denominator for each trajectory
+Terms = tuple[list[Term], FloatArray]
 
-
-@dataclass(frozen=True, eq=False)
-class LoggedDecisions:
-    """Decisions of a behaviour policy, and what a target policy would do in their place.
-
-    Parameters
-    ----------
-    contexts
-        Shape (N, d), finite.
-    actions
-        Number of each action taken, shape (N,), 0..A-1.
-    rewards
-        Shape (N,), finite.
-    propensities
-        Probability with which each action was taken, shape (N,), in (0, 1].
-    target
-        Probabilities of the target policy, shape (N, A).
-    patients
-        Whose decision it was, any values that can be sorted, shape (N,): decisions of one are
-        resampled together, and are its trajectory.
-    steps
-        Number of each decision in its patient's trajectory, 0, 1, ..., shape (N,); by default a
-        patient's rows must be in the order of time (those of others may lie between them).
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit or a value is out of range; if a patient has a step twice.
-    """
-
-    contexts: FloatArray
-    actions: NDArray[np.intp]
-    rewards: FloatArray
-    propensities: FloatArray
-    target: FloatArray
-    patients: NDArray[Any]
-    steps: NDArray[np.intp] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("contexts", "rewards", "propensities", "target"):
-            values = np.asarray(getattr(self, name), dtype=np.float64)
-            if not np.isfinite(values).all():
-                raise ValueError(f"{name} must be finite")
-            object.__setattr__(self, name, values)
-        n = len(self.actions)
-        object.__setattr__(self, "patients", np.asarray(self.patients))
-        for name in ("contexts", "rewards", "propensities", "target", "patients"):
-            if len(getattr(self, name)) != n or not n:
-                raise ValueError(f"{name} has {len(getattr(self, name))} rows, actions {n}")
-        if self.contexts.ndim != 2 or self.target.ndim != 2:
-            raise ValueError("contexts and target must be tables")
-        actions = np.asarray(self.actions)
-        if not ((actions >= 0) & (actions < self.n_actions)).all():
-            raise ValueError(f"actions must be 0..{self.n_actions - 1}")
-        object.__setattr__(self, "actions", actions.astype(np.intp))
-        low = int(np.argmin(self.propensities))
-        if not self.propensities[low] > 0 or self.propensities.max() > 1 + 1e-9:
-            raise ValueError(
-                f"propensities must be in (0, 1]: row {low} has {self.propensities[low]:g}"
-            )
-        sums = self.target.sum(axis=1)
-        if (self.target < -1e-9).any() or np.abs(sums - 1).max() > 1e-4:
-            raise ValueError("the rows of target must be probabilities")
-        if (self.codes < 0).any():
-            raise ValueError(f"patients must not be missing: row {int(self.codes.argmin())} is")
-        if self.steps is not None:
-            object.__setattr__(self, "steps", self._checked_steps())
-
-    def _checked_steps(self) -> IntArray:
-        """Return the steps as integers, or raise ``ValueError`` with the first wrong row."""
-        steps = np.asarray(self.steps, dtype=np.float64)
-        if steps.shape != (len(self),):
-            raise ValueError(f"steps has shape {steps.shape}, actions {len(self)} rows")
-        wrong = ~((steps >= 0) & (steps == np.floor(steps)) & (steps < 2**31))
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise ValueError(f"steps must be 0, 1, ...: row {row} has {steps[row]:g}")
-        order = np.lexsort((steps, self.codes))
-        one, two = order[:-1], order[1:]
-        twice = (steps[one] == steps[two]) & (self.codes[one] == self.codes[two])
-        if twice.any():
-            i = int(np.argmax(twice))
-            raise ValueError(
-                f"patient {_plain(self.patients[two[i]])!r} has step {int(steps[two[i]])} twice, in"
-                f" rows {one[i]} and {two[i]}"
-            )
-        return steps.astype(np.intp)
-
-    @cached_property
-    def codes(self) -> IntArray:
-        """Position of each row's patient among the sorted ones, shape (N,)."""
-        try:
-            return np.asarray(pd.factorize(self.patients, sort=True)[0])
-        except TypeError as error:
-            raise ValueError(f"patients cannot be sorted: {error}") from error
-
-    def __len__(self) -> int:
-        return len(self.actions)
-
-    @property
-    def n_actions(self) -> int:
-        """Number of actions A."""
-        return int(self.target.shape[1])
-
-    @property
-    def n_patients(self) -> int:
-        """Number of patients."""
-        return int(self.codes.max()) + 1
-
-    def ratios(self, truncation: float | None = None) -> FloatArray:
-        """Return pi / pi_b of each decision, at most ``truncation``."""
-        rho = self.target[np.arange(len(self)), self.actions] / self.propensities
-        return np.asarray(rho if truncation is None else np.minimum(rho, truncation))
-
-    def by_patient(self, values: FloatArray) -> FloatArray:
-        """Sum over the decisions of each patient."""
-        sums: FloatArray = np.bincount(self.codes, values, self.n_patients).astype(np.float64)
-        return sums
-
-    def rows(self, keep: ArrayLike) -> LoggedDecisions:
-        """Return some of the decisions."""
-        k = np.asarray(keep)
-        return LoggedDecisions(
-            self.contexts[k],
-            self.actions[k],
-            self.rewards[k],
-            self.propensities[k],
-            self.target[k],
-            self.patients[k],
-            None if self.steps is None else self.steps[k],
-        )
-
-    def order(self, *, trajectories: bool) -> IntArray:
-        """Return the rows by patient and step, which is the same whatever their order is.
-
-        Parameters
-        ----------
-        trajectories
-            Whether the steps of a patient must be 0, 1, ... without gaps. Without steps, a
-            patient's rows are then as they are; otherwise sorted by what is logged.
-
-        Raises
-        ------
-        ValueError
-            If a step is missing.
-        """
-        if self.steps is None and trajectories:
-            return np.argsort(self.codes, kind="stable")
-        if self.steps is None:
-            logged = (self.propensities, self.rewards, self.actions)
-            return np.lexsort((*logged, *self.contexts.T, self.codes))
-        order = np.lexsort((self.steps, self.codes))
-        if trajectories:
-            counts = np.bincount(self.codes)
-            expected = np.arange(len(self)) - np.repeat(np.cumsum(counts) - counts, counts)
-            missing = self.steps[order] != expected
-            if missing.any():
-                i = int(np.argmax(missing))
-                row = order[i]
-                raise ValueError(
-                    f"patient {_plain(self.patients[row])!r} has no step {expected[i]}: the next is"
-                    f" {self.steps[row]}, in row {row}; trajectories need steps 0, 1, ... without"
-                    " gaps"
-                )
-        return order
+_DECISION = {
+    "dm": "dm", "is": "is", "snips": "snips", "snis": "snips", "wis": "snips", "dr": "dr",
+    "wdr": "wdr",
+}  # fmt: skip
+_TRAJECTORY = {
+    "dm": "fqe", "fqe": "fqe", "is": "trajectory_is", "wis": "trajectory_wis", "pdis": "pdis",
+    "wpdis": "wpdis", "dr": "trajectory_dr", "wdr": "trajectory_wdr",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -215,6 +72,7 @@ class Estimate:
 
     ``effective_sample_size`` is that of the importance weights, as a share of the decisions (or, of
     trajectories), from 0 to 1: (sum w)^2 / (n sum w^2). 1 for the direct method, which has none.
+    ``warning`` says what makes the interval too narrow; empty if nothing is known to.
     """
 
     estimator: str
@@ -223,12 +81,60 @@ class Estimate:
     high: float
     standard_error: float
     effective_sample_size: float
+    warning: str = ""
+
+
+def estimator_name(name: str, per: Per | None = None) -> str:
+    """Return the name in :data:`ESTIMATORS` of an estimator that the literature names.
+
+    Parameters
+    ----------
+    name
+        A name of :data:`ESTIMATORS`, or ``"is"``, ``"wis"``, ``"snips"`` (``"snis"``), ``"pdis"``,
+        ``"wpdis"``, ``"dm"``, ``"dr"``, ``"wdr"``, ``"fqe"``, in any case.
+    per
+        Whether the value is that of a decision or of a trajectory. By default ``"is"``,
+        ``"snips"``, ``"dm"``, ``"dr"`` and ``"wdr"`` are per decision and the rest, ``"wis"`` too,
+        per trajectory.
+
+    Raises
+    ------
+    ValueError
+        If there is no such estimator.
+
+    Examples
+    --------
+    >>> estimator_name("WIS"), estimator_name("wdr"), estimator_name("wdr", "trajectory")
+    ('trajectory_wis', 'wdr', 'trajectory_wdr')
+    """
+    if per not in (None, "decision", "trajectory"):
+        raise ValueError(f"per must be 'decision' or 'trajectory', got {per!r}")
+    lower = name.lower()
+    kinds = {"decision": _DECISION, "trajectory": _TRAJECTORY}
+    known = {**_TRAJECTORY, **_DECISION, "wis": "trajectory_wis"} if per is None else kinds[per]
+    own = {n: n for n in ESTIMATORS if per is None or (n in known.values())}
+    found = {**own, **known}
+    if lower not in found:
+        kind = "" if per is None else f" per {per}"
+        raise ValueError(f"unknown estimator {name!r}{kind}; known are {', '.join(sorted(found))}")
+    return found[lower]
+
+
+def low_sample_warning(share: float, n: int) -> str:
+    """Return what is wrong with weights of an effective sample of this share of n, or nothing."""
+    if share >= LEAST_SHARE:
+        return ""
+    return (
+        f"effective sample {100 * share:.2g}% of {n} ({share * n:.1f}), below"
+        f" {100 * LEAST_SHARE:g}%: the interval is likely too narrow"
+    )
 
 
 def estimate(
     logged: LoggedDecisions,
-    estimator: Estimator = "dr",
+    estimator: str = "dr",
     *,
+    per: Per | None = None,
     q: FloatArray | None = None,
     truncation: float | None = None,
     discount: float = 0.99,
@@ -243,11 +149,13 @@ def estimate(
     logged
         The decisions.
     estimator
-        Per decision: ``"dm"`` direct method, ``"is"`` importance sampling, ``"snis"``
+        Per decision: ``"dm"`` direct method, ``"is"`` importance sampling, ``"snips"``
         self-normalised, ``"dr"`` doubly robust, ``"wdr"`` doubly robust with self-normalised
-        weights. Per trajectory: ``"trajectory_is"`` and ``"trajectory_wis"`` with the product of
-        all ratios, ``"pdis"`` and ``"wpdis"`` per decision of it, ``"trajectory_dr"`` and
-        ``"trajectory_wdr"``.
+        weights. Per trajectory: ``"trajectory_is"`` and ``"trajectory_wis"`` (``"wis"``) with the
+        product of all ratios, ``"pdis"`` and ``"wpdis"`` per decision of it, ``"trajectory_dr"``
+        and ``"trajectory_wdr"``, and ``"fqe"``, the mean of q at the first steps.
+    per
+        Which of the two, where a name is that of both: see :func:`estimator_name`.
     q
         Outcome model Q(X, a), shape (N, A): of the reward for estimators per decision
         (:func:`outcome_model`), of the return for those per trajectory (:func:`fitted_q`).
@@ -256,7 +164,9 @@ def estimate(
     discount
         Discount factor of trajectories, in [0, 1].
     level
-        Level of the confidence interval, by the percentiles of a bootstrap over patients.
+        Level of the confidence interval, by the percentiles of a bootstrap over trajectories. The
+        model q stays as it is in it: the intervals of ``"dm"`` and ``"fqe"`` know nothing of its
+        errors .
     n_bootstraps
         Bootstrap samples.
     seed
@@ -266,206 +176,54 @@ def estimate(
     ------
     ValueError
         If the estimator is unknown, or needs ``q``, or ``q`` has the wrong shape or is not finite;
-        if it is one per trajectory and a patient lacks a step.
+        if it is one per trajectory and a trajectory lacks a step.
     """
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"unknown estimator {estimator!r}; known are {', '.join(ESTIMATORS)}")
+    name = estimator_name(estimator, per)
     if truncation is not None and not truncation > 0:
         raise ValueError(f"truncation must be positive, got {truncation}")
     if not 0 < level < 1 or not 0 <= discount <= 1 or n_bootstraps < 2:
         raise ValueError("need 0 < level < 1, 0 <= discount <= 1 and n_bootstraps >= 2")
-    needs_q = estimator == "dm" or estimator.endswith("dr")
+    needs_q = name in ("dm", "fqe") or name.endswith("dr")
     if needs_q and (q is None or q.shape != logged.target.shape):
         shape = None if q is None else q.shape
-        raise ValueError(f"{estimator!r} needs q of shape {logged.target.shape}, got {shape}")
+        maker = "outcome_model" if name in _DECISION.values() else "fitted_q"
+        raise ValueError(
+            f"{name!r} needs q of shape {logged.target.shape}, got {shape}: {maker} makes one"
+        )
     if q is not None and not np.isfinite(q).all():
         row = int(np.argmin(np.isfinite(q).all(axis=1)))
         raise ValueError(f"q must be finite: row {row} has {q[row]}")
-    order = logged.order(trajectories=estimator not in _PER_DECISION)
+    order = logged.order(trajectories=name not in _DECISION.values())
     values = np.zeros(logged.target.shape) if q is None else q
     d = logged.rows(order)
-    terms, weights = ESTIMATORS[estimator](d, d.ratios(truncation), values[order], discount)
+    terms, weights = ESTIMATORS[name](d, d.ratios(truncation), values[order], discount)
     numerators = np.stack([numerator for numerator, _ in terms], axis=1)
     denominators = np.stack([denominator for _, denominator in terms], axis=1)
     # Not the stream of the same seed that the data may have been drawn with.
     rng = np.random.default_rng([_STREAM, seed])
-    n = logged.n_patients
+    n = logged.n_trajectories
     drawn = rng.multinomial(n, np.full(n, 1 / n), size=n_bootstraps).astype(np.float64)
     samples = _ratio(drawn @ numerators, drawn @ denominators)
     tail = (1 - level) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
-    total = weights.sum() ** 2 / max(float((weights**2).sum()), 1e-300) / len(weights)
+    share = weights.sum() ** 2 / max(float((weights**2).sum()), 1e-300) / len(weights)
+    warning = low_sample_warning(share, len(weights))
+    if name in ("dm", "fqe"):
+        warning = "the interval leaves out the errors of q"
     return Estimate(
-        estimator,
+        name,
         float(_ratio(numerators.sum(axis=0), denominators.sum(axis=0))),
         float(low),
         float(high),
         float(samples.std(ddof=1)),
-        float(total),
+        float(share),
+        warning,
     )
 
 
-def compare(logged: LoggedDecisions, names: list[Estimator], **options: Any) -> pd.DataFrame:
+def compare(logged: LoggedDecisions, names: list[str], **options: Any) -> pd.DataFrame:
     """Return a row for each estimator; options as for :func:`estimate`."""
     return pd.DataFrame([estimate(logged, name, **options) for name in names])
-
-
-def outcome_model(
-    logged: LoggedDecisions,
-    action_features: ArrayLike | None = None,
-    *,
-    model: Any = None,
-    folds: int = 5,
-    seed: int = 0,
-) -> FloatArray:
-    """Predict the reward of every action in every context, each patient by a model without it.
-
-    Parameters
-    ----------
-    logged
-        The decisions.
-    action_features
-        Features of each action, shape (A, f), such as one-hot levels; by default one-hot actions.
-    model
-        A scikit-learn regressor; by default gradient-boosted trees.
-    folds
-        Groups of patients for cross-fitting, at least 2.
-    seed
-        Seed of the default model.
-
-    Returns
-    -------
-    numpy.ndarray
-        Q, shape (N, A).
-    """
-    default = HistGradientBoostingRegressor(
-        max_iter=100, learning_rate=0.1, min_samples_leaf=30, random_state=seed
-    )
-    regressor = default if model is None else model
-    features = _action_features(logged, action_features)
-    order = logged.order(trajectories=False)
-    d = logged.rows(order)
-    q = np.empty(d.target.shape)
-    x = np.concatenate([d.contexts, features[d.actions]], axis=1)
-    for train, rest in GroupKFold(folds).split(x, groups=d.codes):
-        fitted = clone(regressor).fit(x[train], d.rewards[train])
-        q[order[rest]] = predict_all(fitted, d.contexts[rest], features)
-    return q
-
-
-def predict_all(fitted: Any, contexts: FloatArray, action_features: FloatArray) -> FloatArray:
-    """Predict every action in every context with a fitted regressor, shape (N, A)."""
-    n, a = len(contexts), len(action_features)
-    x = np.concatenate([np.repeat(contexts, a, axis=0), np.tile(action_features, (n, 1))], axis=1)
-    return np.asarray(fitted.predict(x)).reshape(n, a)
-
-
-def propensity_model(
-    contexts: ArrayLike,
-    actions: ArrayLike,
-    patients: ArrayLike,
-    *,
-    folds: int = 5,
-    inverse_penalty: float = 0.03,
-) -> FloatArray:
-    """Estimate the probabilities of all actions by cross-fitted logistic regression.
-
-    Parameters
-    ----------
-    contexts, actions, patients
-        As in :class:`LoggedDecisions`.
-    folds
-        Groups of patients, at least 2.
-    inverse_penalty
-        scikit-learn's ``C``: the smaller, the closer to the actions' shares. Too large a value
-        makes some estimates too small, and their ratios too large.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N, largest action + 1); an action that a fold's training rows lack gets the share of
-        half a decision.
-    """
-    x, a = np.asarray(contexts, dtype=np.float64), np.asarray(actions)
-    codes = pd.factorize(np.asarray(patients), sort=True)[0]
-    if len(x) != len(a) or len(codes) != len(a):
-        raise ValueError(f"got {len(x)} contexts, {len(a)} actions and {len(codes)} patients")
-    order = np.lexsort((a, *x.T, codes))  # whatever the order of the rows, the same
-    x, a, codes = x[order], a[order], codes[order]
-    probabilities = np.full((len(a), int(a.max()) + 1), 0.5 / len(a))
-    for train, rest in GroupKFold(folds).split(x, groups=codes):
-        logistic = LogisticRegression(C=inverse_penalty, max_iter=500)
-        model = make_pipeline(StandardScaler(), logistic)
-        model.fit(x[train], a[train])
-        probabilities[np.ix_(order[rest], model.classes_)] = model.predict_proba(x[rest])
-    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
-
-
-def fitted_q(
-    logged: LoggedDecisions,
-    action_features: ArrayLike | None = None,
-    *,
-    discount: float = 0.99,
-    iterations: int = 20,
-    model: Any = None,
-    folds: int = 2,
-    seed: int = 0,
-) -> FloatArray:
-    """Predict the discounted return of the target policy after every action (fitted Q evaluation).
-
-    Le, Voloshin and Yue, ICML 2019; each patient by a model without it. The next action is drawn
-    from the target policy anew in every iteration.
-
-    Parameters
-    ----------
-    logged, action_features, model, folds, seed
-        As for :func:`outcome_model`.
-    discount
-        In [0, 1].
-    iterations
-        Regressions, at least 1: how many steps ahead are looked.
-
-    Raises
-    ------
-    ValueError
-        If ``iterations`` is below 1, or a patient lacks a step.
-    """
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}")
-    default = HistGradientBoostingRegressor(
-        max_iter=60, learning_rate=0.15, min_samples_leaf=30, random_state=seed
-    )
-    regressor = default if model is None else model
-    features = _action_features(logged, action_features)
-    rng = np.random.default_rng(seed)
-    order = logged.order(trajectories=True)
-    d = logged.rows(order)
-    x = np.concatenate([d.contexts, features[d.actions]], axis=1)
-    follows = np.append(d.codes[1:] == d.codes[:-1], False)
-    q = np.empty(d.target.shape)
-    for train, rest in GroupKFold(folds).split(x, groups=d.codes):
-        going_on = train[follows[train]]
-        fitted: Any = None
-        for _ in range(iterations):
-            wanted = d.rewards.copy()
-            if fitted is not None and len(going_on):
-                drawn = draw_each(d.target[going_on + 1], rng)
-                following = [d.contexts[going_on + 1], features[drawn]]
-                wanted[going_on] += discount * fitted.predict(np.concatenate(following, axis=1))
-            fitted = clone(regressor).fit(x[train], wanted[train])
-        q[order[rest]] = predict_all(fitted, d.contexts[rest], features)
-    return q
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _action_features(logged: LoggedDecisions, features: ArrayLike | None) -> FloatArray:
-    table = np.eye(logged.n_actions) if features is None else np.asarray(features, dtype=float)
-    if table.ndim != 2 or len(table) != logged.n_actions:
-        raise ValueError(f"action_features must have {logged.n_actions} rows, got {table.shape}")
-    return table
 
 
 def _ratio(numerators: FloatArray, denominators: FloatArray) -> FloatArray:
@@ -474,23 +232,20 @@ def _ratio(numerators: FloatArray, denominators: FloatArray) -> FloatArray:
     return np.asarray(np.where(denominators == 0, 0.0, numerators / safe).sum(axis=-1))
 
 
-Terms = tuple[list[Term], FloatArray]
-
-
 def _per_decision(
     *, weighted: bool, normalised: bool, model: bool
 ) -> Callable[[LoggedDecisions, FloatArray, FloatArray, float], Terms]:
     """Return an estimator per decision: weighted rewards or errors, plus the model's mean."""
 
     def terms(d: LoggedDecisions, rho: FloatArray, q: FloatArray, _: float) -> Terms:
-        counts = d.by_patient(np.ones(len(d)))
+        counts = d.by_trajectory(np.ones(len(d)))
         found: list[Term] = []
         if weighted:
             residual = d.rewards - (q[np.arange(len(d)), d.actions] if model else 0.0)
-            below = d.by_patient(rho) if normalised else counts
-            found.append((d.by_patient(rho * residual), below))
+            below = d.by_trajectory(rho) if normalised else counts
+            found.append((d.by_trajectory(rho * residual), below))
         if model:
-            found.append((d.by_patient((d.target * q).sum(axis=1)), counts))
+            found.append((d.by_trajectory((d.target * q).sum(axis=1)), counts))
         return found, rho if weighted else np.ones(len(d))
 
     return terms
@@ -499,14 +254,14 @@ def _per_decision(
 def _trajectory_arrays(
     d: LoggedDecisions, rho: FloatArray, q: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return rewards, products of ratios before and after each step, Q and V, (patients, steps).
+    """Return rewards, products of ratios before and after each step, Q and V, by trajectory.
 
-    The rows are by patient and step. Trajectories that end early are continued with nothing: no
+    The rows are by trajectory and step. Trajectories that end early are continued with nothing: no
     reward, no value, ratio 1.
     """
     counts = np.bincount(d.codes)
     step = np.arange(len(d)) - np.repeat(np.cumsum(counts) - counts, counts)
-    shape = (d.n_patients, int(counts.max()))
+    shape = (d.n_trajectories, int(counts.max()))
 
     def table(values: FloatArray, filler: float) -> FloatArray:
         full = np.full(shape, filler)
@@ -546,11 +301,16 @@ def _stepwise(*, normalised: bool, model: bool) -> Callable[..., Terms]:
     return terms
 
 
-_PER_DECISION = ("dm", "is", "snis", "dr", "wdr")
+def _start(d: LoggedDecisions, rho: FloatArray, q: FloatArray, _: float) -> Terms:
+    """Return the model's values at the first steps: fitted Q evaluation."""
+    values = _trajectory_arrays(d, rho, q)[-1][:, 0]
+    return [(values, np.ones(len(values)))], np.ones(len(values))
+
+
 ESTIMATORS: dict[str, Callable[[LoggedDecisions, FloatArray, FloatArray, float], Terms]] = {
     "dm": _per_decision(weighted=False, normalised=False, model=True),
     "is": _per_decision(weighted=True, normalised=False, model=False),
-    "snis": _per_decision(weighted=True, normalised=True, model=False),
+    "snips": _per_decision(weighted=True, normalised=True, model=False),
     "dr": _per_decision(weighted=True, normalised=False, model=True),
     "wdr": _per_decision(weighted=True, normalised=True, model=True),
     "trajectory_is": _whole(normalised=False),
@@ -559,4 +319,5 @@ ESTIMATORS: dict[str, Callable[[LoggedDecisions, FloatArray, FloatArray, float],
     "wpdis": _stepwise(normalised=True, model=False),
     "trajectory_dr": _stepwise(normalised=False, model=True),
     "trajectory_wdr": _stepwise(normalised=True, model=True),
+    "fqe": _start,
 }

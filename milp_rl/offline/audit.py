@@ -103,7 +103,7 @@ def subgroup_values(
         rows.append(
             {
                 "group": group,
-                "patients": part.n_patients,
+                "patients": part.n_trajectories,
                 "observed": float(part.rewards.mean()),
                 **_row(part, q[inside], None, seed),
             }

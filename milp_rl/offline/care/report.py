@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from milp_rl.envs.care_management import FACTORS, CareManagement, care_actions
-from milp_rl.evaluation.ope import Estimator, compare, estimate, outcome_model, propensity_model
+from milp_rl.evaluation.ope import compare, estimate, outcome_model, propensity_model
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
 from milp_rl.offline.allocation import Limit, allocate, allocate_greedily, parity_limits
@@ -150,7 +150,7 @@ def _write(
         "Mean reward of a week had the policy decided it, on patients that it was not trained on.",
     )
     awr, cql = (logged_decisions(test, targets[name]) for name in ("AWR", "CQL"))
-    names: list[Estimator] = ["dm", "is", "snis", "dr", "wdr", "trajectory_is", "wpdis"]
+    names = ["dm", "is", "snips", "dr", "wdr", "trajectory_is", "wpdis"]
     page.add(
         "Estimators, for CQL",
         compare(cql, names, q=q, seed=seed),

@@ -11,6 +11,7 @@ from milp_rl.evaluation.ope import (
     LoggedDecisions,
     compare,
     estimate,
+    estimator_name,
     fitted_q,
     outcome_model,
     propensity_model,
@@ -61,7 +62,7 @@ def chain(n, steps, seed=0):
     return logged, table[step, s], float(values[0])
 
 
-@pytest.mark.parametrize("name", ["dm", "is", "snis", "dr", "wdr"])
+@pytest.mark.parametrize("name", ["dm", "is", "snips", "dr", "wdr"])
 def test_estimators_per_decision_find_the_truth(name):
     logged, q, truth = bandit(40_000)
     found = estimate(logged, name, q=q, **QUICK)
@@ -82,9 +83,9 @@ def by_recursion(logged, q, discount):
     """Doubly robust values of trajectories from their last step backward (Jiang and Li, eq. 10)."""
     rho = logged.ratios()
     values = []
-    for patient in np.unique(logged.patients):
+    for patient in np.unique(logged.trajectory):
         value = 0.0
-        for i in np.flatnonzero(logged.patients == patient)[::-1]:
+        for i in np.flatnonzero(logged.trajectory == patient)[::-1]:
             error = logged.rewards[i] + discount * value - q[i, logged.actions[i]]
             value = logged.target[i] @ q[i] + rho[i] * error
         values.append(value)
@@ -93,10 +94,10 @@ def by_recursion(logged, q, discount):
 
 def by_shares(logged, q, discount):
     """Weighted doubly robust value (Thomas and Brunskill, eq. 9), with the shares of weights."""
-    patients, rho, horizon = np.unique(logged.patients), logged.ratios(), 5
+    patients, rho, horizon = np.unique(logged.trajectory), logged.ratios(), 5
     weights = np.ones((len(patients), horizon + 1))  # after a trajectory's end they stay
     total = 0.0
-    rows = {p: np.flatnonzero(logged.patients == p) for p in patients}
+    rows = {p: np.flatnonzero(logged.trajectory == p) for p in patients}
     for j, p in enumerate(patients):
         for t in range(horizon):
             factor = rho[rows[p][t]] if t < len(rows[p]) else 1.0
@@ -134,7 +135,7 @@ def test_models_are_learnt_from_the_data():
     found = outcome_model(logged)
     assert np.abs(found - q).mean() < 0.06
     assert estimate(logged, "dr", q=found, **QUICK).value == pytest.approx(truth, abs=0.03)
-    probabilities = propensity_model(logged.contexts, logged.actions, logged.patients)
+    probabilities = propensity_model(logged.contexts, logged.actions, logged.trajectory)
     taken = probabilities[np.arange(len(logged)), logged.actions]
     assert np.abs(taken - logged.propensities).mean() < 0.03
 
@@ -183,7 +184,7 @@ def test_patients_are_resampled_together():
         np.repeat(logged.rewards, 10),
         np.repeat(logged.propensities, 10),
         np.repeat(logged.target, 10, axis=0),
-        np.repeat(logged.patients, 10),
+        np.repeat(logged.trajectory, 10),
     )
     one, ten = (estimate(d, "is") for d in (logged, repeated))
     assert ten.value == pytest.approx(one.value)
@@ -209,22 +210,22 @@ def uneven(n=60):
     keep = steps <= np.repeat(np.arange(n) % 5, 5)
     patients = np.array([f"p{17 * i % 101:03}" for i in range(n)]).repeat(5)
     contexts = np.column_stack([logged.contexts, np.random.default_rng(5).random(len(logged))])
-    logged = replace(logged, contexts=contexts, patients=patients)
-    return replace(logged, steps=steps).rows(keep), logged.rows(keep), q[keep]
+    logged = replace(logged, contexts=contexts, trajectory=patients)
+    return replace(logged, step=steps).rows(keep), logged.rows(keep), q[keep]
 
 
 def interleaved(logged, rng):
     """An order that mixes patients but keeps the rows of each as they are."""
-    mixed = logged.patients[rng.permutation(len(logged))]
+    mixed = logged.trajectory[rng.permutation(len(logged))]
     order = np.empty(len(logged), dtype=int)
     for patient in np.unique(mixed):
-        order[mixed == patient] = np.flatnonzero(logged.patients == patient)
+        order[mixed == patient] = np.flatnonzero(logged.trajectory == patient)
     return order
 
 
 def orders(logged, rng):
     everything = rng.permutation(len(logged))
-    return [everything] if logged.steps is not None else [interleaved(logged, rng)]
+    return [everything] if logged.step is not None else [interleaved(logged, rng)]
 
 
 @pytest.mark.parametrize("name", list(ESTIMATORS))
@@ -241,7 +242,7 @@ def test_the_order_of_rows_plays_no_part_in_any_estimate(name):
     assert by_row.value == pytest.approx(estimate(stepped, name, q=q, discount=0.9).value)
 
 
-@pytest.mark.parametrize("name", ["dm", "is", "snis", "dr", "wdr"])
+@pytest.mark.parametrize("name", ["dm", "is", "snips", "dr", "wdr"])
 def test_estimates_per_decision_need_no_steps_for_that(name):
     _, plain, q = uneven()
     order = np.random.default_rng(1).permutation(len(plain))
@@ -267,9 +268,9 @@ def test_the_order_of_rows_plays_no_part_in_any_model():
     np.testing.assert_array_equal(
         outcome_model(plain.rows(order), model=model), outcome_model(plain, model=model)[order]
     )
-    whole = propensity_model(plain.contexts, plain.actions, plain.patients)
+    whole = propensity_model(plain.contexts, plain.actions, plain.trajectory)
     moved = plain.rows(order)
-    found = propensity_model(moved.contexts, moved.actions, moved.patients)
+    found = propensity_model(moved.contexts, moved.actions, moved.trajectory)
     np.testing.assert_array_equal(found, whole[order])
 
 
@@ -277,7 +278,7 @@ def test_fitted_q_finds_the_next_step_in_a_log_by_week():
     logged, _, truth = chain(2000, 4)
     steps = np.tile(np.arange(4), 2000)
     logged = replace(logged, contexts=np.column_stack([logged.contexts, steps]))
-    for by_week in (replace(logged, steps=steps), logged):
+    for by_week in (replace(logged, step=steps), logged):
         order = np.argsort(steps, kind="stable")  # week 1 of all, week 2 of all, ...
         q = fitted_q(by_week.rows(order), discount=0.9, iterations=6, model=LinearRegression())
         np.testing.assert_array_equal(
@@ -292,17 +293,17 @@ def test_steps_that_are_twice_or_missing_are_refused_with_patient_and_row():
     logged, _, q = uneven()
     order = np.random.default_rng(3).permutation(len(logged))
     moved, q = logged.rows(order), q[order]
-    row = int(np.flatnonzero(moved.steps == 3)[0])
-    name = moved.patients[row]
-    steps = moved.steps.copy()
+    row = int(np.flatnonzero(moved.step == 3)[0])
+    name = moved.trajectory[row]
+    steps = moved.step.copy()
     steps[row] = 2
-    other = int(np.flatnonzero((moved.patients == name) & (moved.steps == 2))[0])
+    other = int(np.flatnonzero((moved.trajectory == name) & (moved.step == 2))[0])
     rows = "rows {} and {}".format(*sorted((row, other)))
-    with pytest.raises(ValueError, match=f"patient '{name}' has step 2 twice, in {rows}"):
-        replace(moved, steps=steps)
+    with pytest.raises(ValueError, match=f"trajectory '{name}' has step 2 twice, in {rows}"):
+        replace(moved, step=steps)
     lacking, q = moved.rows(np.arange(len(moved)) != other), np.delete(q, other, axis=0)
     for make in (lambda: estimate(lacking, "trajectory_dr", q=q), lambda: fitted_q(lacking)):
-        with pytest.raises(ValueError, match=f"patient '{name}' has no step 2: the next is 3, in"):
+        with pytest.raises(ValueError, match=f"'{name}' has no step 2: the next is 3, in"):
             make()
     assert np.isfinite(estimate(lacking, "dr", q=q, **QUICK).value)  # needs no trajectory
 
@@ -310,20 +311,20 @@ def test_steps_that_are_twice_or_missing_are_refused_with_patient_and_row():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": np.full(10, 0.5)}, r"steps must be 0, 1, \.\.\.: row 0 has 0.5"),
-        ({"steps": -np.ones(10)}, "row 0 has -1"),
-        ({"steps": np.append(np.zeros(9), np.nan)}, "row 9 has nan"),
-        ({"steps": np.zeros(9)}, r"steps has shape \(9,\), actions 10 rows"),
-        ({"patients": [*"abcdefghi", None]}, "patients must not be missing: row 9"),
-        ({"patients": [*range(9), (1, 2)]}, "patients cannot be sorted"),
+        ({"step": np.full(10, 0.5)}, r"step must be 0, 1, \.\.\.: row 0 has 0.5"),
+        ({"step": -np.ones(10)}, "row 0 has -1"),
+        ({"step": np.append(np.zeros(9), np.nan)}, "row 9 has nan"),
+        ({"step": np.zeros(9)}, r"step has shape \(9,\), actions 10 rows"),
+        ({"trajectory": [*"abcdefghi", None]}, "trajectory must not be missing: row 9"),
+        ({"trajectory": [*range(9), (1, 2)]}, "trajectories cannot be sorted"),
     ],
 )
 def test_wrong_steps_and_patients_are_refused(change, message):
     logged, _, _ = bandit(10)
-    if isinstance(change.get("patients"), list):
+    if isinstance(change.get("trajectory"), list):
         values = np.empty(10, dtype=object)
-        values[:] = change["patients"]
-        change = {"patients": values}
+        values[:] = change["trajectory"]
+        change = {"trajectory": values}
     with pytest.raises(ValueError, match=message):
         replace(logged, **change)
 
@@ -351,11 +352,54 @@ def test_wrong_decisions_are_refused(change, message):
         replace(logged, **change)
 
 
+def test_names_are_those_of_the_literature():
+    logged, _, q = uneven()
+    plain = {"q": q, "discount": 0.9, **QUICK}
+    pairs = {
+        "wis": "trajectory_wis", "WIS": "trajectory_wis", "snis": "snips", "SNIPS": "snips",
+        "pdis": "pdis", "is": "is", "dm": "dm", "dr": "dr", "wdr": "wdr", "fqe": "fqe",
+    }  # fmt: skip
+    for name, own in pairs.items():
+        assert estimate(logged, name, **plain) == estimate(logged, own, **plain)
+        assert estimate(logged, name, **plain).estimator == own
+    whole = {"is": "trajectory_is", "wis": "trajectory_wis", "dr": "trajectory_dr", "dm": "fqe"}
+    for name, own in whole.items():
+        assert estimate(logged, name, per="trajectory", **plain).estimator == own
+    assert estimator_name("wis", "decision") == "snips"
+    for name, per in (("pdis", "decision"), ("snips", "trajectory"), ("trajectory_dr", "decision")):
+        with pytest.raises(ValueError, match=f"unknown estimator '{name}' per {per}"):
+            estimator_name(name, per)
+    with pytest.raises(ValueError, match="per must be"):
+        estimator_name("is", "patient")
+
+
+def test_fitted_q_evaluation_is_the_mean_of_the_first_values():
+    logged, _, q = uneven()
+    order = np.random.default_rng(8).permutation(len(logged))
+    moved, values = logged.rows(order), q[order]
+    first = moved.step == 0
+    expected = np.mean([t @ v for t, v in zip(moved.target[first], values[first], strict=True)])
+    found = estimate(moved, "fqe", q=values, discount=0.9, **QUICK)
+    assert found.value == pytest.approx(expected)
+    assert "errors of q" in found.warning
+
+
+def test_a_small_effective_sample_is_warned_of():
+    logged, q, _ = chain(200, 30)
+    few = estimate(logged, "wis", discount=0.9, **QUICK)
+    assert few.effective_sample_size < 0.05
+    share, count = 100 * few.effective_sample_size, 200 * few.effective_sample_size
+    assert few.warning.startswith(f"effective sample {share:.2g}% of 200 ({count:.1f})")
+    assert estimate(logged, "dr", q=q, **QUICK).warning == ""
+
+
 def test_wrong_arguments_are_refused():
     logged, _, _ = bandit(10)
     with pytest.raises(ValueError, match="unknown estimator"):
         estimate(logged, "magic")
-    with pytest.raises(ValueError, match=r"'dr' needs q of shape \(10, 3\), got None"):
+    with pytest.raises(
+        ValueError, match=r"'dr' needs q of shape \(10, 3\), got None: outcome_model"
+    ):
         estimate(logged, "dr")
     with pytest.raises(ValueError, match="truncation must be positive"):
         estimate(logged, "is", truncation=0.0)
