@@ -13,8 +13,13 @@ of actions that were not taken,
 
 .. math:: \alpha \, E[\log \sum_a \exp Q(s, a) - Q(s, a_{logged})].
 
-The fairness penalty of AWR is the squared difference between each demographic group's mean
-probability of a level and everyone's.
+The fairness penalty of AWR and behaviour cloning is over demographic groups g, with :math:`s_g` the
+mean probability of a level in a group, s everyone's, and :math:`n_g`, n the mean needs:
+
+.. math:: \sum_g (s_g - s)^2 \quad \text{(demographic parity)}, \qquad
+          \sum_g (s_g - s \, n_g / n)^2 \quad \text{(shares in proportion to need)}.
+
+Where groups differ in need the two contradict each other: what closes one gap opens the other.
 """
 
 from __future__ import annotations
@@ -30,13 +35,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from milp_rl.envs.care_management import RewardWeights
+from milp_rl.envs.care_management import FEATURES, SOCIAL_NEED, RewardWeights
 from milp_rl.envs.factored_actions import FactoredActionSpace
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.offline.care.data import CareData
 from milp_rl.offline.losses import conservative_loss
 
 Method = Literal["awr", "bc", "cql"]
+Parity = Literal["demographic", "proportional"]
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +68,8 @@ class PolicyConfig:
         the temperature.
     fairness, fairness_factor, fairness_level
         Weight of the fairness penalty, and the level it is about.
+    parity, fairness_need
+        Which penalty, ``"demographic"`` or ``"proportional"``, and the feature that is need.
     learning_rate, batch_size, epochs, patience
         AdamW's step size; training ends when the validation loss has not fallen for ``patience``
         epochs, and the best weights are kept.
@@ -87,6 +95,8 @@ class PolicyConfig:
     fairness: float = 0.0
     fairness_factor: str = "modality"
     fairness_level: str = "Home Visit"
+    parity: Parity = "demographic"
+    fairness_need: str = "clinical_risk"
     learning_rate: float = 3e-3
     batch_size: int = 1024
     epochs: int = 30
@@ -97,6 +107,11 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         if self.method not in ("awr", "bc", "cql"):
             raise ValueError(f"method must be 'awr', 'bc' or 'cql', got {self.method!r}")
+        if self.parity not in ("demographic", "proportional"):
+            raise ValueError(f"parity must be 'demographic' or 'proportional', got {self.parity!r}")
+        if self.fairness_need not in (*FEATURES, SOCIAL_NEED):
+            known = ", ".join((*FEATURES, SOCIAL_NEED))
+            raise ValueError(f"fairness_need must be one of {known}, got {self.fairness_need!r}")
         for name in ("window", "hidden", "batch_size", "epochs", "patience"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be an integer of at least 1")
@@ -106,6 +121,10 @@ class PolicyConfig:
         for name in ("conservatism", "fairness"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be nonnegative, got {getattr(self, name)}")
+        if self.method == "cql" and self.fairness:
+            raise ValueError(
+                f"fairness is a penalty of imitation ('awr', 'bc'), not of 'cql': {self.fairness}"
+            )
         for name in ("discount", "validation_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
@@ -243,6 +262,7 @@ def train_policy(
         torch.from_numpy(_returns(rewards, patients, c.discount)).float().to(where),
         torch.from_numpy(rewards).float().to(where),
         torch.from_numpy(np.unique(data.groups, return_inverse=True)[1]).to(where),
+        torch.tensor(data.frame[c.fairness_need].to_numpy(dtype=np.float32)).to(where),
     )
     follows = np.append(patients[1:] == patients[:-1], False)
     fit = _Fit(c, t, np.flatnonzero(~held), np.flatnonzero(held), rng, where, seed)
@@ -253,11 +273,9 @@ def train_policy(
         if c.method == "awr":
             value = fit.run(1, _value_loss(t))
             with torch.no_grad():
-                advantage = t.returns - _all(value, t)[:, 0]
-            scaled = advantage / (advantage.std() * c.beta)
-            weights = torch.exp(scaled).clamp(max=c.largest_weight)
+                weights = _advantage_weights(t.returns - _all(value, t)[:, 0], c)
         level = torch.from_numpy(data.space.has_level(c.fairness_factor, c.fairness_level))
-        loss = _imitation_loss(c, t, weights / weights.mean(), level.to(where))
+        loss = _imitation_loss(c, t, weights, level.to(where))
         network = fit.run(data.space.n_actions, loss)
     return WindowPolicy(network, c, data.space)
 
@@ -270,6 +288,7 @@ class _Tensors:
     returns: Tensor
     rewards: Tensor
     groups: Tensor
+    need: Tensor
 
 
 Loss = Callable[[WindowNetwork, WindowNetwork, Tensor], Tensor]
@@ -327,22 +346,36 @@ def _value_loss(t: _Tensors) -> Loss:
     return loss
 
 
-def _imitation_loss(c: PolicyConfig, t: _Tensors, weights: Tensor, level: Tensor) -> Loss:
-    n_groups = int(t.groups.max()) + 1
+def _advantage_weights(advantage: Tensor, c: PolicyConfig) -> Tensor:
+    """Return AWR's weights, of mean 1, shape (N,)."""
+    scaled = advantage / (advantage.std() * c.beta)
+    weights = torch.exp(scaled).clamp(max=c.largest_weight)
+    return weights / weights.mean()
 
+
+def _imitation_loss(c: PolicyConfig, t: _Tensors, weights: Tensor, level: Tensor) -> Loss:
     def loss(network: WindowNetwork, _: WindowNetwork, rows: Tensor) -> Tensor:
         logits = network(t.windows[rows], t.present[rows])
         imitation = nn.functional.cross_entropy(logits, t.actions[rows], reduction="none")
         value = (weights[rows] * imitation).mean()
         if c.fairness:
             share = torch.softmax(logits, dim=1)[:, level].sum(dim=1)
-            groups = t.groups[rows]
-            members = [groups == g for g in range(n_groups)]
-            means = [share[inside].mean() for inside in members if inside.any()]
-            value = value + c.fairness * (torch.stack(means) - share.mean()).square().sum()
+            value = value + c.fairness * _unfairness(share, t.groups[rows], t.need[rows], c.parity)
         return value
 
     return loss
+
+
+def _unfairness(share: Tensor, groups: Tensor, need: Tensor, parity: Parity) -> Tensor:
+    """Return the penalty of shares, shape (batch,)."""
+    gaps = []
+    for group in torch.unique(groups):
+        inside = groups == group
+        due = share.mean()
+        if parity == "proportional":
+            due = due * need[inside].mean() / need.mean()
+        gaps.append(share[inside].mean() - due)
+    return torch.stack(gaps).square().sum()
 
 
 def _cql_loss(c: PolicyConfig, t: _Tensors, follows: Tensor) -> Loss:

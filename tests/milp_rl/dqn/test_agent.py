@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from milp_rl.baselines import GreedyArgmax, MyopicPolicy, RandomPolicy
 from milp_rl.dqn import Callback, DQNAgent, DQNConfig, ProgressBar
@@ -135,6 +136,48 @@ def test_step_is_that_of_the_loss_against_brute_force_targets(double):
     plain.optimizer.step()
     for a, b in zip(mine.network.parameters(), plain.network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["huber", "hinge"])
+def test_losses_are_in_the_unit_and_renew_priorities_and_means(loss, monkeypatch):
+    monkeypatch.setattr(QLearner, "unit", 4.0)
+    mine, plain = (learner(loss=loss, hinge_weight=1.7, discount=0.9) for _ in range(2))
+
+    def with_extra(states, actions, rng):
+        values = mine.network.each(states, actions)
+        return values, 0.7 * values.mean()
+
+    monkeypatch.setattr(mine, "_values", with_extra)
+    found = mine.update(np.random.default_rng(5), 1e-2, 0.0)
+    batch = plain.replay.sample(np.random.default_rng(5), 64)
+    actions = torch.tensor(SPACE.enumerate()).float()
+    values = plain.network.q(torch.tensor(batch.states), torch.tensor(batch.actions))
+    losses, errors = [], []
+    for i in range(64):
+        with torch.no_grad():
+            ahead = plain.target.q(torch.tensor(batch.next_states[i]), actions).max()
+        error = (values[i] - float(batch.rewards[i] + batch.bootstrap[i] * ahead)) / 4.0
+        errors.append(abs(float(error.detach())))
+        if loss == "hinge":
+            one = values[i] / 4.0 + (1.7 * error**2 if error < 0 else 0.0)
+        else:
+            one = error**2 / 2 if abs(error) < 1 else abs(error) - 0.5
+        losses.append(float(batch.weights[i]) * one)
+    expected = sum(losses) / 64
+    assert found == pytest.approx(float(expected.detach()), rel=1e-4)
+    for group in plain.optimizer.param_groups:
+        group["lr"] = 1e-2
+    (expected + 0.7 * values.mean()).backward()
+    nn.utils.clip_grad_value_(plain.network.parameters(), plain.config.clip_value)
+    plain.optimizer.step()
+    for a, b in zip(mine.network.parameters(), plain.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+    priorities = mine.replay.state_dict()["priorities"].numpy()
+    wanted = (np.array(errors) + 1e-6) ** mine.config.priority_exponent
+    np.testing.assert_allclose(priorities[batch.index], wanted, rtol=1e-4)
+    assert mine.mean_error == pytest.approx(0.01 * np.mean(errors), rel=1e-4)
+    size = float(values.detach().abs().mean()) / 4.0
+    assert mine.mean_value == pytest.approx(0.01 * size, rel=1e-4)
 
 
 def test_gradients_are_clipped_by_value():
@@ -406,3 +449,17 @@ def test_use_takes_over_the_weights_of_another_network():
     np.testing.assert_array_equal(agent.act(state), other.act(state))
     for a, b in zip(agent.network.parameters(), other.network.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_exploration_and_gaps_are_those_of_the_formulas():
+    one = learner(
+        epsilon_start=0.9, epsilon_end=0.1, epsilon_decay=50, early_gap=0.02, gap=0.001, episodes=10
+    )
+    for step in (0, 25, 200):
+        assert one.epsilon(step) == pytest.approx(0.1 + 0.8 * np.exp(-step / 50))
+    assert [one.gap(episode) for episode in (0, 4, 5, 9)] == [0.02, 0.02, 0.001, 0.001]
+    two = learner(dynamic_tolerance=0.4, dynamic_tolerance_decay=0.5, gap=0.0)
+    assert two.gap(0) == 0.0  # no value is known yet
+    two.mean_error, two.mean_value = 3.0, 4.0
+    # 0.4 * (3 / 4) * 0.5 ** episode, down to a power of two
+    assert [two.gap(episode) for episode in (0, 1, 3)] == [0.25, 0.125, 0.03125]

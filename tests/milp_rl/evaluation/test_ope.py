@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 
@@ -119,6 +120,69 @@ def test_doubly_robust_values_of_trajectories_are_those_of_the_formulas(scale):
     assert found == pytest.approx(by_recursion(logged, q, 0.9))
     found = estimate(logged, "trajectory_wdr", q=q, discount=0.9, **QUICK).value
     assert found == pytest.approx(by_shares(logged, q, 0.9))
+
+
+def by_loops(logged, q, discount):
+    """Values of the other estimators, decision by decision, as their papers write them."""
+    rho, rewards = logged.ratios(), logged.rewards
+    rows = range(len(logged))
+    modelled = [float(logged.target[i] @ q[i]) for i in rows]
+    errors = [rho[i] * (rewards[i] - q[i, logged.actions[i]]) for i in rows]
+    found = {
+        "dm": sum(modelled) / len(logged),
+        "is": sum(rho[i] * rewards[i] for i in rows) / len(logged),
+        "snips": sum(rho[i] * rewards[i] for i in rows) / sum(rho),
+        "dr": (sum(modelled) + sum(errors)) / len(logged),
+        "wdr": sum(modelled) / len(logged) + sum(errors) / sum(rho),
+    }
+    whole, later, n = [], [], len(np.unique(logged.trajectory))
+    for name in np.unique(logged.trajectory):
+        weight, steps = 1.0, []
+        for t, i in enumerate(np.flatnonzero(logged.trajectory == name)):
+            weight *= rho[i]
+            steps.append((weight, discount**t * rewards[i]))
+        whole.append((weight, sum(r for _, r in steps)))
+        later.append(steps)
+    total, weights = sum(w * g for w, g in whole), sum(w for w, _ in whole)
+    found |= {"trajectory_is": total / n, "trajectory_wis": total / weights}
+    found["pdis"] = sum(w * r for steps in later for w, r in steps) / n
+    found["wpdis"] = 0.0
+    for t in range(max(map(len, later))):
+        # A trajectory that has ended keeps its weight, and has no reward any more.
+        share = sum(steps[min(t, len(steps) - 1)][0] for steps in later)
+        found["wpdis"] += sum(s[t][0] * s[t][1] for s in later if t < len(s)) / share
+    return found
+
+
+def test_estimates_are_those_of_the_formulas():
+    logged, _, _ = uneven()
+    q = np.random.default_rng(4).normal(size=logged.target.shape)
+    for name, value in by_loops(logged, q, 0.9).items():
+        found = estimate(logged, name, q=q, discount=0.9, **QUICK)
+        assert found.value == pytest.approx(value), name
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_the_interval_of_a_mean_is_that_of_its_standard_error(level):
+    logged, _, _ = bandit(400)
+    weighted = logged.ratios() * logged.rewards
+    error = weighted.std(ddof=1) / np.sqrt(400)
+    found = estimate(logged, "is", level=level, n_bootstraps=4000)
+    assert found.standard_error == pytest.approx(error, rel=0.04)
+    assert found.high - found.low == pytest.approx(2 * norm.isf((1 - level) / 2) * error, rel=0.06)
+    rho = logged.ratios()
+    share = rho.sum() ** 2 / (rho**2).sum() / 400
+    assert found.effective_sample_size == pytest.approx(share)
+
+
+def test_a_target_that_never_does_what_was_done_is_worth_nothing_known():
+    logged, q, _ = bandit(50)
+    other = np.eye(3)[(logged.actions + 1) % 3]
+    found = estimate(replace(logged, target=other), "snips", **QUICK)
+    assert (found.value, found.low, found.high, found.effective_sample_size) == (0, 0, 0, 0)
+    assert found.warning.startswith("effective sample 0% of 50")
+    modelled = estimate(replace(logged, target=other), "wdr", q=q, **QUICK)
+    assert modelled.value == pytest.approx((other * q).sum(axis=1).mean())
 
 
 def test_doubly_robust_is_right_if_either_model_is_and_not_if_neither():

@@ -21,9 +21,13 @@ from milp_rl.offline.audit import (
 from milp_rl.offline.policies import (
     PolicyConfig,
     WindowNetwork,
+    _advantage_weights,
     _cql_loss,
     _Fit,
+    _imitation_loss,
+    _returns,
     _Tensors,
+    _value_loss,
     make_windows,
     train_policy,
 )
@@ -93,7 +97,8 @@ def rows_of(n, n_outputs, seed=0):
         actions=torch.randint(n_outputs, (n,)),
         returns=torch.randn(n),
         rewards=torch.randn(n),
-        groups=torch.zeros(n, dtype=torch.long),
+        groups=torch.arange(n) % 3,
+        need=torch.rand(n) + 0.1,
     )
     return tensors, torch.arange(n) % 3 != 2
 
@@ -115,6 +120,49 @@ def test_the_loss_of_cql_is_that_of_the_formula():
         errors.append((taken - wanted) ** 2)
         penalties.append(np.log(np.exp(q[i]).sum()) - taken)
     assert found == pytest.approx(np.mean(errors) + 0.7 * np.mean(penalties), rel=1e-5)
+
+
+@pytest.mark.parametrize("parity", ["demographic", "proportional"])
+def test_the_loss_of_imitation_is_that_of_the_formula(parity):
+    t, _ = rows_of(30, 5)
+    weights, level = torch.rand(30) + 0.5, torch.tensor([True, False, False, True, False])
+    config = PolicyConfig(method="bc", fairness=3e4, parity=parity)
+    network = WindowNetwork(3, 5, 4)
+    rows = list(range(3, 28))
+    with torch.no_grad():
+        network.head[-1].weight.mul_(30.0)
+        loss = _imitation_loss(config, t, weights, level)
+        found = float(loss(network, network, torch.tensor(rows)))
+        logits = network(t.windows, t.present).double().numpy()
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    fit = sum(-float(weights[i]) * np.log(p[i, t.actions[i]]) for i in rows) / len(rows)
+    share, need = p[:, 0] + p[:, 3], t.need.numpy()
+    penalty = 0.0
+    for group in (0, 1, 2):
+        members = [i for i in rows if i % 3 == group]
+        due = share[rows].mean()
+        if parity == "proportional":
+            due *= need[members].mean() / need[rows].mean()
+        penalty += (share[members].mean() - due) ** 2
+    assert found == pytest.approx(fit + 3e4 * penalty, rel=1e-4)
+    assert 3e4 * penalty > 1e-2
+
+
+def test_weights_and_returns_are_those_of_the_formulas():
+    t, _ = rows_of(30, 1)
+    config = PolicyConfig(beta=0.5, largest_weight=2.5)
+    a = t.returns.double().numpy()
+    wanted = np.minimum(np.exp(a / (0.5 * a.std(ddof=1))), 2.5)
+    assert (wanted == 2.5).any()
+    found = _advantage_weights(t.returns, config).numpy()
+    np.testing.assert_allclose(found, wanted / wanted.mean(), rtol=1e-5)
+    network = WindowNetwork(3, 1, 4)
+    with torch.no_grad():
+        errors = [float(network(t.windows[[i]], t.present[[i]])) - float(a[i]) for i in (4, 9, 2)]
+        loss = float(_value_loss(t)(network, network, torch.tensor([4, 9, 2])))
+    assert loss == pytest.approx(np.mean(np.square(errors)), rel=1e-5)
+    returns = _returns([1.0, 2.0, 4.0, 8.0, 16.0], np.array([0, 0, 0, 1, 1]), 0.5)
+    np.testing.assert_allclose(returns, [1 + 1 + 1, 2 + 2, 4, 8 + 8, 16])
 
 
 def test_the_target_network_is_that_of_the_end_of_the_last_epoch():
@@ -178,6 +226,9 @@ def test_the_same_seed_gives_the_same_policy(data):
         ({"beta": 0.0}, "beta must be positive"),
         ({"discount": 1.0}, r"discount must be in \[0, 1\)"),
         ({"fairness": -1.0}, "fairness must be nonnegative"),
+        ({"parity": "equal"}, "parity must be"),
+        ({"method": "cql", "fairness": 1.0}, "fairness is a penalty of imitation"),
+        ({"fairness_need": "age"}, "fairness_need must be one of clinical_risk"),
     ],
 )
 def test_wrong_parameters_are_refused(change, message):

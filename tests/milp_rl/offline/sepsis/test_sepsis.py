@@ -288,7 +288,7 @@ def test_conservatism_presses_down_the_actions_that_were_not_taken(data):
 
 def test_next_steps_are_those_of_the_same_stay():
     data = generate_sepsis(40, seed=1)
-    mean, scale = np.zeros(41), np.ones(41)
+    mean, scale = np.linspace(-1, 1, 41), np.linspace(1, 3, 41)
     x, _, rewards, following, on, tasks = (
         t.numpy() for t in _tensors(data, mean, scale, torch.device("cpu"))
     )
@@ -299,9 +299,11 @@ def test_next_steps_are_those_of_the_same_stay():
         assert on[i] == (after is not None)
         if after is not None:
             np.testing.assert_array_equal(following[i], x[after])
-            wanted = data.frame.loc[after, ["mean_blood_pressure", "lactate"]].to_numpy(float)
+            wanted = data.frame.loc[after, list(FEATURES)].to_numpy(dtype=float)
+            wanted = ((wanted - mean) / scale)[:2]  # pressure and lactate
             np.testing.assert_allclose(tasks[i], wanted, rtol=1e-5)
     np.testing.assert_allclose(rewards, data.rewards)
+    np.testing.assert_allclose(x, (data.features - mean) / scale, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["double_dqn", "dueling_cql"])
