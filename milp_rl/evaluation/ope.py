@@ -12,7 +12,9 @@ trajectory*, the value is the discounted sum of rewards of an episode (Jiang and
 Thomas and Brunskill, ICML 2016).
 
 The literature gives both kinds the same names; :func:`estimator_name` says which is which. Where
-the products of ratios leave next to no effective sample, :attr:`Estimate.warning` says so.
+the products of ratios leave next to no effective sample, :attr:`Estimate.warning` says so;
+:mod:`milp_rl.evaluation.marginalised` and :mod:`milp_rl.evaluation.bounds` have intervals that do
+not rest on such products.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ _DECISION = {
 }  # fmt: skip
 _TRAJECTORY = {
     "dm": "fqe", "fqe": "fqe", "is": "trajectory_is", "wis": "trajectory_wis", "pdis": "pdis",
-    "wpdis": "wpdis", "dr": "trajectory_dr", "wdr": "trajectory_wdr",
+    "wpdis": "wpdis", "dr": "trajectory_dr", "wdr": "trajectory_wdr", "mis": "mis", "drl": "drl",
 }  # fmt: skip
 
 
@@ -136,6 +138,7 @@ def estimate(
     *,
     per: Per | None = None,
     q: FloatArray | None = None,
+    weights: FloatArray | None = None,
     truncation: float | None = None,
     discount: float = 0.99,
     level: float = 0.95,
@@ -153,12 +156,16 @@ def estimate(
         self-normalised, ``"dr"`` doubly robust, ``"wdr"`` doubly robust with self-normalised
         weights. Per trajectory: ``"trajectory_is"`` and ``"trajectory_wis"`` (``"wis"``) with the
         product of all ratios, ``"pdis"`` and ``"wpdis"`` per decision of it, ``"trajectory_dr"``
-        and ``"trajectory_wdr"``, and ``"fqe"``, the mean of q at the first steps.
+        and ``"trajectory_wdr"``, ``"fqe"``, the mean of q at the first steps, and, with weights of
+        states and actions, ``"mis"`` and the doubly robust ``"drl"``.
     per
         Which of the two, where a name is that of both: see :func:`estimator_name`.
     q
         Outcome model Q(X, a), shape (N, A): of the reward for estimators per decision
         (:func:`outcome_model`), of the return for those per trajectory (:func:`fitted_q`).
+    weights
+        State-action weights of the decisions, shape (N,), of
+        :func:`milp_rl.evaluation.marginalised.linear_models`.
     truncation
         Largest ratio pi / pi_b.
     discount
@@ -175,7 +182,8 @@ def estimate(
     Raises
     ------
     ValueError
-        If the estimator is unknown, or needs ``q``, or ``q`` has the wrong shape or is not finite;
+        If the estimator is unknown, or needs ``q`` or ``weights``, or they have the wrong shape or
+        are not finite;
         if it is one per trajectory and a trajectory lacks a step.
     """
     name = estimator_name(estimator, per)
@@ -183,7 +191,7 @@ def estimate(
         raise ValueError(f"truncation must be positive, got {truncation}")
     if not 0 < level < 1 or not 0 <= discount <= 1 or n_bootstraps < 2:
         raise ValueError("need 0 < level < 1, 0 <= discount <= 1 and n_bootstraps >= 2")
-    needs_q = name in ("dm", "fqe") or name.endswith("dr")
+    needs_q = name in ("dm", "fqe", "drl") or name.endswith("dr")
     if needs_q and (q is None or q.shape != logged.target.shape):
         shape = None if q is None else q.shape
         maker = "outcome_model" if name in _DECISION.values() else "fitted_q"
@@ -193,10 +201,21 @@ def estimate(
     if q is not None and not np.isfinite(q).all():
         row = int(np.argmin(np.isfinite(q).all(axis=1)))
         raise ValueError(f"q must be finite: row {row} has {q[row]}")
+    marginal = name in ("mis", "drl")
+    unfit = weights is None or weights.shape != (len(logged),) or not np.isfinite(weights).all()
+    if marginal and unfit:
+        found = None if weights is None else weights.shape
+        raise ValueError(
+            f"{name!r} needs finite weights of shape ({len(logged)},), got {found}:"
+            " milp_rl.evaluation.marginalised.linear_models makes some"
+        )
     order = logged.order(trajectories=name not in _DECISION.values())
     values = np.zeros(logged.target.shape) if q is None else q
     d = logged.rows(order)
-    terms, weights = ESTIMATORS[name](d, d.ratios(truncation), values[order], discount)
+    ratios = d.ratios(truncation)
+    if weights is not None and marginal:
+        ratios = weights[order]
+    terms, used = ESTIMATORS[name](d, ratios, values[order], discount)
     numerators = np.stack([numerator for numerator, _ in terms], axis=1)
     denominators = np.stack([denominator for _, denominator in terms], axis=1)
     # Not the stream of the same seed that the data may have been drawn with.
@@ -206,8 +225,8 @@ def estimate(
     samples = _ratio(drawn @ numerators, drawn @ denominators)
     tail = (1 - level) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
-    share = weights.sum() ** 2 / max(float((weights**2).sum()), 1e-300) / len(weights)
-    warning = low_sample_warning(share, len(weights))
+    share = used.sum() ** 2 / max(float((used**2).sum()), 1e-300) / len(used)
+    warning = low_sample_warning(share, len(used))
     if name in ("dm", "fqe"):
         warning = "the interval leaves out the errors of q"
     return Estimate(
@@ -307,6 +326,23 @@ def _start(d: LoggedDecisions, rho: FloatArray, q: FloatArray, _: float) -> Term
     return [(values, np.ones(len(values)))], np.ones(len(values))
 
 
+def _marginal(*, model: bool) -> Callable[..., Terms]:
+    """Return an estimator with state-action weights, whose discount is in them."""
+
+    def terms(d: LoggedDecisions, w: FloatArray, q: FloatArray, discount: float) -> Terms:
+        one = np.ones(d.n_trajectories)
+        if not model:
+            return [(d.by_trajectory(w * d.rewards), one)], w
+        values = (d.target * q).sum(axis=1)
+        follows = np.append(d.codes[1:] == d.codes[:-1], False)
+        ahead = np.where(follows, np.roll(values, -1), 0.0)
+        errors = d.rewards + discount * ahead - q[np.arange(len(d)), d.actions]
+        first = np.append(True, ~follows[:-1])
+        return [(values[first] + d.by_trajectory(w * errors), one)], w
+
+    return terms
+
+
 ESTIMATORS: dict[str, Callable[[LoggedDecisions, FloatArray, FloatArray, float], Terms]] = {
     "dm": _per_decision(weighted=False, normalised=False, model=True),
     "is": _per_decision(weighted=True, normalised=False, model=False),
@@ -320,4 +356,6 @@ ESTIMATORS: dict[str, Callable[[LoggedDecisions, FloatArray, FloatArray, float],
     "trajectory_dr": _stepwise(normalised=False, model=True),
     "trajectory_wdr": _stepwise(normalised=True, model=True),
     "fqe": _start,
+    "mis": _marginal(model=False),
+    "drl": _marginal(model=True),
 }

@@ -17,16 +17,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from milp_rl.envs.sepsis import ACTIONS, FEATURES, true_value
-from milp_rl.evaluation.ope import LoggedDecisions, estimate, fitted_q, predict_all
+from milp_rl.evaluation.ope import estimate
+from milp_rl.evaluation.outcome_models import predict_all
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.offline.sepsis.data import SepsisData
 from milp_rl.offline.sepsis.iql import IQLConfig, train_q
+from milp_rl.offline.sepsis.value import ACTION_FEATURES, boosted_q, logged_stays
 
 Values = Callable[[FloatArray], FloatArray]  # features (n, 41) to values (n, 9)
 SOFTENING = 0.05
 PRESSURES, LACTATES = np.linspace(45, 90, 10), np.linspace(0.8, 6.0, 10)
 _RHO = 0.7
-_ACTION_FEATURES = np.concatenate([np.eye(9), ACTIONS.levels], axis=1)
 
 MODELS: dict[str, dict[str, Any]] = {
     "IQL, multi-task": {},
@@ -101,7 +102,7 @@ def fitted_q_iteration(
             trees = HistGradientBoostingRegressor(
                 max_iter=60, learning_rate=0.15, min_samples_leaf=50, random_state=seed
             )
-            trees.fit(np.concatenate([x, _ACTION_FEATURES[actions]], axis=1), wanted)
+            trees.fit(np.concatenate([x, ACTION_FEATURES[actions]], axis=1), wanted)
             values = JointValues(trees)
         ahead = values(following).max(axis=1)
     return values
@@ -126,7 +127,7 @@ class JointValues:
 
     def __call__(self, features: FloatArray) -> FloatArray:
         """Return the values, shape (n, 9)."""
-        return predict_all(self.model, features, _ACTION_FEATURES)
+        return predict_all(self.model, features, ACTION_FEATURES)
 
 
 def train_model(
@@ -264,21 +265,8 @@ def off_policy_value(
     target: FloatArray, test: SepsisData, behaviour: Behaviour, *, seed: int = 0
 ) -> dict[str, float]:
     """Estimate the return of a policy by weighted doubly robust evaluation, with its interval."""
-    probabilities = behaviour.probabilities(test.features)
-    taken = probabilities[np.arange(len(probabilities)), test.actions]
-    logged = LoggedDecisions(
-        test.features,
-        test.actions,
-        test.rewards,
-        taken,
-        target,
-        test.frame["stay"].to_numpy(),
-        test.frame["step"].to_numpy(),
-    )
-    model = HistGradientBoostingRegressor(
-        max_iter=40, learning_rate=0.15, min_samples_leaf=50, random_state=seed
-    )
-    q = fitted_q(logged, _ACTION_FEATURES, iterations=18, model=model, seed=seed)
+    logged = logged_stays(test, target, behaviour.probabilities(test.features))
+    q = boosted_q(logged, seed)
     found = estimate(logged, "trajectory_wdr", q=q, n_bootstraps=400, seed=seed)
     return {
         "WDR": found.value,
