@@ -187,14 +187,17 @@ class _Problem:
                 f"need 0 <= discount <= 1 and a positive ridge, got {discount} and {ridge}"
             )
         order = logged.order(trajectories=True)
-        given = _default_features(logged) if state_features is None else state_features
-        state = np.asarray(given, dtype=np.float64)
+        d = logged.rows(order)
+        state = _default_features(d)
+        if state_features is not None:
+            state = np.asarray(state_features, dtype=np.float64)
         if state.ndim != 2 or len(state) != len(logged) or not np.isfinite(state).all():
             raise ValueError(
                 f"state_features must be finite, with {len(logged)} rows, got {state.shape}"
             )
-        d = logged.rows(order)
-        s = np.column_stack([np.ones(len(d)), state[order]])
+        if state_features is not None:
+            state = state[order]
+        s = np.column_stack([np.ones(len(d)), state])
         table = action_table(logged, action_features)
         a = np.column_stack([np.ones(len(table)), table])
         expected = _products(s, d.target @ a)
@@ -211,7 +214,8 @@ class _Problem:
         matrix = weighted.T @ (self.phi - self.discount * self.ahead)
         matrix += self.ridge * counts[self.codes].sum() * np.eye(len(matrix))
         beta = np.linalg.solve(matrix, weighted.T @ self.rewards)
-        return beta, np.linalg.solve(matrix.T, counts @ self.start)
+        theta = np.linalg.solve(matrix.T, counts @ self.start)
+        return np.asarray(beta), np.asarray(theta)
 
     def value(self, counts: FloatArray) -> float:
         beta, _ = self.solved(counts)

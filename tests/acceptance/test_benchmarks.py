@@ -101,6 +101,34 @@ def test_every_method_solves_a_trained_network(tmp_path):
     assert (tmp_path / "argmax.png").stat().st_size > 10_000
 
 
+def test_the_coverage_of_intervals_shown_is_that_measured():
+    table = pd.read_csv(BENCHMARKS / "ope_coverage.csv")
+    text = (ROOT / "docs" / "offline.md").read_text()
+    names = [
+        "is",
+        "wis",
+        "wpdis",
+        "wdr",
+        "mis",
+        "drl",
+        "bootstrapped_fqe",
+        "high_confidence_bounds",
+    ]
+    short = {"bootstrapped_fqe": "fqe", "high_confidence_bounds": "bounds"}
+    rows = table[table["propensities"] == "estimated"]
+    for name in names:
+        own = rows[rows["estimator"] == short.get(name, name)]
+        cells = [
+            f"{row.held} of {row.of}, {row.width:.1f}, {100 * row.effective_sample:.1f}%"
+            for row in own.itertuples()
+        ]
+        line = next(one for one in text.splitlines() if one.startswith("|") and f"`{name}`" in one)
+        assert line.endswith("| " + " | ".join(cells) + " |")
+    logged = table[(table["propensities"] == "logged") & (table["estimator"] == "wdr")]
+    shown = "{}, {} and {} times of 20".format(*logged["held"])
+    assert shown in text
+
+
 def test_the_returns_of_offline_learners_shown_are_those_measured():
     table = pd.read_csv(BENCHMARKS / "offline.csv")
     text = (ROOT / "docs" / "offline.md").read_text()

@@ -1,13 +1,24 @@
-r"""Implicit Q-learning with multi-task heads, and Q-learning baselines, from logged decisions.
+r"""Implicit Q-learning in two forms, and Q-learning baselines, from logged decisions.
 
 Kostrikov, Nair and Levine, "Offline reinforcement learning with implicit Q-learning" (ICLR 2022):
 V is the tau-expectile of Q over logged actions, Q is fitted to r + gamma V(s'), and no action that
-was not logged is ever valued by a maximum. One trunk carries heads for Q, V and, as further tasks,
-the next blood pressure and lactate:
+was not logged is ever valued by a maximum.
+
+``"iql"`` is theirs: networks of their own for Q, V and a policy, V fitted to the Q of a target
+network, and the policy by advantage-weighted regression,
+
+.. math:: L_V = E[L_2^\tau(Q_{target}(s, a) - V(s))], \quad
+          L_Q = E[(r + \gamma V(s') - Q(s, a))^2], \quad
+          L_\pi = -E[\min(e^{\beta (Q_{target}(s, a) - V(s))}, 100) \log \pi(a | s)].
+
+``"iql_multitask"`` has one trunk with heads for Q, V and, as further tasks, the next blood pressure
+and lactate, no target network, an entropy bonus, and decides by the largest Q:
 
 .. math:: L = L_Q + L_V + 0.1 L_{BP} + 0.1 L_{lactate} - 0.3 H(\mathrm{softmax}(Q / 3)).
 
-Double DQN and dueling CQL have the same trunk.
+Double DQN and dueling CQL have the same trunk. Of the networks of all epochs that one is kept whose
+policy has the highest lower bound of its value on validation stays, by fitted Q evaluation: a
+temporal-difference loss against a moving target is least where nothing is learnt yet.
 """
 
 from __future__ import annotations
@@ -15,8 +26,8 @@ from __future__ import annotations
 import copy
 import csv
 import io
-import itertools
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,12 +41,17 @@ from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
 from milp_rl.offline.losses import conservative_loss, expectile_loss
 from milp_rl.offline.sepsis.data import SepsisData
+from milp_rl.offline.sepsis.networks import HeadsNetwork, QPolicy, SeparateNetwork
+from milp_rl.offline.sepsis.value import fitted_value, greedy
 from milp_rl.reports.tensorboard import summary_writer
 
-Method = Literal["iql", "double_dqn", "dueling_cql"]
+Method = Literal["iql_multitask", "iql", "double_dqn", "dueling_cql"]
+Selection = Literal["value", "loss"]
+Evaluate = Callable[[QPolicy], dict[str, float]]
 _TASKS = (FEATURES.index("mean_blood_pressure"), FEATURES.index("lactate"))
 
-_FORMAT = "milp_rl.iql/1"
+_FORMAT = "milp_rl.iql/2"
+_LARGEST_WEIGHT = 100.0
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +63,7 @@ class IQLConfig:
     Parameters
     ----------
     method
-        ``"iql"``, ``"double_dqn"`` or ``"dueling_cql"``.
+        ``"iql_multitask"``, ``"iql"`` (Kostrikov et al.), ``"double_dqn"`` or ``"dueling_cql"``.
     hidden
         Widths of the trunk, each with LayerNorm and GELU.
     expectile
@@ -55,20 +71,26 @@ class IQLConfig:
     discount
         Gamma, in [0, 1).
     pressure_weight, lactate_weight
-        Weights of the losses of the further tasks; 0 leaves them out.
+        Weights of the losses of the further tasks of ``"iql_multitask"``; 0 leaves them out.
     entropy_weight, temperature
-        Weight of the entropy bonus, and temperature of its policy softmax(Q / temperature).
+        Weight of its entropy bonus, and temperature of the policy softmax(Q / temperature).
+    inverse_temperature
+        Beta of the advantage-weighted regression of ``"iql"``, per unit of return.
     conservatism
         CQL's alpha.
     learning_rate, batch_size, clip_norm
         AdamW's step size, rows per batch, and largest norm of the gradient.
+    selection, evaluate_every
+        ``"value"``: the network is kept whose policy has the highest lower bound of its value on
+        validation stays, looked at every so many epochs. ``"loss"``: the one of the smallest
+        validation loss, which rewards not learning; to show what that does.
     epochs, patience
-        Training ends when the validation loss has not fallen for ``patience`` epochs.
+        Training ends when that has not improved for ``patience`` epochs.
     tau
-        Rate at which the target network of the baselines follows.
+        Rate at which the target network follows, of all but ``"iql_multitask"``.
     """
 
-    method: Method = "iql"
+    method: Method = "iql_multitask"
     hidden: tuple[int, ...] = (256, 256, 128)
     expectile: float = 0.7
     discount: float = 0.99
@@ -76,18 +98,24 @@ class IQLConfig:
     lactate_weight: float = 0.1
     entropy_weight: float = 0.3
     temperature: float = 3.0
+    inverse_temperature: float = 1.0
     conservatism: float = 1.0
     learning_rate: float = 3e-4
     batch_size: int = 1024
     clip_norm: float = 1.0
+    selection: Selection = "value"
+    evaluate_every: int = 5
     epochs: int = 100
-    patience: int = 10
+    patience: int = 30
     tau: float = 0.01
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
-        if self.method not in ("iql", "double_dqn", "dueling_cql"):
-            raise ValueError(f"unknown method {self.method!r}")
+        methods = ("iql_multitask", "iql", "double_dqn", "dueling_cql")
+        if self.method not in methods:
+            raise ValueError(f"unknown method {self.method!r}; known are {', '.join(methods)}")
+        if self.selection not in ("value", "loss"):
+            raise ValueError(f"selection must be 'value' or 'loss', got {self.selection!r}")
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden must be widths of at least 1, got {self.hidden}")
         for name in ("expectile", "tau"):
@@ -98,69 +126,12 @@ class IQLConfig:
         for name in ("pressure_weight", "lactate_weight", "entropy_weight", "conservatism"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be nonnegative, got {getattr(self, name)}")
-        for name in ("temperature", "learning_rate", "clip_norm"):
+        for name in ("temperature", "inverse_temperature", "learning_rate", "clip_norm"):
             if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("batch_size", "epochs", "patience"):
+        for name in ("batch_size", "epochs", "patience", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-
-class HeadsNetwork(nn.Module):
-    """A trunk with heads for Q, V, the next blood pressure and the next lactate.
-
-    Parameters
-    ----------
-    n_features, n_actions
-        Sizes.
-    hidden
-        Widths of the trunk.
-    """
-
-    def __init__(self, n_features: int, n_actions: int, hidden: tuple[int, ...]) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        widths = (n_features, *hidden)
-        for inputs, outputs in itertools.pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.GELU()]
-        self.trunk = nn.Sequential(*layers)
-        self.q = nn.Linear(hidden[-1], n_actions)
-        self.v = nn.Linear(hidden[-1], 1)
-        self.tasks = nn.Linear(hidden[-1], 2)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return Q, shape (batch, n_actions), V, shape (batch,), and both tasks, (batch, 2)."""
-        h = self.trunk(x)
-        return self.q(h), self.v(h)[:, 0], self.tasks(h)
-
-
-class QPolicy:
-    """A trained Q-function of the 41 features, with its standardization.
-
-    Parameters
-    ----------
-    network
-        The network, on standardized features.
-    mean, scale
-        Mean and scale of the features, shape (41,).
-    dueling
-        Whether Q is V plus the centred advantages that the Q-head gives.
-    """
-
-    def __init__(
-        self, network: HeadsNetwork, mean: FloatArray, scale: FloatArray, *, dueling: bool
-    ) -> None:
-        self.network = network
-        self.mean = mean
-        self.scale = scale
-        self.dueling = dueling
-
-    def q_values(self, features: FloatArray) -> FloatArray:
-        """Return Q, shape (n, 9)."""
-        x = torch.from_numpy((np.asarray(features) - self.mean) / self.scale).float()
-        device = next(self.network.parameters()).device
-        with torch.no_grad():
-            return _q(self.network, x.to(device), dueling=self.dueling)[0].double().cpu().numpy()
 
 
 def train_q(
@@ -172,6 +143,7 @@ def train_q(
     checkpoint: str | Path | None = None,
     log_file: str | Path | None = None,
     tensorboard: str | Path | None = None,
+    evaluate: Evaluate | None = None,
     device: str | None = None,
 ) -> QPolicy:
     """Train a Q-function on logged steps.
@@ -191,6 +163,8 @@ def train_q(
         A CSV file for the losses of every head by epoch, written whole after each.
     tensorboard
         A folder for the same losses as TensorBoard has them (extra ``tensorboard``).
+    evaluate
+        What else to write of a policy every ``evaluate_every`` epochs, by name; it chooses nothing.
     device
         ``"cuda"`` or ``"cpu"``; by default a GPU if there is one.
 
@@ -205,7 +179,8 @@ def train_q(
     scale = train.features.std(axis=0) + 1e-6
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = HeadsNetwork(len(FEATURES), ACTIONS.n_actions, c.hidden).to(where)
+        kind = SeparateNetwork if c.method == "iql" else HeadsNetwork
+        network = kind(len(FEATURES), ACTIONS.n_actions, c.hidden).to(where)
     target = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=c.learning_rate)
     learn, check = (_tensors(d, mean, scale, where) for d in (train, validation))
@@ -222,7 +197,8 @@ def train_q(
         rows, best_weights = stored["history"], stored["best_weights"]
         best, waited = stored["best"], stored["waited"]
     writer = None if tensorboard is None else summary_writer(tensorboard)
-    losses_of = _iql_losses if c.method == "iql" else _td_losses
+    losses_of = _LOSSES[c.method]
+    policy = QPolicy(network, mean, scale, dueling=c.method == "dueling_cql")
     while len(rows) < c.epochs and waited < c.patience:
         epoch = len(rows)
         order = torch.from_numpy(rng.permutation(len(train.frame))).to(where)
@@ -233,7 +209,7 @@ def train_q(
             total.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), c.clip_norm)
             optimizer.step()
-            if c.method == "iql":  # it has no use for a target network
+            if c.method == "iql_multitask":  # it has no use for a target network
                 continue
             with torch.no_grad():
                 pairs = zip(target.parameters(), network.parameters(), strict=True)
@@ -242,14 +218,20 @@ def train_q(
         with torch.no_grad():
             found = {k: float(v) for k, v in losses_of(network, target, check, c).items()}
         rows.append({"epoch": epoch, **found, "total": sum(found.values())})
+        looked_at = (epoch + 1) % c.evaluate_every == 0 or epoch + 1 == c.epochs
+        if looked_at and c.selection == "value":
+            rows[-1] |= validation_value(policy, validation)
+        if looked_at and evaluate is not None:
+            rows[-1] |= evaluate(policy)
         if writer is not None:
             for name, value in rows[-1].items():
                 writer.add_scalar(f"validation/{name}", value, epoch)
         if log_file is not None:
             _write_csv(Path(log_file), rows)
-        waited = 0 if rows[-1]["total"] < best else waited + 1
+        worth = rows[-1]["total"] if c.selection == "loss" else -rows[-1].get("FQE low", -np.inf)
+        waited = 0 if worth < best else waited + 1
         if waited == 0:
-            best, best_weights = rows[-1]["total"], copy.deepcopy(network.state_dict())
+            best, best_weights = worth, copy.deepcopy(network.state_dict())
         if checkpoint is not None:
             content = {
                 "format": _FORMAT,
@@ -266,11 +248,35 @@ def train_q(
             buffer = io.BytesIO()
             torch.save(content, buffer)
             write_atomically(Path(checkpoint), buffer.getvalue())
-    log.info("%s: %d epochs, validation loss %.4f", c.method, len(rows), best)
+    log.info("%s: %d epochs, best by %s: %.4f", c.method, len(rows), c.selection, best)
     if writer is not None:
         writer.close()
     network.load_state_dict(best_weights)
-    return QPolicy(network, mean, scale, dueling=c.method == "dueling_cql")
+    policy.course = rows
+    return policy
+
+
+def validation_value(policy: QPolicy, validation: SepsisData) -> dict[str, float]:
+    """Return the value of a policy's decisions by fitted Q evaluation, and what it predicts.
+
+    The interval is that of :func:`milp_rl.evaluation.marginalised.bootstrapped_fqe`. It needs no
+    propensities.
+    """
+    target = greedy(policy)(validation.features)
+    found = fitted_value(validation, target)
+    return {
+        "predicted": predicted_return(policy, validation),
+        "FQE": found.value,
+        "FQE low": found.low,
+        "FQE high": found.high,
+    }
+
+
+def predicted_return(policy: QPolicy, data: SepsisData) -> float:
+    """Return the mean Q of the decisions at admission."""
+    first = data.features[data.frame["step"].to_numpy() == 0]
+    q = policy.q_values(first)
+    return float(q[np.arange(len(q)), policy(first).argmax(axis=1)].mean())
 
 
 def _read(path: Path, setup: dict[str, Any]) -> dict[str, Any]:
@@ -300,7 +306,27 @@ def _tensors(
 
 
 def _iql_losses(
-    network: HeadsNetwork, target: HeadsNetwork, batch: list[Tensor], c: IQLConfig
+    network: nn.Module, target: nn.Module, batch: list[Tensor], c: IQLConfig
+) -> dict[str, Tensor]:
+    """Return the losses of Kostrikov et al., equations 5, 6 and 7."""
+    x, actions, rewards, following, on, _ = batch
+    q, v, logits = network(x)
+    taken = q.gather(1, actions[:, None])[:, 0]
+    with torch.no_grad():
+        ahead = rewards + c.discount * on * network(following)[1]
+        advantage = target(x)[0].gather(1, actions[:, None])[:, 0] - v
+        weights = torch.exp(c.inverse_temperature * advantage).clamp(max=_LARGEST_WEIGHT)
+        reached = advantage + v
+    imitation = nn.functional.cross_entropy(logits, actions, reduction="none")
+    return {
+        "q": nn.functional.mse_loss(taken, ahead),
+        "v": expectile_loss(reached - v, c.expectile),
+        "policy": (weights * imitation).mean(),
+    }
+
+
+def _multitask_losses(
+    network: nn.Module, target: nn.Module, batch: list[Tensor], c: IQLConfig
 ) -> dict[str, Tensor]:
     x, actions, rewards, following, on, wanted = batch
     q, v, tasks = network(x)
@@ -320,29 +346,39 @@ def _iql_losses(
 
 
 def _td_losses(
-    network: HeadsNetwork, target: HeadsNetwork, batch: list[Tensor], c: IQLConfig
+    network: nn.Module, target: nn.Module, batch: list[Tensor], c: IQLConfig
 ) -> dict[str, Tensor]:
     x, actions, rewards, following, on, _ = batch
     dueling = c.method == "dueling_cql"
-    q, _ = _q(network, x, dueling=dueling)
+    q = _q(network, x, dueling=dueling)
     taken = q.gather(1, actions[:, None])[:, 0]
     with torch.no_grad():
-        best = _q(network, following, dueling=dueling)[0].argmax(dim=1, keepdim=True)
-        ahead = _q(target, following, dueling=dueling)[0].gather(1, best)[:, 0]
+        best = _q(network, following, dueling=dueling).argmax(dim=1, keepdim=True)
+        ahead = _q(target, following, dueling=dueling).gather(1, best)[:, 0]
     losses = {"q": nn.functional.mse_loss(taken, rewards + c.discount * on * ahead)}
     if dueling:
         losses["conservatism"] = c.conservatism * conservative_loss(q, taken)
     return losses
 
 
-def _q(network: HeadsNetwork, x: Tensor, *, dueling: bool) -> tuple[Tensor, Tensor]:
+def _q(network: nn.Module, x: Tensor, *, dueling: bool) -> Tensor:
     q, v, _ = network(x)
-    return (v[:, None] + q - q.mean(dim=1, keepdim=True) if dueling else q), v
+    values: Tensor = v[:, None] + q - q.mean(dim=1, keepdim=True) if dueling else q
+    return values
+
+
+_LOSSES = {
+    "iql": _iql_losses,
+    "iql_multitask": _multitask_losses,
+    "double_dqn": _td_losses,
+    "dueling_cql": _td_losses,
+}
 
 
 def _write_csv(path: Path, rows: list[dict[str, float]]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())

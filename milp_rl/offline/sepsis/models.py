@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,20 +17,26 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from milp_rl.envs.sepsis import ACTIONS, FEATURES, true_value
-from milp_rl.evaluation.ope import estimate
 from milp_rl.evaluation.outcome_models import predict_all
-from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.offline.sepsis.data import SepsisData
-from milp_rl.offline.sepsis.iql import IQLConfig, train_q
-from milp_rl.offline.sepsis.value import ACTION_FEATURES, boosted_q, logged_stays
+from milp_rl.offline.sepsis.iql import Evaluate, IQLConfig, predicted_return, train_q
+from milp_rl.offline.sepsis.networks import QPolicy
+from milp_rl.offline.sepsis.value import (
+    Values,
+    greedy,
+    intervals,
+    logged_stays,
+)
 
-Values = Callable[[FloatArray], FloatArray]  # features (n, 41) to values (n, 9)
-SOFTENING = 0.05
 PRESSURES, LACTATES = np.linspace(45, 90, 10), np.linspace(0.8, 6.0, 10)
 _RHO = 0.7
+ACTION_FEATURES = np.concatenate([np.eye(9), ACTIONS.levels], axis=1)
+_USED, _LEAST_ACTIONS, _LEAST_ENTROPY = 0.005, 7, 1.5
 
 MODELS: dict[str, dict[str, Any]] = {
     "IQL, multi-task": {},
+    "IQL, Kostrikov et al.": {"method": "iql"},
     "IQL, no further tasks": {"pressure_weight": 0.0, "lactate_weight": 0.0},
     "IQL, no entropy bonus": {"entropy_weight": 0.0},
     "Double DQN": {"method": "double_dqn"},
@@ -131,7 +137,14 @@ class JointValues:
 
 
 def train_model(
-    name: str, train: SepsisData, validation: SepsisData, *, seed: int = 0, **changes: Any
+    name: str,
+    train: SepsisData,
+    validation: SepsisData,
+    *,
+    seed: int = 0,
+    log_file: str | Path | None = None,
+    evaluate: Evaluate | None = None,
+    **changes: Any,
 ) -> Values:
     """Train a model by its name in :data:`MODELS` or :data:`REGRESSIONS`.
 
@@ -139,7 +152,7 @@ def train_model(
     ----------
     name
         The model.
-    train, validation, seed
+    train, validation, seed, log_file, evaluate
         As for :func:`milp_rl.offline.sepsis.iql.train_q`.
     **changes
         Parameters of :class:`milp_rl.offline.sepsis.iql.IQLConfig`.
@@ -153,19 +166,7 @@ def train_model(
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; known are {', '.join([*MODELS, *REGRESSIONS])}")
     config = IQLConfig(**{**MODELS[name], **changes})
-    return train_q(train, validation, config, seed=seed).q_values
-
-
-def greedy(values: Values, softening: float = SOFTENING) -> Callable[[FloatArray], FloatArray]:
-    """Return the policy that takes the best action, any other with a little probability."""
-
-    def act(features: FloatArray) -> FloatArray:
-        q = values(features)
-        probabilities = np.full(q.shape, softening / q.shape[1])
-        probabilities[np.arange(len(q)), q.argmax(axis=1)] += 1 - softening
-        return probabilities
-
-    return act
+    return train_q(train, validation, config, seed=seed, log_file=log_file, evaluate=evaluate)
 
 
 def response(values: Values, data: SepsisData, n: int = 400) -> pd.DataFrame:
@@ -190,26 +191,54 @@ def response(values: Values, data: SepsisData, n: int = 400) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def clinical_tests(values: Values, data: SepsisData) -> dict[str, Any]:
+def diversity(actions: IntArray) -> dict[str, Any]:
+    """Return how many actions are used, each in more than 1 step of 200, and their entropy."""
+    shares = np.bincount(actions, minlength=9) / len(actions)
+    used = shares[shares > 0]
+    return {
+        "actions used": int((shares > _USED).sum()),
+        "entropy": float(-(used * np.log(used)).sum()),
+    }
+
+
+def clinical_tests(
+    values: Values, data: SepsisData, *, actions: IntArray | None = None
+) -> dict[str, Any]:
     """Judge a model clinically.
 
     More vasopressor as pressure falls and more fluid as lactate rises (rank correlations of at
-    least 0.7), and no missing value.
+    least 0.7 in size), and diversity: seven to nine actions used, with an entropy above 1.5.
+
+    Parameters
+    ----------
+    values
+        The model.
+    data
+        Steps.
+    actions
+        What was done in them; by default the best actions by the model.
 
     Returns
     -------
     dict
-        The two correlations, and how many of the three tests are passed.
+        The two correlations, actions used, entropy, and how many of the three tests are passed.
     """
     table = response(values, data)
     found = {}
     for what, rows in table.groupby("what"):
         constant = rows["level"].nunique() == 1
         found[str(what)] = 0.0 if constant else float(spearmanr(rows["at"], rows["level"])[0])
-    finite = bool(np.isfinite(values(data.features)).all())
+    done = values(data.features).argmax(axis=1) if actions is None else actions
+    spread = diversity(done)
     pressure, lactate = found["vasopressor by pressure"], found["fluid by lactate"]
-    passed = int(pressure <= -_RHO) + int(lactate >= _RHO) + int(finite)
-    return {"rank, pressure": pressure, "rank, lactate": lactate, "clinical tests": passed}
+    diverse = spread["actions used"] >= _LEAST_ACTIONS and spread["entropy"] > _LEAST_ENTROPY
+    passed = int(pressure <= -_RHO) + int(lactate >= _RHO) + int(diverse)
+    return {
+        "rank, pressure": pressure,
+        "rank, lactate": lactate,
+        "clinical tests": passed,
+        **spread,
+    }
 
 
 def judge(
@@ -239,22 +268,16 @@ def judge(
         Seed of rollouts and bootstraps.
     """
     act = greedy(values)
-    target = act(test.features)
-    found = off_policy_value(target, test, behaviour, seed=seed)
-    q = values(test.features)
-    best = q.argmax(axis=1)
-    shares = np.bincount(best, minlength=9) / len(best)
-    used = shares[shares > 0]
     row: dict[str, Any] = {
-        **found,
+        **off_policy_value(act(test.features), test, behaviour, seed=seed),
         **clinical_tests(values, test),
-        "actions used": int((shares > 0.005).sum()),
-        "entropy": float(-(used * np.log(used)).sum()),
-        "agreement": float((best == test.actions).mean()),
+        "agreement": float((values(test.features).argmax(axis=1) == test.actions).mean()),
     }
-    if is_q:
+    if isinstance(values, QPolicy):
+        row["predicted return"] = predicted_return(values, test)
+    elif is_q:
         first = test.frame["step"].to_numpy() == 0
-        row["predicted return"] = float(q[first].max(axis=1).mean())
+        row["predicted return"] = float(values(test.features)[first].max(axis=1).mean())
     if n_rollouts:
         mean, error, survival = true_value(act, n_rollouts, seed=seed)
         row |= {"true value": mean, "true error": error, "survival": survival}
@@ -263,17 +286,26 @@ def judge(
 
 def off_policy_value(
     target: FloatArray, test: SepsisData, behaviour: Behaviour, *, seed: int = 0
-) -> dict[str, float]:
-    """Estimate the return of a policy by weighted doubly robust evaluation, with its interval."""
+) -> dict[str, Any]:
+    """Estimate the return of a policy, with intervals.
+
+    Returns
+    -------
+    dict
+        Weighted doubly robust value (``WDR``), with ``low``, ``high``, ``effective sample size``
+        and ``warning``; and by fitted Q evaluation (``FQE``) and double reinforcement learning with
+        state-action weights (``DRL``), each with its bounds and warning. Q and the weights are
+        linear in features of the state and the doses.
+    """
     logged = logged_stays(test, target, behaviour.probabilities(test.features))
-    q = boosted_q(logged, seed)
-    found = estimate(logged, "trajectory_wdr", q=q, n_bootstraps=400, seed=seed)
-    return {
-        "WDR": found.value,
-        "low": found.low,
-        "high": found.high,
-        "effective sample size": found.effective_sample_size,
-    }
+    row: dict[str, Any] = {}
+    for name, one in intervals(logged, ("wdr", "fqe", "drl"), seed=seed).items():
+        prefix = "" if name == "wdr" else f"{name.upper()} "
+        row |= {name.upper(): one.value, f"{prefix}low": one.low, f"{prefix}high": one.high}
+        row[f"{prefix}warning"] = one.warning
+        if name == "wdr":
+            row["effective sample size"] = one.effective_sample_size
+    return row
 
 
 def action_shares(values: Values, test: SepsisData) -> NDArray[np.float64]:

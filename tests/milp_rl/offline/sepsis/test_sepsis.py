@@ -16,23 +16,25 @@ from milp_rl.offline.sepsis import report as sepsis_report
 from milp_rl.offline.sepsis.data import SepsisData, generate_sepsis
 from milp_rl.offline.sepsis.doses import allowed_doses, best_doses, dose_space, ward_doses
 from milp_rl.offline.sepsis.iql import (
-    HeadsNetwork,
     IQLConfig,
     _iql_losses,
+    _multitask_losses,
     _td_losses,
     _tensors,
     train_q,
 )
 from milp_rl.offline.sepsis.models import (
+    MODELS,
     Behaviour,
     clinical_tests,
     fitted_q_iteration,
-    greedy,
     judge,
     off_policy_value,
     train_model,
 )
+from milp_rl.offline.sepsis.networks import HeadsNetwork, SeparateNetwork
 from milp_rl.offline.sepsis.report import run_sepsis, write_sepsis_report
+from milp_rl.offline.sepsis.value import greedy
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +223,7 @@ def test_the_losses_are_those_of_the_formula():
         (torch.rand(n) < 0.8).float(),
         torch.randn(n, 2),
     ]
-    found = _iql_losses(network, network, batch, c)
+    found = _multitask_losses(network, network, batch, c)
     x, a, r, x2, on, tasks = batch
     q, v, predicted = network(x)
     taken = q[torch.arange(n), a]
@@ -234,6 +236,34 @@ def test_the_losses_are_those_of_the_formula():
     torch.testing.assert_close(found["entropy"], 0.3 * (p * p.log()).sum(dim=1).mean())
     pressure = 0.1 * (on * (predicted[:, 0] - tasks[:, 0]) ** 2).mean()
     torch.testing.assert_close(found["pressure"], pressure)
+
+
+def test_the_losses_of_kostrikov_are_those_of_the_formulas():
+    torch.manual_seed(0)
+    network, target = (SeparateNetwork(4, 3, (8,)) for _ in range(2))
+    c, n = IQLConfig(method="iql", expectile=0.8, discount=0.9, inverse_temperature=9.0), 40
+    rng = np.random.default_rng(0)
+    x, following = rng.normal(size=(2, n, 4))
+    r, a, on = rng.normal(size=n), rng.integers(3, size=n), (np.arange(n) % 4 != 3).astype(float)
+    columns = [torch.tensor(v).float() for v in (x, r, following, on)]
+    batch = [columns[0], torch.tensor(a), *columns[1:], columns[0][:, :2]]
+    found = {k: float(v.detach()) for k, v in _iql_losses(network, target, batch, c).items()}
+    with torch.no_grad():
+        q, v, logits = (o.double().numpy() for o in network(columns[0]))
+        later = network(columns[2])[1].double().numpy()
+        fixed = target(columns[0])[0].double().numpy()
+    expected = {"q": 0.0, "v": 0.0, "policy": 0.0}
+    cut = 0
+    for i in range(n):
+        wanted = r[i] + (0.9 * later[i] if on[i] else 0.0)
+        above = fixed[i, a[i]] - v[i]
+        cut += np.exp(9.0 * above) > 100
+        chance = np.exp(logits[i, a[i]]) / np.exp(logits[i]).sum()
+        expected["q"] += (q[i, a[i]] - wanted) ** 2 / n
+        expected["v"] += (0.8 if above > 0 else 0.2) * above**2 / n
+        expected["policy"] -= min(np.exp(9.0 * above), 100.0) * np.log(chance) / n
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert cut
 
 
 @pytest.mark.parametrize("method", ["double_dqn", "dueling_cql"])
@@ -306,14 +336,15 @@ def test_next_steps_are_those_of_the_same_stay():
     np.testing.assert_allclose(x, (data.features - mean) / scale, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["double_dqn", "dueling_cql"])
+@pytest.mark.parametrize("method", ["double_dqn", "iql"])
 def test_the_target_network_follows_at_its_rate(data, tmp_path, method):
     train, validation, _ = data.split()
     size = len(train.frame)  # one batch an epoch
     path = tmp_path / "q.pt"
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        target = HeadsNetwork(41, 9, (8,)).state_dict()
+        kind = SeparateNetwork if method == "iql" else HeadsNetwork
+        target = kind(41, 9, (8,)).state_dict()
     for epochs in (1, 2, 3):
         config = IQLConfig(method=method, epochs=epochs, hidden=(8,), batch_size=size, tau=0.25)
         path.unlink(missing_ok=True)
@@ -324,7 +355,7 @@ def test_the_target_network_follows_at_its_rate(data, tmp_path, method):
             torch.testing.assert_close(stored["target"][name], target[name])
 
 
-@pytest.mark.parametrize("method", ["iql", "double_dqn", "dueling_cql"])
+@pytest.mark.parametrize("method", ["iql_multitask", "iql", "dueling_cql"])
 def test_training_is_reproducible_and_logged(data, tmp_path, method):
     train, validation, test = data.split()
     config = IQLConfig(method=method, epochs=2, hidden=(16, 8))
@@ -335,6 +366,30 @@ def test_training_is_reproducible_and_logged(data, tmp_path, method):
     losses = pd.read_csv(log_file)
     assert list(losses["epoch"]) == [0, 1]
     assert {"q", "total"} <= set(losses)
+    assert losses["FQE low"].isna().tolist() == [True, False]  # looked at in the last epoch only
+    np.testing.assert_array_equal(
+        greedy(one)(test.features).argmax(axis=1), one(test.features).argmax(axis=1)
+    )
+    if method != "iql":
+        np.testing.assert_array_equal(one(test.features), one.q_values(test.features))
+
+
+def test_the_network_of_the_highest_lower_bound_is_kept(data, monkeypatch):
+    train, validation, test = data.split()
+    config = IQLConfig(epochs=9, hidden=(8,), evaluate_every=2, patience=4)
+    lows, seen = iter([1.0, 3.0, 2.0, 2.5, 9.0]), []
+
+    def value(policy, data):
+        assert data is validation
+        seen.append(policy.q_values(test.features))
+        return {"FQE low": next(lows)}
+
+    monkeypatch.setattr("milp_rl.offline.sepsis.iql.validation_value", value)
+    told = []
+    kept = train_q(train, validation, config, evaluate=lambda policy: told.append(1) or {})
+    assert len(seen) == 4  # after epochs 2, 4, 6 and 8: four epochs without a higher one
+    assert len(told) == 4
+    np.testing.assert_array_equal(kept.q_values(test.features), seen[1])
 
 
 def test_a_training_that_is_stopped_goes_on_to_the_same_weights(data, tmp_path):
@@ -382,12 +437,30 @@ def test_clinical_tests_know_right_from_wrong(data):
     pressure, lactate = (FEATURES.index(name) for name in ("mean_blood_pressure", "lactate"))
 
     def sensible(x):
-        wanted = np.column_stack([(80 - x[:, pressure]) / 15, (x[:, lactate] - 1) / 1.5])
+        wanted = np.column_stack([(74 - x[:, pressure]) / 10, (x[:, lactate] - 0.8) / 0.8])
         return -np.abs(ACTIONS.levels[None] - wanted[:, None]).sum(axis=2)
 
     assert clinical_tests(sensible, data)["clinical tests"] == 3
-    assert clinical_tests(lambda x: -sensible(x), data)["clinical tests"] < 3
-    assert clinical_tests(lambda x: np.full((len(x), 9), np.nan), data)["clinical tests"] == 0
+    assert clinical_tests(lambda x: -sensible(x), data)["clinical tests"] == 0
+    never_high = ACTIONS.levels.max(axis=1) == 2
+
+    def timid(x):
+        return np.where(never_high, -np.inf, sensible(x))
+
+    found = clinical_tests(timid, data)
+    assert found["actions used"] == 4
+    diverse = clinical_tests(timid, data, actions=data.actions)
+    assert diverse["clinical tests"] == found["clinical tests"] + 1 <= 3
+
+    def hardly_ever(x):  # every action, but nearly always the same
+        q = np.where(np.arange(9) == 4, 1.0, 0.0) * np.ones((len(x), 1))
+        q[np.arange(0, len(x), 10), np.arange(0, len(x), 10) // 10 % 9] = 2.0
+        return q
+
+    rare = clinical_tests(hardly_ever, data)
+    assert rare["actions used"] == 9
+    assert rare["entropy"] < 1.5
+    assert rare["clinical tests"] == 0
 
 
 def test_greedy_policies_and_fitted_q(data):
@@ -456,11 +529,17 @@ def test_a_run_is_resumed_and_reported(tmp_path):
     assert (tmp_path / "seed-0" / "models.csv").stat().st_mtime_ns == before
     pd.testing.assert_frame_equal(results, again)
     page = write_sepsis_report(tmp_path).read_text()
-    for heading in ("Models", "Over-estimation", "Clinical response", "Calibration"):
+    for heading in ("Models", "Course of learning", "Clinical response", "Calibration"):
         assert heading in page
     models = results[results["model"] != "clinicians"]
     held = (models["low"] <= models["true value"]) & (models["true value"] <= models["high"])
-    assert f"hold the true value in {held.sum()} of {len(models)} cases" in page
+    assert f"WDR {held.sum()} of {len(models)}" in page
+    held = models["DRL low"] <= models["true value"]
+    held &= models["true value"] <= models["DRL high"]
+    assert f"DRL {held.sum()} of {len(models)}" in page
+    course = pd.read_csv(tmp_path / "seed-0" / "course.csv")
+    assert set(course["model"]) == set(MODELS)
+    assert course[["predicted", "true value", "WDR", "FQE low"]].notna().all(axis=None)
     with pytest.raises(ValueError, match="has no results"):
         write_sepsis_report(tmp_path / "nothing")
 
@@ -472,7 +551,7 @@ def test_seeds_of_other_data_or_settings_are_not_gone_on_with(tmp_path, monkeypa
     def run_seed(data, seed, n_stays, epochs, say):
         run.append(seed)
         row = pd.DataFrame([{"stays": n_stays, "epochs": epochs}])
-        return dict.fromkeys(("models", "response", "actions", "calibration"), row)
+        return dict.fromkeys(sepsis_report._TABLES, row)
 
     monkeypatch.setattr(sepsis_report, "_run_seed", run_seed)
     run_sepsis(tmp_path, seeds=(0,), n_stays=50, epochs=2)
