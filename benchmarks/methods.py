@@ -22,7 +22,7 @@ from pyomo.contrib.appsi.solvers import Highs
 
 import milp_rl as mr
 from milp_rl.formulations.milp.linear_model import LinearModel
-from milp_rl.formulations.pyomo import omlt_definition
+from milp_rl.formulations.omlt import omlt_definition
 from milp_rl.solvers.auto import is_small
 
 BIG_M = 1e5

@@ -12,24 +12,13 @@ The loop of the solvers does not pass here: it writes the same formulations with
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyomo.environ as pyo
 from numpy.typing import NDArray
-from omlt import OmltBlock
-from omlt.neuralnet import FullSpaceNNFormulation, NetworkDefinition
-from omlt.neuralnet.activations import bigm_relu_activation_constraint
-from omlt.neuralnet.layer import DenseLayer, InputLayer
-from omlt.neuralnet.layers.full_space import full_space_dense_layer
-from omlt.neuralnet.layers.partition_based import (
-    default_partition_split_func,
-    partition_based_dense_relu_layer,
-)
-from pyomo.common.log import LoggingIntercept
 from pyomo.contrib.fbbt.fbbt import compute_bounds_on_expr
 from pyomo.core.expr.visitor import identify_variables
 from pyomo.repn import generate_standard_repn
@@ -49,6 +38,7 @@ from milp_rl.formulations.networks.action_value import ActionNetworks, ActionVal
 from milp_rl.formulations.networks.chain import Chain, chained
 from milp_rl.formulations.networks.network import INPUT, Network
 from milp_rl.formulations.networks.trees import TreeEnsemble
+from milp_rl.formulations.omlt import OmltNetwork, omlt_definition
 from milp_rl.formulations.spaces.base import ActionSpace
 
 
@@ -162,25 +152,19 @@ def add_to_pyomo(
     )
     known = propagator.at(ActionNetworks.of(inner))
     chain = chained(inner, low)
-    definition = omlt_definition(chain.network, low, high)
-    writers = _Writers(
+    written = OmltNetwork.write(
+        block,
+        omlt_definition(chain.network, low, high),
         _with_carried(known, chain, low, high),
-        formulation,
-        partitions,
-        chain.network.output.weight if one_sided else None,
+        formulation=formulation,
+        partitions=partitions,
+        maximised=chain.network.output.weight[0] if one_sided else None,
     )
-    formulation_object = FullSpaceNNFormulation(
-        definition,
-        layer_constraints={DenseLayer: writers.layer},
-        activation_constraints={"relu": writers.relu},
-    )
-    block.omlt = OmltBlock()
-    with LoggingIntercept(module="pyomo.core"):  # OMLT starts its inputs at 0, even out of bounds
-        block.omlt.build_formulation(formulation_object)
+    written.fix_proven()
     used = [entry for entry, is_variable in zip(entries, variable, strict=True) if is_variable]
 
-    block.link = pyo.Constraint(range(len(used)), rule=lambda _, i: block.omlt.inputs[i] == used[i])
-    outputs = [block.omlt.outputs[i] for i in range(inner.n_outputs)]
+    block.link = pyo.Constraint(range(len(used)), rule=lambda _, i: written.inputs[i] == used[i])
+    outputs = written.outputs
     for i, output in enumerate(outputs):
         output.setlb(float(known.output_lower[0, i]))
         output.setub(float(known.output_upper[0, i]))
@@ -210,58 +194,6 @@ def of_variables(
             " numbers (Pyomo: or parameters, or fixed variables)"
         )
     return network.at_state(numbers[n:])
-
-
-class _Writers:
-    """The layer and activation writers handed to OMLT, one call per layer in order."""
-
-    def __init__(
-        self,
-        bounds: Bounds,
-        formulation: Formulation,
-        partitions: int,
-        maximised: FloatArray | None,
-    ) -> None:
-        self._bounds = bounds
-        self._partitions = partitions if formulation == "partition" else 0
-        self._maximised = maximised
-        self._depth: dict[int, int] = {}
-
-    def layer(self, net_block: Any, net: Any, layer_block: Any, layer: Any) -> None:
-        depth = self._depth.setdefault(id(layer), len(self._depth))
-        if layer.activation == "relu" and self._partitions:
-            split: Callable[[Any], Any] = partial(default_partition_split_func, n=self._partitions)
-            partition_based_dense_relu_layer(net_block, net, layer_block, layer, split)
-            low, high = self._bounds.lower[depth][0], self._bounds.upper[depth][0]
-            for i in range(len(low)):
-                layer_block.z[i].setub(min(layer_block.z[i].ub, max(0.0, float(high[i]))))
-                if low[i] >= 0 or high[i] <= 0:  # OMLT's sig is 1 where the neuron is off
-                    layer_block.output_node_block[i].sig.fix(int(low[i] < 0))
-            return
-        full_space_dense_layer(net_block, net, layer_block, layer)
-        hidden = layer.activation == "relu"
-        low = self._bounds.lower[depth] if hidden else self._bounds.output_lower
-        high = self._bounds.upper[depth] if hidden else self._bounds.output_upper
-        for i in range(low.shape[1]):
-            layer_block.zhat[i].setlb(float(low[0, i]))
-            layer_block.zhat[i].setub(float(high[0, i]))
-
-    def relu(self, net_block: Any, net: Any, layer_block: Any, layer: Any) -> None:
-        if self._partitions:
-            return
-        bigm_relu_activation_constraint(net_block, net, layer_block, layer)
-        depth = self._depth[id(layer)]
-        low, high = self._bounds.lower[depth][0], self._bounds.upper[depth][0]
-        last = depth == len(self._bounds.lower) - 1
-        for i in range(len(low)):
-            if low[i] >= 0 or high[i] <= 0:
-                layer_block.q_relu[i].fix(int(low[i] >= 0))
-            elif self._maximised is not None and last and self._maximised[0, i] <= 0:
-                layer_block._z_upper_bound_relu[i].deactivate()
-                layer_block._z_upper_bound_zhat_relu[i].deactivate()
-                layer_block.q_relu[i].fix(0)
-            elif self._maximised is not None and last:
-                layer_block._z_lower_bound_zhat_relu[i].deactivate()
 
 
 def input_ranges(
@@ -365,28 +297,3 @@ def set_model(space: ActionSpace | None, low: FloatArray, high: FloatArray) -> L
         model.space = pyo.Block()
         space.constrain(model.space, [model.x[i] for i in range(space.n_actions)])
     return compile_pyomo(model, list(model.x.values()))[0]
-
-
-def omlt_definition(network: Network, low: FloatArray, high: FloatArray) -> NetworkDefinition:
-    """Return OMLT's description of a network whose inputs lie in the box [low, high].
-
-    Parameters
-    ----------
-    network
-        A chain (:func:`milp_rl.formulations.networks.chain.chained`).
-    low, high
-        Shape (n_inputs,).
-    """
-    bounds = {i: (float(a), float(b)) for i, (a, b) in enumerate(zip(low, high, strict=True))}
-    definition = NetworkDefinition(scaled_input_bounds=bounds)
-    before: Any = InputLayer([network.n_inputs])
-    definition.add_layer(before)
-    for layer in network.layers:
-        outputs, n_inputs = layer.weight.shape
-        dense = DenseLayer(
-            [n_inputs], [outputs], layer.weight.T, layer.bias, activation=layer.activation
-        )
-        definition.add_layer(dense)
-        definition.add_edge(before, dense)
-        before = dense
-    return definition

@@ -18,7 +18,7 @@ EVERYTHING = """
     from omlt.neuralnet import ReluPartitionFormulation
 
     import milp_rl as mr
-    from milp_rl.formulations.pyomo import omlt_definition
+    from milp_rl.formulations.omlt import omlt_definition
     from milp_rl.formulations.testing import check_action_space
     from milp_rl.offline.allocation import Limit, allocate
     from milp_rl.solvers.export import export_model

@@ -19,7 +19,7 @@ from milp_rl.formulations.milp.highs import new_highs, pass_model, run, silent_h
 from milp_rl.formulations.milp.linear_model import compile_pyomo
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.networks.network import Network
-from milp_rl.formulations.pyomo import omlt_definition
+from milp_rl.formulations.omlt import omlt_definition
 from milp_rl.formulations.spaces import ActionSpace, BudgetTopK
 from milp_rl.solvers.milp.argmax import MilpArgmax, MilpOptions
 from milp_rl.solvers.milp.highs import HighsSolver
@@ -152,7 +152,7 @@ def test_the_argmax_finds_an_optimum_that_a_cut_at_the_root_removes(monkeypatch)
     monkeypatch.setattr(MilpArgmax, "_first_action", lambda *given: given[3])
     network, space, _ = met_in_training(ROOT_CUT)
     for units in (0.2, 1.0, 10.0, 100.0):
-        monkeypatch.setattr("milp_rl.solvers.milp.argmax._UNITS_PER_SPREAD", units)
+        monkeypatch.setattr("milp_rl.solvers.milp.run._UNITS_PER_SPREAD", units)
         solver = MilpArgmax(network, space, HighsSolver())
         result = solver.solve_one(np.array(ROOT_CUT["state"]), SolveOptions())
         assert result.status == "optimal"
