@@ -24,7 +24,7 @@ from milp_rl.solvers.backends import Backends
 from milp_rl.solvers.batch import Batch, BatchSolver
 from milp_rl.solvers.log import Log, log_of
 from milp_rl.solvers.milp.argmax import MilpOptions
-from milp_rl.solvers.names import SolverName
+from milp_rl.solvers.names import Engine, SolverName
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.result import ArgmaxResult, relative_gap
 
@@ -59,8 +59,14 @@ class ArgmaxSolver:
         for MILPs and, without continuous variables, enumeration. A result's ``solver`` says which
         it was and its ``message`` why; which of several equally good actions it has depends on
         that.
+    engine
+        What writes the MILP: ``"compact"``, rows of our own for every state; or ``"pyomo"``, an
+        ONNX file read by OMLT, and the space beside it, in a Pyomo model that is made once per
+        network and stays loaded (docs/engines.md). It takes networks of dense layers and ReLU in
+        [action, state], and is slower; which of several equally good actions it finds depends on
+        what was solved before. This and the next four are for MILPs.
     formulation
-        ``"bigm"`` or ``"partition"``; this and the next three are for MILPs.
+        ``"bigm"`` or ``"partition"``.
     partitions
         Groups per neuron for ``"partition"``.
     bounds
@@ -112,6 +118,7 @@ class ArgmaxSolver:
         space: ActionSpace,
         *,
         solver: SolverName = "auto",
+        engine: Engine = "compact",
         formulation: Formulation = "bigm",
         partitions: int = 2,
         bounds: Strength = "linear",
@@ -141,7 +148,7 @@ class ArgmaxSolver:
         self.state_dim = value.state_dim
         if isinstance(value, NetworkValue):
             warn_if_badly_scaled(value.network)
-        written = MilpOptions(formulation, partitions, bounds, one_sided)
+        written = MilpOptions(formulation, partitions, bounds, one_sided, engine)
         self._batch = BatchSolver(Backends(value, space, solver, written))
 
     def __copy__(self) -> ArgmaxSolver:

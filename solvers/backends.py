@@ -150,6 +150,8 @@ def new_backend(
         raise ValueError(f"solver must be one of {', '.join(map(repr, known))}, got {solver!r}")
     trees = isinstance(value, TreeValue)
     incumbents = incumbents or Incumbents(space)
+    if options is not None and options.engine == "pyomo":
+        return _through_pyomo(value, space, solver, options, incumbents)
     if solver == "enumeration":
         return EnumerationArgmax(value, space, incumbents)
     if solver == "branch_and_bound":
@@ -181,6 +183,21 @@ def _most_nodes(space: ActionSpace) -> int:
     if not space.binary:
         return _BOXES_BEFORE_MILP
     return _NODES_BEFORE_MILP if space.compiled_oracle is None else _NODES_IN_LOOPS
+
+
+def _through_pyomo(
+    value: ActionValue | Network,
+    space: ActionSpace,
+    solver: SolverName,
+    options: MilpOptions,
+    incumbents: Incumbents,
+) -> Argmax:
+    from milp_rl.solvers.milp.pyomo_argmax import PyomoArgmax
+
+    if solver not in ("highs", "gurobi", "scip"):
+        raise ValueError(f"engine='pyomo' is for 'highs', 'gurobi' and 'scip', got {solver!r}")
+    milp_solver(solver)  # says what is not installed, or has no licence
+    return PyomoArgmax(value, space, solver, options, incumbents)
 
 
 def native_search(

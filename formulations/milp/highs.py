@@ -13,6 +13,12 @@ import numpy as np
 from milp_rl.formulations.milp.linear_model import LinearModel
 
 _pool_lock = threading.Lock()
+RELIABLE: dict[str, Any] = {
+    "presolve": "off",
+    "mip_pool_soft_limit": 1,
+    "mip_heuristic_run_feasibility_jump": False,  # costs more than it finds
+}
+"""Options with which HiGHS's optima can be relied on; :func:`new_highs` says why."""
 
 
 class _SilentCore(highspy.Highs.__mro__[1]):  # type: ignore[misc]  # HiGHS without its Python half
@@ -65,15 +71,14 @@ def new_highs() -> highspy.Highs:
     one in 300 of those of a trained Q-network: with OMLT's partition formulation because presolve
     aggregates variables, with ours, presolve off, because a cut removes the optimum. Without
     presolve and with (next to) no cut pool that is down to about one in ten thousand, which the
-    argmax notices and solves again (:mod:`milp_rl.solvers.milp.argmax`). HiGHS 1.16.0 is
+    argmax notices and solves again (:mod:`milp_rl.solvers.milp.run`). HiGHS 1.16.0 is
     right on the kept models of the first two kinds; on that of the third it is wrong with these
     options, and right with its own (docs/reliability.md; ``tests/solvers/milp/test_highs.py``).
     The models of the argmax are small and lose nothing by these options.
     """
     highs = silent_highs()
-    highs.setOptionValue("presolve", "off")
-    highs.setOptionValue("mip_pool_soft_limit", 1)
-    highs.setOptionValue("mip_heuristic_run_feasibility_jump", False)  # costs more than it finds
+    for name, value in RELIABLE.items():
+        highs.setOptionValue(name, value)
     return highs
 
 

@@ -29,6 +29,7 @@ AS_BEFORE: dict[str, Any] = {
     "encoder": (64, 64),
     "head": (32,),
     "critics": 1,
+    "engine": "compact",
     "critics_reduce": "min",
     "normalise": False,
 }

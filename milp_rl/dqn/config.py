@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from milp_rl.formulations.names import Formulation, Strength
-from milp_rl.solvers.names import SolverName
+from milp_rl.solvers.names import Engine, SolverName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +195,9 @@ class DQNConfig:
 
     solver: SolverName = "auto"
     """Solver of exact argmaxes, as for :class:`milp_rl.argmax_solver.ArgmaxSolver`."""
+
+    engine: Engine = "compact"
+    """What writes the model of a MILP solver, as there; ``"pyomo"`` needs ``"concat"`` networks."""
 
     formulation: Formulation = "bigm"
     """How a MILP solver is given the network, as there."""
@@ -383,6 +386,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: isinstance(v, bool),
         "dual_filtering normalise double level_targets expected_rewards",
     ),
+    "'compact' or 'pyomo'": (lambda v: v in ("compact", "pyomo"), "engine"),
     "'auto', 'concat', 'arms' or 'equivariant'": (
         lambda v: v in ("auto", "concat", "arms", "equivariant"),
         "architecture",

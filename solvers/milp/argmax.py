@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import logging
-import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 from scipy import sparse
@@ -28,23 +28,17 @@ from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.formulations.spaces.contradictions import shown
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.bounded import BoundedArgmax
-from milp_rl.solvers.certify import ArgmaxProblem, certify, leeway
-from milp_rl.solvers.errors import CertificationError
+from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
-from milp_rl.solvers.milp.solver import MilpSolution, MilpSolver
+from milp_rl.solvers.milp.run import Attempt, MilpRun, Written, objective_unit
+from milp_rl.solvers.milp.solver import MilpSolver
+from milp_rl.solvers.names import Engine
 from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.protocol import Answer, Starts
 from milp_rl.solvers.ranges import Ranges
 from milp_rl.solvers.result import Status
-
-logger = logging.getLogger(__name__)
-
-_SEEDS = 5  # of the solver, tried while its answer is wrong
-_MAX_CUTS = 50  # of actions, in one solve
-_UNITS_PER_SPREAD = 100.0  # of the objective: absolute tolerances of 1e-6 are 1e-8 of the spread
 
 
 @dataclass(frozen=True)
@@ -61,6 +55,9 @@ class MilpOptions:
         ``"interval"``, ``"linear"`` or ``"lp"``.
     one_sided
         Drop the constraints of the last hidden layer that maximisation makes redundant.
+    engine
+        What writes it: ``"compact"`` (:mod:`milp_rl.formulations.milp.compact`), or ``"pyomo"``
+        (:mod:`milp_rl.solvers.milp.pyomo_argmax`).
 
     Raises
     ------
@@ -72,8 +69,13 @@ class MilpOptions:
     partitions: int = 2
     bounds: Strength = "linear"
     one_sided: bool = True
+    engine: Engine = "compact"
 
     def __post_init__(self) -> None:
+        known = get_args(Engine)
+        if self.engine not in known:
+            names = " or ".join(map(repr, known))
+            raise ValueError(f"engine must be {names}, got {self.engine!r}")
         check_formulation(self.formulation, self.partitions)
         check_strength(self.bounds)
 
@@ -189,17 +191,9 @@ class MilpArgmax(BoundedArgmax):
             one_sided=self.options.one_sided,
         )
         reach = float((bounds.output_upper - bounds.output_lower)[0, 0])
-        run = MilpRun(
-            problem,
-            compact,
-            self._ranges,
-            reach,
-            self.solver,
-            options,
-            first,
-            self.incumbents,
-            begin,
-        )
+        unit = objective_unit(problem, None if first is None else problem.value(first), reach)
+        written = CompactWritten(compact, problem, self._ranges, unit, self.solver, options.gap)
+        run = MilpRun(problem, written, options, first, self.incumbents, begin)
         status = run.solve()
         seconds, bound = time.perf_counter() - begin, min(run.bound, highest)
         answer = Answer(
@@ -223,177 +217,77 @@ class MilpArgmax(BoundedArgmax):
         return max(climbed, key=lambda pair: pair[1])[0]
 
 
-class MilpRun:
-    """One solve with its repairs: tighter tolerances, other seeds, cuts of tolerance violations.
+class CompactWritten(Written):
+    """A network or trees over a space, as columns and rows that are passed whole.
 
-    A MILP solver accepts binaries within 1e-6 of an integer; times a big-M, that is a value which
-    no action has. The rounded action is re-evaluated, so such a violation only shows as a bound
-    that stays above the value: then the model is solved again at the tightest tolerances, and after
-    that with the point's action cut off, until bound and value meet (continuous actions, which
-    cannot be cut off, are polished by a linear program; a gap that is left is reported). An answer
-    that is proven wrong is solved for again, first at the tightest tolerances, then on other paths
-    through the search. The objective is scaled to the spread of the values, so that tolerances are
-    relative to it.
+    Parameters
+    ----------
+    compact
+        The rows; its objective is scaled, so that tolerances are relative to the values' spread.
+    problem
+        What they state.
+    ranges
+        Units of the columns.
+    unit
+        What one unit of the objective stands for (:func:`.objective_unit`).
+    solver
+        Solves them.
+    gap
+        The relative gap asked for: it is one of the values with their constant, else the solver
+        works without.
     """
 
     def __init__(
         self,
-        problem: ArgmaxProblem,
         compact: CompactModel | TreeModel,
+        problem: ArgmaxProblem,
         ranges: Ranges,
-        reach: float,
+        unit: float,
         solver: MilpSolver,
-        options: SolveOptions,
-        start: ActionArray | None,
-        incumbents: Incumbents,
-        begin: float,
+        gap: float,
     ) -> None:
-        self.problem = problem
-        self.incumbents = incumbents
-        self.compact = compact
-        self.ranges = ranges
-        self.solver = solver
-        self.options = options
-        self.nodes = 0
-        self.message = ""
-        self.bound = math.inf
-        self.action: ActionArray | None = None
-        self.value = -math.inf
-        self.deadline = options.deadline(begin)
+        self.name = solver.name
+        self._space = problem.space
+        self._compact = compact
+        self._ranges = ranges
+        self._unit = unit
+        self._solver = solver
+        self._constant = compact.model.offset
+        left = compact.model.offset + problem.offset if gap else 0.0
+        self._model = replace(
+            compact.model, objective=compact.model.objective / unit, offset=left / unit
+        )
+
+    def attempt(
+        self,
+        options: SolveOptions,
+        *,
+        start: ActionArray | None = None,
+        cuts: Sequence[ActionArray] = (),
+        tight: bool = False,
+        seed: int = 0,
+    ) -> Attempt:
+        """Solve it; see :class:`.Written`."""
+        model = self._model
+        for cut in cuts:
+            model = without(model, cut, self._space.integer)
+        first = None
         if start is not None:
-            self._offer(start)
-        values = problem.sample_values
-        known = self.value if start is not None else float(values.max(initial=0.0))
-        spread = problem.spread(known) / _UNITS_PER_SPREAD
-        self.unit = next((u for u in (spread, reach / _UNITS_PER_SPREAD) if u > 0), 1.0)
-        # A relative gap is one of the values, with their constant; else the solver works without.
-        self.constant = compact.model.offset
-        left = compact.model.offset + problem.offset if options.gap else 0.0
-        self.model = replace(
-            compact.model,
-            objective=compact.model.objective / self.unit,
-            offset=left / self.unit,
-        )
+            first = self._compact.complete(self._ranges.columns(start))
+            first = np.append(first, np.full(model.n_columns - len(first), np.nan))  # of cuts
+        options = replace(options, absolute_gap=options.absolute_gap / self._unit)
+        found = self._solver.solve(model, options, start=first, tight=tight, seed=seed)
+        bound = (found.bound - model.offset) * self._unit + self._constant
+        action = None if found.x is None else self._rounded(found.x)
+        return Attempt(found.status, action, bound, found.nodes, found.message, found.x)
 
-    def solve(self) -> Status:
-        """Fill in action, value and bound; return a status."""
-        solution = self._attempt(self.model, tight=False)
-        wrong = self._contradictions(solution)
-        if wrong or self._unproven(solution):
-            logger.debug("solving again with tight tolerances: %s", wrong or "value < bound")
-            solution = self._solve_tightly()
-        if self._unproven(solution) and self.problem.space.continuous.any():
-            self._polish(solution)
-            return solution.status
-        return self._cut_off(solution)
-
-    def _solve_tightly(self) -> MilpSolution:
-        """Solve at the tightest tolerances, with other random seeds while the answer is wrong."""
-        for seed in range(_SEEDS):
-            solution = self._attempt(self.model, tight=True, seed=seed)
-            wrong = self._contradictions(solution)
-            if not wrong:
-                return solution
-            logger.warning(
-                "%s gave a wrong answer (%s), which was noticed and is not used: %s",
-                self.solver.name,
-                solution.message,
-                "; ".join(wrong),
-            )
-        raise CertificationError(
-            f"{self.solver.name} gave a wrong answer ({solution.message}), whatever its"
-            f" random seed: {'; '.join(wrong)}"
-        )
-
-    def _cut_off(self, solution: MilpSolution) -> Status:
-        """Cut off the actions of tolerance violations until bound and value meet."""
-        model = self.model
-        for _ in range(_MAX_CUTS):
-            if not self._unproven(solution) or solution.x is None:
-                break
-            model = without(model, self._rounded(solution.x), self.problem.space.integer)
-            solution = self._attempt(model, tight=True)
-            if solution.status == "infeasible":  # every other action is cut off
-                self.bound = self.value
-            elif solution.x is not None and (wrong := self._contradictions(solution, cut=True)):
-                raise CertificationError(
-                    f"{self.solver.name} gave a wrong answer: {'; '.join(wrong)}"
-                )
-        return solution.status
-
-    def _polish(self, solution: MilpSolution) -> None:
-        """Find the best action for the solution's integers, a linear program."""
-        if solution.x is None:
-            return
-        polished = self.solver.solve(
-            self.model.fixed(np.rint(solution.x)), self.options, tight=True
-        )
-        if polished.x is not None:
-            action = self._rounded(polished.x)
-            if not self.problem.space.violations(action):
-                self._offer(action)
-
-    def _attempt(self, model: LinearModel, *, tight: bool, seed: int = 0) -> MilpSolution:
-        options = replace(self.options, absolute_gap=self.options.absolute_gap / self.unit)
-        if math.isfinite(self.deadline):
-            left = max(self.deadline - time.perf_counter(), 1e-3)
-            options = replace(options, time_limit=left)
-        start = None
-        if self.action is not None:
-            start = self.compact.complete(self.ranges.columns(self.action))
-            start = np.append(start, np.full(model.n_columns - len(start), np.nan))  # of cuts
-        solution = self.solver.solve(model, options, start=start, tight=tight, seed=seed)
-        bound = (solution.bound - model.offset) * self.unit + self.constant
-        solution = replace(solution, bound=bound)
-        self.nodes += solution.nodes
-        self.message = solution.message
-        if not math.isnan(solution.bound):
-            self.bound = max(solution.bound, self.value)
-        return solution
-
-    def _contradictions(self, solution: MilpSolution, cut: bool = False) -> list[str]:
-        """Certify a solution, of a model with actions cut off or without; keep its action."""
-        space = self.problem.space
-        if solution.status == "infeasible":
-            sample = self.problem.sample
-            known = [self.action] if self.action is not None else []
-            if not known and sample is not None:
-                known = list(sample[:1])
-            return [f"called infeasible, but {shown(space, a)} is feasible" for a in known]
-        if solution.x is None:
-            return []
-        action = self._rounded(solution.x)
-        bound = max(solution.bound, self.value) if cut else solution.bound
-        wrong = certify(self.problem, action, bound, self.incumbents)
-        if not wrong and self._value_above(bound):
-            wrong = [
-                f"an action of value {self.value + self.problem.offset!r} exceeds the claimed bound"
-                f" {bound + self.problem.offset!r}"
-            ]
-        if not wrong:
-            self._offer(action)
-        return wrong
-
-    def _value_above(self, bound: float) -> bool:
-        """Whether the best action known contradicts a bound."""
-        if self.action is None:
-            return False
-        limit = bound + self.problem.tolerance(self.value)
-        return bool(self.value > limit + leeway(self.problem, self.action[None])[0])
-
-    def _unproven(self, solution: MilpSolution) -> bool:
-        """Whether the solver calls its solution optimal, but the action's value is below it."""
-        if solution.status != "optimal":
-            return False
-        return self.bound > self.problem.target(self.value, self.options)
+    def polished(self, solution: FloatArray, options: SolveOptions) -> ActionArray | None:
+        """Return the best action with the integers of a solution, a linear program."""
+        found = self._solver.solve(self._model.fixed(np.rint(solution)), options, tight=True)
+        return None if found.x is None else self._rounded(found.x)
 
     def _rounded(self, x: FloatArray) -> ActionArray:
-        return self.problem.space.rounded(self.ranges.action(x))
-
-    def _offer(self, action: ActionArray) -> None:
-        value = self.problem.value(action)
-        if value > self.value:
-            self.action, self.value = action, value
+        return self._space.rounded(self._ranges.action(x))
 
 
 def without(model: LinearModel, action: ActionArray, integer: BoolArray) -> LinearModel:

@@ -51,7 +51,7 @@ class GurobiSolver:
         try:
             self._env = gurobipy.Env(params={"OutputFlag": 0})
         except gurobipy.GurobiError as error:
-            raise self._explained(error, None) from error
+            raise explained(error, 0, 0) from error
 
     def __reduce__(self) -> tuple[type[GurobiSolver], tuple[()]]:
         return GurobiSolver, ()
@@ -70,7 +70,7 @@ class GurobiSolver:
             with self._lock, self._gurobipy.Model(env=self._env) as loaded:
                 return self._solve(loaded, model, options, start, tight, seed)
         except self._gurobipy.GurobiError as error:
-            raise self._explained(error, model) from error
+            raise explained(error, model.n_columns, model.n_rows) from error
 
     def _solve(
         self,
@@ -173,16 +173,18 @@ class GurobiSolver:
         status: Status = "optimal" if code == grb.OPTIMAL else "feasible"
         return MilpSolution(status, x.X, bound, nodes, message)
 
-    def _explained(self, error: Any, model: LinearModel | None) -> Exception:
-        if error.errno == _SIZE_LIMIT_EXCEEDED and model is not None:
-            return SolverUnavailableError(
-                f"the model has {model.n_columns} variables and {model.n_rows} constraints, more"
-                f" than this Gurobi licence allows (the licence that pip installs:"
-                f" {PIP_LICENCE_LIMIT} variables, {PIP_LICENCE_LIMIT} linear constraints);"
-                " use a full licence or solver='highs'"
-            )
-        if error.errno == _NO_LICENCE:
-            return SolverUnavailableError(
-                f"Gurobi finds no valid licence ({error}); install one or choose solver='highs'"
-            )
-        return RuntimeError(f"Gurobi failed: {error}")
+
+def explained(error: Any, n_variables: int, n_constraints: int) -> Exception:
+    """Return what to raise for an error of gurobipy, met with a model of this size."""
+    if error.errno == _SIZE_LIMIT_EXCEEDED:
+        return SolverUnavailableError(
+            f"the model has {n_variables} variables and {n_constraints} constraints, more"
+            f" than this Gurobi licence allows (the licence that pip installs:"
+            f" {PIP_LICENCE_LIMIT} variables, {PIP_LICENCE_LIMIT} linear constraints);"
+            " use a full licence or solver='highs'"
+        )
+    if error.errno == _NO_LICENCE:
+        return SolverUnavailableError(
+            f"Gurobi finds no valid licence ({error}); install one or choose solver='highs'"
+        )
+    return RuntimeError(f"Gurobi failed: {error}")

@@ -13,7 +13,8 @@ from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.networks.trees_value import TreeNetworks
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.errors import CertificationError
-from milp_rl.solvers.milp.argmax import MilpArgmax, MilpRun
+from milp_rl.solvers.milp.argmax import CompactWritten, MilpArgmax
+from milp_rl.solvers.milp.run import MilpRun, objective_unit
 from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.protocol import Answer, Starts
 from milp_rl.solvers.result import Status
@@ -67,17 +68,11 @@ class TreeArgmax(MilpArgmax):
             seconds = time.perf_counter() - begin
             return Answer(problem, first, highest, seconds, message=message)
         moved = replace(written.model, offset=written.model.offset + shift)
-        run = MilpRun(
-            problem,
-            replace(written, model=moved),
-            self._ranges,
-            written.highest - written.lowest,
-            self.solver,
-            options,
-            first,
-            self.incumbents,
-            begin,
-        )
+        known = None if first is None else problem.value(first)
+        unit = objective_unit(problem, known, written.highest - written.lowest)
+        rows = replace(written, model=moved)
+        asked = CompactWritten(rows, problem, self._ranges, unit, self.solver, options.gap)
+        run = MilpRun(problem, asked, options, first, self.incumbents, begin)
         status: Status = run.solve()
         if run.action is not None:
             own, claimed = float(trees.forward(run.action)[0]), run.value - shift

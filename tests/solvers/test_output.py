@@ -55,6 +55,7 @@ EVERYTHING = """
             solve(solver, gap=0.5, time_limit=5.0)
         for solver in ["highs", "gurobi", *extra]:
             solve(solver, formulation="partition", bounds="lp")
+            solve(solver, engine="pyomo")
             model(solver)
             model(solver, infeasible=True)
         for target in (lambda: solve("highs"), lambda: model("highs")):
