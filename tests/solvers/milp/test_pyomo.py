@@ -85,14 +85,14 @@ def test_masks_starts_gaps_and_new_networks(solver, formulation, problem, random
     rng = np.random.default_rng(0)
     asked = [
         {},
-        {"available": [1, 0, 1, 1, 1, 1]},
+        {"available": 1 - compact.solve(np.ones(4)).action},
         {"required": [0, 0, 0, 1, 0, 0], "start": [0, 0, 0, 1, 0, 0]},
         {"required": [0, 0, 0, 1, 1, 1]},  # none is within
         {"gap": 0.3},
         {},
     ]
     for call in asked:
-        state = rng.normal(size=4) * 3
+        state = np.ones(4) if "available" in call else rng.normal(size=4) * 3
         result, other = made.solve(state, **call), compact.solve(state, **call)
         assert result.status == other.status
         allowed = 0.3 * abs(other.value) if "gap" in call else 1e-7
