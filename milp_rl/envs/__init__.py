@@ -1,5 +1,6 @@
 """Gymnasium environments with combinatorial actions."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +37,20 @@ _BANDITS: tuple[tuple[type[BanditInstance], Any], ...] = (
 DOMAINS: dict[str, tuple[type[BanditInstance], Any]] = {
     kinds[0].domain: kinds for kinds in _BANDITS
 }
+
+PRESETS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "multiple_interventions_published": (
+        "multiple_interventions",
+        MultipleInterventionsInstance.published,
+    ),
+    "multiple_interventions_grouped": (
+        "multiple_interventions",
+        MultipleInterventionsInstance.grouped,
+    ),
+    "scheduling_published": ("scheduling", SchedulingInstance.published),
+    "path_underground": ("path", PathInstance.underground),
+} | {name: (name, kind.generate) for name, (kind, _) in DOMAINS.items()}
+"""Domain and draw of instances, by the names that :func:`make_bandit` takes."""
 
 for _, _bandit in _BANDITS:
     gym.register(
@@ -109,7 +124,11 @@ def make_bandit(
     Parameters
     ----------
     domain
-        ``"multiple_interventions"``, ``"path"``, ``"scheduling"``, ``"capacity"`` or ``"budget"``.
+        ``"multiple_interventions"``, ``"path"``, ``"scheduling"``, ``"capacity"`` or ``"budget"``:
+        instances of ``generate``. Or the same domains otherwise drawn:
+        ``"multiple_interventions_published"`` and ``"scheduling_published"`` as the published code
+        draws them, ``"multiple_interventions_grouped"`` with high rewards on the arms that respond
+        to groups of interventions, ``"path_underground"`` on a fixed part of the whole Underground.
     n_arms
         Number of arms J.
     budget
@@ -124,10 +143,11 @@ def make_bandit(
     ValueError
         If the domain is unknown or a size is out of range.
     """
-    if domain not in DOMAINS:
-        raise ValueError(f"unknown domain {domain!r}; known are {', '.join(DOMAINS)}")
-    instance, bandit = DOMAINS[domain]
-    env: RestlessBandit = bandit(instance.generate(n_arms, budget, horizon=horizon, seed=seed))
+    if domain not in PRESETS:
+        raise ValueError(f"unknown domain {domain!r}; known are {', '.join(PRESETS)}")
+    kind, draw = PRESETS[domain]
+    _, bandit = DOMAINS[kind]
+    env: RestlessBandit = bandit(draw(n_arms, budget, horizon=horizon, seed=seed))
     arguments = {
         "domain": domain,
         "n_arms": n_arms,
@@ -141,6 +161,7 @@ def make_bandit(
 
 __all__ = [
     "DOMAINS",
+    "PRESETS",
     "AdditiveBandit",
     "ArmChains",
     "Arms",

@@ -24,7 +24,7 @@ from milp_rl.baselines.performative import (
     optimal_point,
 )
 from milp_rl.dqn import DQNAgent, FlatDQN
-from milp_rl.envs import DOMAINS, ConstrainedControl, make_bandit
+from milp_rl.envs import DOMAINS, PRESETS, ConstrainedControl, make_bandit
 from milp_rl.envs.bandits.restless_bandit import RestlessBandit
 from milp_rl.envs.performative import PerformativeRisk, Population, no_intervention
 from milp_rl.formulations.spaces.box import Box
@@ -89,8 +89,12 @@ LABELS = {
 }
 DOMAIN_LABELS = {
     "multiple_interventions": "multiple interventions",
+    "multiple_interventions_published": "multiple interventions, published draw",
+    "multiple_interventions_grouped": "multiple interventions, grouped",
     "path": "path",
+    "path_underground": "path, whole Underground",
     "scheduling": "scheduling",
+    "scheduling_published": "scheduling, published draw",
     "capacity": "capacity",
     "budget": "budget",
     "interventions": "interventions",
@@ -137,8 +141,9 @@ def environment(
         limit = Box([-TORQUE], [TORQUE]) if domain == "constrained_pendulum" else None
         return ConstrainedControl(gym.make("Pendulum-v1", max_episode_steps=horizon), limit)
     env = make_bandit(domain, n_arms, budget, horizon=horizon, seed=seed)
-    if method == "null" and domain == "multiple_interventions":
-        _, bandit = DOMAINS[domain]
+    kind = PRESETS[domain][0]
+    if method == "null" and kind == "multiple_interventions":
+        _, bandit = DOMAINS[kind]
         relaxed: RestlessBandit = bandit(dataclasses.replace(_instance(env), exactly=False))
         return relaxed
     return env

@@ -174,10 +174,29 @@ def draw_rewards(
     if not 1 <= budget <= n_arms:
         raise ValueError(f"need 1 <= {name} <= n_arms, got {name}={budget}, n_arms={n_arms}")
     good = rng.permutation(n_arms) < budget
+    return rewards_of(rng, good), good
+
+
+def rewards_of(rng: np.random.Generator, good: NDArray[np.bool_]) -> FloatArray:
+    """Draw the paper's rewards, shape (J, 4), for arms of which it is known which are good."""
+    n_arms = len(good)
     rewards = np.empty((n_arms, 4))
     rewards[:, :3] = np.where(good[:, None], GOOD_REWARDS, OTHER_REWARDS)
     rewards[:, 3] = np.where(good, rng.integers(4, 7, size=n_arms), rng.integers(1, 4, size=n_arms))
-    return rewards, good
+    return rewards
+
+
+def first_are_good(n_arms: int, budget: int) -> NDArray[np.bool_]:
+    """Return that the first B arms are good, as the published code has it.
+
+    Raises
+    ------
+    ValueError
+        If B is not between 1 and J.
+    """
+    if not 1 <= budget <= n_arms:
+        raise ValueError(f"need 1 <= budget <= n_arms, got budget={budget}, n_arms={n_arms}")
+    return np.arange(n_arms) < budget
 
 
 def _to_json(value: Any) -> Any:

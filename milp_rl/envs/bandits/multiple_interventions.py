@@ -16,9 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from milp_rl.envs.bandits.instance import BanditInstance, draw_rewards
+from milp_rl.envs.bandits.instance import (
+    BanditInstance,
+    draw_rewards,
+    first_are_good,
+    rewards_of,
+)
 from milp_rl.envs.bandits.restless_bandit import ArmChains, RestlessBandit
-from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.networks.piecewise import relu_pieces, sigmoid_chord_error, sigmoid_points
 from milp_rl.formulations.spaces.budget import BudgetTopK
@@ -125,6 +130,85 @@ class MultipleInterventionsInstance(BanditInstance):
         touched = np.argsort(rng.random((n, n_arms)), axis=1) < TOUCHED
         weights = np.asarray(WEIGHT * touched.T, dtype=np.float64)
         return cls(rewards, strength, steepness, threshold.astype(float), weights, budget, horizon)
+
+    @classmethod
+    def published(cls, n_arms: int = 20, budget: int = 5, *, horizon: int = 20, seed: int) -> Self:
+        """Draw an instance as the published code does; the same arguments give the same instance.
+
+        Of the N interventions, half the arms but at least B, B are good. Arms from number
+        J B / N on, rounded up, respond only to several interventions together: strength uniform on
+        [0.7, 1], steepness on [1.4, 1.9], both rounded to 0.1, threshold 9 or 10; the others
+        respond to one: strength uniform on [0.2, 0.5], steepness 1, threshold 1 or 2. Good
+        interventions are for the former, the others for the latter: three at a time have weight 3
+        on the same three arms, and each that is left over on three arms that no other has (or as
+        many as there are).
+
+        The first B arms have the high rewards, and these are not those that respond to several
+        interventions: a myopic policy is then nearly as good as any. In :meth:`grouped` they are.
+
+        Parameters
+        ----------
+        n_arms, budget, horizon, seed
+            As for :meth:`generate`.
+        """
+        return cls._in_groups(n_arms, budget, horizon, seed, rewarding=False)
+
+    @classmethod
+    def grouped(cls, n_arms: int = 20, budget: int = 5, *, horizon: int = 20, seed: int) -> Self:
+        """Draw an instance in groups whose arms have the high rewards, the domain's point.
+
+        As :meth:`published`, except that the B arms of high rewards are those that three good
+        interventions move together, then those that one of the good ones has an effect on, and
+        then others: a myopic policy, which sees no reward above the first ones, does not get
+        there.
+
+        Parameters
+        ----------
+        n_arms, budget, horizon, seed
+            As for :meth:`generate`.
+        """
+        return cls._in_groups(n_arms, budget, horizon, seed, rewarding=True)
+
+    @classmethod
+    def _in_groups(
+        cls, n_arms: int, budget: int, horizon: int, seed: int, *, rewarding: bool
+    ) -> Self:
+        rng = np.random.default_rng(seed)
+        good = first_are_good(n_arms, budget)
+        n = max(n_arms // 2, budget)
+        several = np.arange(n_arms) >= -(-n_arms * budget // n)
+        weights = np.zeros((n_arms, n))
+        _touch(rng, weights[:, :budget], several)
+        _touch(rng, weights[:, budget:], ~several)
+        if rewarding:
+            moved = weights[:, :budget].sum(axis=1)
+            good = np.zeros(n_arms, dtype=bool)
+            good[np.argsort(-moved, kind="stable")[:budget]] = True
+        strength = np.where(
+            several, rng.uniform(0.7, 1.0, n_arms).round(1), rng.uniform(0.2, 0.5, n_arms)
+        )
+        steepness = np.where(several, rng.uniform(1.4, 1.9, n_arms).round(1), 1.0)
+        threshold = np.where(several, rng.integers(9, 11, n_arms), rng.integers(1, 3, n_arms))
+        return cls(
+            rewards_of(rng, good),
+            strength,
+            steepness,
+            threshold.astype(float),
+            weights,
+            budget,
+            horizon,
+        )
+
+
+def _touch(rng: np.random.Generator, weights: FloatArray, kind: BoolArray) -> None:
+    """Give interventions, columns, their effects on arms of a kind: three share three arms."""
+    left = rng.permutation(np.flatnonzero(kind))
+    n, column = weights.shape[1], 0
+    while column < n and len(left):
+        together = TOUCHED if n - column >= TOUCHED else 1
+        arms, left = left[:TOUCHED], left[TOUCHED:]
+        weights[np.ix_(arms, np.arange(column, column + together))] = WEIGHT
+        column += together
 
 
 class MultipleInterventionsBandit(RestlessBandit):

@@ -14,6 +14,7 @@ import numpy as np
 
 from milp_rl.envs.bandits.additive import AdditiveBandit, AdditiveInstance, draw_probabilities
 from milp_rl.envs.bandits.instance import draw_rewards
+from milp_rl.envs.bandits.underground import SOURCE, stations_around, whole_underground
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.spaces.routing import Routing, london_underground
 
@@ -117,6 +118,46 @@ class PathInstance(AdditiveInstance):
         edges = tuple(sorted((min(pair), max(pair)) for pair in pairs))
         names = tuple(map(str, near))
         return cls(rewards, acting, passive, edges, 0, budget, 2 * budget, horizon, names)
+
+    @classmethod
+    def underground(
+        cls,
+        n_arms: int = 20,
+        budget: int = 5,
+        *,
+        source: str = SOURCE,
+        horizon: int = 20,
+        seed: int,
+    ) -> Self:
+        """Draw the arms of an instance whose graph is fixed: a part of the whole Underground.
+
+        The stations are those of fewest stops from ``source``, which is the depot
+        (:mod:`.underground`); of two sizes, the smaller part is within the larger one. The paper
+        has 20, 40, 60, 80 and 100 stations around one for each size. Rewards and
+        probabilities as in :meth:`generate`.
+
+        Parameters
+        ----------
+        n_arms
+            Number of arms J, at least ``budget`` and at most 302.
+        budget
+            Largest number of arms acted on, at least 1; also the number of good arms, and half
+            the number of edges of a route.
+        source
+            Name of a station.
+        horizon
+            Steps per episode.
+        seed
+            Seed of rewards and probabilities.
+        """
+        rng = np.random.default_rng(seed)
+        rewards, _ = draw_rewards(rng, n_arms, budget)
+        acting, passive = draw_probabilities(rng, n_arms)
+        names = stations_around(n_arms, source)
+        index = {name: i for i, name in enumerate(names)}
+        inside = whole_underground().subgraph(names).edges
+        edges = tuple(sorted((min(p), max(p)) for p in ((index[u], index[v]) for u, v in inside)))
+        return cls(rewards, acting, passive, edges, 0, budget, 2 * budget, horizon, tuple(names))
 
 
 class PathBandit(AdditiveBandit):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.envs.bandits.additive import AdditiveBandit, AdditiveInstance, draw_probabilities
-from milp_rl.envs.bandits.instance import draw_rewards
+from milp_rl.envs.bandits.instance import draw_rewards, first_are_good, rewards_of
 from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.formulations.spaces.scheduling import Scheduling
 
@@ -95,6 +95,32 @@ class SchedulingInstance(AdditiveInstance):
             if ((arm_slots * worker_slots.sum(axis=0)).sum(axis=1) >= NEED).any():
                 return cls(rewards, acting, passive, worker_slots, arm_slots, horizon)
 
+    @classmethod
+    def published(cls, n_arms: int = 20, budget: int = 5, *, horizon: int = 20, seed: int) -> Self:
+        """Draw an instance as the published code does; the same arguments give the same instance.
+
+        The first B arms are the good ones. The 5 slots have a popularity each, drawn once: of
+        these in ascending order, each arm draws 2 slots by it, without replacement; of these in
+        descending order each worker 3. So arms ask for slots in which few workers are there, and
+        fewer sets of arms can be served than with the slots of :meth:`generate`, all alike. Such
+        that at least one arm can be served.
+
+        Parameters
+        ----------
+        n_arms, budget, horizon, seed
+            As for :meth:`generate`.
+        """
+        rng = np.random.default_rng(seed)
+        rewards = rewards_of(rng, first_are_good(n_arms, budget))
+        acting, passive = draw_probabilities(rng, n_arms)
+        while True:
+            popularity = np.sort(rng.random(N_SLOTS))
+            popularity /= popularity.sum()
+            worker_slots = _draw_slots_by(rng, budget, WORKER_SLOTS, popularity[::-1])
+            arm_slots = _draw_slots_by(rng, n_arms, ARM_SLOTS, popularity)
+            if ((arm_slots * worker_slots.sum(axis=0)).sum(axis=1) >= NEED).any():
+                return cls(rewards, acting, passive, worker_slots, arm_slots, horizon)
+
 
 class SchedulingBandit(AdditiveBandit):
     """A restless bandit whose arms are served by workers in time slots.
@@ -157,3 +183,13 @@ class SchedulingBandit(AdditiveBandit):
 def _draw_slots(rng: np.random.Generator, rows: int, available: int) -> NDArray[np.bool_]:
     """Make each row available in random slots."""
     return np.argsort(rng.random((rows, N_SLOTS)), axis=1) < available
+
+
+def _draw_slots_by(
+    rng: np.random.Generator, rows: int, available: int, popularity: FloatArray
+) -> NDArray[np.bool_]:
+    """Make each row available in slots drawn without replacement by their popularity."""
+    slots = np.zeros((rows, N_SLOTS), dtype=bool)
+    for row in slots:
+        row[rng.choice(N_SLOTS, available, replace=False, p=popularity)] = True
+    return slots
