@@ -133,7 +133,11 @@ class PyomoArgmax(BoundedArgmax):
                     ActionNetworks.of(self.value.network.at_state(state)),
                     slice(i, i + 1),
                 )
-                answers = super()._solve(networks, options, firsts[own], held[own])
+                try:
+                    answers = super()._solve(networks, options, firsts[own], held[own])
+                except BaseException:  # the solver may go on with the model for a while
+                    self._model = None
+                    raise
                 results += [self._result(answer, options) for answer in answers]
         return results
 

@@ -33,6 +33,7 @@ from pyomo.contrib.solver.solvers.scip.scip_direct import ScipDirect
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.bounds import Bounds
+from milp_rl.formulations.interruption import interruptible
 from milp_rl.formulations.milp.highs import RELIABLE, silent_highs
 from milp_rl.formulations.networks.network import Network, NetworkError
 from milp_rl.formulations.networks.omlt_reader import read_omlt
@@ -47,10 +48,28 @@ from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.result import Status
 
 _ALONE = threading.Lock()  # Pyomo redirects the process's standard output while it solves
+
+
+class _Unlocked:
+    """A SCIP model that lets other threads run while it is solved, so that they can stop it."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, "optimizeNogil" if name == "optimize" else name)
+
+
+class _Scip(ScipDirect):  # type: ignore[misc]
+    def _create_solver_model(self, model: Any, config: Any) -> tuple[Any, Any, bool]:
+        made, loader, has_objective = super()._create_solver_model(model, config)
+        return _Unlocked(made), loader, has_objective
+
+
 _INTERFACES: dict[str, type[Any]] = {
     "highs": Highs,
     "gurobi": GurobiPersistent,
-    "scip": ScipDirect,
+    "scip": _Scip,
 }
 _T = TerminationCondition
 _UNLIKE_OPTIMAL: dict[TerminationCondition, Status] = {
@@ -279,16 +298,29 @@ class PyomoModel:
         lines = None if options.log is None else Lines(options.log)
         if lines is not None:
             asked["tee"] = _Tee(lines)
-        with _ALONE:
-            try:
-                result = self._opt.solve(self.model, **asked)
-            except Exception as error:
-                if self._solver != "gurobi" or not hasattr(error, "errno"):
-                    raise
-                raise explained(error, *self._size()) from error
+
+        def solve() -> Results:
+            with _ALONE:
+                return self._opt.solve(self.model, **asked)
+
+        try:
+            result = interruptible(solve, self._stop)
+        except Exception as error:
+            if self._solver != "gurobi" or not hasattr(error, "errno"):
+                raise
+            raise explained(error, *self._size()) from error
+        if result.termination_condition == _T.interrupted:  # the solver took Ctrl-C for itself
+            raise KeyboardInterrupt
         if lines is not None:
             lines.end()
         return result
+
+    def _stop(self) -> None:
+        """Make the solve that is going on end soon."""
+        loaded = self._opt._solver_model
+        if loaded is not None:
+            stops = {"highs": "cancelSolve", "gurobi": "terminate", "scip": "interruptSolve"}
+            getattr(loaded, stops[self._solver])()
 
     def _size(self) -> tuple[int, int]:
         """Return the numbers of variables and of constraints."""

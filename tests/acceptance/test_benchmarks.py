@@ -55,17 +55,6 @@ def test_the_times_of_the_three_ways_shown_are_those_measured():
             assert float(shown) == pytest.approx(value, abs=0.5001 * 10.0**-digits), domain
 
 
-@pytest.mark.slow
-def test_the_three_ways_agree(tmp_path):
-    ways = ["default", "compact, highs, bigm", "pyomo, highs, bigm"]
-    command = [sys.executable, BENCHMARKS / "engines.py", "--domains", "capacity", "--states", "2"]
-    run = [*command, "--out", tmp_path, "--ways", *ways]
-    subprocess.run(run, check=True, capture_output=True)
-    table = pd.read_csv(tmp_path / "engines.csv").set_index("way")
-    assert (table["optimal"] == 2).all()
-    assert table.loc["pyomo, highs, bigm", "solved by"] == "highs through pyomo"
-
-
 def graphq_gaps(n, channels):
     """The cells of a row on what Graph-Q's builder leaves to the optimum of its own network."""
     table = pd.read_csv(BENCHMARKS / "graphq_exact.csv")

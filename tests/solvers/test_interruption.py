@@ -11,7 +11,7 @@ import os, signal, threading, time
 import numpy as np, torch
 import milp_rl as mr
 q = mr.QNetwork(10, 40, hidden=(64, 64), generator=torch.Generator().manual_seed(1))
-solver = mr.ArgmaxSolver(q, mr.BudgetTopK(40, 10), solver="{solver}", time_limit=60)
+solver = mr.ArgmaxSolver(q, mr.BudgetTopK(40, 10), {options}, time_limit=60)
 state = np.full(10, 0.5)
 threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.{signal})).start()
 begin = time.perf_counter()
@@ -27,10 +27,15 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("batch", [False, True])
-@pytest.mark.parametrize("solver", ["highs", "gurobi", "scip", "branch_and_bound"])
-def test_ctrl_c_stops_the_solver_which_can_be_used_again(solver, batch):
-    script = SCRIPT.format(solver=solver, batch=batch, signal="SIGINT")
+PYOMO = 'solver="highs", engine="pyomo"'
+SOLVERS = [f'solver="{name}"' for name in ("highs", "gurobi", "scip", "branch_and_bound")]
+
+
+@pytest.mark.parametrize(
+    ("options", "batch"), [(o, b) for o in SOLVERS for b in (False, True)] + [(PYOMO, False)]
+)
+def test_ctrl_c_stops_the_solver_which_can_be_used_again(options, batch):
+    script = SCRIPT.format(options=options, batch=batch, signal="SIGINT")
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
@@ -40,13 +45,16 @@ def test_ctrl_c_stops_the_solver_which_can_be_used_again(solver, batch):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     again, status, seconds = done.stdout.splitlines()[-1].split()
-    assert (again, status) == ("again", "feasible")
+    # Pyomo's interface to HiGHS takes no start, and HiGHS may find no action in half a second.
+    known = ("feasible", "no_solution") if options == PYOMO else ("feasible",)
+    assert again == "again"
+    assert status in known
     assert float(seconds) < 2.5  # two, and what a busy machine adds
 
 
 @pytest.mark.parametrize("solver", ["highs", "gurobi", "scip"])
 def test_a_process_that_is_told_to_end_does(solver):
-    script = SCRIPT.format(solver=solver, batch=True, signal="SIGTERM")
+    script = SCRIPT.format(options=f'solver="{solver}"', batch=True, signal="SIGTERM")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
     assert done.returncode == -signal.SIGTERM
 

@@ -246,6 +246,9 @@ def test_what_it_cannot_take_is_named(problem):
             ValueError, match=f"is for 'highs', 'gurobi' and 'scip', got '{solver}'"
         ):
             mr.ArgmaxSolver(network, space, solver=solver, engine="pyomo")
+    made = mr.ArgmaxSolver(network, space, solver="highs", engine="pyomo")
+    with pytest.raises(ValueError, match="finds the best action of a state, not those after it"):
+        made.solve_top(np.zeros(4), 2)
     with pytest.raises(ValueError, match="engine must be 'compact' or 'pyomo', got 'omlt'"):
         mr.ArgmaxSolver(network, space, solver="highs", engine="omlt")
     with pytest.raises(ValueError, match="engine must be 'compact' or 'pyomo'"):
