@@ -5,7 +5,7 @@ derives its big-Ms by interval arithmetic; here, each neuron gets the bounds of
 :mod:`milp_rl.formulations.bounds` instead, which know the action constraints, and neurons that
 these prove on or off have their binary fixed.
 
-The loop of the solvers does not pass here: it writes the same formulations with
+By default the loop of the solvers does not pass here: it writes the same formulations with
 :mod:`milp_rl.formulations.milp.compact`, which is some thirty times faster to build.
 """
 

@@ -12,7 +12,6 @@ which would make OMLT's big-M rows quadratic; SCIP is given the whole model anew
 
 from __future__ import annotations
 
-import io
 import math
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import highspy
 import numpy as np
 import onnx
 import pyomo.environ as pyo
@@ -57,7 +57,9 @@ class _Unlocked:
         self._model = model
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, "optimizeNogil" if name == "optimize" else name)
+        if name == "optimize":  # older ones hold the lock
+            return getattr(self._model, "optimizeNogil", self._model.optimize)
+        return getattr(self._model, name)
 
 
 class _Scip(ScipDirect):  # type: ignore[misc]
@@ -71,6 +73,7 @@ _INTERFACES: dict[str, type[Any]] = {
     "gurobi": GurobiPersistent,
     "scip": _Scip,
 }
+_UNSET = highspy.HighsModelStatus.kNotset
 _T = TerminationCondition
 _UNLIKE_OPTIMAL: dict[TerminationCondition, Status] = {
     _T.provenInfeasible: "infeasible",
@@ -227,11 +230,6 @@ class PyomoModel:
             m.cuts.add(sum(1 - x if value else x for x, value in pairs) >= 1)
         started = start is not None and self._start(start)
         result = self._run(options, scale, started, changed, tight, seed)
-        if self._solver == "highs" and result.termination_condition == _T.unknown:
-            # Its threads are shared in the process, and it refuses another number of them than
-            # the run before had, whoever that was of.
-            silent_highs().resetGlobalScheduler(True)
-            result = self._run(options, scale, started, changed, tight, seed)
         return self._read(result, scale, level)
 
     def polish(self, values: ComponentMap, options: SolveOptions) -> ComponentMap | None:
@@ -295,13 +293,16 @@ class PyomoModel:
                 looked_for.add("check_for_new_or_removed_constraints")
             kinds = self._opt.config.auto_updates
             asked["auto_updates"] = {kind: kind in looked_for for kind in kinds}
-        lines = None if options.log is None else Lines(options.log)
-        if lines is not None:
-            asked["tee"] = _Tee(lines)
 
         def solve() -> Results:
             with _ALONE:
-                return self._opt.solve(self.model, **asked)
+                done = self._opt.solve(self.model, **asked)
+                if self._solver == "highs" and self._opt._solver_model.getModelStatus() == _UNSET:
+                    # HiGHS refuses another number of threads than the run before it in this
+                    # thread had, whoever that was of.
+                    silent_highs().resetGlobalScheduler(True)
+                    done = self._opt.solve(self.model, **asked)
+                return done
 
         try:
             result = interruptible(solve, self._stop)
@@ -311,7 +312,9 @@ class PyomoModel:
             raise explained(error, *self._size()) from error
         if result.termination_condition == _T.interrupted:  # the solver took Ctrl-C for itself
             raise KeyboardInterrupt
-        if lines is not None:
+        if options.log is not None:  # not before: standard error is redirected meanwhile
+            lines = Lines(options.log)
+            lines.write(result.solver_log or "")
             lines.end()
         return result
 
@@ -343,17 +346,6 @@ class PyomoModel:
         values = result.solution_loader.get_vars()
         optimal = condition == _T.convergenceCriteriaSatisfied
         return "optimal" if optimal else "feasible", bound, nodes, message, values
-
-
-class _Tee(io.TextIOBase):
-    """A stream of what a solver writes."""
-
-    def __init__(self, lines: Lines) -> None:
-        self._lines = lines
-
-    def write(self, text: str) -> int:
-        self._lines.write(text)
-        return len(text)
 
 
 def _through_onnx(network: Network, low: FloatArray, high: FloatArray) -> NetworkDefinition:
