@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from milp_rl.formulations.arrays import FloatArray
 
 _FEW = 9  # nodes, for which dynamic programming takes less time than a refutation
+_MOST_INTERPRETED = 30  # nodes of a graph, above which compiled code pays the loading of it
 _PRICINGS = 60
 _RESOLUTION = 1e-12  # of lengths that are not integers, relative
 
@@ -21,7 +22,8 @@ def shortest_closed_walk(
 
     Insertion with local search comes first; what 1-trees with node prices (Held and Karp 1970) do
     not refute, dynamic programming over subsets (Held and Karp 1962) decides exactly, keeping only
-    states that can still lead to a better walk.
+    states that can still lead to a better walk. In graphs of more than 30 nodes compiled code does
+    the same, with a depth-first search bounded by 1-trees in place of the dynamic programming.
 
     Parameters
     ----------
@@ -42,6 +44,8 @@ def shortest_closed_walk(
     """
     if not np.isfinite(distance[depot, nodes] + distance[nodes, depot]).all():
         return None
+    if len(distance) > _MOST_INTERPRETED:
+        return _compiled(distance, depot, nodes, limit)
     order: list[int] = []
     for node in sorted(nodes, key=lambda v: -(distance[depot, v] + distance[v, depot])):
         order, _ = insert_cheapest(distance, depot, order, node)
@@ -50,7 +54,7 @@ def shortest_closed_walk(
     if limit is not None and length <= limit:
         return order
     own = distance[np.ix_([depot, *nodes], [depot, *nodes])]
-    step = 1.0 if (own == np.rint(own)).all() else _RESOLUTION * max(1.0, length)
+    step = _step(own, length)
     bound = length - step if limit is None else float(limit)
     if len(nodes) > _FEW and _refuted(own, bound):
         return order if limit is None else None
@@ -58,6 +62,24 @@ def shortest_closed_walk(
     if better is not None:
         return better
     return order if limit is None else None
+
+
+def _compiled(
+    distance: FloatArray, depot: int, nodes: list[int], limit: float | None
+) -> list[int] | None:
+    from milp_rl.formulations.spaces.oracles.tour_search import closed_walk
+
+    if not nodes:
+        return [] if limit is None or limit >= 0 else None
+    own = distance[np.ix_([depot, *nodes], [depot, *nodes])]
+    step = _step(own, own.max())
+    found = closed_walk(own, np.inf if limit is None else float(limit), step, limit is None)
+    return [nodes[i - 1] for i in found[1:]] if len(found) else None
+
+
+def _step(distance: FloatArray, length: float) -> float:
+    """Return by how much lengths of walks differ at least."""
+    return 1.0 if (distance == np.rint(distance)).all() else _RESOLUTION * max(1.0, length)
 
 
 def insert_cheapest(

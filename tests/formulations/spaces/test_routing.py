@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.oracles import tour
 from milp_rl.formulations.spaces.oracles.tour import _held_karp, shortest_closed_walk
 from milp_rl.formulations.spaces.routing import Routing, london_underground
 from milp_rl.solvers.models.solve import solve_model
@@ -106,6 +107,15 @@ def test_edges_of_length_one_are_as_without_lengths():
         assert counted.shortest_route(action) == measured.shortest_route(action)
 
 
+@pytest.fixture(scope="module", params=[30, 0], ids=["numpy", "compiled"])
+def path(request):
+    """Decide by which of the two ways walks are searched for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tour, "_MOST_INTERPRETED", request.param)
+        yield
+
+
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("seed", range(4))
 def test_long_walks_of_any_length_are_refuted_exactly(seed):
     rng = np.random.default_rng(seed)
@@ -130,6 +140,7 @@ def test_some_nodes_of_a_grid_in_another_order(check_space):
     assert ActionSpace.from_dict(space.to_dict()).nodes[0] == (2, 2)
 
 
+@pytest.mark.usefixtures("path")
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), k=st.integers(0, 6))
 def test_the_shortest_closed_walk_is_that_of_all_permutations(seed, k):
@@ -266,6 +277,7 @@ def test_wrong_parameters_are_named(arguments, message):
         Routing(**{"graph": nx.path_graph(3), "depot": 0, "max_length": 4} | arguments)
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("seed", range(6))
 def test_walks_through_many_nodes_are_refuted_exactly_where_none_is_short_enough(seed):
     """Node prices refute what would take the dynamic program long; it is asked for the truth."""
