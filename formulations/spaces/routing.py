@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property
 from importlib.resources import files
@@ -30,12 +31,15 @@ from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.formulations.spaces.graphs import check_labels, read_graph, read_label
 from milp_rl.formulations.spaces.oracles.tour import (
     insert_cheapest,
+    pays_to_compile,
     shortest_closed_walk,
     walk_length,
 )
+from milp_rl.formulations.spaces.oracles.walk_states import BestWalks, walk_states
 from milp_rl.formulations.spaces.pins import Pins
 
 _EXACT_IN_SAMPLES = 10
+_MOST_UNITS = 200  # that the largest length is divided into
 _TOLERANCE = 1e-9
 _MOST_NODES = 10_000  # the distances of all pairs are kept
 
@@ -61,7 +65,10 @@ class Routing(ActionSpace):
 
     ``linear_max`` is a relaxation: the best nodes that can be visited at all (with every node held
     at one, in either order); with lengths or service times, at most a fractional knapsack over what
-    each node takes at least, its service and the shortest edge to it.
+    each node takes at least, its service and the shortest edge to it. In an undirected graph of
+    more than 30 nodes it is also at most what a walk of limited length collects, where all walks
+    are found by :mod:`.walk_states` (lengths that are not whole numbers are rounded down to a 200th
+    of L, service times left out, and the limit on the number of nodes is priced).
 
     Parameters
     ----------
@@ -380,6 +387,10 @@ class Routing(ActionSpace):
             found &= chosen.sum(axis=1) <= self.budget
         x = chosen.astype(np.float64)
         found &= ~(((x @ self._apart) > 0) & chosen).any(axis=1)
+        if self._walks is not None:
+            found[found] = self._walks.visit(chosen[found])
+            if self._walks_suffice:
+                return np.asarray(found)
         for i in np.flatnonzero(found):
             found[i] = self._shortest(actions[i], self._left(actions[i])) is not None
         return np.asarray(found)
@@ -397,12 +408,19 @@ class Routing(ActionSpace):
         )
 
     def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
-        """Sum the best nodes that can be visited with those held at one."""
-        return self._cover._linear_max(c, self._with_excluded(c, pins))
+        """Sum the best nodes that can be visited with those held at one, or that a walk has."""
+        held = self._with_excluded(c, pins)
+        bounds = self._cover._linear_max(c, held)
+        if self._walks is not None:
+            bounds = np.minimum(bounds, self._walks.bounds(c, held))
+        return bounds
 
     def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
-        """Return the best nodes that can be visited with those held at one."""
-        return self._cover._maximizers(c, self._with_excluded(c, pins))
+        """Return the best nodes on a walk, or that can be visited with those held at one."""
+        held = self._with_excluded(c, pins)
+        if self._walks is not None:
+            return self._walks.points(c, held)
+        return self._cover._maximizers(c, held)
 
     def _with_excluded(self, c: FloatArray, pins: Pins) -> Pins:
         """Hold at zero what cannot be visited with what is held at one."""
@@ -446,6 +464,27 @@ class Routing(ActionSpace):
         return BudgetTopK(self.n_actions, most, costs=self._least, budget=self.max_length)
 
     @cached_property
+    def _walks(self) -> BestWalks | None:
+        """The walks of limited length, where they are found: see the class."""
+        if self.graph.is_directed() or not pays_to_compile(len(self._labels)):
+            return None
+        lengths = {(u, v): w for (u, v), w in self._arcs.items() if u < v}
+        whole = all(w == round(w) for w in lengths.values()) and self._limit < _MOST_UNITS
+        unit = 1.0 if whole else max(self._limit, min(lengths.values(), default=1)) / _MOST_UNITS
+        edges = [(u, v, math.floor(w / unit)) for (u, v), w in lengths.items()]
+        limit = math.floor(self._limit / unit)
+        most = self._cover.k
+        found = walk_states(len(self._labels), edges, self._depot, limit)
+        if found is None:
+            return None
+        return BestWalks(found, self._node_of, len(self._labels), most, exact=whole)
+
+    @property
+    def _walks_suffice(self) -> bool:
+        """Whether an action is feasible if some of the walks passes its nodes."""
+        return self._walks is not None and self._walks.exact and self.service_times is None
+
+    @cached_property
     def _least(self) -> FloatArray:
         """What each action takes of the length at least: service, and the shortest edge to it."""
         nearest = np.full(len(self._labels), np.inf)
@@ -464,6 +503,13 @@ class Routing(ActionSpace):
             return np.array([], dtype=np.intp)
         free = np.flatnonzero((a == 0) & (self._round_trip <= self._limit))
         free = free[~self._apart[np.ix_(free, chosen)].any(axis=1)]
+        if self._walks is not None:
+            larger = np.tile(a == 1, (len(free), 1))
+            larger[np.arange(len(free)), free] = True
+            bounds = self._walks.bounds(np.zeros(larger.shape), Pins(one=larger))
+            free = free[bounds > -np.inf]
+            if self._walks_suffice:
+                return np.asarray(free)
         fits = [i for i in free if self._fitted(a, int(i), order) is not None]
         return np.array(fits, dtype=np.intp)
 

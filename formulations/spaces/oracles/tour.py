@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from milp_rl.formulations.arrays import FloatArray
 
 _FEW = 9  # nodes, for which dynamic programming takes less time than a refutation
-_MOST_INTERPRETED = 30  # nodes of a graph, above which compiled code pays the loading of it
+_MOST_INTERPRETED = 30  # nodes of a graph
 _PRICINGS = 60
 _RESOLUTION = 1e-12  # of lengths that are not integers, relative
 
@@ -44,7 +44,7 @@ def shortest_closed_walk(
     """
     if not np.isfinite(distance[depot, nodes] + distance[nodes, depot]).all():
         return None
-    if len(distance) > _MOST_INTERPRETED:
+    if pays_to_compile(len(distance)):
         return _compiled(distance, depot, nodes, limit)
     order: list[int] = []
     for node in sorted(nodes, key=lambda v: -(distance[depot, v] + distance[v, depot])):
@@ -62,6 +62,11 @@ def shortest_closed_walk(
     if better is not None:
         return better
     return order if limit is None else None
+
+
+def pays_to_compile(n_nodes: int) -> bool:
+    """Whether compiled code saves more, on walks in so large a graph, than it takes to load."""
+    return n_nodes > _MOST_INTERPRETED
 
 
 def _compiled(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.oracles import tour
 from milp_rl.formulations.spaces.oracles.tour import _held_karp, shortest_closed_walk
+from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.routing import Routing, london_underground
 from milp_rl.solvers.models.solve import solve_model
 
@@ -26,6 +27,15 @@ def reachable_sets(graph, depot, length) -> set[frozenset]:
     return found
 
 
+@pytest.fixture(scope="module", params=[30, 0], ids=["numpy", "compiled"])
+def path(request):
+    """Decide by which of the two ways walks are searched for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tour, "_MOST_INTERPRETED", request.param)
+        yield
+
+
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("seed", range(10))
 def test_random_graphs_keep_the_contract(seed, check_space):
     rng = np.random.default_rng(seed)
@@ -62,6 +72,7 @@ def shortest_visits(graph, depot, weight) -> dict[frozenset, float]:
     return {seen: length for (node, seen), length in best.items() if node == depot}
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("seed", range(10))
 def test_lengths_and_service_times_keep_the_contract(seed, check_space):
     rng = np.random.default_rng(seed)
@@ -105,14 +116,6 @@ def test_edges_of_length_one_are_as_without_lengths():
     for action in np.maximum(actions, near):
         assert bool(counted.violations(action)) == bool(measured.violations(action))
         assert counted.shortest_route(action) == measured.shortest_route(action)
-
-
-@pytest.fixture(scope="module", params=[30, 0], ids=["numpy", "compiled"])
-def path(request):
-    """Decide by which of the two ways walks are searched for."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tour, "_MOST_INTERPRETED", request.param)
-        yield
 
 
 @pytest.mark.usefixtures("path")
@@ -290,3 +293,30 @@ def test_walks_through_many_nodes_are_refuted_exactly_where_none_is_short_enough
     for limit in range(int(shortest) - 4, int(shortest) + 2):
         found = shortest_closed_walk(distance, 0, nodes, limit)
         assert (found is not None) == (limit >= shortest)
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("seed", range(6))
+def test_the_oracle_bounds_what_walks_collect(seed):
+    """Where the budget is no limit, walks are all there is, and the bound is their maximum."""
+    rng = np.random.default_rng(seed)
+    graph = nx.convert_node_labels_to_integers(nx.grid_2d_graph(3, 3))
+    graph.remove_edges_from(list(graph.edges)[seed : seed + 2])
+    budget = None if seed % 2 else 3
+    space = Routing(graph, int(rng.integers(9)), int(rng.integers(4, 9)), budget)
+    feasible = space.enumerate()
+    some = (rng.random((60, 9)) < 0.3).astype(np.int8)
+    assert space.feasible(some).tolist() == [not space.violations(action) for action in some]
+    c = np.repeat(rng.normal(0.3, 1.0, (4, 9)).round(3), 10, axis=0)
+    pinned = rng.random((40, 9)) < 0.1
+    held = rng.random((40, 9)) < 0.5
+    pins = Pins(one=pinned & held, zero=pinned & ~held)
+    bounds, points = space.linear_max(c, pins), space.maximizers(c, pins)
+    for row in range(40):
+        within = feasible[pins[row].allows(feasible)]
+        best = (within @ c[row]).max(initial=-np.inf)
+        assert bounds[row] >= best - 1e-12
+        if space._walks is not None and budget is None:
+            assert bounds[row] == pytest.approx(best, abs=1e-9)
+            if np.isfinite(best) and pinned[row].sum() == 0:
+                assert c[row] @ points[row] == pytest.approx(best, abs=1e-9)
