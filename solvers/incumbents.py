@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _REMEMBERED = 100_000
 _REMEMBERED_BYTES = 200_000_000
+_FIRST_CHECKED = 8  # neighbours, the most promising, that are checked together
 _ENTRIES = 4_000_000  # of a layer that are computed at a time
 _COMPLETED = 16  # answers for which auxiliary variables of the model are looked for
 _CARRIED = 64  # actions known of a like space that are looked at,
@@ -298,11 +299,14 @@ class Incumbents:
     def _each_neighbour(
         self, action: ActionArray, rows: IntArray, deadline: float
     ) -> Iterator[ActionArray]:
-        size = max(_ENTRIES // len(action), 1)
-        for i in range(0, len(rows), size):
-            if late(deadline):
-                return
-            yield from neighbourhood(action, rows[i : i + size])
+        """Yield neighbours, those at least that are feasible, from few to many at a time."""
+        largest = max(_ENTRIES // len(action), 1)
+        together = type(self.space).feasible is not ActionSpace.feasible
+        begin, size = 0, min(_FIRST_CHECKED, largest)
+        while begin < len(rows) and not late(deadline):
+            others = neighbourhood(action, rows[begin : begin + size])
+            yield from others[self.space.feasible(others)] if together else others
+            begin, size = begin + size, min(4 * size, largest)
 
 
 def _kinds(space: ActionSpace) -> tuple[object, ...]:

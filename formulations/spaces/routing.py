@@ -412,15 +412,14 @@ class Routing(ActionSpace):
         held = self._with_excluded(c, pins)
         bounds = self._cover._linear_max(c, held)
         if self._walks is not None:
-            bounds = np.minimum(bounds, self._walks.bounds(c, held))
+            bounds = np.minimum(bounds, self._walks.bounds(c, pins))
         return bounds
 
     def _maximizers(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Return the best nodes on a walk, or that can be visited with those held at one."""
-        held = self._with_excluded(c, pins)
         if self._walks is not None:
-            return self._walks.points(c, held)
-        return self._cover._maximizers(c, held)
+            return self._walks.points(c, pins)
+        return self._cover._maximizers(c, self._with_excluded(c, pins))
 
     def _with_excluded(self, c: FloatArray, pins: Pins) -> Pins:
         """Hold at zero what cannot be visited with what is held at one."""

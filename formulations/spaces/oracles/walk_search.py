@@ -1,8 +1,8 @@
 """Best closed walks through the states of :mod:`.walk_states`, compiled.
 
 Imported when it is first needed, since numba takes longer to import than everything else. The
-arguments ``node``, ``length``, ``first_state``, ``first_arc``, ``source``, ``choice``, ``least``
-and ``first_entry`` are the arrays of :class:`.walk_states.WalkStates`.
+arguments ``node``, ``first_state``, ``first_arc``, ``source``, ``on``, ``length``, ``least`` and
+``first_entry`` are the arrays of :class:`.walk_states.WalkStates`.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ _ENOUGH = 1e-4  # what a better price can still give, relative to the bound
 @numba.njit(cache=True)
 def _forward(
     node: IntArray,
-    length: IntArray,
     first_state: IntArray,
     first_arc: IntArray,
     source: IntArray,
-    choice: IntArray,
+    on: BoolArray,
+    length: IntArray,
     least: IntArray,
     first_entry: IntArray,
-    out: FloatArray,
-    on: FloatArray,
+    worth_out: FloatArray,
+    worth_on: FloatArray,
     value: FloatArray,
 ) -> None:
     """Find the largest worth of ways to each state of at most each length.
 
     Parameters
     ----------
-    out, on
+    worth_out, worth_on
         Worth of each node that is out and on the walk, shape (nodes,).
     value
         Is set, a number for each entry.
@@ -48,11 +48,8 @@ def _forward(
             for entry in range(begin, end):
                 value[entry] = -np.inf
             for arc in range(first_arc[state], first_arc[state + 1]):
-                own = 0.0
-                if v >= 0:
-                    own = on[v] if choice[arc] == 1 else out[v]
-                before = source[arc]
-                moved = length[layer] * choice[arc]
+                own = worth_on[v] if on[arc] else worth_out[v]
+                before, moved = source[arc], length[arc]
                 # From the length at this state to the entry of the other one.
                 start = max(least[before] + moved, least[state])
                 shift = first_entry[before] - moved - least[before]
@@ -65,15 +62,15 @@ def _forward(
 @numba.njit(cache=True)
 def _backward(
     node: IntArray,
-    length: IntArray,
     first_state: IntArray,
     first_arc: IntArray,
     source: IntArray,
-    choice: IntArray,
+    on: BoolArray,
+    length: IntArray,
     least: IntArray,
     first_entry: IntArray,
-    out: FloatArray,
-    on: FloatArray,
+    worth_out: FloatArray,
+    worth_on: FloatArray,
     value: FloatArray,
     rest: FloatArray,
     with_out: FloatArray,
@@ -83,7 +80,7 @@ def _backward(
 
     Parameters
     ----------
-    out, on, value
+    worth_out, worth_on, value
         As :func:`_forward` has them.
     rest
         Working space, a number for each entry.
@@ -93,18 +90,15 @@ def _backward(
     for entry in range(len(rest)):
         rest[entry] = -np.inf
     rest[len(rest) - 1] = 0.0
-    for v in range(len(out)):
+    for v in range(len(worth_out)):
         with_out[v] = with_on[v] = -np.inf
     for layer in range(len(node) - 1, -1, -1):
         v = node[layer]
         for state in range(first_state[layer + 1], first_state[layer + 2]):
             begin, end = first_entry[state], first_entry[state + 1]
             for arc in range(first_arc[state], first_arc[state + 1]):
-                own = 0.0
-                if v >= 0:
-                    own = on[v] if choice[arc] == 1 else out[v]
-                before = source[arc]
-                moved = length[layer] * choice[arc]
+                own = worth_on[v] if on[arc] else worth_out[v]
+                before, moved = source[arc], length[arc]
                 start = max(least[before] + moved, least[state])
                 first = begin + start - least[state]
                 other = first_entry[before] - moved - least[before] + start
@@ -112,23 +106,23 @@ def _backward(
                 for k in range(end - first):
                     best = max(best, value[other + k] + rest[first + k])
                     rest[other + k] = max(rest[other + k], rest[first + k] + own)
-                if v >= 0 and choice[arc] == 1:
+                if on[arc]:
                     with_on[v] = max(with_on[v], best)
-                elif v >= 0:
+                else:
                     with_out[v] = max(with_out[v], best)
 
 
 @numba.njit(cache=True)
 def _traced(
     node: IntArray,
-    length: IntArray,
     first_arc: IntArray,
     source: IntArray,
-    choice: IntArray,
+    on: BoolArray,
+    length: IntArray,
     least: IntArray,
     first_entry: IntArray,
-    out: FloatArray,
-    on: FloatArray,
+    worth_out: FloatArray,
+    worth_on: FloatArray,
     value: FloatArray,
     visited: BoolArray,
 ) -> None:
@@ -137,15 +131,12 @@ def _traced(
     for layer in range(len(node) - 1, -1, -1):
         v = node[layer]
         for arc in range(first_arc[state], first_arc[state + 1]):
-            own = 0.0
-            if v >= 0:
-                own = on[v] if choice[arc] == 1 else out[v]
+            own = worth_on[v] if on[arc] else worth_out[v]
             before = source[arc]
-            at = least[state] + entry - first_entry[state] - length[layer] * choice[arc]
+            at = least[state] + entry - first_entry[state] - length[arc]
             other = first_entry[before] + at - least[before]
             if at >= least[before] and value[other] + own == value[entry]:
-                if v >= 0:
-                    visited[v] = choice[arc] == 1
+                visited[v] = on[arc]
                 state, entry = before, other
                 break
 
@@ -153,11 +144,11 @@ def _traced(
 @numba.njit(cache=True)
 def bounds_on_walks(
     node: IntArray,
-    length: IntArray,
     first_state: IntArray,
     first_arc: IntArray,
     source: IntArray,
-    choice: IntArray,
+    on: BoolArray,
+    length: IntArray,
     least: IntArray,
     first_entry: IntArray,
     c: FloatArray,
@@ -200,7 +191,7 @@ def bounds_on_walks(
     batch, n = c.shape
     value, rest = np.zeros(first_entry[-1]), np.zeros(first_entry[-1])
     visited = np.zeros(n_nodes, dtype=np.bool_)
-    out, on = np.zeros(n_nodes), np.zeros(n_nodes)
+    worth_out, worth_on = np.zeros(n_nodes), np.zeros(n_nodes)
     with_out, with_on = np.zeros(n_nodes), np.zeros(n_nodes)
     bounds, points = np.zeros(batch), np.zeros((batch, n), dtype=np.bool_)
     all_one, all_zero = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
@@ -219,17 +210,18 @@ def bounds_on_walks(
                         all_one[i] &= one[other, i]
                         all_zero[i] &= zero[other, i]
                 common, price = _priced(
-                    node, length, first_state, first_arc, source, choice, least, first_entry,
-                    c[row], all_one, all_zero, node_of, most, out, on, value, visited, point,
+                    node, first_state, first_arc, source, on, length, least, first_entry,
+                    c[row], all_one, all_zero, node_of, most, worth_out, worth_on, value, visited,
+                    point,
                 )  # fmt: skip
-                _weigh(c[row], all_one, all_zero, node_of, price, out, on)
+                _weigh(c[row], all_one, all_zero, node_of, price, worth_out, worth_on)
                 _forward(
-                    node, length, first_state, first_arc, source, choice, least, first_entry,
-                    out, on, value,
+                    node, first_state, first_arc, source, on, length, least, first_entry,
+                    worth_out, worth_on, value,
                 )  # fmt: skip
                 _backward(
-                    node, length, first_state, first_arc, source, choice, least, first_entry,
-                    out, on, value, rest, with_out, with_on,
+                    node, first_state, first_arc, source, on, length, least, first_entry,
+                    worth_out, worth_on, value, rest, with_out, with_on,
                 )  # fmt: skip
         differences, i = 0, -1
         if together:
@@ -239,8 +231,9 @@ def bounds_on_walks(
                     i = j
         if not together or (differences > 1 and common > -np.inf):
             bounds[row], _ = _priced(
-                node, length, first_state, first_arc, source, choice, least, first_entry,
-                c[row], one[row], zero[row], node_of, most, out, on, value, visited, points[row],
+                node, first_state, first_arc, source, on, length, least, first_entry,
+                c[row], one[row], zero[row], node_of, most, worth_out, worth_on, value, visited,
+                points[row],
             )  # fmt: skip
             continue
         bounds[row] = common
@@ -259,11 +252,11 @@ def bounds_on_walks(
 @numba.njit(cache=True)
 def _priced(
     node: IntArray,
-    length: IntArray,
     first_state: IntArray,
     first_arc: IntArray,
     source: IntArray,
-    choice: IntArray,
+    on: BoolArray,
+    length: IntArray,
     least: IntArray,
     first_entry: IntArray,
     c: FloatArray,
@@ -271,8 +264,8 @@ def _priced(
     zero: BoolArray,
     node_of: IntArray,
     most: int,
-    out: FloatArray,
-    on: FloatArray,
+    worth_out: FloatArray,
+    worth_on: FloatArray,
     value: FloatArray,
     visited: BoolArray,
     point: BoolArray,
@@ -284,10 +277,10 @@ def _priced(
     low_count, high_count = -1, -1  # of walks with at most, and with more than B actions
     price = at = 0.0
     for k in range(_MOST_PRICES):
-        _weigh(c, one, zero, node_of, at, out, on)
+        _weigh(c, one, zero, node_of, at, worth_out, worth_on)
         _forward(
-            node, length, first_state, first_arc, source, choice, least, first_entry,
-            out, on, value,
+            node, first_state, first_arc, source, on, length, least, first_entry,
+            worth_out, worth_on, value,
         )  # fmt: skip
         got = value[len(value) - 1]
         if got == -np.inf:
@@ -296,7 +289,17 @@ def _priced(
         if got < bound:
             bound, price = got, at
         _traced(
-            node, length, first_arc, source, choice, least, first_entry, out, on, value, visited
+            node,
+            first_arc,
+            source,
+            on,
+            length,
+            least,
+            first_entry,
+            worth_out,
+            worth_on,
+            value,
+            visited,
         )
         total, count = 0.0, 0
         for i in range(n):
@@ -357,28 +360,28 @@ def _weigh(
     zero: BoolArray,
     node_of: IntArray,
     price: float,
-    out: FloatArray,
-    on: FloatArray,
+    worth_out: FloatArray,
+    worth_on: FloatArray,
 ) -> None:
     """Set the worth of each node that is out and on the walk."""
-    for v in range(len(out)):
-        out[v] = on[v] = 0.0
+    for v in range(len(worth_out)):
+        worth_out[v] = worth_on[v] = 0.0
     for i in range(len(c)):
         v = node_of[i]
         if one[i]:
-            out[v], on[v] = -np.inf, c[i] - price
+            worth_out[v], worth_on[v] = -np.inf, c[i] - price
         elif not zero[i]:
-            on[v] = max(c[i] - price, 0.0)
+            worth_on[v] = max(c[i] - price, 0.0)
 
 
 @numba.njit(cache=True)
 def shortest_walks(
     node: IntArray,
-    length: IntArray,
     first_state: IntArray,
     first_arc: IntArray,
     source: IntArray,
-    choice: IntArray,
+    on: BoolArray,
+    length: IntArray,
     needed: BoolArray,
 ) -> FloatArray:
     """Find the lengths of shortest walks that visit the nodes needed, shape (batch, nodes).
@@ -392,12 +395,11 @@ def shortest_walks(
     lengths, value = np.zeros(batch), np.zeros(len(first_arc) - 1)
     for row in range(batch):
         for layer in range(len(node)):
-            v, w = node[layer], float(length[layer])
-            out = np.inf if v >= 0 and needed[row, v] else 0.0
+            out = np.inf if needed[row, node[layer]] else 0.0
             for state in range(first_state[layer + 1], first_state[layer + 2]):
                 best = np.inf
                 for arc in range(first_arc[state], first_arc[state + 1]):
-                    own = value[source[arc]] + (w * choice[arc] if choice[arc] else out)
+                    own = value[source[arc]] + (length[arc] if on[arc] else out)
                     best = min(best, own)
                 value[state] = best
         lengths[row] = value[len(value) - 1]

@@ -18,7 +18,7 @@ import numpy as np
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
 from milp_rl.formulations.spaces.pins import Pins
 
-_MOST_ARCS = 1_000_000
+_MOST_ARCS = 300_000
 _WIDEST = 11  # nodes of a frontier, five bits each
 _ORDERS = 24  # that are followed at a time
 _DONE = 15  # instead of the depot's component: the walk is complete
@@ -28,20 +28,17 @@ _DONE = 15  # instead of the depot's component: the walk is complete
 class WalkStates:
     """The states, layer after layer, from the first one to the last.
 
-    A layer decides on a node, out (0) or on the walk (1), or how often an edge is passed (0, 1, 2).
-
     Parameters
     ----------
     node
-        The node that each layer decides on, -1 for an edge, shape (layers,).
-    length
-        Of the edge that each layer decides on, 0 for a node.
+        The node that each layer after the first one decides on, shape (nodes,).
     first_state
-        Of each layer's states, shape (layers + 2,); layer 0 has one state.
+        Of each layer's states, shape (nodes + 2,); the first layer has one state.
     first_arc
         Of the arcs into each state, shape (states + 1,).
-    source, choice
-        State that each arc comes from, and what it decides, shape (arcs,).
+    source, on, length
+        State that each arc comes from, whether the node is on the walk, and the length of the edges
+        to earlier nodes that are passed, shape (arcs,).
     least
         Length of the shortest way to each state, shape (states,).
     first_entry
@@ -52,11 +49,11 @@ class WalkStates:
     """
 
     node: IntArray
-    length: IntArray
     first_state: IntArray
     first_arc: IntArray
     source: IntArray
-    choice: IntArray
+    on: BoolArray
+    length: IntArray
     least: IntArray
     first_entry: IntArray
     limit: int
@@ -162,35 +159,29 @@ def walk_states(
     labels = np.zeros((1, 0), dtype=np.int64)
     odd = np.zeros((1, 0), dtype=bool)
     component = np.zeros(1, dtype=np.int64)  # the depot's, 0 before the depot
-    nodes: list[int] = []
-    lengths: list[int] = []
-    layers: list[tuple[IntArray, IntArray, IntArray, int]] = []
+    layers: list[_Layer] = []
     total = 0
     for step, v in enumerate(order):
-        parts = [(v, 0), *((u, length) for u, length in earlier[step])]
-        for part, (u, length) in enumerate(parts):
-            if part == 0:
-                found = _with_node(labels, odd, component, v == depot)
-                frontier.append(v)
-            else:
-                found = _with_edge(labels, odd, component, frontier.index(u))
-            labels, odd, component, source, choice = found
-            if part == len(parts) - 1:
-                for w in [w for w in frontier if last[place[w]] <= step]:
-                    i = frontier.index(w)
-                    labels, odd, component, kept = _without(labels, odd, component, i)
-                    source, choice = source[kept], choice[kept]
-                    frontier.pop(i)
-            if len(frontier) > _WIDEST:
-                return None
-            labels, odd, component, target = _distinct(labels, odd, component)
-            nodes.append(v if part == 0 else -1)
-            lengths.append(length)
-            layers.append((source, choice, target, len(labels)))
-            total += len(source)
-            if total > _MOST_ARCS or not len(labels):
-                return None
-    return _within(nodes, lengths, layers, limit)
+        labels, odd, component, source, on = _with_node(labels, odd, component, v == depot)
+        length = np.zeros(len(source), dtype=np.int64)
+        frontier.append(v)
+        for u, own in earlier[step]:
+            i = frontier.index(u)
+            labels, odd, component, before, times = _with_edge(labels, odd, component, i)
+            source, on, length = source[before], on[before], length[before] + own * times
+        for w in [w for w in frontier if last[place[w]] <= step]:
+            i = frontier.index(w)
+            labels, odd, component, kept = _without(labels, odd, component, i)
+            source, on, length = source[kept], on[kept], length[kept]
+            frontier.pop(i)
+        if len(frontier) > _WIDEST or len(source) > _MOST_ARCS // 4 or not len(source):
+            return None
+        labels, odd, component, target = _distinct(labels, odd, component)
+        layers.append(_shortest_arcs(source, on, length, target, len(labels)))
+        total += len(layers[-1].source)
+        if total > _MOST_ARCS:
+            return None
+    return _within(order, layers, limit)
 
 
 def _order(n: int, edges: Sequence[tuple[int, int, int]]) -> list[int]:
@@ -300,48 +291,68 @@ def _distinct(
     return labels[first], odd[first], component[first], target
 
 
-def _within(
-    nodes: list[int],
-    lengths: list[int],
-    layers: list[tuple[IntArray, IntArray, IntArray, int]],
-    limit: int,
-) -> WalkStates | None:
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """Arcs to the states of one more node: where from, whether the node is on the walk, to where.
+
+    ``size`` is the number of states.
+    """
+
+    source: IntArray
+    on: IntArray
+    length: IntArray
+    target: IntArray
+    size: int
+
+
+def _shortest_arcs(
+    source: IntArray, on: IntArray, length: IntArray, target: IntArray, size: int
+) -> _Layer:
+    """Keep the shortest of the arcs between two states that agree on the node, by their targets."""
+    order = np.lexsort((length, on, source, target))
+    source, on, length, target = source[order], on[order], length[order], target[order]
+    new = np.ones(len(order), dtype=bool)
+    for part in (source, on, target):
+        new[1:] &= part[1:] == part[:-1]
+    new[1:] = ~new[1:]
+    return _Layer(source[new], on[new], length[new], target[new], size)
+
+
+def _within(order: list[int], layers: list[_Layer], limit: int) -> WalkStates | None:
     """Keep the states on a complete walk within the limit, and number them."""
     there = [np.zeros(1)]
-    for length, (source, choice, target, size) in zip(lengths, layers, strict=True):
-        reached = np.full(size, np.inf)
-        np.minimum.at(reached, target, there[-1][source] + length * choice)
+    for layer in layers:
+        reached = np.full(layer.size, np.inf)
+        np.minimum.at(reached, layer.target, there[-1][layer.source] + layer.length)
         there.append(reached)
     back = [np.zeros(1)]
-    for i in range(len(layers) - 1, -1, -1):
-        source, choice, target, _ = layers[i]
-        left = np.full(len(there[i]), np.inf)
-        np.minimum.at(left, source, back[-1][target] + lengths[i] * choice)
+    for layer, out in zip(layers[::-1], there[-2::-1], strict=True):
+        left = np.full(len(out), np.inf)
+        np.minimum.at(left, layer.source, back[-1][layer.target] + layer.length)
         back.append(left)
     back.reverse()
     kept = [out + rest <= limit for out, rest in zip(there, back, strict=True)]
     if not kept[0][0]:
         return None
     first_state = np.cumsum([0, *(int(own.sum()) for own in kept)])
-    sources, choices, counts = [], [], []
-    for i, (source, choice, target, _) in enumerate(layers):
-        through = there[i][source] + lengths[i] * choice + back[i + 1][target] <= limit
+    arcs, counts = [], []
+    for i, layer in enumerate(layers):
+        through = there[i][layer.source] + layer.length + back[i + 1][layer.target] <= limit
         number = np.cumsum(kept[i]) - 1 + first_state[i]
-        order = np.flatnonzero(through)[np.argsort(target[through], kind="stable")]
-        sources.append(number[source[order]])
-        choices.append(choice[order])
-        counts.append(np.bincount(target[order], minlength=len(kept[i + 1]))[kept[i + 1]])
+        arcs.append((number[layer.source], layer.on, layer.length))
+        arcs[-1] = tuple(part[through] for part in arcs[-1])
+        counts.append(np.bincount(layer.target[through], minlength=layer.size)[kept[i + 1]])
     least = np.concatenate([out[own] for out, own in zip(there, kept, strict=True)])
     rest = np.concatenate([left[own] for left, own in zip(back, kept, strict=True)])
-    widths = limit - rest - least + 1
+    source, on, length = (np.concatenate(part) for part in zip(*arcs, strict=True))
     return WalkStates(
-        np.array(nodes, dtype=np.int64),
-        np.array(lengths, dtype=np.int64),
+        np.array(order, dtype=np.int64),
         first_state,
         np.cumsum(np.concatenate([[0, 0], *counts])),
-        np.concatenate(sources),
-        np.concatenate(choices).astype(np.int8),
+        source,
+        on == 1,
+        length,
         least.astype(np.int64),
-        np.cumsum([0, *widths]).astype(np.int64),
+        np.cumsum([0, *(limit - rest - least + 1)]).astype(np.int64),
         limit,
     )
