@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,7 @@ from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import warn_if_badly_scaled
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins, pins_of
+from milp_rl.formulations.time_limit import until
 from milp_rl.solvers.backends import Backends
 from milp_rl.solvers.batch import Batch, BatchSolver
 from milp_rl.solvers.log import Log, log_of
@@ -30,6 +32,9 @@ from milp_rl.solvers.result import ArgmaxResult, relative_gap
 
 if TYPE_CHECKING:
     from milp_rl.what_if import WhatIf
+
+
+_LEAST_SECONDS = 1e-3  # of a time limit that are left to solve
 
 
 class ArgmaxSolver:
@@ -149,7 +154,8 @@ class ArgmaxSolver:
         if isinstance(value, NetworkValue):
             warn_if_badly_scaled(value.network)
         written = MilpOptions(formulation, partitions, bounds, one_sided, engine)
-        self._batch = BatchSolver(Backends(value, space, solver, written))
+        with until(self.options.deadline(time.perf_counter())):
+            self._batch = BatchSolver(Backends(value, space, solver, written))
 
     def __copy__(self) -> ArgmaxSolver:
         """Return an independent copy: what one of the two is updated to is not the other's."""
@@ -549,9 +555,7 @@ def argmax(
     >>> result.status
     'optimal'
     """
-    solver = ArgmaxSolver(network, space, **options)
-    solver.options = replace(solver.options, once=True)
-    return solver.solve(state, start=start, available=available, required=required)
+    return _solved(network, state, space, start, available, required, **options)
 
 
 def argmin(
@@ -565,6 +569,22 @@ def argmin(
     **options: Any,
 ) -> ArgmaxResult:
     """Return a feasible action of lowest value, with proof; see :func:`argmax`."""
-    solver = ArgmaxSolver(network, space, sense="minimize", **options)
+    return _solved(network, state, space, start, available, required, sense="minimize", **options)
+
+
+def _solved(
+    network: Any,
+    state: ArrayLike | None,
+    space: ActionSpace,
+    start: ArrayLike | None,
+    available: ArrayLike | None,
+    required: ArrayLike | None,
+    **options: Any,
+) -> ArgmaxResult:
+    """Set a solver up and solve once, the time limit being for both."""
+    begin = time.perf_counter()
+    solver = ArgmaxSolver(network, space, **options)
     solver.options = replace(solver.options, once=True)
-    return solver.solve(state, start=start, available=available, required=required)
+    limit = solver.options.time_limit
+    left = None if limit is None else max(begin + limit - time.perf_counter(), _LEAST_SECONDS)
+    return solver.solve(state, start=start, available=available, required=required, time_limit=left)

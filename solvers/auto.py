@@ -23,6 +23,7 @@ from milp_rl.formulations.networks.action_value import ActionNetworks, ActionVal
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.time_limit import LateError, until
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.milp.solver import MilpSolver
@@ -43,6 +44,7 @@ _FIRST_NODES = 4
 _COUNTED_AT_ONCE = 256  # binary vectors
 _SOLVES_BEFORE_COUNTING = 32  # states
 _SOLVES_OF_CALLS = 4  # with the space of calls, if it counts quickly
+_SHARE_TO_COUNT = 0.25  # of the time there is
 _SECONDS_BEFORE_COUNTING = 0.25  # of a state's search
 _MANY = 1000  # binary variables
 _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tried
@@ -273,8 +275,10 @@ class AutoArgmax(Argmax):
 
     def _list(self, limit: int) -> int:
         """List the set; return its size, or raise ``ValueError`` beyond the limit."""
-        self._listed = EnumerationArgmax(self.value, self.space, self.incumbents, limit=limit)
-        return len(self._listed)
+        listed = EnumerationArgmax(self.value, self.space, self.incumbents, limit=limit)
+        size = len(listed)  # a LateError if there was no time
+        self._listed = listed
+        return size
 
     def _next_to_no_time(self, networks: ActionNetworks) -> float:
         return _SECONDS_TO_START + _FIRST_NODES * _seconds_per_node(networks)
@@ -366,18 +370,22 @@ def is_small(
 
     If none of 500 random maximal actions is drawn twice, there are almost certainly more (with
     30,000 equally likely ones the chance of that is 2%, with fewer it is less), and nothing is
-    listed. Nor is it where the list would take more than 300 MB. ``None`` if the deadline passes
-    first.
+    listed. Nor is it where the list would take more than 300 MB. ``None`` if a quarter of the time
+    until the deadline passes first.
     """
     limit = min(LARGEST_LISTED, _LIST_BYTES // space.n_actions)
     if n_vectors(space) <= LARGEST_LISTED:
         return True
     if not space.binary:
         return False
+    begin = time.perf_counter()
     try:
-        if not space.counts_quickly and not (again := _draws_again(space, deadline)):
-            return again
-        return (count or space.count)(limit) <= limit
+        with until(begin + _SHARE_TO_COUNT * (deadline - begin)):
+            if not space.counts_quickly and not (again := _draws_again(space, deadline)):
+                return again
+            return (count or space.count)(limit) <= limit
+    except LateError:
+        return None
     except ValueError:  # more than can be counted, or none at all
         return False
 

@@ -7,6 +7,7 @@ in float64.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,7 @@ from milp_rl.formulations.networks.network import INPUT, Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import check_listed
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.time_limit import LateError
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
@@ -89,10 +91,18 @@ class EnumerationArgmax(Argmax):
         *,
         limit: int = 1_000_000,
     ) -> None:
-        self._actions: ActionArray = space.enumerate(limit)
+        self._limit = limit
         self._rough: _Rough | None = None
         super().__init__(value, space, incumbents)
-        check_listed(space, self._actions, self.incumbents.sample)
+        with suppress(LateError):  # then it is listed for the first solve, within its limit
+            self._actions  # noqa: B018
+
+    @cached_property
+    def _actions(self) -> ActionArray:
+        """Every feasible action; a ``LateError`` if the time limit passes before it is listed."""
+        actions = self.space.enumerate(self._limit)
+        check_listed(self.space, actions, self.incumbents.sample)
+        return actions
 
     @cached_property
     def _largest(self) -> FloatArray:

@@ -20,6 +20,7 @@ from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import refusal
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.sequential import SequentialBuilder
+from milp_rl.formulations.time_limit import LateError
 from milp_rl.solvers.neighbours import neighbourhood, neighbours_above, on_the_way
 from milp_rl.solvers.options import late
 
@@ -75,7 +76,7 @@ class Incumbents:
         rng, known = np.random.default_rng(0), like.sample[:_CARRIED]
         try:
             drawn = [self.space.sample(rng, _DRAWN, maximal=maximal) for maximal in (False, True)]
-        except ValueError:  # nothing feasible to sample
+        except (ValueError, LateError):  # nothing feasible to sample, or no time
             drawn = []
         return np.concatenate([known[self.space.feasible(known)], *drawn])
 
@@ -155,7 +156,7 @@ class Incumbents:
         try:
             expand = _Additions(networks, deadline).expand
             return list(self._greedy.build(expand, count, pins=held))
-        except _LateError:
+        except LateError:
             return self._best_known(networks, held)
         except RuntimeError:
             if held.empty:
@@ -316,10 +317,6 @@ def _kinds(space: ActionSpace) -> tuple[object, ...]:
     return type(space), *domains, *map(_kinds, members)
 
 
-class _LateError(Exception):
-    """The time limit ended the building of actions."""
-
-
 class _Additions:
     """Values actions and all their additions, by what each adds to the layers that take it."""
 
@@ -348,7 +345,7 @@ class _Additions:
         of, additions = np.nonzero(allowed)
         for i in range(0, len(of), self._most):
             if late(self._deadline):
-                raise _LateError
+                raise LateError
             own, added = of[i : i + self._most], additions[i : i + self._most]
             products = {
                 depth: before[depth][own]

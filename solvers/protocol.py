@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.bounds import BoundPropagator, box_maximum
 from milp_rl.formulations.kernels.description import CompiledOracle, Loops
 from milp_rl.formulations.networks.action_value import (
     ActionNetworks,
@@ -23,6 +24,7 @@ from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import shown
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.time_limit import LateError, until
 from milp_rl.solvers.certify import ArgmaxProblem, certify
 from milp_rl.solvers.errors import CertificationError
 from milp_rl.solvers.incumbents import Incumbents
@@ -157,12 +159,43 @@ class Argmax(ABC):
         ContradictionError
             If the space's own methods disagree.
         """
+        begin = time.perf_counter()
         held = (pins or Pins()).checked((len(states), self.space.n_actions))
         firsts = self._checked(starts, len(states), held)
         if not len(states):
             return []
         networks = self.value.at_states(states)
-        return self.results(networks[0] if len(states) == 1 else networks, options, firsts, held)
+        networks = networks[0] if len(states) == 1 else networks
+        with until(options.deadline(begin)):
+            try:
+                return self.results(networks, options, firsts, held)
+            except LateError:
+                return self._set_up_too_late(networks, options, firsts, held, begin)
+
+    def _set_up_too_late(
+        self,
+        networks: ActionNetworks,
+        options: SolveOptions,
+        starts: Starts,
+        pins: Pins,
+        begin: float,
+    ) -> list[ArgmaxResult]:
+        """Return the best known actions and interval bounds: the search has not begun."""
+        box = (self.space.lower, self.space.upper)
+        oracle = box_maximum(*box)
+        bounds = BoundPropagator(self.space.n_actions, oracle, box=box, strength="interval")
+        upper = bounds.at(networks.centred, pins).output_upper
+        results = []
+        for i, start in enumerate(starts):
+            problem = self._problem(networks, i, pins)
+            known = [] if problem.sample is None else list(problem.sample)
+            known += [] if start is None else [start]
+            best = max(known, key=problem.value, default=None)
+            seconds = (time.perf_counter() - begin) / len(starts)
+            message = "the time limit passed before the search began"
+            answer = Answer(problem, best, float(upper[i, 0]), seconds, message=message)
+            results.append(self._result(answer, options))
+        return results
 
     def over(self, space: ActionSpace, incumbents: Incumbents | None = None) -> Argmax:
         """Return a solver of the same kind and value for another space of the same variables."""

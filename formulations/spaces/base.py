@@ -14,6 +14,8 @@ a default that is right, if not fast.
 from __future__ import annotations
 
 import json
+import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -36,6 +38,7 @@ from milp_rl.formulations.spaces.oracles.lp import LinearOracle
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.rows import reachable
 from milp_rl.formulations.spaces.sampling import built_at_random, mixture, moved
+from milp_rl.formulations.time_limit import LateError, check_time, is_late, seconds_left, until
 
 _REMEMBERED = 100_000  # partial actions whose extensions are kept,
 _REMEMBERED_BYTES = 200_000_000  # and as many as take this
@@ -44,6 +47,7 @@ INTEGRALITY = 1e-6  # by which an integer variable may differ from a whole numbe
 _BEYOND = 1e-6  # by which a continuous one may be beyond a bound, relative to it if above 1
 _FEW = 4096  # vectors of whole numbers within the bounds, of which all are looked at
 _KNOWN = 256  # feasible actions drawn to test answers with
+_KNOWN_SHARE = 0.3  # of a time limit, after which no more are drawn or tested
 _KNOWN_ONE_BY_ONE = 64  # of a space that draws them one after another
 
 
@@ -367,6 +371,7 @@ class ActionSpace(ABC):
         """
         drawn: ActionArray = np.zeros((n, self.n_actions), dtype=self.dtype)
         for row in range(n):
+            check_time()
             drawn[row] = self._sample_one(rng, maximal)
         return drawn
 
@@ -638,7 +643,7 @@ class ActionSpace(ABC):
         """Feasible actions, drawn once, with which solvers test their answers.
 
         Shape (any, n_actions): 256, half of them maximal; 64 of a space that draws them one by one;
-        none of an empty space.
+        fewer where a time limit passes, none of an empty space.
 
         Raises
         ------
@@ -649,13 +654,29 @@ class ActionSpace(ABC):
 
         rng = np.random.default_rng(0)
         half = (_KNOWN if self.drawn_together else _KNOWN_ONE_BY_ONE) // 2
-        try:
-            drawn = [self.sample(rng, half, maximal=maximal) for maximal in (False, True)]
-        except ValueError:  # nothing feasible to sample
-            drawn = []
-        known: ActionArray = np.reshape(np.array(drawn, dtype=self.dtype), (-1, self.n_actions))
-        check_consistent(self, known)
+        drawn: list[ActionArray] = []
+        with until(time.perf_counter() + _KNOWN_SHARE * seconds_left()):
+            try:
+                for maximal in (False, True):
+                    drawn.append(self._drawn_in_time(rng, half, maximal=maximal))
+            except ValueError:  # nothing feasible to sample
+                drawn = []
+            known = np.concatenate([np.zeros((0, self.n_actions), dtype=self.dtype), *drawn])
+            check_consistent(self, known)
         return known
+
+    def _drawn_in_time(self, rng: np.random.Generator, n: int, *, maximal: bool) -> ActionArray:
+        """Draw n actions; with a time limit, as many as half of what is left allows."""
+        if not math.isfinite(seconds_left()):
+            return self.sample(rng, n, maximal=maximal)
+        drawn: list[ActionArray] = [np.zeros((0, self.n_actions), dtype=self.dtype)]
+        with until(time.perf_counter() + seconds_left() / 2):
+            try:
+                while (missing := n - sum(map(len, drawn))) and not is_late():
+                    drawn.append(self.sample(rng, min(missing, len(drawn)), maximal=maximal))
+            except LateError:
+                pass
+        return np.concatenate(drawn)
 
     @cached_property
     def linear_model(self) -> LinearModel:

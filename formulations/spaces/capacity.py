@@ -25,6 +25,7 @@ from milp_rl.formulations.spaces.oracles.bin_packing import (
 )
 from milp_rl.formulations.spaces.oracles.count_vectors import ClassCounts
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.time_limit import check_time
 
 _MAX_PATTERNS = 500
 _SAMPLE_TRIES = 1000
@@ -307,6 +308,7 @@ class Capacity(ActionSpace):
             actions[rows, arms] = taken
         if maximal:
             for action in actions:  # arms that fit after a rearrangement
+                check_time()
                 while len(more := self._additions(action, _SAMPLE_TRIES)):
                     action[rng.choice(more)] = 1
         else:

@@ -2,7 +2,7 @@
 
 ``violations``, ``constrain``, ``linear_max`` and ``sample`` of a block describe one feasible set
 four times. :func:`check_consistent` compares them on actions of the set and on their neighbours,
-once per space; :func:`refusal` compares the first two at an answer.
+once per space, as far as a time limit lets it; :func:`refusal` compares the first two at an answer.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.milp.highs import new_highs, pass_model, run
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.time_limit import is_late, seconds_left
 
 _CLEAR = 1e-6  # beyond a row, relative to what it sums, an action is outside; within a part of it
 _MET = 1e-3  # the row is met
@@ -46,6 +47,8 @@ def check_consistent(space: ActionSpace, sample: ActionArray) -> None:
         Naming the block, the method and the action.
     """
     for action in sample:
+        if is_late():
+            return
         if found := space.violations(action):
             raise ContradictionError(
                 f"{_name(space)}: `sample` draws {shown(space, action)}, which `violations`"
@@ -58,13 +61,17 @@ def check_consistent(space: ActionSpace, sample: ActionArray) -> None:
     if not space.continuous.all():
         rng = np.random.default_rng(0)
         drawn = sample[rng.integers(len(sample), size=_MOST_NEIGHBOURS)]
-        outside = [action for action in _turned(space, drawn, rng) if space.violations(action)]
+        turned = _turned(space, drawn, rng)
+        outside = [action for action in turned if not is_late() and space.violations(action)]
         for action in (*sample[:n], *outside[:n]):
+            if is_late():
+                return
             refusal(space, action)
     if space.continuous.any():
         for action in _beyond(space, sample)[:n]:
             refusal(space, action)
-    _check_linear_max(space, sample)
+    if not is_late():
+        _check_linear_max(space, sample)
 
 
 def check_listed(space: ActionSpace, actions: ActionArray, known: ActionArray) -> None:
@@ -205,7 +212,7 @@ def accepted(space: ActionSpace, action: ActionArray, *, complete: bool = True) 
         return None
     highs = new_highs()
     pass_model(highs, model)
-    highs.setOptionValue("time_limit", _SECONDS)
+    highs.setOptionValue("time_limit", max(min(_SECONDS, seconds_left()), 0.0))
     highs.changeColsBounds(n, np.arange(n, dtype=np.int32), x, x)
     status = run(highs)
     if status == highspy.HighsModelStatus.kInfeasible:

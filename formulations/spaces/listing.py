@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
+from milp_rl.formulations.time_limit import check_time
 
 _MOST_PARTIAL = 2_000_000
 _PARTIAL_PER_ACTION = 8  # partial actions that may be open, per action listed
 _MOST_ENTRIES = 2**28
 _CHUNK = 2**15
+_CHUNK_ENTRIES = 2**22
 _VALUES_PER_PARTIAL = 64
 
 
@@ -60,15 +62,13 @@ def grown(
         chosen = rows.copy()
         chosen[:, i] = 1
         both = np.concatenate([rows, chosen])
-        parts = np.array_split(both, len(both) // _CHUNK + 1)
-        rows = np.concatenate([part[is_open(part, i + 1)] for part in parts])
+        rows = _kept(both, lambda part, i=i: is_open(part, i + 1))
         if down_closed:  # what is kept is feasible
             check_limit(len(rows), limit)
         if len(rows) > most:
             return None
     if not down_closed and len(rows):
-        parts = np.array_split(rows, len(rows) // _CHUNK + 1)
-        rows = np.concatenate([part[feasible(part)] for part in parts])
+        rows = _kept(rows, feasible)
     sizes = rows.sum(axis=1)
     width = int(sizes.max(initial=0))
     places = np.argsort(-rows, axis=1, kind="stable")[:, :width]
@@ -121,6 +121,7 @@ def counted_up(
         for part in np.array_split(rows, len(rows) * len(values) // _CHUNK + 1):
             larger = np.repeat(part, len(values), axis=0)
             larger[:, i] = np.tile(values, len(part))
+            check_time()
             parts.append(larger[is_open(larger, i + 1)])
         rows = np.concatenate(parts)
         if len(rows) > most:
@@ -128,10 +129,20 @@ def counted_up(
                 f"the space has too many actions to list: {len(rows)} partial ones may be feasible"
                 f" once {i + 1} of {n} variables are decided"
             )
-    parts = [part[feasible(part)] for part in np.array_split(rows, len(rows) // _CHUNK + 1)]
-    listed: ActionArray = np.concatenate(parts)
+    listed = _kept(rows, feasible)
     check_limit(len(listed), limit)
     return listed
+
+
+def _kept(rows: ActionArray, wanted: Callable[[ActionArray], BoolArray]) -> ActionArray:
+    """Return the wanted rows, asking for few enough entries at a time to look at the clock."""
+    size = max(min(_CHUNK, _CHUNK_ENTRIES // rows.shape[1]), 1)
+    parts = []
+    for begin in range(0, len(rows), size):
+        check_time()
+        part = rows[begin : begin + size]
+        parts.append(part[wanted(part)])
+    return np.concatenate(parts) if parts else rows
 
 
 def built(
@@ -144,6 +155,7 @@ def built(
     found: list[ActionArray] = []
 
     def visit(action: ActionArray, last: int) -> None:
+        check_time()
         if not violations(action):
             found.append(action.copy())
             check_limit(len(found), limit)

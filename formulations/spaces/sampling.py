@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.spaces.oracles.lp import LinearOracle
+from milp_rl.formulations.time_limit import check_time
 
 _VALUES = 32  # of a whole number that are tried
 
@@ -25,6 +26,7 @@ def built_at_random(
     action = np.zeros(n, dtype=np.int8)
     visited: list[ActionArray] = [] if violations(action) else [action.copy()]
     while len(additions := extensions(action)):
+        check_time()
         action[rng.choice(additions)] = 1
         if not violations(action):
             visited.append(action.copy())
