@@ -36,10 +36,12 @@ from milp_rl.formulations.networks.network import INPUT
 from milp_rl.formulations.relaxation import Lines, Relaxation
 from milp_rl.formulations.spaces.oracles.lp import LinearOracle
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.time_limit import is_late
 
 LinearMax = Callable[..., FloatArray]
 """Bound ``max C @ x`` over a set from above: (batch, n) -> (batch,); given pins, under them."""
 
+_RANGES_TOGETHER = 64
 _MOST_RANGES = 1000  # variables whose own ranges are asked from the oracle, if they are known
 _ENTRIES = 4_000_000  # of the coefficients that are made at a time
 _WIDEST = 128  # neurons of a layer; the products of wider ones are faster in numpy than in loops
@@ -167,7 +169,7 @@ class BoundPropagator:
         self._linear_max = linear_max
         self._model = model
         if box is None or n_actions <= _MOST_RANGES:
-            box = self._ranges()
+            box = self._ranges(box)
         self._box_lower, self._box_upper = box
         self._largest = np.maximum(np.abs(self._box_lower), np.abs(self._box_upper))
         self._shared: _Shared | None = None
@@ -215,12 +217,18 @@ class BoundPropagator:
         bounds = self._propagate(networks, pins, None)
         return self._propagate(networks, pins, bounds) if self.strength == "lp" else bounds
 
-    def _ranges(self) -> tuple[FloatArray, FloatArray]:
-        """Ask the oracle for the range of each variable, some variables at a time."""
+    def _ranges(self, box: tuple[FloatArray, FloatArray] | None) -> tuple[FloatArray, FloatArray]:
+        """Ask the oracle for the range of each variable, some variables at a time.
+
+        Once the time limit has passed, the others keep those of the box, if there is one.
+        """
         n = self.n_actions
-        size = max(_ENTRIES // (2 * n), 1)
+        size = min(max(_ENTRIES // (2 * n), 1), _RANGES_TOGETHER)
         low, high = np.empty(n), np.empty(n)
         for i in range(0, n, size):
+            if box is not None and is_late():
+                low[i:], high[i:] = box[0][i:], box[1][i:]
+                break
             own = np.arange(i, min(i + size, n))
             unit = np.zeros((len(own), n))
             unit[np.arange(len(own)), own] = 1.0
@@ -238,7 +246,8 @@ class BoundPropagator:
         relaxation = Relaxation(networks)
         weight = first[0][1] if first else np.zeros((networks.layers[0].width, self.n_actions))
         ranges = list(interval(weight, self._box_lower, self._box_upper))
-        if self.strength != "interval":
+        late = is_late()
+        if self.strength != "interval" and not late:
             flat = weight.reshape(-1, self.n_actions)
             support = self._reach(np.concatenate([flat, -flat]))
             most, least = support[: len(flat)], -support[len(flat) :]
@@ -247,7 +256,7 @@ class BoundPropagator:
                 np.maximum(ranges[0], least.reshape(shape)),
                 np.minimum(ranges[1], most.reshape(shape)),
             ]
-        if weight.ndim == 2:
+        if weight.ndim == 2 and not late:
             self._shared = _Shared(weight, relaxation, ranges)
         return relaxation, ranges
 
@@ -287,7 +296,7 @@ class BoundPropagator:
             else:
                 low, high = self._layer(relaxation, states, box, lows, highs, depth)
                 low, high = low - margin, high + margin
-            if depth and self.strength != "interval":
+            if depth and self.strength != "interval" and not is_late():
                 lines = Lines.over(lows[:, before], highs[:, before])
                 rows = relaxation.rows_of_both_signs(depth, states)
                 a, constant, p = relaxation.backward(rows, states, lines)

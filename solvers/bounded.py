@@ -16,6 +16,7 @@ from milp_rl.formulations.names import Strength
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.contradictions import called_empty
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.time_limit import is_late
 from milp_rl.solvers.certify import ArgmaxProblem, check_bounds
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
@@ -34,10 +35,11 @@ class BoundedArgmax(Argmax):
         begin = time.perf_counter()
         count, centred = networks.n_states, networks.centred
         try:
-            if self._propagator is None:
-                self._propagator = self._new_propagator()
+            propagator = self._propagator or self._new_propagator()
             loops = None if options.once else self._loops(centred)
-            bounds = self._propagator.at(centred, pins, loops)
+            bounds = propagator.at(centred, pins, loops)
+            if not is_late():  # then its ranges are not as tight as they can be
+                self._propagator = propagator
         except InfeasibleSetError as error:
             if not pins.empty and count > 1:  # for some of the states
                 halves = (slice(count // 2), slice(count // 2, None))

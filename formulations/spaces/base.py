@@ -42,7 +42,13 @@ from milp_rl.formulations.time_limit import LateError, check_time, is_late, seco
 
 _REMEMBERED = 100_000  # partial actions whose extensions are kept,
 _REMEMBERED_BYTES = 200_000_000  # and as many as take this
-_REBUILT = ("_oracle", "_walks", "_extensions_of", "_few", "known_actions")  # rather than pickled
+_REBUILT = (
+    "_oracle",
+    "_best_walks",
+    "_extensions_of",
+    "_few",
+    "known_actions",
+)  # rather than pickled
 INTEGRALITY = 1e-6  # by which an integer variable may differ from a whole number
 _BEYOND = 1e-6  # by which a continuous one may be beyond a bound, relative to it if above 1
 _FEW = 4096  # vectors of whole numbers within the bounds, of which all are looked at

@@ -24,6 +24,7 @@ _MOST_NEIGHBOURS = 64
 _MOST_COMPLETED = 4  # actions of either kind, where auxiliary variables must be filled in
 _LARGEST_COMPLETED = 2000  # columns
 _SECONDS = 0.5  # for values of the auxiliary variables
+_SECONDS_TO_COMPILE = 1e-4  # the constraints, per variable
 _LISTED = 64  # of listed actions are checked
 
 
@@ -54,7 +55,7 @@ def check_consistent(space: ActionSpace, sample: ActionArray) -> None:
                 f"{_name(space)}: `sample` draws {shown(space, action)}, which `violations`"
                 f" refuses: {'; '.join(found)}"
             )
-    if not len(sample):
+    if not len(sample) or seconds_left() < _SECONDS_TO_COMPILE * space.n_actions:
         return
     few = space.linear_model.n_columns > space.n_actions
     n = _MOST_COMPLETED if few else len(sample)

@@ -37,6 +37,7 @@ from milp_rl.formulations.spaces.oracles.tour import (
 )
 from milp_rl.formulations.spaces.oracles.walk_states import BestWalks, walk_states
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.time_limit import LateError
 
 _EXACT_IN_SAMPLES = 10
 _MOST_UNITS = 200  # that the largest length is divided into
@@ -462,9 +463,16 @@ class Routing(ActionSpace):
             return BudgetTopK(self.n_actions, most)
         return BudgetTopK(self.n_actions, most, costs=self._least, budget=self.max_length)
 
-    @cached_property
+    @property
     def _walks(self) -> BestWalks | None:
-        """The walks of limited length, where they are found: see the class."""
+        """The walks of limited length, where they are found and there is time: see the class."""
+        try:
+            return self._best_walks
+        except LateError:
+            return None
+
+    @cached_property
+    def _best_walks(self) -> BestWalks | None:
         if self.graph.is_directed() or not pays_to_compile(len(self._labels)):
             return None
         lengths = {(u, v): w for (u, v), w in self._arcs.items() if u < v}

@@ -17,9 +17,10 @@ import numpy as np
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.time_limit import check_time
 
 _MOST_ARCS = 300_000
-_WIDEST = 11  # nodes of a frontier, five bits each
+_WIDEST = 8  # nodes of a frontier
 _ORDERS = 24  # that are followed at a time
 _DONE = 15  # instead of the depot's component: the walk is complete
 
@@ -136,6 +137,8 @@ def walk_states(
 ) -> WalkStates | None:
     """Return the states of the closed walks of limited length, ``None`` if there are too many.
 
+    A :class:`~milp_rl.formulations.time_limit.LateError` if there is no time to find them.
+
     Parameters
     ----------
     n
@@ -148,6 +151,8 @@ def walk_states(
         Largest length, as the lengths of edges a whole number.
     """
     order = _order(n, edges)
+    if order is None:
+        return None
     place = {v: i for i, v in enumerate(order)}
     earlier: list[list[tuple[int, int]]] = [[] for _ in range(n)]
     last = list(range(n))  # when the last edge of each node comes
@@ -162,6 +167,7 @@ def walk_states(
     layers: list[_Layer] = []
     total = 0
     for step, v in enumerate(order):
+        check_time()
         labels, odd, component, source, on = _with_node(labels, odd, component, v == depot)
         length = np.zeros(len(source), dtype=np.int64)
         frontier.append(v)
@@ -184,8 +190,11 @@ def walk_states(
     return _within(order, layers, limit)
 
 
-def _order(n: int, edges: Sequence[tuple[int, int, int]]) -> list[int]:
-    """Order the nodes so that frontiers are small, following some of the best orders at a time."""
+def _order(n: int, edges: Sequence[tuple[int, int, int]]) -> list[int] | None:
+    """Order the nodes so that frontiers are small, following some of the best orders at a time.
+
+    ``None`` if all of them have one that is too large.
+    """
     adjacent = [0] * n
     for u, v, _ in edges:
         adjacent[u] |= 1 << v
@@ -208,6 +217,9 @@ def _order(n: int, edges: Sequence[tuple[int, int, int]]) -> list[int]:
                 total = cost + 4.0 ** len(kept)
                 if larger not in following or following[larger][0] > total:
                     following[larger] = (total, kept, (*order, v))
+        check_time()
+        if all(len(frontier) > _WIDEST for _, frontier, _ in following.values()):
+            return None
         ranked = sorted(following.items(), key=lambda item: item[1][0])
         best = dict(ranked[:_ORDERS])
     (entry,) = list(best.values())[:1]
