@@ -64,7 +64,8 @@ def check_consistent(space: ActionSpace, sample: ActionArray) -> None:
         drawn = sample[rng.integers(len(sample), size=_MOST_NEIGHBOURS)]
         turned = _turned(space, drawn, rng)
         outside = [action for action in turned if not is_late() and space.violations(action)]
-        for action in (*sample[:n], *outside[:n]):
+        told = _told_apart(space, sample[:n], np.array(outside[:n], dtype=space.dtype))
+        for action in told:
             if is_late():
                 return
             refusal(space, action)
@@ -73,6 +74,16 @@ def check_consistent(space: ActionSpace, sample: ActionArray) -> None:
             refusal(space, action)
     if not is_late():
         _check_linear_max(space, sample)
+
+
+def _told_apart(space: ActionSpace, inside: ActionArray, outside: ActionArray) -> list[ActionArray]:
+    """Return those of actions inside and outside that rows do not clearly tell apart so."""
+    if not space.binary or space.linear_model.n_columns > space.n_actions or not len(outside):
+        return [*inside, *outside]
+    met = row_excess(space, inside) <= _CLEAR * _MET
+    missed = _excess(space, outside, np.ones(space.linear_model.n_rows)) > _CLEAR
+    missed &= row_excess(space, outside) > _CLEAR
+    return [*inside[~met], *outside[~missed]]
 
 
 def check_listed(space: ActionSpace, actions: ActionArray, known: ActionArray) -> None:

@@ -67,7 +67,7 @@ class Routing(ActionSpace):
     ``linear_max`` is a relaxation: the best nodes that can be visited at all (with every node held
     at one, in either order); with lengths or service times, at most a fractional knapsack over what
     each node takes at least, its service and the shortest edge to it. In an undirected graph of
-    more than 30 nodes it is also at most what a walk of limited length collects, where all walks
+    more than 12 nodes it is also at most what a walk of limited length collects, where all walks
     are found by :mod:`.walk_states` (lengths that are not whole numbers are rounded down to a 200th
     of L, service times left out, and the limit on the number of nodes is priced).
 

@@ -29,6 +29,7 @@ from milp_rl.formulations.spaces.pins import Pins
 _MAX_LISTED_SLOTS = 10
 _LARGEST_NEED = 10**9
 _MAX_LISTED_VISITS = 1000  # vectors of numbers of visits that are tried to list the maximal ones
+_LARGEST_CODE = 2.0**62
 
 
 class Scheduling(ActionSpace):
@@ -298,8 +299,13 @@ class Scheduling(ActionSpace):
         if self.budget is not None:
             found &= actions.sum(axis=1) <= self.budget
         counts = (actions @ self._indicator).astype(np.intp)
-        different, which = np.unique(counts, axis=0, return_inverse=True)
-        served = np.array([self._served(row) for row in different], dtype=bool)
+        sizes = counts.max(axis=0, initial=0) + 1
+        if np.prod(sizes.astype(np.float64)) < _LARGEST_CODE:  # numbers are told apart faster
+            codes = counts @ np.cumprod([1, *sizes])[:-1]
+            _, first, which = np.unique(codes, return_index=True, return_inverse=True)
+        else:
+            _, first, which = np.unique(counts, axis=0, return_index=True, return_inverse=True)
+        served = np.array([self._served(row) for row in counts[first]], dtype=bool)
         return np.asarray(found & served[which.reshape(-1)])
 
     def _graph(self, chosen: NDArray[np.intp]) -> Any:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from milp_rl.formulations.arrays import FloatArray, IntArray
+from milp_rl.formulations.time_limit import is_late, until
 from milp_rl.offline.allocation_problem import TOLERANCE, AllocationProblem
 from milp_rl.offline.limits import Limit, parity_limits
 from milp_rl.offline.prices import SharedPrices, shared_prices
@@ -117,8 +118,9 @@ def allocate(
     gap
         Largest relative gap.
     time_limit
-        Seconds for the mixed-integer programs, after the prices; the first, a small one, always has
-        half a second. The gap reached is in the result.
+        Seconds for all of it. Prices are taken as they are then, and the first mixed-integer
+        program, a small one, always has half a second; what had begun on all patients is finished.
+        The gap reached is in the result.
 
     Raises
     ------
@@ -149,12 +151,13 @@ def allocate(
     started = time.perf_counter()
     if not gap >= 0:
         raise ValueError(f"gap must be nonnegative, got {gap}")
+    deadline = np.inf if time_limit is None else started + time_limit
     p = AllocationProblem.checked(q, limits, optional=optional)
     alone = rounded(p, SharedPrices(np.zeros(len(limits)), 0.0))
     if not p.excess(alone).any():
         return _result(p, alone, p.value(alone), started, 0, optional=optional)
-    proof = _priced(p, gap)
-    deadline = np.inf if time_limit is None else time.perf_counter() + time_limit
+    with until(deadline - _SECONDS):
+        proof = _priced(p, gap)
     chosen, bound, n_choices = _first(p, proof, gap, deadline)
     lowest = p.value(chosen)
     if bound - lowest > max(gap * abs(lowest), 1e-11 * (abs(bound) + abs(lowest))):
@@ -225,6 +228,8 @@ def _priced(p: AllocationProblem, gap: float) -> _Proof:
                 raise InfeasibleAllocationError(_why_not(p, relaxed.broken))
             penalty = min(10 * penalty, 1e4 * _PENALTY)
         elif everything or bound - relaxed.value <= 0.1 * gap * abs(relaxed.value):
+            break
+        if is_late():
             break
         if not everything:
             more = nearest_choices(p, relaxed.prices, base, _CHOICES << k)

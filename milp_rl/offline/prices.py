@@ -20,6 +20,7 @@ import numpy as np
 from scipy import linalg, optimize
 
 from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.time_limit import is_late
 from milp_rl.offline.allocation_problem import AllocationProblem
 
 _SAMPLE = 200_000  # choices
@@ -44,16 +45,16 @@ class _Smoothed:
 
 
 def shared_prices(p: AllocationProblem) -> SharedPrices:
-    """Return nearly optimal prices of the limits."""
+    """Return nearly optimal prices of the limits, those reached if the time limit passes."""
     sample = _sample(p)
     prices = np.zeros(len(p.most))
     temperature, few = 0.3 * p.unit, min(_UNCERTAIN, len(sample.q) // 20)
     while True:
         prices, at = _descend(sample, prices, temperature, steps=8)
-        if at.uncertain <= few or temperature < 1e-7 * p.unit:
+        if at.uncertain <= few or temperature < 1e-7 * p.unit or is_late():
             break
         temperature /= 3
-    if sample is not p:
+    if sample is not p and not is_late():
         ratio = sample.scale / p.scale
         metric = at.hessian * np.outer(ratio, ratio)
         prices, _ = _descend(p, prices, temperature, steps=4, metric=metric)
@@ -135,13 +136,15 @@ def _descend(
     curved = metric is None
     at = _smoothed(p, scaled, temperature, curved=curved)
     for _ in range(steps):
+        if is_late():
+            break
         goal = _lowest(scaled, at.gradient, at.hessian if metric is None else metric)
         step = np.minimum(goal, highest) - scaled
         slope = float(at.gradient @ step)
         if not slope < -(1e-6 if curved else 1e-9) * (abs(at.value) + p.unit):
             break
         length = 1.0
-        while length > 1e-3:
+        while length > 1e-3 and not is_late():
             new = _smoothed(p, scaled + length * step, temperature, curved=curved)
             if new.value <= at.value + 1e-2 * length * slope:
                 break

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from milp_rl.formulations.arrays import FloatArray
 
 _FEW = 9  # nodes, for which dynamic programming takes less time than a refutation
-_MOST_INTERPRETED = 30  # nodes of a graph
+_MOST_INTERPRETED = 12  # nodes of a graph
 _PRICINGS = 60
 _RESOLUTION = 1e-12  # of lengths that are not integers, relative
 
@@ -22,7 +22,7 @@ def shortest_closed_walk(
 
     Insertion with local search comes first; what 1-trees with node prices (Held and Karp 1970) do
     not refute, dynamic programming over subsets (Held and Karp 1962) decides exactly, keeping only
-    states that can still lead to a better walk. In graphs of more than 30 nodes compiled code does
+    states that can still lead to a better walk. In graphs of more than 12 nodes compiled code does
     the same, with a depth-first search bounded by 1-trees in place of the dynamic programming.
 
     Parameters

@@ -27,7 +27,7 @@ def reachable_sets(graph, depot, length) -> set[frozenset]:
     return found
 
 
-@pytest.fixture(scope="module", params=[30, 0], ids=["numpy", "compiled"])
+@pytest.fixture(scope="module", params=[99, 0], ids=["numpy", "compiled"])
 def path(request):
     """Decide by which of the two ways walks are searched for."""
     with pytest.MonkeyPatch.context() as patch:
