@@ -187,6 +187,7 @@ class _Search:
         # Points within a Box of continuous variables need no check.
         self._checked = bool(region.whole.any()) or not isinstance(incumbents.space, Box)
         self._relaxation = relaxation = Relaxation(networks)
+        self._plain = _shares_two_layers(relaxation)
         none = np.zeros((count, 0))
         self._low = np.concatenate([none, *bounds.lower], axis=1)
         self._high = np.concatenate([none, *bounds.upper], axis=1)
@@ -415,6 +416,9 @@ class _Search:
         lows = np.where(phase == 0, self._low[state], np.where(phase > 0, 0.0, -1.0))
         highs = np.where(phase == 0, self._high[state], np.where(phase > 0, 1.0, 0.0))
         for depth, part in enumerate(relaxation.layers):
+            if depth == 1 and self._plain:
+                self._second_layer(centre, radius, state, phase, lows, highs)
+                continue
             before = slice(0, part.start)
             box, neuron = np.nonzero(phase[:, part] == 0)
             if not len(box):
@@ -437,6 +441,50 @@ class _Search:
             lows[box, at] = np.maximum(lows[box, at], bias - reach[:, 1])
             highs[box, at] = np.minimum(highs[box, at], bias + reach[:, 0])
         return lows, highs
+
+    def _second_layer(
+        self,
+        centre: FloatArray,
+        radius: FloatArray,
+        state: IntArray,
+        phase: NDArray[np.int8],
+        lows: FloatArray,
+        highs: FloatArray,
+    ) -> None:
+        r"""Tighten the bounds of the second layer in place, of all its neurons by matrix products.
+
+        Above a row w of it lies :math:`\sum_j w_j^+ U_j + w_j^- L_j`, where U and L are the lines
+        above and below the neurons of the first as functions of the action, which are the same for
+        all rows.
+        """
+        relaxation = self._relaxation
+        first, second = relaxation.layers[:2]
+        lines = Lines.over(lows[:, first], highs[:, first])
+        (_, weight), bias = relaxation.inputs[0][0], relaxation.bias(0, state)
+        above, below = (
+            np.concatenate([slope[..., None] * weight, (slope * bias + constant)[..., None]], 2)
+            for slope, constant in ((lines.upper, lines.intercept), (lines.lower, 0.0))
+        )
+        n, rows = weight.shape[1], dict(relaxation.inputs[1])
+        positive, negative = np.maximum(rows[0], 0.0), np.minimum(rows[0], 0.0)
+        # (neurons of the first layer, boxes and coefficients)
+        above, below = (part.transpose(1, 0, 2).reshape(len(weight), -1) for part in (above, below))
+        sizes = self._sizes[state]
+        margin = relaxation.rounding(1, sizes[:, second])
+        margin += (sizes[:, first] * relaxation.neuron_gammas[first]) @ np.abs(rows[0]).T
+        ends = []
+        for one, other, sign in ((above, below, 1.0), (below, above, -1.0)):
+            found = positive @ one + negative @ other
+            found = found.reshape(len(rows[0]), len(state), n + 1).transpose(1, 0, 2)
+            a = found[..., :n] + rows.get(INPUT, 0.0)
+            end = found[..., n] + np.einsum("brn,bn->br", a, centre)
+            end += sign * (np.einsum("brn,bn->br", np.abs(a), radius) + margin)
+            ends.append(end + relaxation.bias(1, state))
+        unknown = phase[:, second] == 0
+        highs[:, second] = np.where(
+            unknown, np.minimum(highs[:, second], ends[0]), highs[:, second]
+        )
+        lows[:, second] = np.where(unknown, np.maximum(lows[:, second], ends[1]), lows[:, second])
 
     def _derivatives(
         self, low: FloatArray, high: FloatArray, state: IntArray
@@ -472,6 +520,15 @@ class _Search:
                 bounds[source] = (known[0] + least, known[1] + most)
         none = np.zeros((boxes, relaxation.n_actions))
         return *bounds.get(INPUT, (none, none)), steepest
+
+
+def _shares_two_layers(relaxation: Relaxation) -> bool:
+    """Whether the first layer takes the action alone, the second the first, in all states alike."""
+    if len(relaxation.layers) < 2:
+        return False
+    first, second = relaxation.inputs[:2]
+    shared = all(weight.ndim == 2 for _, weight in (*first, *second))
+    return shared and [source for source, _ in first] == [INPUT] and 0 in dict(second)
 
 
 def _moved(
