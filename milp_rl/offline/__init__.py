@@ -14,6 +14,7 @@ from milp_rl.offline.config import OfflineConfig
 from milp_rl.offline.fitting import OfflinePolicy, fit
 from milp_rl.offline.policies import PolicyConfig, WindowPolicy, train_policy
 from milp_rl.offline.population import embed_population, q_table
+from milp_rl.offline.tables import Schema
 
 __all__ = [
     "Allocation",
@@ -24,6 +25,7 @@ __all__ = [
     "OfflineConfig",
     "OfflinePolicy",
     "PolicyConfig",
+    "Schema",
     "WindowPolicy",
     "allocate",
     "allocate_greedily",

@@ -13,10 +13,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from milp_rl.envs.care_management import RewardWeights
-from milp_rl.evaluation.ope import LoggedDecisions, estimate
+from milp_rl.evaluation.ope import LoggedDecisions, estimate, propensity_model
 from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.offline.care.data import CareData
-from milp_rl.offline.policies import PolicyConfig, WindowPolicy, train_policy
+from milp_rl.offline.policies import Parity, PolicyConfig, WindowPolicy, train_policy
 
 _BOOTSTRAPS = 400
 
@@ -33,8 +33,8 @@ def logged_decisions(
     """
     if data.propensities is None:
         raise ValueError(
-            "the table has no column 'propensity'; estimate it with"
-            " milp_rl.evaluation.ope.propensity_model"
+            "the table has no column 'propensity': milp_rl.offline.audit.estimate_propensities adds"
+            " one"
         )
     return LoggedDecisions(
         data.states.astype(np.float64),
@@ -45,6 +45,17 @@ def logged_decisions(
         data.frame["patient"].to_numpy(),
         data.frame["week"].to_numpy(),
     )
+
+
+def estimate_propensities(data: CareData) -> CareData:
+    """Return a table with the propensities that cross-fitted logistic regression estimates.
+
+    They take the place of those that are logged: what a simulator knows of its own usual care is a
+    check, not what anyone's data have.
+    """
+    probabilities = propensity_model(data.states, data.actions, data.patients)
+    taken = probabilities[np.arange(len(probabilities)), data.actions]
+    return replace(data, frame=data.frame.assign(propensity=taken))
 
 
 def sensitivity(
@@ -145,6 +156,20 @@ def parity_gap(target: FloatArray, level: BoolArray, groups: ArrayLike) -> float
     return float(share.max() - share.min())
 
 
+def proportional_gap(
+    target: FloatArray, level: BoolArray, groups: ArrayLike, need: ArrayLike
+) -> float:
+    """Return the largest difference between two groups in shares above what need asks for.
+
+    What need asks for is everyone's share times the group's mean need over everyone's: 0 if shares
+    are in proportion to need.
+    """
+    table = parity_audit(target, level, groups, need)
+    share = float(target[:, level].sum(axis=1).mean())
+    above = table["share"] - share * table["need"] / float(np.asarray(need).mean())
+    return float(above.max() - above.min())
+
+
 def mediation(
     data: CareData, outcome: ArrayLike, group: str, *, n_bootstraps: int = 200, seed: int = 0
 ) -> pd.DataFrame:
@@ -199,23 +224,55 @@ def fairness_curve(
     base: PolicyConfig | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Train AWR with each weight of the fairness penalty; return parity gaps and values.
+    """Train AWR with each weight of both fairness penalties; return gaps of both and values.
 
-    ``q`` is the outcome model of the test patients, shape (N, n_actions).
+    ``parity gap`` is :func:`parity_gap`, ``proportional gap`` is :func:`proportional_gap` by
+    ``base.fairness_need``. ``q`` is the outcome model of the test patients, shape (N, n_actions).
     """
     config = PolicyConfig() if base is None else base
+    need = test.frame[config.fairness_need].to_numpy(dtype=np.float64)
+    level = test.space.has_level(config.fairness_factor, config.fairness_level)
+    parities: tuple[Parity, ...] = ("demographic", "proportional")
+    rows: list[dict[str, object]] = []
+    for weight in weights:
+        for parity in parities:
+            if weight == 0 and rows:  # no penalty is the same whichever it is
+                continue
+            policy = train_policy(train, replace(config, fairness=weight, parity=parity), seed=seed)
+            target = policy.probabilities(test)
+            rows.append(
+                {
+                    "parity": parity if weight else "none",
+                    "penalty": weight,
+                    "parity gap": parity_gap(target, level, test.groups),
+                    "proportional gap": proportional_gap(target, level, test.groups, need),
+                    **_value(test, policy, target, config.rewards, q, seed),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def conservatism_curve(
+    train: CareData,
+    test: CareData,
+    q: FloatArray,
+    weights: Sequence[float] = (0.0, 0.03, 0.1, 0.3, 1.0),
+    *,
+    base: PolicyConfig | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Train CQL with each alpha; return values, and how far decisions are from usual care.
+
+    ``agreement`` is the mean probability of what was done (``q``: see fairness_curve).
+    """
+    config = replace(PolicyConfig() if base is None else base, method="cql", fairness=0.0)
     rows = []
     for weight in weights:
-        policy = train_policy(train, replace(config, fairness=weight), seed=seed)
+        policy = train_policy(train, replace(config, conservatism=weight), seed=seed)
         target = policy.probabilities(test)
-        level = test.space.has_level(config.fairness_factor, config.fairness_level)
-        rows.append(
-            {
-                "penalty": weight,
-                "parity gap": parity_gap(target, level, test.groups),
-                **_value(test, policy, target, config.rewards, q, seed),
-            }
-        )
+        agreement = float(target[np.arange(len(target)), test.actions].mean())
+        value = _value(test, policy, target, config.rewards, q, seed)
+        rows.append({"conservatism": weight, **value, "agreement": agreement})
     return pd.DataFrame(rows)
 
 

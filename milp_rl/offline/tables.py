@@ -5,14 +5,65 @@ from __future__ import annotations
 import hashlib
 import io
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 
 from milp_rl.formulations.files import write_atomically
+
+
+@dataclass(frozen=True, eq=False)
+class Schema:
+    """How a table of one's own says what the columns here say.
+
+    Parameters
+    ----------
+    columns
+        Its column for a column here: ``{"patient": "member_id"}``. Columns that have the same name
+        need not be in it.
+    levels
+        For a column here, the value here of each value there: ``{"modality": {"tel": "Phone"}}``.
+        Values that are not in it stay as they are.
+    factors
+        Levels of each factor of the actions, where they are not the default ones.
+    valid
+        Valid combinations, one row each, a column per factor, in the words here; by default those
+        that occur.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    levels: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)
+    factors: Mapping[str, Sequence[str]] | None = None
+    valid: pd.DataFrame | None = None
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return a table with the columns and values here.
+
+        Raises
+        ------
+        ValueError
+            If it lacks a column that the schema names.
+        """
+        for ours, theirs in self.columns.items():
+            if theirs not in frame:
+                known = ", ".join(map(str, frame.columns))
+                raise ValueError(
+                    f"the schema says that {ours!r} is column {theirs!r}: the table has {known}"
+                )
+        replaced = [ours for ours, theirs in self.columns.items() if theirs != ours]
+        found = frame.drop(columns=[name for name in replaced if name in frame])
+        found = found.rename(columns={theirs: ours for ours, theirs in self.columns.items()})
+        for column, values in self.levels.items():
+            if column not in found:
+                raise ValueError(f"the schema has levels of {column!r}, which the table lacks")
+            before = found[column]
+            after = before.map(values).where(before.isin(list(values)), before)
+            found[column] = after.infer_objects()
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,21 +83,34 @@ class LoggedTable:
         named = frame if frame.index.is_unique else frame.reset_index(drop=True)
         object.__setattr__(self, "frame", self._checked(named))
 
-    @staticmethod
     @abstractmethod
-    def _checked(frame: pd.DataFrame) -> pd.DataFrame:
+    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the known columns in order, or raise ``ValueError``."""
 
     @classmethod
-    def read(cls, path: str | Path) -> Self:
-        """Read a parquet or CSV file, by its ending.
+    def read(cls, path: str | Path, *, schema: Schema | None = None) -> Self:
+        """Read a parquet or CSV file (also ``.csv.gz``), by its ending.
+
+        Parameters
+        ----------
+        path
+            The file.
+        schema
+            What its columns and values are called, where they are called otherwise.
 
         Raises
         ------
         ValueError
             If the file cannot be read or is not such a table.
         """
-        return cls(_read(path))
+        frame = _read(path)
+        return cls(frame) if schema is None else cls._with_schema(schema.apply(frame), schema)
+
+    @classmethod
+    def _with_schema(cls, frame: pd.DataFrame, schema: Schema) -> Self:
+        if schema.factors is not None or schema.valid is not None:
+            raise ValueError(f"{cls.__name__} has its own factors: a schema may not change them")
+        return cls(frame)
 
     def digest(self) -> str:
         """Hash the table, to tell whether another one is the same."""
@@ -55,10 +119,10 @@ class LoggedTable:
         return hashlib.sha256(names.encode() + rows.tobytes()).hexdigest()
 
     def write(self, path: str | Path) -> None:
-        """Write a parquet or CSV file, by its ending, whole or not at all."""
+        """Write a parquet or CSV file (also ``.csv.gz``), by its ending, whole or not at all."""
         buffer = io.BytesIO()
-        if Path(path).suffix == ".csv":
-            self.frame.to_csv(buffer, index=False)
+        if (packing := _csv_packing(Path(path))) is not None:
+            self.frame.to_csv(buffer, index=False, compression=packing)
         else:
             self.frame.to_parquet(buffer, index=False)
         write_atomically(path, buffer.getvalue())
@@ -67,11 +131,20 @@ class LoggedTable:
 def _read(path: str | Path) -> pd.DataFrame:
     file = Path(path)
     try:
-        return pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
+        if (packing := _csv_packing(file)) is not None:
+            return pd.read_csv(file, compression=packing)
+        return pd.read_parquet(file)
     except FileNotFoundError:
         raise
     except Exception as error:  # pandas and pyarrow raise many kinds
         raise ValueError(f"{file} cannot be read: {error}") from error
+
+
+def _csv_packing(path: Path) -> Literal["infer", "gzip"] | None:
+    """Return how a CSV file is packed, or ``None`` if it is none."""
+    if path.name.endswith(".csv.gz"):
+        return "gzip"
+    return "infer" if path.suffix == ".csv" else None
 
 
 def in_order(frame: pd.DataFrame, who: str, when: str) -> pd.DataFrame:

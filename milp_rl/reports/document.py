@@ -12,9 +12,11 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from milp_rl.formulations.files import write_atomically
 
+SMALLEST_TEXT = 12.0
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}"
     "table{border-collapse:collapse;margin:1em 0}th,td{border:1px solid #ccc;padding:.3em .6em;"
@@ -41,7 +43,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG file, whole or not at all."""
+    """Write a PNG file, whole or not at all; no text in it is below 12 points."""
+    for axes in figure.axes:
+        axes.tick_params(labelsize=SMALLEST_TEXT)
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and float(text.get_fontsize()) < SMALLEST_TEXT:
+            text.set_fontsize(SMALLEST_TEXT)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=150)
     write_atomically(path, png.getvalue())

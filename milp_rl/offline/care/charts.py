@@ -71,20 +71,39 @@ def parity_chart(tables: dict[str, pd.DataFrame], level: str) -> Figure:
 
 
 def fairness_chart(table: pd.DataFrame) -> Figure:
-    """Draw the trade-off of :func:`milp_rl.offline.audit.fairness_curve`."""
+    """Draw the trade-off of :func:`milp_rl.offline.audit.fairness_curve`, by both gaps."""
+    figure, grid = plain_axes(10.5, 4.2, 2)
+    kinds = {"demographic": _BLUE, "proportional": _GREEN}
+    for axes, gap in zip(grid, ("parity gap", "proportional gap"), strict=True):
+        for parity, color in kinds.items():
+            rows = table[table["parity"].isin(["none", parity])]
+            errors = np.stack([rows["value"] - rows["low"], rows["high"] - rows["value"]])
+            x = 100 * rows[gap]
+            axes.errorbar(
+                x, rows["value"], errors, marker="o", color=color, capsize=3, label=parity
+            )
+            for at, value, penalty in zip(x, rows["value"], rows["penalty"], strict=True):
+                axes.annotate(
+                    f"{penalty:g}",
+                    (at, value),
+                    color=color,
+                    textcoords="offset points",
+                    xytext=(6, 6),
+                )
+        axes.set(xlabel=f"{gap}, percentage points")
+    grid[0].set(ylabel="doubly robust value")
+    grid[1].legend(frameon=False, title="penalty", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def conservatism_chart(table: pd.DataFrame) -> Figure:
+    """Draw the values of :func:`milp_rl.offline.audit.conservatism_curve`."""
     figure, (axes,) = plain_axes(5.4, 3.4)
+    x = np.arange(len(table))
     errors = np.stack([table["value"] - table["low"], table["high"] - table["value"]])
-    x = 100 * table["parity gap"]
     axes.errorbar(x, table["value"], errors, marker="o", color=_BLUE, capsize=3)
-    for row in table.itertuples():
-        axes.annotate(
-            f"{row.penalty:g}",
-            (100 * float(str(row[2])), float(str(row.value))),
-            textcoords="offset points",
-            xytext=(6, 6),
-        )
-    axes.set(xlabel="parity gap, percentage points", ylabel="doubly robust value")
-    axes.set_title("by weight of the penalty", fontsize=10)
+    axes.set_xticks(x, [f"{value:g}" for value in table["conservatism"]])
+    axes.set(xlabel="alpha of CQL", ylabel="doubly robust value")
     return figure
 
 

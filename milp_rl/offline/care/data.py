@@ -6,7 +6,8 @@ apart from the optional ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,7 +25,7 @@ from milp_rl.envs.care_management import (
 from milp_rl.envs.factored_actions import FactoredActionSpace
 from milp_rl.envs.sampling import draw_each
 from milp_rl.formulations.arrays import FloatArray, IntArray
-from milp_rl.offline.tables import LoggedTable, in_order, refuse, refuse_missing_columns
+from milp_rl.offline.tables import LoggedTable, Schema, in_order, refuse, refuse_missing_columns
 
 GROUP = "race_ethnicity"
 GROUPS = {"White": 0.45, "Black": 0.25, "Hispanic": 0.22, "Asian or other": 0.08}
@@ -55,21 +56,53 @@ class CareData(LoggedTable):
         See :data:`COLUMNS`; rows in any order. They are sorted by patient and week: arrays made
         from the table, or given with it, have the order of :attr:`frame`. A contact may be missing
         (not documented); nothing else may.
+    factors
+        Levels of each factor of the actions, by default those of the simulator.
+    valid
+        Valid combinations, one row each, a column per factor; by default those that occur.
 
     Raises
     ------
     ValueError
-        If a column is missing or a value is wrong: says which column and which row.
+        If a column is missing or a value is wrong: says which column and which row; if a
+        combination occurs that is not valid.
     """
 
-    @staticmethod
-    def _checked(frame: pd.DataFrame) -> pd.DataFrame:
-        return _checked(frame)
+    factors: Mapping[str, Sequence[str]] = field(default_factory=lambda: dict(FACTORS))
+    valid: pd.DataFrame | None = None
+
+    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
+        if set(self.factors) != set(FACTORS):
+            raise ValueError(f"factors must be {', '.join(FACTORS)}, got {', '.join(self.factors)}")
+        known = _checked(frame, self.factors)
+        if self.valid is not None:
+            self._refuse_invalid(known)
+        return known
+
+    def _refuse_invalid(self, known: pd.DataFrame) -> None:
+        """Raise ``ValueError`` with the action that is not valid and how often it occurs."""
+        names = list(self.factors)
+        assert self.valid is not None
+        refuse_missing_columns(self.valid, dict.fromkeys(names, "of valid combinations"))
+        allowed = set(self.valid[names].itertuples(index=False, name=None))
+        counts = known[names].value_counts()
+        wrong = [action for action in counts.index if action not in allowed]
+        if wrong:
+            raise ValueError(
+                f"action ({', '.join(wrong[0])}) is not among the {len(allowed)} valid"
+                f" combinations, and occurs {counts[wrong[0]]} times"
+                f" ({len(wrong)} such actions)"
+            )
+
+    @classmethod
+    def _with_schema(cls, frame: pd.DataFrame, schema: Schema) -> CareData:
+        return cls(frame, FACTORS if schema.factors is None else schema.factors, schema.valid)
 
     @cached_property
     def space(self) -> FactoredActionSpace:
-        """The actions, valid if they occur."""
-        return FactoredActionSpace.from_data(FACTORS, self.frame)
+        """The actions: those given as valid, or those that occur."""
+        seen = self.frame if self.valid is None else self.valid
+        return FactoredActionSpace.from_data(self.factors, seen)
 
     @cached_property
     def actions(self) -> IntArray:
@@ -114,11 +147,36 @@ class CareData(LoggedTable):
 
     def of_patients(self, patients: IntArray) -> CareData:
         """Return the rows of some patients, by position."""
-        return CareData(self.frame[np.isin(self.patients, patients)].reset_index(drop=True))
+        rows = self.frame[np.isin(self.patients, patients)].reset_index(drop=True)
+        return replace(self, frame=rows)
+
+    def with_valid(self, space: FactoredActionSpace) -> CareData:
+        """Return the table with the actions of a space as the valid ones."""
+        return replace(self, valid=space.table())
+
+    def refuse_rare(self, least: int = 1, *, whose: str = "these") -> None:
+        """Raise ``ValueError`` if a valid action occurs fewer than ``least`` times.
+
+        Says which action, how often it occurs, and how often it would have to.
+        """
+        counts = np.bincount(self.actions, minlength=self.space.n_actions)
+        rare = int(counts.argmin())
+        if counts[rare] < least:
+            name = ", ".join(self.space.decode([rare])[0])
+            raise ValueError(
+                f"action ({name}) occurs {counts[rare]} times among {whose} patients, at least"
+                f" {least} are needed ({int((counts < least).sum())} such actions): give more"
+                " patients, or valid combinations without it"
+            )
 
 
 def generate_care_management(
-    n_patients: int = 1000, n_weeks: int = 52, seed: int = 0, *, undocumented: float = _UNDOCUMENTED
+    n_patients: int = 1000,
+    n_weeks: int = 52,
+    seed: int = 0,
+    *,
+    undocumented: float = _UNDOCUMENTED,
+    confounding: float = 0.0,
 ) -> CareData:
     """Simulate usual care and log it, with its propensities.
 
@@ -133,13 +191,34 @@ def generate_care_management(
         Seed of everything.
     undocumented
         Share of contacts that are missing, in [0, 1).
+    confounding
+        Strength of unmeasured confounding, at least 0: the risk that usual care and outcomes follow
+        is the logged one plus 0.2 times this times a standard normal number of the patient, in
+        [0, 1]. Propensities are those of usual care, which knows it.
     """
+    return simulate_care(
+        n_patients, n_weeks, seed, undocumented=undocumented, confounding=confounding
+    )[0]
+
+
+def simulate_care(
+    n_patients: int,
+    n_weeks: int,
+    seed: int,
+    *,
+    undocumented: float = _UNDOCUMENTED,
+    confounding: float = 0.0,
+) -> tuple[CareData, NDArray[np.float32]]:
+    """Return what :func:`generate_care_management` does, and the states with the true risk."""
     if n_patients < 1 or n_weeks < 1 or not 0 <= undocumented < 1:
         raise ValueError(
             "n_patients and n_weeks must be at least 1 and undocumented in [0, 1), got"
             f" {n_patients}, {n_weeks} and {undocumented}"
         )
+    if not 0 <= confounding < np.inf:
+        raise ValueError(f"confounding must be nonnegative, got {confounding}")
     env, rng = CareManagement(n_weeks), np.random.default_rng(seed)
+    unseen = 0.2 * confounding * np.random.default_rng([seed, 15]).standard_normal(n_patients)
     names = np.array(list(GROUPS))
     groups = rng.choice(names, n_patients, p=list(GROUPS.values()))
     centre = np.array([_SOCIAL_NEED[name] for name in names])[
@@ -147,12 +226,14 @@ def generate_care_management(
     ]
     state = env.enrol(np.clip(rng.normal(centre, 0.18), 0.0, 1.0), rng)
     everyone = np.arange(n_patients)
-    table, weeks = env.actions.table(), []
+    table, weeks, hidden = env.actions.table(), [], []
     for week in range(n_weeks):
-        probabilities = env.behaviour(state)
+        true = state.copy()
+        true[:, 0] = np.clip(state[:, 0] + unseen, 0.0, 1.0)
+        probabilities = env.behaviour(true)
         drawn = draw_each(probabilities, rng)
         levels = tuple(env.actions.levels[drawn].T)
-        following, outcomes = env.outcomes(state, levels, rng.random((n_patients, env.luck_dim)))
+        following, outcomes = env.outcomes(true, levels, rng.random((n_patients, env.luck_dim)))
         rows = pd.DataFrame({"patient": everyone, "week": week})
         rows[[*FEATURES, SOCIAL_NEED]] = state
         rows[GROUP] = groups
@@ -161,12 +242,15 @@ def generate_care_management(
         rows.loc[rng.random(n_patients) < undocumented, "contact_success"] = np.nan
         rows["propensity"] = probabilities[everyone, drawn]
         weeks.append(rows)
+        hidden.append(true)
         state = following
-    frame = pd.concat(weeks).sort_values(["patient", "week"], ignore_index=True)
-    return CareData(frame)
+        state[:, 0] = np.clip(following[:, 0] - (true[:, 0] - weeks[-1][FEATURES[0]]), 0.0, 1.0)
+    frame = pd.concat(weeks, ignore_index=True)
+    order = frame.sort_values(["patient", "week"]).index
+    return CareData(frame.loc[order].reset_index(drop=True)), np.concatenate(hidden)[order]
 
 
-def _checked(frame: pd.DataFrame) -> pd.DataFrame:
+def _checked(frame: pd.DataFrame, factors: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Return the known columns in order, sorted by patient and week, or raise ``ValueError``."""
     needed = {name: what for name, what in COLUMNS.items() if name not in _OPTIONAL}
     refuse_missing_columns(frame, needed)
@@ -176,7 +260,7 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     for name in (*FEATURES, SOCIAL_NEED):
         values = pd.to_numeric(known[name], errors="coerce")
         refuse(known, name, ~values.between(0, 1), "is not in [0, 1]")
-    for name, levels in FACTORS.items():
+    for name, levels in factors.items():
         refuse(known, name, ~known[name].isin(levels), f"is not one of {', '.join(levels)}")
     for name in OUTCOMES:
         refuse(known, name, ~known[name].isin([0, 1]) & known[name].notna(), "is not 0 or 1")

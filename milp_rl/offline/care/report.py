@@ -11,29 +11,34 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from milp_rl.envs.care_management import FACTORS, CareManagement, care_actions
-from milp_rl.evaluation.ope import compare, estimate, outcome_model, propensity_model
+from milp_rl.envs.care_management import CareManagement, RewardWeights, care_actions
+from milp_rl.evaluation.ope import compare, estimate, outcome_model
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
 from milp_rl.offline.allocation import Limit, allocate, allocate_greedily, parity_limits
 from milp_rl.offline.audit import (
+    conservatism_curve,
+    estimate_propensities,
     fairness_curve,
     logged_decisions,
     mediation,
     parity_audit,
     parity_gap,
+    proportional_gap,
     reward_grid,
     sensitivity,
     subgroup_values,
     window_grid,
 )
 from milp_rl.offline.care import charts
+from milp_rl.offline.care.confounding import confounding_effect
 from milp_rl.offline.care.data import CareData, generate_care_management
 from milp_rl.offline.policies import PolicyConfig, WindowPolicy, train_policy
 from milp_rl.reports.document import Section, save_figure, to_html, to_markdown
 
 HOURS = {"Phone": 0.5, "Text/SMS": 0.2, "Video": 0.7, "Home Visit": 2.0}
 PENALTY = 100.0
+ALPHA = 0.1
 _TEST_SHARE = 0.3
 _LEVEL = ("modality", "Home Visit")
 
@@ -68,7 +73,8 @@ def write_care_report(
     epochs
         Largest number of training epochs.
     grids
-        Whether to run the grids over windows and reward weights, most of the work.
+        Whether to run the grids over windows and reward weights, and of confounding: most of the
+        work.
     progress
         Told what is being done.
 
@@ -115,10 +121,13 @@ def _write(
     if data is None:
         data = generate_care_management(n_patients, n_weeks, seed)
         data.write(out / "data.parquet")
-    weeks = _with_propensities(data)
+    everyone = data.with_valid(care_actions() if simulated else data.space)
+    say("propensities")
+    weeks = estimate_propensities(everyone)
     order = np.random.default_rng([seed, 14]).permutation(int(weeks.patients.max()) + 1)
     n_test = max(2, round(_TEST_SHARE * len(order)))
     train, test = weeks.of_patients(order[n_test:]), weeks.of_patients(order[:n_test])
+    train.refuse_rare(whose=f"the {len(order) - n_test} training")
     page = _Page(out)
     page.add("The data", _about(weeks))
 
@@ -128,13 +137,11 @@ def _write(
         "behaviour cloning": train_policy(train, replace(base, method="bc"), seed=seed),
         "AWR": train_policy(train, base, seed=seed),
         "AWR, fair": train_policy(train, replace(base, fairness=PENALTY), seed=seed),
-        "CQL": train_policy(train, replace(base, method="cql", conservatism=0.1), seed=seed),
+        "AWR, proportional": train_policy(
+            train, replace(base, fairness=PENALTY, parity="proportional"), seed=seed
+        ),
+        "CQL": train_policy(train, replace(base, method="cql", conservatism=ALPHA), seed=seed),
     }
-    if any(p.space.levels.tolist() != test.space.levels.tolist() for p in policies.values()):
-        raise ValueError(
-            "some actions occur only among the training patients or only among the others; more"
-            " patients are needed"
-        )
     say("outcome model")
     features = test.space.one_hot(np.arange(test.space.n_actions))
     observed = logged_decisions(test, np.full((len(test.frame), len(features)), 1 / len(features)))
@@ -147,8 +154,27 @@ def _write(
         "Values of the policies",
         values,
         charts.values_chart(values),
-        "Mean reward of a week had the policy decided it, on patients that it was not trained on.",
+        "Mean reward of a week had the policy decided it, on patients that it was not trained on."
+        f" Propensities are estimated. CQL has alpha {ALPHA:g}.",
     )
+    raw = RewardWeights(1.0, 0.0, 0.0)
+    uniform = np.full((len(test.frame), len(features)), 1 / len(features))
+    q_raw = outcome_model(logged_decisions(test, uniform, raw), features, seed=seed)
+    page.add(
+        "Values by raw rewards",
+        _values(test, targets, q_raw, simulated=simulated, seed=seed, weights=raw),
+        text=f"The reward that is raw counts acute events alone: it is not zero in"
+        f" {100 * float((test.rewards(raw) != 0).mean()):.2g}% of the weeks. The shaped one, of all"
+        " other tables, adds engagement and intermediate outcomes, and is not zero in"
+        f" {100 * float((test.rewards() != 0).mean()):.2g}%.",
+    )
+    if simulated:
+        known = everyone.of_patients(order[:n_test])
+        page.add(
+            "Propensities as a check",
+            _values(known, targets, q, simulated=True, seed=seed),
+            text="The same, with the propensities that the simulator knows of its usual care.",
+        )
     awr, cql = (logged_decisions(test, targets[name]) for name in ("AWR", "CQL"))
     names = ["dm", "is", "snips", "dr", "wdr", "trajectory_is", "wpdis"]
     page.add(
@@ -165,23 +191,46 @@ def _write(
 
     say("fairness")
     level = test.space.has_level(*_LEVEL)
-    need = test.states[:, 0]
+    need = test.frame[base.fairness_need].to_numpy(dtype=np.float64)
     shares = {
         "AWR": targets["AWR"],
         "AWR, fair": targets["AWR, fair"],
+        "AWR, proportional": targets["AWR, proportional"],
         "behaviour cloning": targets["behaviour cloning"],
     }
     audits = {name: parity_audit(p, level, test.groups, need) for name, p in shares.items()}
-    gaps = {name: parity_gap(p, level, test.groups) for name, p in shares.items()}
-    said = ", ".join(f"{name} {100 * gap:.1f}" for name, gap in gaps.items())
+    gaps = {
+        name: f"{name} {100 * parity_gap(p, level, test.groups):.1f} and"
+        f" {100 * proportional_gap(p, level, test.groups, need):.1f}"
+        for name, p in shares.items()
+    }
+    ratios = {
+        name: f"{name} {t['share per need'].min() / t['share per need'].max():.2f}"
+        for name, t in audits.items()
+    }
     page.add(
         "Parity of home visits",
         pd.concat([t.assign(policy=name) for name, t in audits.items()]),
         charts.parity_chart(audits, "home visits"),
-        f"Largest gap between groups, percentage points: {said}. Need is clinical risk.",
+        "Largest gap between groups in shares, and in shares above what need asks for, percentage"
+        f" points: {', '.join(gaps.values())}. Least share per need over the largest:"
+        f" {', '.join(ratios.values())}. Need is clinical risk. Groups differ in need: a penalty"
+        " that makes shares equal moves them away from need, and the other way round.",
     )
     curve = fairness_curve(train, test, q, base=base, seed=seed)
-    page.add("Fairness and value", curve, charts.fairness_chart(curve))
+    page.add(
+        "Fairness and value",
+        curve,
+        charts.fairness_chart(curve),
+        "Each penalty by its weight: what it does to both gaps, and to the value.",
+    )
+    sweep = conservatism_curve(train, test, q, base=base, seed=seed)
+    page.add(
+        "Conservatism of CQL",
+        sweep,
+        charts.conservatism_chart(sweep),
+        f"All other tables have alpha {ALPHA:g}. Agreement: mean probability of what was done.",
+    )
     group = str(test.frame.groupby("race_ethnicity")["social_need"].mean().idxmax())
     effects = mediation(test, targets["AWR"][:, level].sum(axis=1), group, seed=seed)
     page.add(
@@ -190,6 +239,26 @@ def _write(
         charts.mediation_chart(effects, f"share of home visits, {group} against all others"),
         "Of AWR's decisions, for the group of the largest social needs.",
     )
+    outcomes = [
+        mediation(test, test.frame[name].to_numpy(dtype=float), group, seed=seed).assign(
+            outcome=name
+        )
+        for name in ("acute_event", "appointment_kept", "medication_fill")
+    ]
+    outcomes.append(mediation(test, test.rewards(), group, seed=seed).assign(outcome="reward"))
+    page.add(
+        "Mediation of outcomes by social needs",
+        pd.concat(outcomes)[["outcome", "effect", "value", "low", "high"]],
+        text=f"Of what happened under usual care, {group} against all others.",
+    )
+    if simulated and grids:
+        say("confounding")
+        page.add(
+            "Unmeasured confounding",
+            confounding_effect(seed=seed),
+            text="Usual care with twice the home visits, valued while clinicians see a part of risk"
+            " that is not in the data. No estimator sees it.",
+        )
     if grids:
         say("windows")
         table = window_grid(train, test, q, base=base, seed=seed)
@@ -197,6 +266,8 @@ def _write(
         say("reward weights")
         table = reward_grid(train, test, q, base=base, seed=seed)
         page.add("Reward weights", table, charts.reward_chart(table))
+    if not set(test.space.factors["modality"]) <= set(HOURS):
+        return page.write()  # nobody has said how many hours these modalities take
     say("population")
     table = population_table(policies["CQL"], test, seed=seed)
     page.add(
@@ -217,7 +288,7 @@ def population_table(
     """Allocate actions to populations of several sizes, exactly, greedily, and each for itself."""
     space = data.space
     values = policy.outputs(data)
-    hours = np.array([HOURS[name] for name in FACTORS["modality"]])[space.levels[:, 0]]
+    hours = np.array([HOURS[name] for name in space.factors["modality"]])[space.levels[:, 0]]
     home = space.has_level(*_LEVEL)
     rows = []
     for size in sizes:
@@ -225,7 +296,7 @@ def population_table(
         q = values[drawn] - values[drawn].mean(axis=1, keepdims=True)
         limits = [
             Limit(f"hours of {name}", hours * space.has_level("provider", name), size / 25)
-            for name in FACTORS["provider"]
+            for name in space.factors["provider"]
         ]
         limits.append(Limit("home visits", home.astype(float), size / 50))
         limits += parity_limits("home visits", home, data.groups[drawn], 0.02)
@@ -283,15 +354,6 @@ def _written(value: object) -> object:
     return value
 
 
-def _with_propensities(data: CareData) -> CareData:
-    """Return the data, with estimated propensities if none are logged."""
-    if data.propensities is not None:
-        return data
-    probabilities = propensity_model(data.states, data.actions, data.patients)
-    taken = probabilities[np.arange(len(probabilities)), data.actions]
-    return CareData(data.frame.assign(propensity=taken))
-
-
 def _about(data: CareData) -> pd.DataFrame:
     frame = data.frame
     rows = {
@@ -299,23 +361,30 @@ def _about(data: CareData) -> pd.DataFrame:
         "patient-weeks": float(len(frame)),
         "actions that occur": float(data.space.n_actions),
         "of combinations": float(care_actions().n_combinations),
-        "weeks with a primary reward": float((frame["acute_event"] != 0).mean()),
+        "weeks with a raw reward": float((frame["acute_event"] != 0).mean()),
+        "weeks with a shaped reward": float((data.rewards() != 0).mean()),
         "contacts not documented": float(frame["contact_success"].isna().mean()),
-        "mean reward": float(data.rewards().mean()),
+        "mean shaped reward": float(data.rewards().mean()),
     }
     return pd.DataFrame({"what": list(rows), "number": list(rows.values())})
 
 
 def _values(
-    test: CareData, targets: dict[str, FloatArray], q: FloatArray, *, simulated: bool, seed: int
+    test: CareData,
+    targets: dict[str, FloatArray],
+    q: FloatArray,
+    *,
+    simulated: bool,
+    seed: int,
+    weights: RewardWeights | None = None,
 ) -> pd.DataFrame:
-    patients = pd.Series(test.rewards()).groupby(test.patients).mean().to_numpy()
+    patients = pd.Series(test.rewards(weights)).groupby(test.patients).mean().to_numpy()
     mean, error = float(patients.mean()), float(patients.std(ddof=1) / np.sqrt(len(patients)))
     first = {"policy": "behaviour (observed)", "value": mean}
     first |= {"low": mean - 1.96 * error, "high": mean + 1.96 * error}
     rows: list[dict[str, object]] = [{**first, "effective sample size": 1.0}]
     for name, target in targets.items():
-        found = estimate(logged_decisions(test, target), "dr", q=q, seed=seed)
+        found = estimate(logged_decisions(test, target, weights), "dr", q=q, seed=seed)
         rows.append(
             {
                 "policy": name,
@@ -327,10 +396,8 @@ def _values(
         )
     table = pd.DataFrame(rows)
     if simulated:
-        env = CareManagement()
+        env = CareManagement(weights=weights)
         truth = env.expected_rewards(test.states)
         known = [env.behaviour(test.states), *targets.values()]
-        same = test.space.levels.tolist() == care_actions().levels.tolist()
-        if same:
-            table["true value"] = [float((p * truth).sum(axis=1).mean()) for p in known]
+        table["true value"] = [float((p * truth).sum(axis=1).mean()) for p in known]
     return table

@@ -43,8 +43,7 @@ class SepsisData(LoggedTable):
         If a column is missing or a value is wrong: says which column and which row.
     """
 
-    @staticmethod
-    def _checked(frame: pd.DataFrame) -> pd.DataFrame:
+    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
         return _checked(frame)
 
     @property

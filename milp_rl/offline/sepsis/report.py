@@ -303,7 +303,7 @@ def _coverage(results: pd.DataFrame) -> Section:
 
 def _response_chart(table: pd.DataFrame, order: list[str]) -> Figure:
     kinds = list(dict.fromkeys(table["what"]))
-    figure, grid = plain_axes(9.5, 3.4, len(kinds))
+    figure, grid = plain_axes(11.5, 4.2, len(kinds))
     for axes, kind in zip(grid, kinds, strict=True):
         rows = table[table["what"] == kind]
         for model in [m for m in order if m in set(rows["model"])]:
@@ -317,7 +317,7 @@ def _response_chart(table: pd.DataFrame, order: list[str]) -> Figure:
 
 def _actions_chart(table: pd.DataFrame, order: list[str]) -> Figure:
     models = [m for m in order if m in set(table["model"])]
-    figure, grid = plain_axes(2.1 * len(models), 2.4, len(models))
+    figure, grid = plain_axes(2.7 * len(models), 3.0, len(models))
     doses = ACTIONS.factors["vasopressor"]
     for axes, model in zip(grid, models, strict=True):
         rows = table[table["model"] == model]

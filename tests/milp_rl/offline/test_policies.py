@@ -13,6 +13,7 @@ from milp_rl.offline.audit import (
     mediation,
     parity_audit,
     parity_gap,
+    proportional_gap,
     reward_grid,
     sensitivity,
     subgroup_values,
@@ -266,6 +267,18 @@ def test_subgroups_and_parity(data, q):
     assert parity_gap(target, level, data.groups) == pytest.approx(gaps)
 
 
+def test_shares_in_proportion_to_need_have_no_proportional_gap():
+    groups, need = np.repeat(["a", "b"], 50), np.repeat([0.2, 0.6], 50)
+    level = np.array([True, False])
+    share = 0.5 * need
+    target = np.column_stack([share, 1 - share])
+    assert proportional_gap(target, level, groups, need) == pytest.approx(0.0, abs=1e-12)
+    assert parity_gap(target, level, groups) == pytest.approx(0.2)
+    equal = np.full((100, 2), 0.5)  # group a is due 0.25 of 0.5, group b 0.75
+    assert parity_gap(equal, level, groups) == 0.0
+    assert proportional_gap(equal, level, groups, need) == pytest.approx(0.5)
+
+
 def test_mediation_finds_what_goes_through_social_needs(data):
     through = mediation(data, data.states[:, -1], "Black").set_index("effect")
     assert through.loc["direct", "value"] == pytest.approx(0.0, abs=1e-9)
@@ -279,7 +292,8 @@ def test_mediation_finds_what_goes_through_social_needs(data):
 @pytest.mark.slow
 def test_grids_have_a_row_a_setting(data, q):
     curve = fairness_curve(data, data, q, (0.0, 10.0), base=QUICK)
-    assert list(curve["penalty"]) == [0.0, 10.0]
+    assert list(curve["penalty"]) == [0.0, 10.0, 10.0]
+    assert list(curve["parity"]) == ["none", "demographic", "proportional"]
     windows = window_grid(data, data, q, (2, 4), base=QUICK)
     assert list(windows["window"]) == [2, 4]
     grid = reward_grid(data, data, q, (0.0, 0.3), (0.5,), base=QUICK)

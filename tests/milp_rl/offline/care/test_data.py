@@ -1,3 +1,5 @@
+import re
+
 import gymnasium as gym
 import numpy as np
 import pandas as pd
@@ -8,9 +10,10 @@ import milp_rl.envs  # noqa: F401  (registers the environment)
 from milp_rl.envs import ParallelEpisodes
 from milp_rl.envs.care_management import FACTORS, CareManagement, RewardWeights, care_actions
 from milp_rl.formulations.files import locked
-from milp_rl.offline import CareData, FactoredActionSpace, generate_care_management
+from milp_rl.offline import CareData, FactoredActionSpace, Schema, generate_care_management
 from milp_rl.offline.audit import logged_decisions, sensitivity
 from milp_rl.offline.care import report as care_report
+from milp_rl.offline.care.data import simulate_care
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +172,69 @@ def test_missing_columns_and_files_are_refused(data, tmp_path):
     (tmp_path / "x.parquet").write_text("no")
     with pytest.raises(ValueError, match="cannot be read"):
         CareData.read(tmp_path / "x.parquet")
+
+
+def test_a_table_of_ones_own_is_read_by_its_schema(data, tmp_path):
+    calls = {"Phone": "tel", "Text/SMS": "sms", "Video": "video", "Home Visit": "Visit at home"}
+    theirs = data.frame.rename(columns={"patient": "member", "clinical_risk": "risk"})
+    theirs["modality"] = theirs["modality"].map(calls)
+    theirs = theirs.sample(frac=1.0, random_state=0).assign(patient="not this one")
+    theirs.to_csv(tmp_path / "log.csv.gz", index=False)
+    back = {value: name for name, value in calls.items()}
+    columns = {"patient": "member", "clinical_risk": "risk"}
+    read = CareData.read(tmp_path / "log.csv.gz", schema=Schema(columns, {"modality": back}))
+    pd.testing.assert_frame_equal(read.frame, data.frame, check_dtype=False)
+    own = {**FACTORS, "modality": tuple(calls.values())}
+    kept = CareData.read(tmp_path / "log.csv.gz", schema=Schema(columns, factors=own))
+    assert kept.space.has_level("modality", "Visit at home").sum() > 0
+    np.testing.assert_array_equal(kept.actions, data.actions)
+    assert kept.of_patients(np.array([3])).factors == own
+    read.write(tmp_path / "again.csv.gz")
+    pd.testing.assert_frame_equal(CareData.read(tmp_path / "again.csv.gz").frame, read.frame)
+    with pytest.raises(ValueError, match="'week' is column 'wk': the table has "):
+        CareData.read(tmp_path / "log.csv.gz", schema=Schema({"week": "wk"}))
+    with pytest.raises(ValueError, match=r"column 'modality', row .*: '\w+' is not one of Phone"):
+        CareData.read(tmp_path / "log.csv.gz", schema=Schema(columns))
+
+
+def test_valid_actions_are_those_of_a_table_if_there_is_one(data):
+    everything = data.with_valid(care_actions())
+    assert everything.space.n_actions == 97
+    few = everything.of_patients(np.arange(4))
+    assert few.space.n_actions == 97  # not what happens to occur
+    count = np.bincount(few.actions, minlength=97)
+    name = ", ".join(care_actions().decode([int(count.argmin())])[0])
+    message = f"action ({name}) occurs {count.min()} times among 4 patients, at least 3 are needed"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        few.refuse_rare(3, whose="4")
+    everything.refuse_rare(int(np.bincount(everything.actions).min()))
+    first = data.frame[list(FACTORS)].iloc[0].tolist()
+    times = (data.frame[list(FACTORS)] == first).all(axis=1).sum()
+    table = care_actions().table()
+    without = table[~(table == first).all(axis=1)]
+    message = f"action ({', '.join(first)}) is not among the 96 valid combinations, and occurs"
+    with pytest.raises(ValueError, match=re.escape(f"{message} {times} times")):
+        CareData(data.frame, valid=without)
+
+
+def test_confounding_that_is_not_logged_changes_care_outcomes_and_nothing_else():
+    plain, seen = simulate_care(300, 8, 0)
+    pd.testing.assert_frame_equal(plain.frame, generate_care_management(300, 8, 0).frame)
+    np.testing.assert_array_equal(seen, plain.states)
+    data, hidden = simulate_care(300, 8, 0, confounding=2.0)
+    extra = hidden[:, 0] - data.states[:, 0]
+    np.testing.assert_array_equal(hidden[:, 1:], data.states[:, 1:])
+    by_patient = pd.Series(extra).groupby(data.patients)
+    inside = (hidden[:, 0] > 0) & (hidden[:, 0] < 1)
+    spread = pd.Series(extra[inside]).groupby(data.patients[inside]).std().max()
+    assert spread < 1e-6  # where nothing is cut off, constant for a patient
+    assert by_patient.mean().std() > 0.15
+    env = CareManagement()
+    own = env.behaviour(hidden)[np.arange(len(hidden)), care_actions().encode(data.frame)]
+    np.testing.assert_allclose(data.propensities, own, rtol=1e-5)
+    sick = extra > np.median(extra)
+    event = data.frame["acute_event"].to_numpy()
+    assert event[sick].mean() > event[~sick].mean()
 
 
 def test_patients_can_be_picked(data):

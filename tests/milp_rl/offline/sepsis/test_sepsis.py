@@ -35,6 +35,7 @@ from milp_rl.offline.sepsis.models import (
 from milp_rl.offline.sepsis.networks import HeadsNetwork, SeparateNetwork
 from milp_rl.offline.sepsis.report import run_sepsis, write_sepsis_report
 from milp_rl.offline.sepsis.value import greedy
+from milp_rl.offline.tables import Schema
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +203,22 @@ def test_a_step_that_is_twice_is_refused_with_stay_and_rows(data, named):
     message = f"stay {stay} has step 2 twice, in rows {row[2]} and {second}"
     with pytest.raises(ValueError, match=message):
         SepsisData(frame)
+
+
+def test_a_table_of_ones_own_is_read_by_its_schema(tmp_path):
+    part = generate_sepsis(15, seed=4)
+    dose = {0: "none", 1: "low", 2: "high"}
+    theirs = part.frame.rename(columns={"stay": "icustay_id", "lactate": "Arterial_lactate"})
+    theirs["fluid"] = theirs["fluid"].map(dose)
+    theirs.to_csv(tmp_path / "log.csv.gz", index=False)
+    schema = Schema(
+        {"stay": "icustay_id", "lactate": "Arterial_lactate"},
+        {"fluid": {name: level for level, name in dose.items()}},
+    )
+    read = SepsisData.read(tmp_path / "log.csv.gz", schema=schema)
+    pd.testing.assert_frame_equal(read.frame, part.frame, check_dtype=False)
+    with pytest.raises(ValueError, match="a schema may not change them"):
+        SepsisData.read(tmp_path / "log.csv.gz", schema=replace(schema, factors={}))
 
 
 def test_a_missing_stay_is_refused(data):
