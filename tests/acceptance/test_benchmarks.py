@@ -148,6 +148,17 @@ def test_the_coverage_of_intervals_shown_is_that_measured():
     assert shown in text
 
 
+def test_the_rewards_of_both_timings_shown_are_those_measured():
+    table = pd.read_csv(BENCHMARKS / "performative_timing.csv")
+    text = (ROOT / "docs" / "continuous.md").read_text()
+    for policy, own in table.groupby("policy"):
+        cells = [
+            ", ".join(f"{reward:.4f}" for reward in own[own["timing"] == timing]["reward"])
+            for timing in ("immediate", "previous")
+        ]
+        assert f"| {policy} | {' | '.join(cells)} |" in text
+
+
 def test_the_returns_of_offline_learners_shown_are_those_measured():
     table = pd.read_csv(BENCHMARKS / "offline.csv")
     text = (ROOT / "docs" / "offline.md").read_text()

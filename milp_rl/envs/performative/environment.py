@@ -13,9 +13,13 @@ population comes, the score in use :math:`\rho` drives an intervention
 .. math:: x^a(1) = g(\rho(x^s, x^a(0)),\, x^a(0)),
 
 larger for a larger score, and events happen with probability :math:`f(x^s, x^a(1))`. The action
-chooses the score that is used next,
-:math:`\rho(x) = \sigma(\theta_0 + \theta_1 x^s + \theta_2 x^a)` with
-:math:`\theta \in [-2, 2]^3`; the reward is what comes of it in the population that it is used on.
+chooses a score, :math:`\rho_e(x) = \sigma(\theta_0 + \theta_1 x^s + \theta_2 x^a)` with
+:math:`\theta \in [-2, 2]^3`. Which score drives the intervention of epoch e is the ``timing``:
+
+- ``"immediate"``: :math:`\rho_e`, on the population that the action is chosen for. An action has
+  all its effect in its own reward, so that this is a bandit.
+- ``"previous"``: :math:`\rho_{e-1}`, as Liley et al. have it. What is chosen in one epoch acts in
+  the next, so that history matters.
 """
 
 from __future__ import annotations
@@ -50,7 +54,8 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
     Action Space
     ------------
     :class:`~milp_rl.envs.spaces.FeasibleBox`, ``Box(-2, 2, (3,), float64)``: the parameters theta
-    of the score that is used in the next epoch.
+    of the score of the next epoch, which drives the intervention of that epoch, or, with
+    ``timing="previous"``, of the one after it.
 
     Observation Space
     -----------------
@@ -86,6 +91,9 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
     ----------
     population
         Size and distribution of the covariates.
+    timing
+        Which score drives the intervention of an epoch: ``"immediate"``, that of the epoch, or
+        ``"previous"``, that of the epoch before.
     intervention
         The map g: :class:`Threshold`, :class:`Proportional`, or a function of scores and
         actionable covariates.
@@ -119,6 +127,7 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
         self,
         population: Population | None = None,
         *,
+        timing: Literal["immediate", "previous"] = "immediate",
         intervention: Intervention | None = None,
         outcomes: Literal["probability", "sampled"] = "probability",
         reward: Literal["cost_adjusted", "calibration"]
@@ -130,6 +139,7 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
         render_mode: str | None = None,
     ) -> None:
         for name, value, known in (
+            ("timing", timing, ("immediate", "previous")),
             ("outcomes", outcomes, ("probability", "sampled")),
             ("observation", observation, ("quantiles", "scores")),
             ("render_mode", render_mode, (None, "rgb_array")),
@@ -145,6 +155,7 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
                 "horizon and n_quantiles must be at least 1 and cost nonnegative, got"
                 f" {horizon}, {n_quantiles} and {cost}"
             )
+        self.timing = timing
         self.population = Population() if population is None else population
         self.intervention: Intervention = Threshold() if intervention is None else intervention
         self.outcomes, self.reward, self.cost = outcomes, reward, float(cost)
@@ -207,7 +218,10 @@ class PerformativeRisk(gym.Env[StateArray, NDArray[Any]]):
             raise ValueError(f"infeasible action: {'; '.join(violations)}")
         covariates, luck = self._arrivals()
         theta = np.clip(np.asarray(action, dtype=float), -LARGEST_PARAMETER, LARGEST_PARAMETER)
-        self.epochs.append(use_score(theta, covariates, self.intervention, luck, number=number))
+        driving = theta if self.timing == "immediate" else self.epoch.parameters
+        self.epochs.append(
+            use_score(theta, covariates, self.intervention, luck, number=number, driving=driving)
+        )
         reward = self.value(self.epoch)
         return self._observed(), reward, False, number == self.horizon, self._info()
 

@@ -29,7 +29,9 @@ class Epoch:
     number
         Number of the epoch; 0 for the one without intervention.
     parameters
-        Theta of the score in use, shape (3,).
+        Theta of the score, shape (3,).
+    driving
+        Theta of the score that drove the intervention, shape (3,): the same, or an earlier one.
     covariates
         Static and actionable covariates before the intervention, shape (n, 2).
     scores
@@ -44,6 +46,7 @@ class Epoch:
 
     number: int
     parameters: FloatArray
+    driving: FloatArray
     covariates: FloatArray
     scores: FloatArray
     treated: FloatArray
@@ -74,6 +77,7 @@ def use_score(
     luck: FloatArray | None = None,
     *,
     number: int = 1,
+    driving: ArrayLike | None = None,
 ) -> Epoch:
     """Use a score on a population.
 
@@ -90,6 +94,8 @@ def use_score(
         the probabilities.
     number
         Number of the epoch.
+    driving
+        Theta of the score that drives the intervention, shape (3,); by default ``parameters``.
 
     Raises
     ------
@@ -97,16 +103,17 @@ def use_score(
         If the intervention does not return finite covariates, shape (n,).
     """
     theta = check_vector(parameters, "parameters")
+    drives = theta if driving is None else check_vector(driving, "driving")
     static, actionable = covariates.T
-    scores = expit(theta[0] + theta[1] * static + theta[2] * actionable)
-    treated = np.asarray(intervention(scores, actionable), dtype=np.float64)
+    scores, acted_on = (expit(t[0] + t[1] * static + t[2] * actionable) for t in (theta, drives))
+    treated = np.asarray(intervention(acted_on, actionable), dtype=np.float64)
     if treated.shape != actionable.shape or not np.isfinite(treated).all():
         raise ValueError(
             f"the intervention must return {len(actionable)} finite covariates, got {treated.shape}"
         )
     before, after = expit(static + actionable), expit(static + treated)
     happened = after if luck is None else (luck < after).astype(np.float64)
-    return Epoch(number, theta, covariates, scores, treated, before, after, happened)
+    return Epoch(number, theta, drives, covariates, scores, treated, before, after, happened)
 
 
 def fit_score(epoch: Epoch) -> FloatArray:

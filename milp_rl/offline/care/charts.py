@@ -91,6 +91,7 @@ def fairness_chart(table: pd.DataFrame) -> Figure:
                     xytext=(6, 6),
                 )
         axes.set(xlabel=f"{gap}, percentage points")
+        axes.locator_params(axis="x", nbins=4)
     grid[0].set(ylabel="doubly robust value")
     grid[1].legend(frameon=False, title="penalty", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

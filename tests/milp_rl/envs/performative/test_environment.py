@@ -39,6 +39,7 @@ def play(env, policy, seed=0):
         {"outcomes": "sampled", "reward": "calibration"},
         {"intervention": Proportional(), "observation": "scores", "n_quantiles": 3},
         {"reward": lambda epoch: -epoch.intervention},
+        {"timing": "previous"},
     ],
 )
 def test_gymnasiums_checks_pass(options):
@@ -49,6 +50,38 @@ def test_gymnasiums_checks_pass(options):
     made = gym.make("milp_rl/PerformativeRisk-v0", horizon=3)
     state, _ = made.reset(seed=0)
     assert made.observation_space.contains(state)
+
+
+def rewards_of(env, actions):
+    env.reset(seed=0)
+    return [env.step(np.array(action))[1] for action in actions]
+
+
+def test_the_score_of_an_epoch_acts_in_it_or_in_the_next():
+    one, two, three = (0.5, 1.0, 1.0), (-1.5, 0.2, -1.0), (0.0, 1.0, 0.5)
+    now = PerformativeRisk(Population(300))
+    first, second = rewards_of(now, (one, three)), rewards_of(now, (two, three))
+    assert first[0] != second[0]
+    assert first[1] == second[1]  # a bandit
+    later = PerformativeRisk(Population(300), timing="previous")
+    first, second = rewards_of(later, (one, three)), rewards_of(later, (two, three))
+    assert first[0] == second[0]  # the score of epoch 0 acts
+    assert first[1] != second[1]
+    last = [rewards_of(later, (one, three, x))[2] for x in (one, two)]
+    assert last[0] == last[1]
+    epoch = later.epochs[2]
+    static, actionable = epoch.covariates.T
+
+    def score(theta):
+        return expit(theta[0] + theta[1] * static + theta[2] * actionable)
+
+    np.testing.assert_allclose(epoch.driving, one)
+    np.testing.assert_allclose(epoch.scores, score(three))
+    treated = actionable - (score(one) > 0.5)
+    np.testing.assert_allclose(epoch.treated, treated)
+    np.testing.assert_allclose(epoch.risk_after, expit(static + treated))
+    with pytest.raises(ValueError, match="timing must be one of"):
+        PerformativeRisk(timing="next")
 
 
 def test_an_episode_has_the_chosen_number_of_epochs():
