@@ -24,6 +24,7 @@ from milp_rl.envs.care_management import (
 )
 from milp_rl.envs.factored_actions import FactoredActionSpace
 from milp_rl.envs.sampling import draw_each
+from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.offline.tables import LoggedTable, Schema, in_order, refuse, refuse_missing_columns
 
@@ -144,6 +145,25 @@ class CareData(LoggedTable):
             outcomes["contact_success"].mean()
         )
         return (RewardWeights() if weights is None else weights).of(outcomes.to_numpy())
+
+    def transitions(self, weights: RewardWeights | None = None) -> Transitions:
+        """Return the weeks as transitions, for :func:`milp_rl.offline.fit` and Minari.
+
+        Actions are the one-hot levels of :meth:`FactoredActionSpace.block`, which is the feasible
+        set. What follows a patient's last week is not logged, so that it is left out.
+        """
+        patients = self.patients
+        on = np.append(patients[1:] == patients[:-1], False)
+        states = self.states.astype(np.float64)
+        return Transitions(
+            states[on],
+            self.space.one_hot(self.actions)[on].astype(np.float64),
+            self.rewards(weights)[on],
+            np.roll(states, -1, axis=0)[on],
+            np.zeros(int(on.sum()), dtype=bool),
+            variables=(*FEATURES, SOCIAL_NEED),
+            feasible=self.space.block(),
+        )
 
     def of_patients(self, patients: IntArray) -> CareData:
         """Return the rows of some patients, by position."""

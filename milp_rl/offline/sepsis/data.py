@@ -10,7 +10,9 @@ import pandas as pd
 
 from milp_rl.envs.sampling import draw_each
 from milp_rl.envs.sepsis import ACTIONS, FEATURES, SepsisCohort
+from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
+from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.offline.tables import LoggedTable, in_order, refuse, refuse_missing_columns
 
 Split = Literal["temporal", "random"]
@@ -71,6 +73,24 @@ class SepsisData(LoggedTable):
         """Whether the stay goes on in the next row."""
         stays = self.stays
         return np.append(stays[1:] == stays[:-1], False)
+
+    def transitions(self) -> Transitions:
+        """Return the steps as transitions, for :func:`milp_rl.offline.fit` and Minari.
+
+        Actions are one-hot, shape (N, 9), and any of the nine is feasible; what follows the last
+        step of a stay, which is terminated, is written as that step's own features.
+        """
+        x = self.features
+        following = np.where(self.goes_on[:, None], np.roll(x, -1, axis=0), x)
+        return Transitions(
+            x,
+            np.eye(ACTIONS.n_actions)[self.actions],
+            self.rewards,
+            following,
+            ~self.goes_on,
+            variables=FEATURES,
+            feasible=BudgetTopK(ACTIONS.n_actions, 1, exactly=True),
+        )
 
     def split(
         self, by: Split = "temporal", *, shares: tuple[float, ...] = SHARES, seed: int = 0

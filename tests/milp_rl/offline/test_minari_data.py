@@ -9,8 +9,9 @@ import pytest
 import milp_rl as mr
 from milp_rl.envs import make_bandit
 from milp_rl.envs.transitions import Transitions, collect_transitions
-from milp_rl.offline import OfflineConfig, fit
+from milp_rl.offline import OfflineConfig, fit, generate_care_management
 from milp_rl.offline.minari_data import SETS, read_minari, write_minari
+from milp_rl.offline.sepsis.data import generate_sepsis
 
 minari = pytest.importorskip("minari")
 
@@ -95,3 +96,14 @@ def test_without_a_feasible_set_nothing_is_written():
     logged = Transitions(np.zeros((2, 1)), np.zeros((2, 3)), np.zeros(2), np.zeros((2, 1)))
     with pytest.raises(ValueError, match="no feasible set to write"):
         write_minari(logged, "none-v0")
+
+
+def test_logged_stays_and_weeks_are_written_and_read_back():
+    stays, weeks = generate_sepsis(4, seed=0), generate_care_management(3, 5, seed=0)
+    for name, written in (("stays", stays.transitions()), ("weeks", weeks.transitions())):
+        read = read_minari(write_minari(written, f"test/{name}-v0"))
+        for column in ("states", "actions", "rewards", "next_states", "terminated"):
+            found, wanted = getattr(read, column), getattr(written, column)
+            np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
+        assert read.feasible == written.feasible
+        assert read.variables == written.variables

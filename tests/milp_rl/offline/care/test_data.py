@@ -10,7 +10,14 @@ import milp_rl.envs  # noqa: F401  (registers the environment)
 from milp_rl.envs import ParallelEpisodes
 from milp_rl.envs.care_management import FACTORS, CareManagement, RewardWeights, care_actions
 from milp_rl.formulations.files import locked
-from milp_rl.offline import CareData, FactoredActionSpace, Schema, generate_care_management
+from milp_rl.offline import (
+    CareData,
+    FactoredActionSpace,
+    OfflineConfig,
+    Schema,
+    fit,
+    generate_care_management,
+)
 from milp_rl.offline.audit import logged_decisions, sensitivity
 from milp_rl.offline.care import report as care_report
 from milp_rl.offline.care.data import simulate_care
@@ -235,6 +242,21 @@ def test_confounding_that_is_not_logged_changes_care_outcomes_and_nothing_else()
     sick = extra > np.median(extra)
     event = data.frame["acute_event"].to_numpy()
     assert event[sick].mean() > event[~sick].mean()
+
+
+def test_weeks_are_transitions_that_anyone_can_learn_from(data):
+    few = data.with_valid(care_actions()).of_patients(np.arange(3))
+    t = few.transitions()
+    assert len(t) == 3 * 19  # of twenty weeks
+    np.testing.assert_array_equal(t.states[1:19], t.next_states[:18])
+    np.testing.assert_allclose(t.next_states[18], few.states[19])
+    assert all(not t.feasible.violations(action) for action in t.actions)
+    np.testing.assert_allclose(t.rewards[:19], few.rewards()[:19])
+    names = [name for levels in FACTORS.values() for name in levels]
+    seen = [name for name, on in zip(names, t.actions[20], strict=True) if on]
+    assert seen == few.frame[list(FACTORS)].iloc[21].tolist()
+    policy = fit(t, config=OfflineConfig(method="iql", updates=2))
+    assert not t.feasible.violations(policy.act(t.states[0]))
 
 
 def test_patients_can_be_picked(data):

@@ -221,6 +221,17 @@ def test_a_table_of_ones_own_is_read_by_its_schema(tmp_path):
         SepsisData.read(tmp_path / "log.csv.gz", schema=replace(schema, factors={}))
 
 
+def test_steps_are_transitions_that_anyone_can_learn_from(data):
+    t = data.transitions()
+    ends = np.flatnonzero(t.terminated)
+    assert len(ends) == 600
+    on = np.flatnonzero(~t.terminated)
+    np.testing.assert_array_equal(t.next_states[on], t.states[on + 1])
+    np.testing.assert_array_equal(t.actions.argmax(axis=1), data.actions)
+    assert set(np.unique(t.rewards[ends])) == {-OUTCOME, OUTCOME}
+    assert t.feasible.count() == 9
+
+
 def test_a_missing_stay_is_refused(data):
     frame = data.frame.astype({"stay": float})
     frame.loc[4, "stay"] = np.nan
