@@ -224,7 +224,8 @@ class PyomoModel:
         m.level.set_value(level)
         changed = bool(cuts) or self._loaded_cuts > 0
         self._loaded_cuts = len(cuts)
-        m.cuts.clear()
+        for cut in m.cuts.values():  # kept: a solver's interface cannot remove what is deleted
+            cut.deactivate()
         for action in cuts:
             pairs = zip(self.actions, action.tolist(), strict=True)
             m.cuts.add(sum(1 - x if value else x for x, value in pairs) >= 1)
@@ -302,14 +303,18 @@ class PyomoModel:
                     # thread had, whoever that was of.
                     silent_highs().resetGlobalScheduler(True)
                     done = self._opt.solve(self.model, **asked)
+                if self._solver == "highs":  # Pyomo turns it on, and it warns of changes
+                    self._opt._solver_model.setOptionValue("log_to_console", False)
                 return done
 
         try:
             result = interruptible(solve, self._stop)
         except Exception as error:
-            if self._solver != "gurobi" or not hasattr(error, "errno"):
-                raise
-            raise explained(error, *self._size()) from error
+            if self._solver == "gurobi" and hasattr(error, "errno"):
+                raise explained(error, *self._size()) from error
+            if self._solver == "scip" and str(error).startswith("SCIP:"):
+                raise RuntimeError(f"SCIP failed ({error}); use solver='highs'") from error
+            raise
         if result.termination_condition == _T.interrupted:  # the solver took Ctrl-C for itself
             raise KeyboardInterrupt
         if options.log is not None:  # not before: standard error is redirected meanwhile

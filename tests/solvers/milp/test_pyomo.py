@@ -21,6 +21,7 @@ from milp_rl.dqn.choosers import ExactChooser
 from milp_rl.envs import CapacityBandit, CapacityInstance
 from milp_rl.formulations.networks.network import Layer
 from milp_rl.solvers.milp import pyomo_model
+from milp_rl.solvers.options import SolveOptions
 
 ARCS = [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3), (2, 4), (3, 4)]
 SPACES = {
@@ -228,6 +229,31 @@ def test_lines_of_the_solver_are_shown_when_asked_for(problem, capfd):
     shown = capfd.readouterr()
     assert "MIP has" in shown.err
     assert shown.out == ""
+
+
+def test_a_constant_that_is_zero_in_every_state_is_not_warned_of(capfd):
+    network = mr.Network.from_arrays([[[-1.0, 0.0, 1.0], [1, 2, 0]], [[1.0, 1.0]]], [[0, 0], [0]])
+    made = mr.ArgmaxSolver(network, mr.BudgetTopK(2, 1), solver="highs", engine="pyomo")
+    assert [made.solve([state]).value for state in (0.0, 0.0, 1.5)] == pytest.approx([2, 2, 3.5])
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("solver", INTERFACES)
+def test_actions_are_cut_off(solver, problem):
+    """What is asked where a tolerance violation leaves the bound above every value."""
+    network, space = problem
+    made = mr.ArgmaxSolver(network, space, solver=solver, engine="pyomo")
+    state, cuts = np.ones(4), []
+    made.solve(state)
+    model = made._batch.backend._model
+    values = np.sort([network.forward([*a, *state])[0] for a in space.enumerate()])[::-1]
+    options = SolveOptions()
+    limits = {"scale": 1.0, "level": 0.0, "start": None, "tight": True, "seed": 0}
+    for k in range(3):
+        _, bound, _, _, found = model.solve(options, cuts=cuts, **limits)
+        assert bound == pytest.approx(values[k], abs=1e-7)
+        cuts.append(space.rounded(model.action(found)))
+    assert made.solve(state).value == pytest.approx(values[0])
 
 
 def test_highs_may_have_had_another_number_of_threads_before(problem):
