@@ -18,6 +18,7 @@ from milp_rl.formulations.kernels.description import SCHEDULE, SLOTS, CompiledOr
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.formulations.spaces.oracles.count_vectors import (
+    MAX_VECTORS,
     ClassCounts,
     maximal_counts_of_rows,
     maximal_counts_where,
@@ -25,11 +26,14 @@ from milp_rl.formulations.spaces.oracles.count_vectors import (
 )
 from milp_rl.formulations.spaces.oracles.visits import Visits, preferred_service
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.time_limit import seconds_left
 
 _MAX_LISTED_SLOTS = 10
 _LARGEST_NEED = 10**9
 _MAX_LISTED_VISITS = 1000  # vectors of numbers of visits that are tried to list the maximal ones
 _LARGEST_CODE = 2.0**62
+_SECONDS_TO_LIST = 3.0  # maximal numbers of arms of each kind, of as many vectors times rows
+_MANY_VECTORS = 200 * MAX_VECTORS
 
 
 class Scheduling(ActionSpace):
@@ -527,9 +531,19 @@ class Scheduling(ActionSpace):
         binding = rows @ self._class_sizes > limits
         return rows[binding], limits[binding]
 
-    @cached_property
+    @property
     def _class_counts(self) -> ClassCounts | None:
-        """The exact linear oracle, if it is needed and the maximal counts can be listed."""
+        """The exact linear oracle, if it is needed and there is time to list maximal counts."""
+        if "_listed_counts" not in vars(self) and seconds_left() < _SECONDS_TO_LIST:
+            limits = self._hall[1]
+            vectors = np.prod(self._class_sizes + 1.0) * (1 if limits is None else len(limits) + 1)
+            share = min(float(vectors) / _MANY_VECTORS, 1.0)
+            if seconds_left() < share * _SECONDS_TO_LIST:
+                return None
+        return self._listed_counts
+
+    @cached_property
+    def _listed_counts(self) -> ClassCounts | None:
         if self.in_one:
             vectors = maximal_counts_where(self._fits, self._class_sizes, _MAX_LISTED_VISITS)
             return None if vectors is None else ClassCounts(self._class_of, vectors)

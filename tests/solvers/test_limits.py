@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from milp_rl.argmax_solver import ArgmaxSolver
+from milp_rl.argmax_solver import ArgmaxSolver, argmax
 from milp_rl.formulations.networks.action_value import NetworkValue
+from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces import BudgetTopK, Capacity
 from milp_rl.solvers import auto, neighbours
 from milp_rl.solvers.auto import is_small
@@ -44,6 +45,28 @@ result = solver.solve(np.zeros(10))
 found = [result.status, result.value, result.bound, float(result.action.sum())]
 print(json.dumps([*found, built, time.perf_counter() - begin - built, most_memory() - before]))
 """
+
+
+@pytest.mark.parametrize(
+    ("space", "solver"),
+    [
+        (BudgetTopK(2000, 50, costs=np.arange(2000) % 7 + 1, budget=150), "auto"),
+        (Capacity(np.arange(400) % 5 + 2, np.arange(40) % 6 + 2) & BudgetTopK(400, 30), "auto"),
+        (BudgetTopK(40, 5, costs=np.ones(40), budget=9), "enumeration"),
+    ],
+)
+def test_setting_up_counts_towards_the_limit(space, solver):
+    """Without a look at the clock, drawing and counting take the first two over two seconds."""
+    rng = np.random.default_rng(0)
+    network = Network.from_arrays(
+        [rng.normal(size=(16, space.n_actions)), rng.normal(size=(1, 16))], [np.zeros(16), [0.0]]
+    )
+    begin = time.perf_counter()
+    result = argmax(network, None, space, solver=solver, time_limit=0.4)
+    assert time.perf_counter() - begin < 1.9
+    assert result.status == "feasible"
+    assert space.violations(result.action) == []
+    assert result.bound > result.value
 
 
 @pytest.mark.slow

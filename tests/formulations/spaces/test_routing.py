@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from milp_rl.argmax_solver import argmax
+from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.oracles import tour
 from milp_rl.formulations.spaces.oracles.tour import _held_karp, shortest_closed_walk
@@ -293,6 +295,16 @@ def test_walks_through_many_nodes_are_refuted_exactly_where_none_is_short_enough
     for limit in range(int(shortest) - 4, int(shortest) + 2):
         found = shortest_closed_walk(distance, 0, nodes, limit)
         assert (found is not None) == (limit >= shortest)
+
+
+def test_branch_and_bound_over_many_stations_agrees_with_highs():
+    rng = np.random.default_rng(3)
+    space = Routing(london_underground(), "Green Park", 8, 4)
+    weights = [rng.normal(size=(4, space.n_actions)), rng.normal(size=(1, 4))]
+    network = Network.from_arrays(weights, [rng.normal(size=4), [0.0]])
+    by = {name: argmax(network, None, space, solver=name) for name in ("branch_and_bound", "highs")}
+    assert all(result.status == "optimal" for result in by.values())
+    assert by["branch_and_bound"].value == pytest.approx(by["highs"].value, abs=1e-6)
 
 
 @pytest.mark.usefixtures("path")
