@@ -6,10 +6,10 @@ path beside it is :mod:`.tour`, which gives walks of the same length.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from milp_rl.formulations.arrays import FloatArray, IntArray
+from milp_rl.formulations.kernels.compiling import compiled
 
 _MOST_REMEMBERED = 57  # nodes, whose subset and the last of which fit into a number
 _PRICINGS = 150
@@ -18,7 +18,7 @@ _SEEN = 1 << 15  # partial walks that are remembered
 _ROUNDING = 1e-6  # of a bound, relative to the limit if that is above 1
 
 
-@numba.njit(cache=True)
+@compiled
 def closed_walk(distance: FloatArray, limit: float, step: float, shortest: bool) -> IntArray:
     """Order the nodes 1, 2, ... so that the closed walk from node 0 through all is short.
 
@@ -58,7 +58,7 @@ def closed_walk(distance: FloatArray, limit: float, step: float, shortest: bool)
     return order if found else better
 
 
-@numba.njit(cache=True)
+@compiled
 def _inserted(distance: FloatArray) -> IntArray:
     """Insert the nodes one after another, the farthest first, where each takes least."""
     n = len(distance)
@@ -82,7 +82,7 @@ def _inserted(distance: FloatArray) -> IntArray:
     return order
 
 
-@numba.njit(cache=True)
+@compiled
 def _length(distance: FloatArray, order: IntArray) -> float:
     total = float(distance[order[-1], order[0]])
     for i in range(len(order) - 1):
@@ -90,7 +90,7 @@ def _length(distance: FloatArray, order: IntArray) -> float:
     return total
 
 
-@numba.njit(cache=True)
+@compiled
 def _improved(distance: FloatArray, order: IntArray) -> float:
     """Reverse stretches and move short ones, in place, while that shortens the walk."""
     n = len(order)
@@ -123,13 +123,13 @@ def _improved(distance: FloatArray, order: IntArray) -> float:
     return best
 
 
-@numba.njit(cache=True)
+@compiled
 def _copied(source: IntArray, target: IntArray) -> None:
     for i in range(len(source)):
         target[i] = source[i]
 
 
-@numba.njit(cache=True)
+@compiled
 def _moved(order: IntArray, tried: IntArray, i: int, j: int, size: int) -> None:
     """Write the order with ``size`` nodes from place i at place j."""
     for m in range(size):
@@ -144,7 +144,7 @@ def _moved(order: IntArray, tried: IntArray, i: int, j: int, size: int) -> None:
         source += 1
 
 
-@numba.njit(cache=True)
+@compiled
 def _priced(shorter: FloatArray, limit: float, price: FloatArray) -> bool:
     """Price the nodes, in place, until 1-trees refute the limit or no more is to be had.
 
@@ -210,7 +210,7 @@ def _priced(shorter: FloatArray, limit: float, price: FloatArray) -> bool:
     return False
 
 
-@numba.njit(cache=True)
+@compiled
 def _rest(
     distance: FloatArray,
     shorter: FloatArray,
@@ -253,7 +253,7 @@ def _rest(
     return total
 
 
-@numba.njit(cache=True)
+@compiled
 def _searched(
     distance: FloatArray,
     shorter: FloatArray,

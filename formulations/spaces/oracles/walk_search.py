@@ -7,16 +7,16 @@ arguments ``node``, ``first_state``, ``first_arc``, ``source``, ``on``, ``length
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
+from milp_rl.formulations.kernels.compiling import compiled
 
 _MOST_PRICES = 12  # that are tried for an objective
 _ENOUGH = 1e-4  # what a better price can still give, relative to the bound
 
 
-@numba.njit(cache=True)
+@compiled
 def _forward(
     node: IntArray,
     first_state: IntArray,
@@ -59,7 +59,7 @@ def _forward(
                     value[first + k] = max(value[first + k], value[other + k] + own)
 
 
-@numba.njit(cache=True)
+@compiled
 def _backward(
     node: IntArray,
     first_state: IntArray,
@@ -112,7 +112,7 @@ def _backward(
                     with_out[v] = max(with_out[v], best)
 
 
-@numba.njit(cache=True)
+@compiled
 def _traced(
     node: IntArray,
     first_arc: IntArray,
@@ -141,7 +141,7 @@ def _traced(
                 break
 
 
-@numba.njit(cache=True)
+@compiled
 def bounds_on_walks(
     node: IntArray,
     first_state: IntArray,
@@ -249,7 +249,7 @@ def bounds_on_walks(
     return bounds, points
 
 
-@numba.njit(cache=True)
+@compiled
 def _priced(
     node: IntArray,
     first_state: IntArray,
@@ -328,14 +328,14 @@ def _priced(
     return bound, price
 
 
-@numba.njit(cache=True)
+@compiled
 def _next_price(c: FloatArray, point: BoolArray, most: int) -> float:
     """Return the price at which B actions of a point are worth more."""
     own = np.sort(c[point])
     return max(own[len(own) - 1 - most], 0.0)
 
 
-@numba.njit(cache=True)
+@compiled
 def _margin(c: FloatArray, price: float, most: int) -> float:
     """Return by how much float64 may have rounded a bound."""
     size = price * most
@@ -344,7 +344,7 @@ def _margin(c: FloatArray, price: float, most: int) -> float:
     return 1e-13 * size
 
 
-@numba.njit(cache=True)
+@compiled
 def _equal(c: FloatArray, row: int, other: int) -> bool:
     differences = 0
     for i in range(c.shape[1]):
@@ -353,7 +353,7 @@ def _equal(c: FloatArray, row: int, other: int) -> bool:
     return differences == 0
 
 
-@numba.njit(cache=True)
+@compiled
 def _weigh(
     c: FloatArray,
     one: BoolArray,
@@ -374,7 +374,7 @@ def _weigh(
             worth_on[v] = max(c[i] - price, 0.0)
 
 
-@numba.njit(cache=True)
+@compiled
 def shortest_walks(
     node: IntArray,
     first_state: IntArray,
