@@ -11,7 +11,7 @@ small frontiers: 100 stations of the London Underground have at most six.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.time_limit import check_time
 
 _MOST_ARCS = 300_000
+_MANY_ARCS = 20_000  # above which the nodes are numbered otherwise,
+_OTHER_NUMBERS = 2  # so many times, to find fewer
 _WIDEST = 8  # nodes of a frontier
 _ORDERS = 24  # that are followed at a time
 _DONE = 15  # instead of the depot's component: the walk is complete
@@ -150,6 +152,21 @@ def walk_states(
     limit
         Largest length, as the lengths of edges a whole number.
     """
+    best = _states(n, edges, depot, limit)
+    if best is None or len(best.source) <= _MANY_ARCS:
+        return best
+    for seed in range(_OTHER_NUMBERS):  # of equal orders, others are followed
+        number = np.random.default_rng(seed).permutation(n)
+        renumbered = [(int(number[u]), int(number[v]), length) for u, v, length in edges]
+        found = _states(n, renumbered, int(number[depot]), limit)
+        if found is not None and len(found.source) < len(best.source):
+            best = replace(found, node=np.argsort(number)[found.node])
+    return best
+
+
+def _states(
+    n: int, edges: Sequence[tuple[int, int, int]], depot: int, limit: int
+) -> WalkStates | None:
     order = _order(n, edges)
     if order is None:
         return None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from milp_rl.argmax_solver import argmax
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.formulations.spaces.oracles import tour
+from milp_rl.formulations.spaces.oracles import tour, walk_states
 from milp_rl.formulations.spaces.oracles.tour import _held_karp, shortest_closed_walk
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.routing import Routing, london_underground
@@ -332,3 +332,13 @@ def test_the_oracle_bounds_what_walks_collect(seed):
             assert bounds[row] == pytest.approx(best, abs=1e-9)
             if np.isfinite(best) and pinned[row].sum() == 0:
                 assert c[row] @ points[row] == pytest.approx(best, abs=1e-9)
+
+
+def test_walks_are_the_same_in_other_numbers(monkeypatch):
+    """Many states are looked for under several numberings of the nodes."""
+    graph = nx.convert_node_labels_to_integers(nx.grid_2d_graph(4, 4))
+    c = np.random.default_rng(0).normal(0.5, 1.0, (6, 16))
+    found = [Routing(graph, 5, 8).linear_max(c)]
+    monkeypatch.setattr(walk_states, "_MANY_ARCS", 0)
+    found.append(Routing(graph, 5, 8).linear_max(c))
+    assert found[1] == pytest.approx(found[0], abs=1e-9)
