@@ -55,14 +55,14 @@ def grown(
         completed.
     """
     most = max(limit, min(_PARTIAL_PER_ACTION * limit, _MOST_PARTIAL, _MOST_ENTRIES // n))
-    rows = np.zeros((1, n), dtype=np.int8)
+    rows: ActionArray = np.zeros((1, n), dtype=np.int8)
     if down_closed and not feasible(rows)[0]:
         return rows[:0]
     for i in range(n):
         chosen = rows.copy()
         chosen[:, i] = 1
         both = np.concatenate([rows, chosen])
-        rows = _kept(both, lambda part, i=i: is_open(part, i + 1))
+        rows = _kept(both, is_open, i + 1)
         if down_closed:  # what is kept is feasible
             check_limit(len(rows), limit)
         if len(rows) > most:
@@ -134,14 +134,14 @@ def counted_up(
     return listed
 
 
-def _kept(rows: ActionArray, wanted: Callable[[ActionArray], BoolArray]) -> ActionArray:
+def _kept(rows: ActionArray, wanted: Callable[..., BoolArray], *others: int) -> ActionArray:
     """Return the wanted rows, asking for few enough entries at a time to look at the clock."""
     size = max(min(_CHUNK, _CHUNK_ENTRIES // rows.shape[1]), 1)
     parts = []
     for begin in range(0, len(rows), size):
         check_time()
         part = rows[begin : begin + size]
-        parts.append(part[wanted(part)])
+        parts.append(part[wanted(part, *others)])
     return np.concatenate(parts) if parts else rows
 
 

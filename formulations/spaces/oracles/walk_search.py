@@ -332,7 +332,7 @@ def _priced(
 def _next_price(c: FloatArray, point: BoolArray, most: int) -> float:
     """Return the price at which B actions of a point are worth more."""
     own = np.sort(c[point])
-    return max(own[len(own) - 1 - most], 0.0)
+    return float(max(own[len(own) - 1 - most], 0.0))
 
 
 @compiled

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,7 @@ class BestWalks:
     ) -> None:
         self.exact = exact
         self._limit = states.limit
-        self._arrays = tuple(value for name, value in vars(states).items() if name != "limit")
+        self._arrays: Any = tuple(value for name, value in vars(states).items() if name != "limit")
         self._node_of = node_of
         self._n_nodes = n_nodes
         self._most = most
@@ -108,15 +109,9 @@ class BestWalks:
         # Copies, since compiled code is compiled again for arrays that are not to be written to.
         none = np.zeros(c.shape, dtype=bool)
         one, zero = (none if m is None else np.array(m, order="C") for m in (pins.one, pins.zero))
-        bounds, points = bounds_on_walks(
-            *self._arrays,
-            np.array(c, order="C"),
-            one,
-            zero,
-            self._node_of,
-            self._n_nodes,
-            self._most,
-        )
+        own = (np.array(c, order="C"), one, zero, self._node_of, self._n_nodes, self._most)
+        arguments: Any = (*self._arrays, *own)
+        bounds, points = bounds_on_walks(*arguments)
         self._last = dict(zip(self._keys(c, pins), points, strict=True))
         return bounds, points
 
@@ -126,7 +121,8 @@ class BestWalks:
 
         needed = np.zeros((len(chosen), self._n_nodes), dtype=bool)
         needed[:, self._node_of] = chosen
-        return np.asarray(shortest_walks(*self._arrays[:6], needed) <= self._limit)
+        arguments: Any = (*self._arrays[:6], needed)
+        return np.asarray(shortest_walks(*arguments) <= self._limit)
 
     def _keys(self, c: FloatArray, pins: Pins) -> list[bytes]:
         """Return what each row is told from others by."""
@@ -186,21 +182,21 @@ def _states(
     for step, v in enumerate(order):
         check_time()
         labels, odd, component, source, on = _with_node(labels, odd, component, v == depot)
-        length = np.zeros(len(source), dtype=np.int64)
+        moved = np.zeros(len(source), dtype=np.int64)
         frontier.append(v)
         for u, own in earlier[step]:
             i = frontier.index(u)
             labels, odd, component, before, times = _with_edge(labels, odd, component, i)
-            source, on, length = source[before], on[before], length[before] + own * times
+            source, on, moved = source[before], on[before], moved[before] + own * times
         for w in [w for w in frontier if last[place[w]] <= step]:
             i = frontier.index(w)
             labels, odd, component, kept = _without(labels, odd, component, i)
-            source, on, length = source[kept], on[kept], length[kept]
+            source, on, moved = source[kept], on[kept], moved[kept]
             frontier.pop(i)
         if len(frontier) > _WIDEST or len(source) > _MOST_ARCS // 4 or not len(source):
             return None
         labels, odd, component, target = _distinct(labels, odd, component)
-        layers.append(_shortest_arcs(source, on, length, target, len(labels)))
+        layers.append(_shortest_arcs(source, on, moved, target, len(labels)))
         total += len(layers[-1].source)
         if total > _MOST_ARCS:
             return None
@@ -368,8 +364,7 @@ def _within(order: list[int], layers: list[_Layer], limit: int) -> WalkStates | 
     for i, layer in enumerate(layers):
         through = there[i][layer.source] + layer.length + back[i + 1][layer.target] <= limit
         number = np.cumsum(kept[i]) - 1 + first_state[i]
-        arcs.append((number[layer.source], layer.on, layer.length))
-        arcs[-1] = tuple(part[through] for part in arcs[-1])
+        arcs.append((number[layer.source[through]], layer.on[through], layer.length[through]))
         counts.append(np.bincount(layer.target[through], minlength=layer.size)[kept[i + 1]])
     least = np.concatenate([out[own] for out, own in zip(there, kept, strict=True)])
     rest = np.concatenate([left[own] for left, own in zip(back, kept, strict=True)])

@@ -336,9 +336,8 @@ def test_the_oracle_bounds_what_walks_collect(seed):
 
 def test_walks_are_the_same_in_other_numbers(monkeypatch):
     """Many states are looked for under several numberings of the nodes."""
-    graph = nx.convert_node_labels_to_integers(nx.grid_2d_graph(4, 4))
-    c = np.random.default_rng(0).normal(0.5, 1.0, (6, 16))
-    found = [Routing(graph, 5, 8).linear_max(c)]
+    c = np.random.default_rng(0).normal(0.5, 1.0, (6, 66))
+    found = [Routing(london_underground(), "Green Park", 16).linear_max(c)]
     monkeypatch.setattr(walk_states, "_MANY_ARCS", 0)
-    found.append(Routing(graph, 5, 8).linear_max(c))
+    found.append(Routing(london_underground(), "Green Park", 16).linear_max(c))
     assert found[1] == pytest.approx(found[0], abs=1e-9)
