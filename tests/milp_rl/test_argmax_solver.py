@@ -153,7 +153,7 @@ def test_auto_picks_by_size_and_by_trying_and_says_why(space, hidden, chosen, wh
 
 
 def test_auto_hands_hard_states_to_a_milp_solver(monkeypatch):
-    monkeypatch.setattr("milp_rl.solvers.backends._NODES_BEFORE_MILP", 1)
+    monkeypatch.setattr("milp_rl.solvers.backends._NODES_IN_LOOPS", 1)
     network = mr.QNetwork(10, 30, (8, 8), generator=torch.Generator().manual_seed(0))
     solver = mr.ArgmaxSolver(network, mr.BudgetTopK(30, 4))
     states = np.random.default_rng(0).normal(size=(12, 10))
