@@ -8,12 +8,13 @@ answers must agree. Writes argmax.csv and argmax.png.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from methods import TooLargeError, all_methods, timed
+from methods import Answer, TooLargeError, all_methods, timed
 from problems import Problem, all_problems
 from tqdm import tqdm
 
@@ -45,8 +46,8 @@ def measure(problem: Problem, seconds: float, full: bool) -> pd.DataFrame:
         except TooLargeError as error:
             rows.append({"method": name, "note": str(error)[:60]})
             continue
-        values[name] = [value for value, _ in answers]
-        proven = [claimed for _, claimed in answers]
+        values[name] = [answer.value for answer in answers]
+        proven = [answer.exact for answer in answers]
         if all(proven):
             exact[name] = values[name]
         rows.append(
@@ -55,6 +56,7 @@ def measure(problem: Problem, seconds: float, full: bool) -> pd.DataFrame:
                 "ms": time * 1e3,
                 "states": len(answers),
                 "exact": all(proven),
+                "way": _ways(answers),
                 "note": "" if max(time, 0) < 0.99 * seconds else "stopped at the time limit",
             }
         )
@@ -77,6 +79,12 @@ def measure(problem: Problem, seconds: float, full: bool) -> pd.DataFrame:
     ):
         table[column] = value
     return table
+
+
+def _ways(answers: list[Answer]) -> str:
+    """Say which solvers found the answers, the most frequent first."""
+    counted = Counter(answer.way for answer in answers if answer.way)
+    return ", ".join(way.replace("_", " ") for way, _ in counted.most_common())
 
 
 def draw(table: pd.DataFrame, folder: Path) -> None:

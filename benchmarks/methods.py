@@ -9,6 +9,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import NamedTuple
 
 import gurobipy as gp
 import numpy as np
@@ -26,7 +27,26 @@ from milp_rl.formulations.omlt import omlt_definition
 from milp_rl.solvers.auto import is_small
 
 BIG_M = 1e5
-Answer = tuple[float, bool]  # value, and whether it is claimed to be exact
+
+
+class Answer(NamedTuple):
+    """What a method found for a state.
+
+    Parameters
+    ----------
+    value
+        Of the action.
+    exact
+        Whether it is claimed to be the optimum.
+    way
+        The solver that found it, where the method picks one.
+    """
+
+    value: float
+    exact: bool
+    way: str = ""
+
+
 Solve = Callable[[np.ndarray, float], list[Answer]]
 
 
@@ -45,7 +65,7 @@ def ours(problem: Problem, **options: object) -> Solve:
             results = [solver.solve(state, time_limit=time_limit) for state in states]
         except mr.SolverUnavailableError as error:
             raise TooLargeError(str(error)) from error
-        return [(r.value, r.status == "optimal") for r in results]
+        return [Answer(r.value, r.status == "optimal", r.solver) for r in results]
 
     return solve
 
@@ -57,7 +77,7 @@ def ours_in_batches(problem: Problem, workers: int | None = 1) -> Solve:
     def solve(states: np.ndarray, time_limit: float) -> list[Answer]:
         limit = time_limit * len(states)
         results = solver.solve_batch(states, time_limit=limit, workers=workers)
-        return [(r.value, r.status == "optimal") for r in results]
+        return [Answer(r.value, r.status == "optimal", r.solver) for r in results]
 
     return solve
 
@@ -68,9 +88,9 @@ def published_style(problem: Problem, gap: float = 0.02) -> Solve:
     def solve_one(state: np.ndarray, time_limit: float) -> Answer:
         action = published_action(problem, state, gap, time_limit)
         if action is None:
-            return float("nan"), False
+            return Answer(float("nan"), False)
         # With M = 1e5 the solver's tolerances make some of its optima wrong: never "exact".
-        return float(problem.network.forward(np.concatenate([action, state]))[0]), False
+        return Answer(float(problem.network.forward(np.concatenate([action, state]))[0]), False)
 
     return lambda states, limit: [solve_one(state, limit) for state in states]
 
@@ -155,10 +175,10 @@ def omlt_default(problem: Problem) -> Solve:
         highs.config.load_solution = False
         result = highs.solve(m)
         if result.best_feasible_objective is None:
-            return float("nan"), False
+            return Answer(float("nan"), False)
         result.solution_loader.load_vars()
         action = [round(pyo.value(a)) for a in actions]
-        return float(network.forward([*action, *state])[0]), False
+        return Answer(float(network.forward([*action, *state])[0]), False)
 
     return lambda states, limit: [solve_one(state, limit) for state in states]
 
@@ -182,8 +202,8 @@ def gurobi_machine_learning(problem: Problem) -> Solve:
             model.setObjective(y.sum(), gp.GRB.MAXIMIZE)
             action = _optimized(model, x, problem)
         if action is None:
-            return float("nan"), False
-        return float(network.forward(np.concatenate([action, state]))[0]), False
+            return Answer(float("nan"), False)
+        return Answer(float(network.forward(np.concatenate([action, state]))[0]), False)
 
     return lambda states, limit: [solve_one(state, limit) for state in states]
 
@@ -222,9 +242,9 @@ def pyscipopt_machine_learning(problem: Problem) -> Solve:
         model.setObjective(y, "maximize")
         model.optimize()
         if not model.getNSols():
-            return float("nan"), False
+            return Answer(float("nan"), False)
         action = [round(model.getVal(v)) for v in x[: problem.space.n_actions]]
-        return float(network.forward([*action, *state])[0]), False
+        return Answer(float(network.forward([*action, *state])[0]), False)
 
     return lambda states, limit: [solve_one(state, limit) for state in states]
 

@@ -220,7 +220,7 @@ class AutoArgmax(Argmax):
             limit = int(self._seconds_to_list(networks) / _seconds_per_node(networks))
         if options.node_limit is not None and options.node_limit <= limit:
             return search.results(networks, _remaining(options, begin), starts, pins)
-        limited = replace(_remaining(options, begin), node_limit=limit)
+        limited = replace(_remaining(options, begin), node_limit=max(limit, 1))
         first = _TRIED_FIRST if networks.n_states > 2 * _TRIED_FIRST else networks.n_states
         results = (
             search.results(networks.rows(slice(first)), limited, starts[:first], pins[:first])

@@ -65,3 +65,17 @@ def test_a_set_that_is_counted_by_listing_is_listed_once(monkeypatch, random_net
     result = mr.argmax(network, [], mr.Capacity([1, 2, 3] * 4, [3, 3]))
     assert result.solver == "enumeration"
     assert len(listings) == 1
+
+
+def test_a_listing_that_takes_less_than_a_node_is_not_preceded_by_a_search(
+    monkeypatch, random_network
+):
+    """It was given a search of no nodes, which is an error."""
+    backend = new_backend(
+        random_network(np.random.default_rng(0), 9, (6,)), mr.Capacity([1] * 9, [4])
+    )
+    backend._count(math.inf)
+    monkeypatch.setattr(backend, "_seconds_to_list", lambda networks: 1e-9)
+    monkeypatch.setattr(backend, "_next_to_no_time", lambda networks: 0.0)
+    result = backend.solve(np.zeros((1, 0)), SolveOptions())[0]
+    assert (result.status, result.solver) == ("optimal", "enumeration")
