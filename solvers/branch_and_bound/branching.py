@@ -3,8 +3,9 @@
 A node's excess, its bound minus the target, has two sources: actions that the maximiser takes in
 part, and neurons whose relaxed output is above their true one (their doubt). Where the first is
 most of it, the action closest to one half is branched on. Otherwise the candidates are the actions
-that move the neurons in doubt the most, and the neurons in the most doubt; all are tried
-(strong branching), and the one whose children are bounded best is taken.
+that move the neurons in doubt the most, and the neurons in the most doubt (strong branching): all
+get a short bound, the best action and the best neuron a bound with tightened neurons, and the one
+whose children are bounded best is taken.
 """
 
 from __future__ import annotations
@@ -40,13 +41,20 @@ class Candidates:
     ----------
     of
         Which node a candidate divides; the candidates of a node follow one another.
+    at_neuron
+        Whether it is divided at a neuron.
     state, bound
         State and bound of the node.
     """
 
     of: IntArray
+    at_neuron: BoolArray
     state: IntArray
     bound: FloatArray
+
+    def at(self, rows: BoolArray) -> Candidates:
+        """Return some of them."""
+        return Candidates(*(values[rows] for values in vars(self).values()))
 
 
 def divide(parents: Nodes, branchings: list[Branching]) -> tuple[Nodes, Candidates]:
@@ -66,10 +74,12 @@ def divide(parents: Nodes, branchings: list[Branching]) -> tuple[Nodes, Candidat
         held[half + rows, action[rows]] = True
         rows = np.flatnonzero(neuron >= 0)
         children.split[half + rows, neuron[rows]] = sign
-    return children, Candidates(of, parents.state[of], parents.bound[of])
+    return children, Candidates(of, neuron >= 0, parents.state[of], parents.bound[of])
 
 
-def choose(candidates: Candidates, bounds: FloatArray, targets: FloatArray) -> BoolArray:
+def choose(
+    candidates: Candidates, bounds: FloatArray, targets: FloatArray, *, of_each_kind: bool = False
+) -> tuple[BoolArray, Candidates]:
     """Choose the best candidate of each node, by the product of what its children gain.
 
     Parameters
@@ -80,23 +90,26 @@ def choose(candidates: Candidates, bounds: FloatArray, targets: FloatArray) -> B
         Of their children, shape (2 * candidates,).
     targets
         Target of each candidate's state.
+    of_each_kind
+        Choose the best action and the best neuron of each node, where it has both.
 
     Returns
     -------
-    numpy.ndarray
-        Which children to keep.
+    tuple
+        Which children to keep, and the candidates that are left.
     """
     excess = candidates.bound - targets
     known = np.isfinite(excess) & (excess > 0)  # without an incumbent there is no target
     gain = candidates.bound - np.maximum(bounds.reshape(2, -1), targets)
     gain = np.maximum(gain, 0.0) / np.where(known, excess, 1.0)
     score = (gain + _TIE_BREAK).prod(axis=0)
-    order = np.lexsort((-score, candidates.of))
+    group = 2 * candidates.of + (candidates.at_neuron & of_each_kind)
+    order = np.lexsort((-score, group))
     first = np.ones(len(order), dtype=bool)
-    first[1:] = np.diff(candidates.of[order]) > 0
+    first[1:] = np.diff(group[order]) > 0
     kept = np.zeros(len(order), dtype=bool)
     kept[order[first]] = True
-    return np.tile(kept, 2)
+    return np.tile(kept, 2), candidates.at(kept)
 
 
 def branchings(

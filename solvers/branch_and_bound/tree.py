@@ -197,12 +197,32 @@ class Tree:
         self._unused.extend(rows.tolist())
         children, candidates = divide(parents, [branching for _, branching in taken])
         maximum = self.bounds.maximize(children, self.targets[children.state], steps=_STEPS_TRIED)
-        kept = choose(candidates, maximum.bound, self.targets[candidates.state])
-        children, maximum = children[kept], maximum.at(kept)
+        targets = self.targets[candidates.state]
+        kept, candidates = choose(candidates, maximum.bound, targets, of_each_kind=True)
+        children, bound = children[kept], maximum.bound[kept]
+        self._tighten_tried(children, bound)
+        kept, _ = choose(candidates, bound, self.targets[candidates.state])
+        children.bound = np.minimum(children.bound, bound)
+        children = children[kept]
         self._count(children)
-        nodes, maximum = self._remaining(children, maximum)
-        self._open(*self._tighten_and_probe(nodes, maximum, fresh=False))
+        above = np.asarray(children.bound > self.targets[children.state])
+        self._prune(children.state[~above], children.bound[~above])
+        nodes = children[above]
+        self._open(*self._tighten_and_probe(nodes, Maximum.unknown(nodes), fresh=True))
         return True
+
+    def _tighten_tried(self, children: Nodes, bound: FloatArray) -> None:
+        """Tighten the neurons of children that are not pruned, and their bounds, in place."""
+        if late(self.deadline):
+            return
+        above = np.flatnonzero(bound > self.targets[children.state])
+        some = children[above]
+        empty = self.bounds.tighten(some)
+        targets = self.targets[some.state]
+        again = self.bounds.maximize(some, targets, steps=_STEPS_TRIED).bound
+        again[empty] = -np.inf
+        bound[above] = np.minimum(bound[above], again)
+        children.put(above, some)
 
     def _most_promising(self) -> list[tuple[int, Branching]]:
         """Take open nodes off the searches, the highest bounds first.
