@@ -31,6 +31,7 @@ from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.result import ArgmaxResult, relative_gap
 
 if TYPE_CHECKING:
+    from milp_rl.proofs.proof import Proof
     from milp_rl.what_if import WhatIf
 
 
@@ -194,6 +195,7 @@ class ArgmaxSolver:
         space: ActionSpace | None = None,
         gap: float | None = None,
         time_limit: float | None = None,
+        proof: bool = False,
     ) -> ArgmaxResult:
         """Solve for one state, over the space as it is today.
 
@@ -217,12 +219,16 @@ class ArgmaxSolver:
             kept, also for calls with equal ones.
         gap, time_limit
             Override the solver's own for this call.
+        proof
+            Whether the result is to have a proof, see :meth:`prove`.
 
         Raises
         ------
         ValueError
             If the state, the start or a mask is not valid, an action is required and not available,
-            or the space has another number of variables.
+            or the space has another number of variables; or there is no proof of such a problem.
+        NotProvenError
+            If a proof is not made within the time limit.
         CertificationError
             If the solver's answer is proven wrong and solving more tightly does not mend it.
 
@@ -240,15 +246,74 @@ class ArgmaxSolver:
         >>> solver.solve([], space=mr.BudgetTopK(3, 1)).chosen
         [0]
         """
+        if proof and not (available is None and required is None):
+            raise ValueError("a proof is of a whole feasible set: put the masks into the space")
         pins = self._pins(available, required, [space])
         own = self.space if space is None else space
         first = None if start is None else own.check_action(start)
         options = self._limited(gap, time_limit)
         state = self._checked(state)
         batch = Batch(state[None], self._inner(options), [first], pins, [space])
-        return self._reported(self._batch.solve_one(batch), options, space)
+        result = self._reported(self._batch.solve_one(batch), options, space)
+        if proof and result.action is not None:
+            made = self.prove(state, result, time_limit=options.time_limit)
+            result = replace(result, proof=made)
+        return result
 
     __call__ = solve
+
+    def prove(
+        self, state: ArrayLike | None, result: ArgmaxResult, *, time_limit: float | None = None
+    ) -> Proof:
+        """Return a proof of an answer of any solver, for :func:`milp_rl.proofs.check`.
+
+        A search that the check's own bounds guide starts from the answer. The proof is that no
+        feasible action is better than the result's bound, or than its value by ``tolerance`` if
+        the bound is closer than that.
+
+        Parameters
+        ----------
+        state
+            The answer's.
+        result
+            Of :meth:`solve` or :meth:`solve_batch`, without masks.
+        time_limit
+            Seconds.
+
+        Raises
+        ------
+        ValueError
+            If the result has no action, or there are no proofs of the problem: of networks with a
+            link, of trees, of sets with variables that are not binary.
+        NotProvenError
+            If the time ends before, or float64 cannot tell the bound and the value apart.
+
+        Examples
+        --------
+        >>> import milp_rl as mr
+        >>> from milp_rl.proofs import check
+        >>> network = mr.Network.from_arrays([[[3.0, 2.0, 1.0]]], [[0.0]])
+        >>> space = mr.BudgetTopK(3, 2)
+        >>> solver = mr.ArgmaxSolver(network, space, solver="highs")
+        >>> proof = solver.prove([], solver.solve([]))
+        >>> check(network, space, [], proof).verified
+        True
+        """
+        from milp_rl.proofs.prove import prove
+
+        if result.action is None:
+            raise ValueError(f"there is nothing to prove: the answer is {result.status}")
+        value, more = self.value, max(result.tolerance, abs(result.bound - result.value))
+        down = self.sense == "minimize"
+        return prove(
+            value.negated() if down else value,
+            self.space if result.space is None else result.space,
+            self._checked(state),
+            result.action,
+            result.value - more if down else result.value + more,
+            sense=self.sense,
+            deadline=math.inf if time_limit is None else time.perf_counter() + time_limit,
+        )
 
     def solve_batch(
         self,

@@ -57,6 +57,8 @@ class ArgmaxResult:
         feasible set (:meth:`.ArgmaxProblem.tolerance`).
     space
         The feasible set, which says what the action stands for; ``None`` if it is not known.
+    proof
+        What :func:`milp_rl.proofs.check` checks, where it was asked for.
 
     Examples
     --------
@@ -87,6 +89,7 @@ class ArgmaxResult:
     message: str = ""
     tolerance: float = 0.0
     space: ActionSpace | None = field(default=None, repr=False)
+    proof: Any = field(default=None, repr=False)
 
     @property
     def chosen(self) -> list[int]:
@@ -106,7 +109,7 @@ class ArgmaxResult:
         return self.space.decode(self.action)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the space, JSON-ready: ``None`` for what is not finite."""
+        """Return all but space and proof, JSON-ready: ``None`` for what is not finite."""
         return {
             "status": self.status,
             "value": _plain(self.value),

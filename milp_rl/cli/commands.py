@@ -69,6 +69,10 @@ def argmax(
     gap: Annotated[float, typer.Option(help="Relative gap to stop at.", min=0.0)] = 0.0,
     time_limit: Annotated[float | None, typer.Option(help="Seconds per state.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per state.")] = False,
+    proof: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a proof of each answer, which `milp-rl check` checks."),
+    ] = None,
     order: OrderOption = None,
     network_output: OutputOption = None,
     header: Header = None,
@@ -98,7 +102,14 @@ def argmax(
             output=_output(network_output),
             verbose=lines(),
         )
-        results = solving.solve_batch(read_states(state, header=header))
+        states = read_states(state, header=header)
+        results = solving.solve_batch(states)
+        if proof is not None:
+            proof.mkdir(parents=True, exist_ok=True)
+            for number, (row, result) in enumerate(zip(states, results, strict=True)):
+                if result.action is not None:
+                    made = solving.prove(row, result, time_limit=time_limit)
+                    made.save(proof / f"state-{number}.npz")
     except FAILURES as error:
         fail(error)
     for number, result in enumerate(results):
@@ -118,6 +129,61 @@ def argmax(
     if "infeasible" in statuses:
         raise typer.Exit(_INFEASIBLE)
     if statuses != {"optimal"}:
+        raise typer.Exit(_NOT_PROVEN)
+
+
+def check(
+    files: Annotated[
+        list[Path], typer.Argument(help="Proofs of `milp-rl argmax --proof`.", exists=True)
+    ],
+    network: Annotated[
+        Path,
+        typer.Option("--network", help="ONNX file of the Q-network.", exists=True, dir_okay=False),
+    ],
+    space: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file of the feasible set; default: as the proof says.", exists=True
+        ),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="In rational numbers, which is much slower.")
+    ] = False,
+    order: OrderOption = None,
+    network_output: OutputOption = None,
+    imports: Imports = None,
+) -> None:
+    """Check proofs that answers are optimal, without any solver.
+
+    Exit status: 0 if every proof is verified, 3 if one is refused, 1 for errors and 2 for wrong
+    usage.
+    """
+    from milp_rl.formulations.networks.onnx_file import load_model
+    from milp_rl.formulations.spaces.base import ActionSpace
+    from milp_rl.proofs import Proof
+    from milp_rl.proofs import check as checked
+
+    refused = False
+    try:
+        import_modules(imports)
+        model = load_model(network)
+        known = None if space is None else ActionSpace.from_json(space)
+        for file in files:
+            proof = Proof.load(file)
+            verdict = checked(
+                model,
+                proof.its_space() if known is None else known,
+                proof.state,
+                proof,
+                exact=exact,
+                inputs=_order(order),
+                output=_output(network_output),
+            )
+            refused |= not verdict.verified
+            echo(f"{file}: {verdict}")
+    except FAILURES as error:
+        fail(error)
+    if refused:
         raise typer.Exit(_NOT_PROVEN)
 
 

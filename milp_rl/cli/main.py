@@ -15,7 +15,7 @@ from milp_rl.cli import commands, training, tune
 from milp_rl.cli.terminal import FAILURES, Command, bar, console, echo, fail
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Exact argmax for RL.")
-for _command in (commands.argmax, commands.info, commands.export, commands.compare):
+for _command in (commands.argmax, commands.check, commands.info, commands.export, commands.compare):
     app.command(cls=Command)(_command)
 app.command(cls=Command)(training.train)
 app.command(cls=Command)(training.curves)

@@ -1,0 +1,147 @@
+r"""A proof that no feasible action is above a bound, as a value and as a file.
+
+The file is a numpy archive (``.npz``) of these arrays:
+
+``format``
+    ``"milp-rl proof 1"``.
+``network``
+    SHA-256 of the network's weights (:func:`network_hash`).
+``space``
+    The feasible set as JSON, as :meth:`.ActionSpace.to_dict` gives it.
+``sense``
+    ``"maximize"`` or ``"minimize"``.
+``state``, ``action``, ``value``, ``bound``
+    The claim: no feasible action has a higher value than the bound (lower, if minimised), and that
+    of ``action`` is no lower than ``value`` (higher).
+``splits``
+    The tree, in preorder: -1 for a leaf, else what the node is divided by, an action by its number
+    or a neuron by its number among all plus the number of actions. First comes the part where the
+    action is 1, or the neuron on; then that where it is 0, or off.
+``slopes``, ``multipliers``
+    Of each leaf, in their order in the tree: lower slopes of the neurons, and multipliers of the
+    neurons that it holds on or off, shape (leaves, neurons). Any slopes in [0, 1], and any
+    multipliers with the sign of the split, give a bound; these give one that is good enough.
+``reasons``
+    Of each leaf, what closes it: 0 its bound, 1 that it is empty, as a row of the feasible set
+    cannot be met or a neuron not be as it is held, 2 that the actions it holds are not feasible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from milp_rl.formulations.arrays import ActionArray, FloatArray, IntArray
+from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.networks.network import Network
+from milp_rl.formulations.spaces.base import ActionSpace
+
+FORMAT = "milp-rl proof 1"
+BOUND, EMPTY, VIOLATION = range(3)
+Sense = Literal["maximize", "minimize"]
+
+_TEXTS = ("network", "space", "sense")
+_NUMBERS = ("value", "bound")
+_ARRAYS = {
+    "state": np.float64,
+    "action": np.int8,
+    "splits": np.int32,
+    "slopes": np.float32,
+    "multipliers": np.float32,
+    "reasons": np.int8,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """What :func:`milp_rl.proofs.check` checks; the module's docstring says what each part is."""
+
+    network: str
+    space: str
+    sense: str
+    state: FloatArray
+    action: ActionArray
+    value: float
+    bound: float
+    splits: IntArray
+    slopes: NDArray[np.float32]
+    multipliers: NDArray[np.float32]
+    reasons: NDArray[np.int8]
+
+    def its_space(self) -> ActionSpace:
+        """Return the feasible set that the proof says it is of.
+
+        Raises
+        ------
+        ValueError
+            If that is no feasible set.
+        """
+        return ActionSpace.from_dict(json.loads(self.space))
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content."""
+        parts: dict[str, Any] = {"format": np.array(FORMAT)}
+        parts |= {name: np.array(getattr(self, name)) for name in _TEXTS}
+        parts |= {name: np.float64(getattr(self, name)) for name in _NUMBERS}
+        parts |= {name: np.asarray(getattr(self, name), kind) for name, kind in _ARRAYS.items()}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **parts)
+        return buffer.getvalue()
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all."""
+        write_atomically(path, self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Proof:
+        """Read a file.
+
+        Raises
+        ------
+        ValueError
+            If it is no proof, or of another version, naming the file and what is wrong.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                parts = {name: file[name] for name in file.files}
+        except (ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(f"{path} is no proof: {error}") from error
+        found = str(parts.get("format", "none"))
+        if found != FORMAT:
+            raise ValueError(f"{path} is no proof of the format {FORMAT!r}: its format is {found}")
+        missing = {*_TEXTS, *_NUMBERS, *_ARRAYS} - set(parts)
+        if missing:
+            raise ValueError(f"{path} is no proof: it has no {', '.join(sorted(missing))}")
+        for name, kind in _ARRAYS.items():
+            if parts[name].dtype != kind:
+                raise ValueError(f"{path} is no proof: {name} is of type {parts[name].dtype}")
+        known: dict[str, Any] = {name: parts[name] for name in _ARRAYS}
+        known |= {name: str(parts[name]) for name in _TEXTS}
+        try:
+            known |= {name: float(parts[name]) for name in _NUMBERS}
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no proof: {error}") from error
+        return cls(**known)
+
+
+def network_hash(network: Network) -> str:
+    """Return the SHA-256 of all weights and biases, their shapes and where they lead."""
+    digest = hashlib.sha256(network.link.encode())
+    for depth, layer in enumerate(network.layers):
+        for source, weight in (*network.inputs(depth), (None, layer.bias)):
+            digest.update(f"{depth} {source} {weight.shape}".encode())
+            digest.update(np.ascontiguousarray(weight, dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def space_text(description: dict[str, object]) -> str:
+    """Return a space's description as the JSON that proofs have of it."""
+    return json.dumps(description, sort_keys=True)
