@@ -161,7 +161,7 @@ class _Search:
         targets = np.full(len(nodes), self.target)
         maximum = self.bounds.maximize(nodes, targets, steps=_STEPS)
         slopes = np.clip(nodes.alpha, 0.0, 1.0).astype(np.float32)
-        decided = (nodes.one | nodes.zero).all(axis=1)  # all neurons are known: nothing to relax
+        decided = np.all(nodes.one | nodes.zero, axis=1)  # all neurons are known: nothing to relax
         multipliers = np.where(decided[:, None], 0.0, nodes.beta).astype(np.float32)
         proven = self.checker.network.bounds(
             parts, ranges, slopes.astype(np.float64), multipliers.astype(np.float64)

@@ -104,36 +104,33 @@ class Rows:
 
     def multipliers(self, c: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
         """Propose multipliers of the rows, (sets, objectives, rows); any are valid."""
-        y = np.zeros((*c.shape[:-1], len(self.matrix)))
-        left = np.zeros((*c.shape[:-1], self.matrix.shape[1]))
-        left[..., : c.shape[-1]] = c
-        rounds = 1 if len(self.matrix) == 1 else _ROUNDS
-        for i in itertools.chain(*[range(len(self.matrix))] * rounds):
-            row = self.matrix[i]
-            used = np.flatnonzero(row)
-            a = row[used]
-            rest = left[..., used] + a * y[..., i, None]
-            own, others = low[:, None, used], high[:, None, used]
+        each, n = np.arange(c.shape[0] * c.shape[1])[:, None], c.shape[2]
+        low, high = (np.repeat(side, c.shape[1], axis=0) for side in (low, high))
+        y = np.zeros((len(each), len(self.matrix)))
+        left = np.zeros((len(each), self.matrix.shape[1]))
+        left[:, :n] = c.reshape(-1, n)
+        padded = np.zeros((len(each), left.shape[1] + 1))  # the last one: no limit is reached
+        for i in [*range(len(self.matrix))] * (1 if len(self.matrix) == 1 else _ROUNDS):
+            used = np.flatnonzero(self.matrix[i])
+            a, size = self.matrix[i, used], len(used)
+            rest = left[:, used] + a * y[:, i, None]
             ratio = rest / a
-            order = np.argsort(-ratio, axis=-1)
-            ratio = np.take_along_axis(ratio, order, axis=-1)
-            width = np.broadcast_to(np.abs(a) * (others - own), rest.shape)
-            least = np.where(a > 0, a * own, a * others).sum(axis=-1)
-            reached = least[..., None] + np.cumsum(np.take_along_axis(width, order, -1), axis=-1)
+            order = np.argsort(-ratio, axis=1)
+            padded[:, :size] = ratio[each, order]
+            padded[:, size] = 0.0
+            reached = np.cumsum((np.abs(a) * (high[:, used] - low[:, used]))[each, order], axis=1)
+            reached += np.where(a > 0, a * low[:, used], a * high[:, used]).sum(axis=1)[:, None]
             slack = 1e-9 * (1 + np.abs(reached))
-            found = np.maximum(_first(reached > self.high[i] + slack, ratio), 0.0)
-            found += np.minimum(_first(reached >= self.low[i] - slack, ratio), 0.0)
-            y[..., i] = np.where(np.isfinite(found), found, 0.0)
-            left[..., used] = rest - a * y[..., i, None]
-        y = np.where(np.isfinite(self.high), y, np.minimum(y, 0.0))
-        return np.where(np.isfinite(self.low), y, np.maximum(y, 0.0))
-
-
-def _first(where: BoolArray, values: FloatArray) -> FloatArray:
-    """Return the first value along the last axis that is marked, or 0."""
-    at = np.argmax(where, axis=-1)[..., None]
-    marked = np.take_along_axis(where, at, axis=-1)
-    return np.asarray(np.where(marked, np.take_along_axis(values, at, axis=-1), 0.0)[..., 0])
+            best = np.zeros(len(each))
+            if self.high[i] < np.inf:
+                first = (reached <= self.high[i] + slack).sum(axis=1)
+                best = np.maximum(padded[each[:, 0], first], 0.0)
+            if self.low[i] > -np.inf:
+                first = (reached < self.low[i] - slack).sum(axis=1)
+                best = best + np.minimum(padded[each[:, 0], first], 0.0)
+            y[:, i] = np.where(np.isfinite(best), best, 0.0)
+            left[:, used] = rest - a * y[:, i, None]
+        return y.reshape(*c.shape[:2], len(self.matrix))
 
 
 def _both(arithmetic: Arithmetic, c: Numbers, low: Numbers, high: Numbers) -> tuple[Numbers, ...]:
