@@ -11,12 +11,14 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
+import typer
 
 import milp_rl as mr
+from milp_rl.cli import commands
 from milp_rl.envs import make_bandit
 from milp_rl.proofs import Proof, check
 from milp_rl.proofs.arithmetic import Exact, Rounded, float_above
-from milp_rl.proofs.check import leaves_of
+from milp_rl.proofs.check import Checker, leaves_of
 from milp_rl.proofs.proof import network_hash
 from milp_rl.proofs.prove import NotProvenError
 from milp_rl.proofs.rows import Rows, rows_of
@@ -354,3 +356,47 @@ def test_what_there_are_no_proofs_of():
     low = replace(solver.solve(STATE), value=0.0, bound=0.0)
     with pytest.raises(NotProvenError, match="above the"):
         solver.prove(STATE, low)
+
+
+def test_commands(tmp_path, capfd):
+    q, other = (NETWORKS / f"{domain}-J20-16-32.onnx" for domain in ("capacity", "scheduling"))
+    file = tmp_path / "space.json"
+    mr.BudgetTopK(20, 3).to_json(file)
+    mr.BudgetTopK(20, 4).to_json(tmp_path / "larger.json")
+    np.savetxt(tmp_path / "states.csv", np.arange(40).reshape(2, 20) % 4, delimiter=",")
+    folder = tmp_path / "proofs"
+    commands.argmax(q, file, tmp_path / "states.csv", minimize=True, proof=folder)
+    proofs = [folder / "state-0.npz", folder / "state-1.npz"]
+    capfd.readouterr()
+    commands.check(proofs, q, exact=True)
+    commands.check(proofs, q, space=file)
+    assert capfd.readouterr().out.count("VERIFIED: no feasible action is better than") == 4
+    for network, its_space, reason in (
+        (other, file, "another hash"),
+        (q, tmp_path / "larger.json", "the feasible set is not"),
+    ):
+        with pytest.raises(typer.Exit) as stop:
+            commands.check(proofs, network, space=its_space)
+        assert stop.value.exit_code == 3
+        assert capfd.readouterr().out.count(reason) == 2
+    with pytest.raises(typer.Exit) as stop:
+        commands.check([file], q)
+    assert stop.value.exit_code == 1
+
+
+def test_cancellation_is_allowed_for():
+    """Actions cancel in each neuron, and the neurons in the output: most of it is rounding."""
+    rng, space = np.random.default_rng(0), mr.BudgetTopK(6, 6)
+    for _ in range(30):
+        first = rng.random((1, 3)) * (1 + 1e-9 * rng.random((2, 3)))
+        first = np.concatenate([first, -first * (1 - 1e-9 * rng.random((2, 3)))], axis=1)
+        network = mr.Network.from_arrays(
+            [first, 1e8 * (1 + rng.random((1, 1))) * np.array([[1.0, -1.0]])], [[0, 0], [0]]
+        )
+        action = np.ones(6, dtype=np.int8)
+        value = exact_value(network, [], action)
+        least, most = (
+            sign * Checker(network, space, np.zeros(0), sign, Rounded()).least_value(action)
+            for sign in (1.0, -1.0)
+        )
+        assert Fraction(least) <= value <= Fraction(most)
