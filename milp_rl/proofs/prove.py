@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 _TOGETHER = 64  # nodes
 _STEPS = 12  # of slopes and multipliers
 _LEAF = -1
+_BITS = 7  # of slopes and multipliers
 
 
 class NotProvenError(RuntimeError):
@@ -109,6 +111,12 @@ def _table(
     return np.array(rows, dtype=np.float32).reshape(len(rows), neurons)
 
 
+def _short(values: FloatArray) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Round to a few bits: any slopes and multipliers will do, and short ones make small files."""
+    fraction, exponent = np.frexp(values)
+    return np.ldexp(np.rint(fraction * 2.0**_BITS), exponent - _BITS).astype(np.float32)
+
+
 class _Search:
     def __init__(
         self, checker: Checker, networks: ActionNetworks, target: float, deadline: float
@@ -160,9 +168,9 @@ class _Search:
         nodes.low[:], nodes.high[:] = ranges.low, ranges.high
         targets = np.full(len(nodes), self.target)
         maximum = self.bounds.maximize(nodes, targets, steps=_STEPS)
-        slopes = np.clip(nodes.alpha, 0.0, 1.0).astype(np.float32)
+        slopes = _short(np.clip(nodes.alpha, 0.0, 1.0))
         decided = np.all(nodes.one | nodes.zero, axis=1)  # all neurons are known: nothing to relax
-        multipliers = np.where(decided[:, None], 0.0, nodes.beta).astype(np.float32)
+        multipliers = _short(np.where(decided[:, None], 0.0, nodes.beta))
         proven = self.checker.network.bounds(
             parts, ranges, slopes.astype(np.float64), multipliers.astype(np.float64)
         )
