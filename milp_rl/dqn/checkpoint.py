@@ -26,6 +26,7 @@ _NAME, FORMAT = "milp_rl.dqn", 8
 
 AS_BEFORE: dict[str, Any] = {
     "architecture": "concat",
+    "audit": 0.0,
     "encoder": (64, 64),
     "head": (32,),
     "critics": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -18,7 +19,9 @@ from milp_rl.heuristics.continuous import CrossEntropyArgmax, GradientAscentArgm
 from milp_rl.heuristics.greedy import GreedyArgmax
 from milp_rl.qnetwork import ActionValue
 from milp_rl.solvers.batch import rows_of
+from milp_rl.solvers.result import ArgmaxResult
 
+_log = logging.getLogger(__name__)
 _KEPT = 32  # sets whose bounds are kept, as many as the solver keeps
 
 
@@ -57,12 +60,18 @@ class ExactChooser:
     ----------
     network, space
         The Q-network and the feasible set.
+    audit
+        Share of the answers that are proven (:mod:`milp_rl.proofs`); failures are logged.
     options
         Keywords of the solver.
     """
 
-    def __init__(self, network: nn.Module, space: ActionSpace, **options: Any) -> None:
+    def __init__(
+        self, network: nn.Module, space: ActionSpace, *, audit: float = 0.0, **options: Any
+    ) -> None:
         self._solver = ArgmaxSolver(network, space, **options)
+        self._audit_share = audit
+        self._audits_due = 0.0
         self._propagators: dict[ActionSpace, BoundPropagator] = {}
 
     def update(self, network: Any) -> None:
@@ -107,7 +116,18 @@ class ExactChooser:
                     f" {result.status!r}"
                 )
             actions.append(result.action)
+            self._audits_due += self._audit_share
+            if self._audits_due >= 1.0:
+                self._audits_due -= 1.0
+                self._audit(state, result)
         return actions
+
+    def _audit(self, state: FloatArray, result: ArgmaxResult) -> None:
+        """Prove an answer, and log it as an error if that fails."""
+        try:
+            self._solver.prove(state, result, time_limit=self._solver.options.time_limit)
+        except (ValueError, RuntimeError) as error:
+            _log.error("an argmax is not proven, in state %s: %s", state.tolist(), error)
 
 
 class Heuristic(Protocol):
@@ -175,6 +195,7 @@ def chooser_of(space: ActionSpace, config: DQNConfig) -> Callable[[ActionValue],
     return lambda network: ExactChooser(
         network,
         space,
+        audit=c.audit,
         solver=c.solver,
         engine=c.engine,
         formulation=c.formulation,

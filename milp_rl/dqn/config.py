@@ -229,6 +229,13 @@ class DQNConfig:
     reproducible.
     """
 
+    audit: float = 0.0
+    """Share of the solved argmaxes that a proof is made of and checked, in [0, 1].
+
+    One that cannot be proven is logged as an error, with its state. Answers do not depend on it.
+    A proof may take longer than the solve; it has the time limit to itself.
+    """
+
     cache_size: int = 100_000
     """Argmaxes remembered for the current weights, at least 1."""
 
@@ -280,6 +287,10 @@ class DQNConfig:
                 value = getattr(self, name)
                 if not valid(value):
                     raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        if self.audit and self.argmax != "exact":
+            raise ValueError(
+                f"audit={self.audit} proves exact argmaxes, but argmax is {self.argmax!r}"
+            )
         if self.dual_filtering and (self.loss != "hinge" or self.argmax != "exact"):
             raise ValueError("dual_filtering needs loss='hinge' and argmax='exact'")
 
@@ -368,7 +379,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "in [0, 1]": (
         lambda v: 0 <= v <= 1,
-        "priority_exponent importance_exponent epsilon_start epsilon_end",
+        "priority_exponent importance_exponent epsilon_start epsilon_end audit",
     ),
     "in [0, 1)": (lambda v: 0 <= v < 1, "discount"),
     "a nonnegative number": (lambda v: 0 <= v < math.inf, "weight_decay gap"),

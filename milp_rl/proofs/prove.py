@@ -114,7 +114,8 @@ def _table(
 def _short(values: FloatArray) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Round to a few bits: any slopes and multipliers will do, and short ones make small files."""
     fraction, exponent = np.frexp(values)
-    return np.ldexp(np.rint(fraction * 2.0**_BITS), exponent - _BITS).astype(np.float32)
+    short = np.ldexp(np.rint(fraction * 2.0**_BITS), exponent - _BITS)
+    return np.asarray(short, dtype=np.float32)
 
 
 class _Search:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -138,3 +140,30 @@ def test_greedy_actions_are_remembered_and_renewed_like_exact_ones(network):
             parameter.neg_()
     cache.renew()
     np.testing.assert_array_equal(cache.actions(rows), GreedyArgmax(network, SPACE).actions(rows))
+
+
+def test_a_share_of_the_answers_is_audited(network, monkeypatch, caplog):
+    proven, chooser = [], ExactChooser(network, SPACE, audit=0.25)
+    prove = ArgmaxSolver.prove
+
+    def watched(self, state, result, **options):
+        proven.append(state)
+        return prove(self, state, result, **options)
+
+    monkeypatch.setattr(ArgmaxSolver, "prove", watched)
+    rows = states(12).astype(np.float32)
+    answers = chooser.choose(rows, [None] * 12, 0.0)
+    np.testing.assert_array_equal(proven, rows[3::4])
+    assert not caplog.records
+    unaudited = ExactChooser(network, SPACE).choose(rows, [None] * 12, 0.0)
+    np.testing.assert_array_equal(answers, unaudited)
+
+    def worse(self, *arguments, **options):
+        results = solve_batch(self, *arguments, **options)
+        return [replace(own, value=own.value - 1, bound=own.value - 1) for own in results]
+
+    solve_batch = ArgmaxSolver.solve_batch
+    monkeypatch.setattr(ArgmaxSolver, "solve_batch", worse)
+    chooser.choose(rows[:4], [None] * 4, 0.0)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert f"not proven, in state {rows[3].tolist()}" in caplog.text
