@@ -206,6 +206,16 @@ class _Search:
         children, candidates = divide(nodes, chosen)
         count = len(candidates.of)
         tried = self.bounds.maximize(children, np.full(2 * count, self.target), steps=1)
+        kept, candidates = choose(
+            candidates, tried.bound, np.full(count, self.target), of_each_kind=True
+        )
+        children, count = children[kept], len(candidates.of)
+        ranges = self.checker.network.ranges(
+            Parts(children.one, children.zero, children.split), self.checker.root
+        )
+        children.low[:], children.high[:] = ranges.low, ranges.high
+        tried = self.bounds.maximize(children, np.full(2 * count, self.target), steps=1)
+        tried.bound[ranges.empty] = -np.inf
         best, _ = choose(candidates, tried.bound, np.full(count, self.target))
         found = []
         for at in np.flatnonzero(best[:count]):
