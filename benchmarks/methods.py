@@ -27,6 +27,7 @@ from milp_rl.formulations.omlt import omlt_definition
 from milp_rl.solvers.auto import is_small
 
 BIG_M = 1e5
+_LITTLE = mr.Network.from_arrays([[[1.0, 1.0, 1.0]], [[1.0]]], [[-1.0], [0.0]])
 
 
 class Answer(NamedTuple):
@@ -59,6 +60,7 @@ def ours(problem: Problem, **options: object) -> Solve:
     solver = mr.ArgmaxSolver(problem.network, problem.space, **options)
     if not options:  # the default counts the actions once, before the first batch
         solver.solve_batch(problem.states[:1])
+    mr.ArgmaxSolver(_LITTLE, mr.BudgetTopK(3, 1), solver="branch_and_bound").solve([])  # loops
 
     def solve(states: np.ndarray, time_limit: float) -> list[Answer]:
         try:

@@ -26,6 +26,7 @@ def until(deadline: float) -> Iterator[None]:
     Examples
     --------
     >>> import time
+    >>> from milp_rl.formulations.time_limit import is_late, until
     >>> with until(time.perf_counter() - 1.0):
     ...     is_late()
     True

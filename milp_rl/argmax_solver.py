@@ -89,7 +89,7 @@ class ArgmaxSolver:
     node_limit
         Nodes per solve; the result then says ``"feasible"`` and its bound is still valid.
     threads
-        Threads per solve by a MILP solver.
+        Threads per solve, by a MILP solver and by branch and bound in compiled loops.
     inputs
         Which of the network's two inputs is which, ``("action", "state")`` or ``("state",
         "action")``, where their names do not tell; of a single input, its order, which is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from abc import abstractmethod
 
@@ -21,6 +22,8 @@ from milp_rl.solvers.certify import ArgmaxProblem, check_bounds
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
 
+_LOOPS = "milp_rl.formulations.kernels.oracles"
+
 
 class BoundedArgmax(Argmax):
     """An argmax that searches with bounds of every neuron, which are made when first needed."""
@@ -36,7 +39,7 @@ class BoundedArgmax(Argmax):
         count, centred = networks.n_states, networks.centred
         try:
             propagator = self._propagator or self._new_propagator()
-            loops = None if options.once else self._loops(centred)
+            loops = self._loops(centred, options)
             bounds = propagator.at(centred, pins, loops)
             if not is_late():  # then its ranges are not as tight as they can be
                 self._propagator = propagator
@@ -56,8 +59,13 @@ class BoundedArgmax(Argmax):
             check_bounds(problem, bounds.at(i))
         return self._search(centred, problems, bounds, options, starts, pins, begin)
 
-    def _loops(self, networks: ActionNetworks) -> CompiledOracle | None:
-        """Return the space's oracle for compiled loops, if there is one and they suit."""
+    def _loops(self, networks: ActionNetworks, options: SolveOptions) -> CompiledOracle | None:
+        """Return the space's oracle for compiled loops, if there is one and they suit.
+
+        Within a time limit they are neither compiled nor fetched.
+        """
+        if options.once or (options.time_limit is not None and _LOOPS not in sys.modules):
+            return None
         return self.space.compiled_oracle if suits_loops(networks) else None
 
     def _new_propagator(self) -> BoundPropagator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -17,6 +18,7 @@ from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.solvers.names import SolverName
 
 _NOT_PROVEN, _INFEASIBLE = 3, 4
+_FEW = 8  # states, for which loops are compiled only if a search takes long
 Order = Literal["action,state", "state,action"]
 
 
@@ -103,6 +105,8 @@ def argmax(
             verbose=lines(),
         )
         states = read_states(state, header=header)
+        if len(states) <= _FEW:
+            solving.options = replace(solving.options, once=True)
         results = solving.solve_batch(states)
         if proof is not None:
             proof.mkdir(parents=True, exist_ok=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.formulations.bounds import Bounds
+from milp_rl.formulations.interruption import in_threads
 from milp_rl.formulations.kernels.description import CompiledOracle
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.base import ActionSpace
@@ -30,11 +33,12 @@ def bounds_of_nodes(
     bounds: Bounds,
     deadline: float = math.inf,
     loops: CompiledOracle | None = None,
+    threads: int = 1,
 ) -> NodeBounds:
     """Return what bounds nodes, by compiled loops where the space's oracle for these is given."""
     if loops is None:
         return NodeBounds(networks, space, bounds, deadline)
-    return CompiledNodeBounds(networks, space, bounds, deadline, oracle=loops)
+    return CompiledNodeBounds(networks, space, bounds, deadline, oracle=loops, threads=threads)
 
 
 class CompiledNodeBounds(NodeBounds):
@@ -46,6 +50,8 @@ class CompiledNodeBounds(NodeBounds):
         As for :class:`.NodeBounds`.
     oracle
         That of the space.
+    threads
+        Among which the nodes of a call are divided; the bounds are the same.
     """
 
     def __init__(
@@ -56,12 +62,14 @@ class CompiledNodeBounds(NodeBounds):
         deadline: float = math.inf,
         *,
         oracle: CompiledOracle,
+        threads: int = 1,
     ) -> None:
         from milp_rl.solvers.branch_and_bound import kernels
 
         super().__init__(networks, space, bounds, deadline)
         self._kernels = kernels
         self._oracle = oracle
+        self._threads = threads
         self._arrays = networks.flat
         # So many nodes at a time that the deadline is kept.
         products = len(self._arrays.weights) // max(networks.n_states, 1) + space.n_actions
@@ -70,16 +78,15 @@ class CompiledNodeBounds(NodeBounds):
     def maximize(self, nodes: Nodes, targets: FloatArray, *, steps: int = STEPS) -> Maximum:
         """Bound the value of each node and improve its slopes and multipliers in place."""
         found = Maximum.unknown(nodes)
-        for part in self._parts(len(nodes)):
-            if late(self._deadline):
-                steps = 0
+
+        def bound(part: slice) -> None:
             self._kernels.maximize(
                 self._arrays,
                 *self._oracle.arguments,
                 self._sizes,
                 self._output_size,
                 self._relaxation.neuron_gammas,
-                steps,
+                0 if late(self._deadline) else steps,
                 AVERAGE,
                 LARGEST_MULTIPLIER,
                 targets[part],
@@ -100,14 +107,17 @@ class CompiledNodeBounds(NodeBounds):
                 found.x[part],
                 found.p[part],
             )
+
+        self._for_all(len(nodes), bound)
         return found
 
     def tighten(self, nodes: Nodes) -> BoolArray:
         """Tighten the bounds of undecided neurons in place; return which nodes are empty."""
         empty = np.zeros(len(nodes), dtype=bool)
-        for part in self._parts(len(nodes)):
+
+        def tighten(part: slice) -> None:
             if late(self._deadline):
-                break
+                return
             self._kernels.tighten(
                 self._arrays,
                 *self._oracle.arguments,
@@ -121,6 +131,8 @@ class CompiledNodeBounds(NodeBounds):
                 nodes.split[part],
                 empty[part],
             )
+
+        self._for_all(len(nodes), tighten)
         return empty
 
     def probe(
@@ -150,5 +162,18 @@ class CompiledNodeBounds(NodeBounds):
         )
         return found
 
-    def _parts(self, n: int) -> list[slice]:
-        return [slice(i, i + self._at_once) for i in range(0, n, self._at_once)]
+    def _for_all(self, n: int, work: Callable[[slice], None]) -> None:
+        """Do the work of n nodes, some at a time, in several threads if they are asked for."""
+        at_once = min(self._at_once, max(-(-n // self._threads), 1))
+        parts = [slice(i, i + at_once) for i in range(0, n, at_once)]
+        if self._threads == 1 or len(parts) == 1:
+            for part in parts:
+                work(part)
+            return
+        shares = [parts[k :: self._threads] for k in range(self._threads)]
+
+        def done(own: list[slice]) -> None:
+            for part in own:
+                work(part)
+
+        in_threads([partial(done, own) for own in shares if own])

@@ -119,7 +119,9 @@ class Tree:
         self.pins = pins or Pins()
         loops = searches[0].problem.loops
         self._loops = None if loops is None else loops.oracle
-        self.bounds = bounds_of_nodes(networks, space, bounds, deadline, self._loops)
+        self.bounds = bounds_of_nodes(
+            networks, space, bounds, deadline, self._loops, options.threads
+        )
         self.targets = np.full(len(searches), -np.inf)
         self._ages = itertools.count(0, -1)  # of equal bounds the newest first: the search dives
         self._pool: Nodes | None = None
@@ -137,7 +139,8 @@ class Tree:
         progress = Progress(self.options.log)
         while not late(self.deadline) and self.branch():
             progress.report(self.describe)
-            if self._loops is None and suits_loops(self.networks):
+            long = self._loops is None and math.isinf(self.deadline)
+            if long and suits_loops(self.networks):
                 self._compile_if_long(bounds)
 
     def _compile_if_long(self, bounds: Bounds) -> None:
@@ -146,7 +149,7 @@ class Tree:
             self._loops = self.space.compiled_oracle
             if self._loops is not None:
                 own = (self.networks, self.space, bounds, self.deadline, self._loops)
-                self.bounds = bounds_of_nodes(*own)
+                self.bounds = bounds_of_nodes(*own, self.options.threads)
 
     def describe(self) -> str:
         """Say how far the searches are."""

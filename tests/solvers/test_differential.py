@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import milp_rl as mr
 from milp_rl.formulations.networks.network import Network
 
-CASES = int(os.environ.get("MILP_RL_FUZZ", "300"))
+CASES = int(os.environ.get("MILP_RL_FUZZ", "200"))
 TOLERANCE = 1e-6
 MILPS = ["highs", "gurobi"] + (["scip"] if importlib.util.find_spec("pyscipopt") else [])
 SEEDS = st.integers(0, 2**32 - 1)

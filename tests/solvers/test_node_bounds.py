@@ -208,3 +208,13 @@ def test_a_node_does_not_depend_on_those_beside_it(random_network):
         node = alone[i : i + 1]
         assert case.bounds.maximize(node, targets[:1]).bound[0] == bound[i]
         np.testing.assert_array_equal(node.beta[0], together.beta[i])
+
+
+def test_threads_give_the_same_bounds(random_network):
+    one, two = (Case(2, SPACES[1], random_network, loops=True) for _ in range(2))
+    two.bounds._threads = 3
+    targets = np.full(len(one.nodes), -1.0)
+    np.testing.assert_array_equal(two.bounds.tighten(two.nodes), one.bounds.tighten(one.nodes))
+    np.testing.assert_array_equal(two.nodes.high, one.nodes.high)
+    found, wanted = (case.bounds.maximize(case.nodes, targets) for case in (two, one))
+    np.testing.assert_array_equal(found.bound, wanted.bound)

@@ -17,7 +17,7 @@ from tests.formulations.networks.drawn import (
     drawn_value,
 )
 
-CASES = int(os.environ.get("MILP_RL_FUZZ", "100"))
+CASES = int(os.environ.get("MILP_RL_FUZZ", "70"))
 PARTS = 4
 
 

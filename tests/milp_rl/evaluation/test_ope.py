@@ -292,7 +292,7 @@ def orders(logged, rng):
     return [everything] if logged.step is not None else [interleaved(logged, rng)]
 
 
-@pytest.mark.parametrize("name", list(ESTIMATORS))
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name not in ("mis", "drl")])
 def test_the_order_of_rows_plays_no_part_in_any_estimate(name):
     rng = np.random.default_rng(0)
     stepped, plain, q = uneven()
