@@ -39,7 +39,7 @@ def fitted(n: int, k: int) -> mr.QNetwork:
         actions = torch.zeros(64, n)
         actions.scatter_(1, torch.rand(64, n, generator=generator).argsort(1)[:, :k], 1.0)
         wanted = torch.tanh((actions * gains * (1 - states)).sum(1) * 4 / k) * k / 10
-        loss = ((network(states, actions).squeeze() - wanted) ** 2).mean()
+        loss = ((network(torch.cat([actions, states], 1)).squeeze() - wanted) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
