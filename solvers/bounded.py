@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from abc import abstractmethod
 
@@ -12,7 +11,6 @@ from milp_rl.formulations.bounds import (
     InfeasibleSetError,
     suits_loops,
 )
-from milp_rl.formulations.kernels.description import CompiledOracle
 from milp_rl.formulations.names import Strength
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.contradictions import called_empty
@@ -21,8 +19,6 @@ from milp_rl.formulations.time_limit import is_late
 from milp_rl.solvers.certify import ArgmaxProblem, check_bounds
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
-
-_LOOPS = "milp_rl.formulations.kernels.oracles"
 
 
 class BoundedArgmax(Argmax):
@@ -39,7 +35,7 @@ class BoundedArgmax(Argmax):
         count, centred = networks.n_states, networks.centred
         try:
             propagator = self._propagator or self._new_propagator()
-            loops = self._loops(centred, options)
+            loops = self.space.compiled_oracle if options.loops and suits_loops(centred) else None
             bounds = propagator.at(centred, pins, loops)
             if not is_late():  # then its ranges are not as tight as they can be
                 self._propagator = propagator
@@ -58,15 +54,6 @@ class BoundedArgmax(Argmax):
         for i, problem in enumerate(problems):
             check_bounds(problem, bounds.at(i))
         return self._search(centred, problems, bounds, options, starts, pins, begin)
-
-    def _loops(self, networks: ActionNetworks, options: SolveOptions) -> CompiledOracle | None:
-        """Return the space's oracle for compiled loops, if there is one and they suit.
-
-        Within a time limit they are neither compiled nor fetched.
-        """
-        if options.once or (options.time_limit is not None and _LOOPS not in sys.modules):
-            return None
-        return self.space.compiled_oracle if suits_loops(networks) else None
 
     def _new_propagator(self) -> BoundPropagator:
         """Return what bounds the network; a set found empty is an ``InfeasibleSetError``."""

@@ -115,7 +115,7 @@ class EnumerationArgmax(Argmax):
     def _solve(
         self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[Answer]:
-        loops = not options.once and self._suits_loops(networks)
+        loops = options.loops and self._suits_loops(networks)
         found = []
         for i in range(networks.n_states):
             valued = self._valued_in_loops(networks, i) if loops and pins[i].empty else None

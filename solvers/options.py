@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from dataclasses import dataclass, field
 
 from milp_rl.solvers.log import Log
+
+_LOOPS = "milp_rl.formulations.kernels.oracles"  # that all of them import
 
 TOLERANCE = 1e-6
 """Values that differ by at most this part of the spread of the objective count as equal."""
@@ -55,6 +58,12 @@ class SolveOptions:
         limit = self.node_limit
         if limit is not None and not (isinstance(limit, int) and limit >= 1):
             raise ValueError(f"node_limit must be an integer of at least 1 or None, got {limit!r}")
+
+    @property
+    def loops(self) -> bool:
+        """Whether compiled loops may be used: neither compiled nor fetched within a time limit."""
+        fetched = self.time_limit is None or _LOOPS in sys.modules
+        return fetched and not self.once
 
     def deadline(self, begin: float) -> float:
         """Return when a solve that began then is to end, infinite without a time limit."""

@@ -87,6 +87,8 @@ def test_one_small_argmax_does_not_fetch_the_compiler():
 import sys, numpy as np, milp_rl as mr
 network = mr.QNetwork(2, 40, (16, 16))
 assert mr.argmax(network, [0.1, 0.2], mr.BudgetTopK(40, 3)).status == "optimal"
+within = mr.ArgmaxSolver(mr.QNetwork(2, 9, (8,)), mr.BudgetTopK(9, 3), time_limit=60.0)
+assert within.solve([0.1, 0.2]).solver == "enumeration"
 assert "numba" not in sys.modules
 solver = mr.ArgmaxSolver(network, mr.BudgetTopK(40, 20), solver="branch_and_bound", node_limit=1)
 solver.solve([0.1, 0.2])
