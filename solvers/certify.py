@@ -69,7 +69,7 @@ class ArgmaxProblem:
     pins
         Binary actions held at one or zero; the sample is within them.
     loops
-        The same for compiled loops, where they are used.
+        Network and space as compiled loops take them, where they are used.
     """
 
     network: Network

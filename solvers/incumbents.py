@@ -21,7 +21,12 @@ from milp_rl.formulations.spaces.contradictions import refusal
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.sequential import SequentialBuilder
 from milp_rl.formulations.time_limit import LateError
-from milp_rl.solvers.neighbours import neighbourhood, neighbours_above, on_the_way
+from milp_rl.solvers.neighbours import (
+    looks_at_all,
+    neighbourhood,
+    neighbours_above,
+    on_the_way,
+)
 from milp_rl.solvers.options import late
 
 if TYPE_CHECKING:
@@ -39,8 +44,7 @@ _MASKS = 256  # whose samples are kept
 _WITHIN = 16  # actions known within a mask, after which no more are made
 _MOST_BUILT = 2000  # actions from which on they are not added one by one
 _ASCENTS = 20  # steps along the slopes
-_MOST_IN_LOOPS = 1000  # actions of which every addition is valued by compiled loops,
-_SWAPS_IN_LOOPS = 100_000  # and so many swaps
+_MOST_IN_LOOPS = 1000  # actions of which every addition is valued by compiled loops
 _DIRECTIONS = 8  # random objectives whose maximisers are tried where there is next to none
 
 
@@ -249,7 +253,7 @@ class Incumbents:
             The action and its value.
         """
         best, value = action, problem.value(action)
-        if problem.loops is not None and self._climbs_in_loops(action):
+        if problem.loops is not None and looks_at_all(action):
             return self._climb_in_loops(problem, problem.loops, best, value, deadline)
         while not late(deadline):
             limit = value + 2.0 * problem.rounding
@@ -268,9 +272,6 @@ class Incumbents:
                 break
             best, value = found, problem.value(found)
         return best, value
-
-    def _climbs_in_loops(self, action: ActionArray) -> bool:
-        return int(action.sum()) * len(action) <= _SWAPS_IN_LOOPS
 
     def _climb_in_loops(
         self,

@@ -68,6 +68,12 @@ def neighbourhood(action: ActionArray, rows: NDArray[np.intp]) -> ActionArray:
     return found
 
 
+def looks_at_all(action: ActionArray) -> bool:
+    """Whether an action has so few swaps that all of them are looked at."""
+    n_ones = int(action.sum())
+    return n_ones * (len(action) - n_ones) <= _MOST_SWAPS
+
+
 def neighbours_above(
     problem: ArgmaxProblem, action: ActionArray, limit: float, deadline: float = math.inf
 ) -> tuple[NDArray[np.intp], FloatArray]:
@@ -91,8 +97,7 @@ def neighbours_above(
     tuple of numpy.ndarray
         Their rows, as :func:`neighbourhood` counts them, ascending; and their values.
     """
-    n_ones = int(action.sum())
-    if problem.loops is not None and n_ones * (len(action) - n_ones) <= _MOST_SWAPS:
+    if problem.loops is not None and looks_at_all(action):
         return _above_in_loops(problem, problem.loops, action, limit)
     networks = ActionNetworks.of(problem.network)
     columns = {depth: weight.T for depth, weight in networks.direct.items()}  # of each action

@@ -211,7 +211,7 @@ class Tree:
         above = np.asarray(children.bound > self.targets[children.state])
         self._prune(children.state[~above], children.bound[~above])
         nodes = children[above]
-        self._open(*self._tighten_and_probe(nodes, Maximum.unknown(nodes), fresh=True))
+        self._open(*self._bound_and_probe(nodes))
         return True
 
     def _tighten_tried(self, children: Nodes, bound: FloatArray) -> None:
@@ -282,29 +282,26 @@ class Tree:
         self._prune(roots.state[~open_], roots.bound[~open_])
         roots = roots[open_]
         if len(roots):
-            self._open(*self._tighten_and_probe(roots, Maximum.unknown(roots), fresh=True))
+            self._open(*self._bound_and_probe(roots))
 
     def _count(self, nodes: Nodes) -> None:
         for state, number in zip(*np.unique(nodes.state, return_counts=True), strict=True):
             self.searches[state].nodes += int(number)
 
-    def _tighten_and_probe(
-        self, nodes: Nodes, maximum: Maximum, *, fresh: bool
-    ) -> tuple[Nodes, Maximum]:
-        """Tighten neurons, bound again and probe actions, as long as that holds many of them.
+    def _bound_and_probe(self, nodes: Nodes) -> tuple[Nodes, Maximum]:
+        """Bound nodes of tight neurons and probe actions; again where that holds many of them.
 
-        Parameters
-        ----------
-        nodes, maximum
-            The nodes and their relaxed maxima.
-        fresh
-            Whether the neurons' bounds are tight already, as the roots' are.
+        Returns
+        -------
+        tuple
+            The nodes that are not pruned and their relaxed maxima.
         """
+        maximum = Maximum.unknown(nodes)
         for again in range(_PASSES):
-            if not len(nodes) or ((again or not fresh) and late(self.deadline)):
+            if not len(nodes) or (again and late(self.deadline)):
                 break
             empty = np.zeros(len(nodes), dtype=bool)
-            if again or not fresh:
+            if again:
                 empty = self.bounds.tighten(nodes)
             maximum = self.bounds.maximize(nodes, self.targets[nodes.state])
             maximum.bound[empty] = -np.inf
