@@ -1,8 +1,6 @@
 """Best closed walks through the states of :mod:`.walk_states`, compiled.
 
-Imported when it is first needed, since numba takes longer to import than everything else. The
-arguments ``node``, ``first_state``, ``first_arc``, ``source``, ``on``, ``length``, ``least`` and
-``first_entry`` are the arrays of :class:`.walk_states.WalkStates`.
+Imported when it is first needed, since numba takes longer to import than everything else.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ import numpy as np
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
 from milp_rl.formulations.kernels.compiling import compiled
+from milp_rl.formulations.spaces.oracles.walk_states import WalkStates
 
 _MOST_PRICES = 12  # that are tried for an objective
 _ENOUGH = 1e-4  # what a better price can still give, relative to the bound
@@ -18,14 +17,7 @@ _ENOUGH = 1e-4  # what a better price can still give, relative to the bound
 
 @compiled
 def _forward(
-    node: IntArray,
-    first_state: IntArray,
-    first_arc: IntArray,
-    source: IntArray,
-    on: BoolArray,
-    length: IntArray,
-    least: IntArray,
-    first_entry: IntArray,
+    walks: WalkStates,
     worth_out: FloatArray,
     worth_on: FloatArray,
     value: FloatArray,
@@ -39,21 +31,21 @@ def _forward(
     value
         Is set, a number for each entry.
     """
-    for entry in range(first_entry[1]):
+    for entry in range(walks.first_entry[1]):
         value[entry] = 0.0
-    for layer in range(len(node)):
-        v = node[layer]
-        for state in range(first_state[layer + 1], first_state[layer + 2]):
-            begin, end = first_entry[state], first_entry[state + 1]
+    for layer in range(len(walks.node)):
+        v = walks.node[layer]
+        for state in range(walks.first_state[layer + 1], walks.first_state[layer + 2]):
+            begin, end = walks.first_entry[state], walks.first_entry[state + 1]
             for entry in range(begin, end):
                 value[entry] = -np.inf
-            for arc in range(first_arc[state], first_arc[state + 1]):
-                own = worth_on[v] if on[arc] else worth_out[v]
-                before, moved = source[arc], length[arc]
+            for arc in range(walks.first_arc[state], walks.first_arc[state + 1]):
+                own = worth_on[v] if walks.on[arc] else worth_out[v]
+                before, moved = walks.source[arc], walks.length[arc]
                 # From the length at this state to the entry of the other one.
-                start = max(least[before] + moved, least[state])
-                shift = first_entry[before] - moved - least[before]
-                first = begin + start - least[state]
+                start = max(walks.least[before] + moved, walks.least[state])
+                shift = walks.first_entry[before] - moved - walks.least[before]
+                first = begin + start - walks.least[state]
                 other = shift + start
                 for k in range(end - first):
                     value[first + k] = max(value[first + k], value[other + k] + own)
@@ -61,14 +53,7 @@ def _forward(
 
 @compiled
 def _backward(
-    node: IntArray,
-    first_state: IntArray,
-    first_arc: IntArray,
-    source: IntArray,
-    on: BoolArray,
-    length: IntArray,
-    least: IntArray,
-    first_entry: IntArray,
+    walks: WalkStates,
     worth_out: FloatArray,
     worth_on: FloatArray,
     value: FloatArray,
@@ -92,21 +77,21 @@ def _backward(
     rest[len(rest) - 1] = 0.0
     for v in range(len(worth_out)):
         with_out[v] = with_on[v] = -np.inf
-    for layer in range(len(node) - 1, -1, -1):
-        v = node[layer]
-        for state in range(first_state[layer + 1], first_state[layer + 2]):
-            begin, end = first_entry[state], first_entry[state + 1]
-            for arc in range(first_arc[state], first_arc[state + 1]):
-                own = worth_on[v] if on[arc] else worth_out[v]
-                before, moved = source[arc], length[arc]
-                start = max(least[before] + moved, least[state])
-                first = begin + start - least[state]
-                other = first_entry[before] - moved - least[before] + start
+    for layer in range(len(walks.node) - 1, -1, -1):
+        v = walks.node[layer]
+        for state in range(walks.first_state[layer + 1], walks.first_state[layer + 2]):
+            begin, end = walks.first_entry[state], walks.first_entry[state + 1]
+            for arc in range(walks.first_arc[state], walks.first_arc[state + 1]):
+                own = worth_on[v] if walks.on[arc] else worth_out[v]
+                before, moved = walks.source[arc], walks.length[arc]
+                start = max(walks.least[before] + moved, walks.least[state])
+                first = begin + start - walks.least[state]
+                other = walks.first_entry[before] - moved - walks.least[before] + start
                 best = -np.inf
                 for k in range(end - first):
                     best = max(best, value[other + k] + rest[first + k])
                     rest[other + k] = max(rest[other + k], rest[first + k] + own)
-                if on[arc]:
+                if walks.on[arc]:
                     with_on[v] = max(with_on[v], best)
                 else:
                     with_out[v] = max(with_out[v], best)
@@ -114,43 +99,30 @@ def _backward(
 
 @compiled
 def _traced(
-    node: IntArray,
-    first_arc: IntArray,
-    source: IntArray,
-    on: BoolArray,
-    length: IntArray,
-    least: IntArray,
-    first_entry: IntArray,
+    walks: WalkStates,
     worth_out: FloatArray,
     worth_on: FloatArray,
     value: FloatArray,
     visited: BoolArray,
 ) -> None:
     """Mark the nodes of the walk behind the last value of :func:`_forward`."""
-    state, entry = len(first_arc) - 2, len(value) - 1
-    for layer in range(len(node) - 1, -1, -1):
-        v = node[layer]
-        for arc in range(first_arc[state], first_arc[state + 1]):
-            own = worth_on[v] if on[arc] else worth_out[v]
-            before = source[arc]
-            at = least[state] + entry - first_entry[state] - length[arc]
-            other = first_entry[before] + at - least[before]
-            if at >= least[before] and value[other] + own == value[entry]:
-                visited[v] = on[arc]
+    state, entry = len(walks.first_arc) - 2, len(value) - 1
+    for layer in range(len(walks.node) - 1, -1, -1):
+        v = walks.node[layer]
+        for arc in range(walks.first_arc[state], walks.first_arc[state + 1]):
+            own = worth_on[v] if walks.on[arc] else worth_out[v]
+            before = walks.source[arc]
+            at = walks.least[state] + entry - walks.first_entry[state] - walks.length[arc]
+            other = walks.first_entry[before] + at - walks.least[before]
+            if at >= walks.least[before] and value[other] + own == value[entry]:
+                visited[v] = walks.on[arc]
                 state, entry = before, other
                 break
 
 
 @compiled
 def bounds_on_walks(
-    node: IntArray,
-    first_state: IntArray,
-    first_arc: IntArray,
-    source: IntArray,
-    on: BoolArray,
-    length: IntArray,
-    least: IntArray,
-    first_entry: IntArray,
+    walks: WalkStates,
     c: FloatArray,
     one: BoolArray,
     zero: BoolArray,
@@ -189,7 +161,7 @@ def bounds_on_walks(
         on a walk that were seen, at most B if any such were, shape (batch, actions).
     """
     batch, n = c.shape
-    value, rest = np.zeros(first_entry[-1]), np.zeros(first_entry[-1])
+    value, rest = np.zeros(walks.first_entry[-1]), np.zeros(walks.first_entry[-1])
     visited = np.zeros(n_nodes, dtype=np.bool_)
     worth_out, worth_on = np.zeros(n_nodes), np.zeros(n_nodes)
     with_out, with_on = np.zeros(n_nodes), np.zeros(n_nodes)
@@ -210,19 +182,34 @@ def bounds_on_walks(
                         all_one[i] &= one[other, i]
                         all_zero[i] &= zero[other, i]
                 common, price = _priced(
-                    node, first_state, first_arc, source, on, length, least, first_entry,
-                    c[row], all_one, all_zero, node_of, most, worth_out, worth_on, value, visited,
+                    walks,
+                    c[row],
+                    all_one,
+                    all_zero,
+                    node_of,
+                    most,
+                    worth_out,
+                    worth_on,
+                    value,
+                    visited,
                     point,
-                )  # fmt: skip
+                )
                 _weigh(c[row], all_one, all_zero, node_of, price, worth_out, worth_on)
                 _forward(
-                    node, first_state, first_arc, source, on, length, least, first_entry,
-                    worth_out, worth_on, value,
-                )  # fmt: skip
+                    walks,
+                    worth_out,
+                    worth_on,
+                    value,
+                )
                 _backward(
-                    node, first_state, first_arc, source, on, length, least, first_entry,
-                    worth_out, worth_on, value, rest, with_out, with_on,
-                )  # fmt: skip
+                    walks,
+                    worth_out,
+                    worth_on,
+                    value,
+                    rest,
+                    with_out,
+                    with_on,
+                )
         differences, i = 0, -1
         if together:
             for j in range(n):
@@ -231,10 +218,18 @@ def bounds_on_walks(
                     i = j
         if not together or (differences > 1 and common > -np.inf):
             bounds[row], _ = _priced(
-                node, first_state, first_arc, source, on, length, least, first_entry,
-                c[row], one[row], zero[row], node_of, most, worth_out, worth_on, value, visited,
+                walks,
+                c[row],
+                one[row],
+                zero[row],
+                node_of,
+                most,
+                worth_out,
+                worth_on,
+                value,
+                visited,
                 points[row],
-            )  # fmt: skip
+            )
             continue
         bounds[row] = common
         for j in range(n):
@@ -251,14 +246,7 @@ def bounds_on_walks(
 
 @compiled
 def _priced(
-    node: IntArray,
-    first_state: IntArray,
-    first_arc: IntArray,
-    source: IntArray,
-    on: BoolArray,
-    length: IntArray,
-    least: IntArray,
-    first_entry: IntArray,
+    walks: WalkStates,
     c: FloatArray,
     one: BoolArray,
     zero: BoolArray,
@@ -279,9 +267,11 @@ def _priced(
     for k in range(_MOST_PRICES):
         _weigh(c, one, zero, node_of, at, worth_out, worth_on)
         _forward(
-            node, first_state, first_arc, source, on, length, least, first_entry,
-            worth_out, worth_on, value,
-        )  # fmt: skip
+            walks,
+            worth_out,
+            worth_on,
+            value,
+        )
         got = value[len(value) - 1]
         if got == -np.inf:
             return -np.inf, 0.0
@@ -289,13 +279,7 @@ def _priced(
         if got < bound:
             bound, price = got, at
         _traced(
-            node,
-            first_arc,
-            source,
-            on,
-            length,
-            least,
-            first_entry,
+            walks,
             worth_out,
             worth_on,
             value,
@@ -376,12 +360,7 @@ def _weigh(
 
 @compiled
 def shortest_walks(
-    node: IntArray,
-    first_state: IntArray,
-    first_arc: IntArray,
-    source: IntArray,
-    on: BoolArray,
-    length: IntArray,
+    walks: WalkStates,
     needed: BoolArray,
 ) -> FloatArray:
     """Find the lengths of shortest walks that visit the nodes needed, shape (batch, nodes).
@@ -392,14 +371,14 @@ def shortest_walks(
         Shape (batch,), infinite where no walk does.
     """
     batch = len(needed)
-    lengths, value = np.zeros(batch), np.zeros(len(first_arc) - 1)
+    lengths, value = np.zeros(batch), np.zeros(len(walks.first_arc) - 1)
     for row in range(batch):
-        for layer in range(len(node)):
-            out = np.inf if needed[row, node[layer]] else 0.0
-            for state in range(first_state[layer + 1], first_state[layer + 2]):
+        for layer in range(len(walks.node)):
+            out = np.inf if needed[row, walks.node[layer]] else 0.0
+            for state in range(walks.first_state[layer + 1], walks.first_state[layer + 2]):
                 best = np.inf
-                for arc in range(first_arc[state], first_arc[state + 1]):
-                    own = value[source[arc]] + (length[arc] if on[arc] else out)
+                for arc in range(walks.first_arc[state], walks.first_arc[state + 1]):
+                    own = value[walks.source[arc]] + (walks.length[arc] if walks.on[arc] else out)
                     best = min(best, own)
                 value[state] = best
         lengths[row] = value[len(value) - 1]

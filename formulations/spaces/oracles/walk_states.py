@@ -11,8 +11,8 @@ small frontiers: 100 stations of the London Underground have at most six.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,8 +28,7 @@ _ORDERS = 24  # that are followed at a time
 _DONE = 15  # instead of the depot's component: the walk is complete
 
 
-@dataclass(frozen=True, eq=False)
-class WalkStates:
+class WalkStates(NamedTuple):
     """The states, layer after layer, from the first one to the last.
 
     Parameters
@@ -84,8 +83,7 @@ class BestWalks:
         self, states: WalkStates, node_of: IntArray, n_nodes: int, most: int, *, exact: bool
     ) -> None:
         self.exact = exact
-        self._limit = states.limit
-        self._arrays: Any = tuple(value for name, value in vars(states).items() if name != "limit")
+        self._states = states
         self._node_of = node_of
         self._n_nodes = n_nodes
         self._most = most
@@ -109,9 +107,9 @@ class BestWalks:
         # Copies, since compiled code is compiled again for arrays that are not to be written to.
         none = np.zeros(c.shape, dtype=bool)
         one, zero = (none if m is None else np.array(m, order="C") for m in (pins.one, pins.zero))
-        own = (np.array(c, order="C"), one, zero, self._node_of, self._n_nodes, self._most)
-        arguments: Any = (*self._arrays, *own)
-        bounds, points = bounds_on_walks(*arguments)
+        objectives = np.array(c, order="C")
+        own = (self._node_of, self._n_nodes, self._most)
+        bounds, points = bounds_on_walks(self._states, objectives, one, zero, *own)
         self._last = dict(zip(self._keys(c, pins), points, strict=True))
         return bounds, points
 
@@ -121,8 +119,7 @@ class BestWalks:
 
         needed = np.zeros((len(chosen), self._n_nodes), dtype=bool)
         needed[:, self._node_of] = chosen
-        arguments: Any = (*self._arrays[:6], needed)
-        return np.asarray(shortest_walks(*arguments) <= self._limit)
+        return np.asarray(shortest_walks(self._states, needed) <= self._states.limit)
 
     def _keys(self, c: FloatArray, pins: Pins) -> list[bytes]:
         """Return what each row is told from others by."""
@@ -156,7 +153,7 @@ def walk_states(
         renumbered = [(int(number[u]), int(number[v]), length) for u, v, length in edges]
         found = _states(n, renumbered, int(number[depot]), limit)
         if found is not None and len(found.source) < len(best.source):
-            best = replace(found, node=np.argsort(number)[found.node])
+            best = found._replace(node=np.argsort(number)[found.node])
     return best
 
 
