@@ -1,6 +1,6 @@
 import heapq
 import itertools
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import networkx as nx
 import numpy as np
@@ -14,6 +14,7 @@ from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.oracles import tour, walk_states
 from milp_rl.formulations.spaces.oracles.tour import _held_karp, shortest_closed_walk
+from milp_rl.formulations.spaces.oracles.tour_search import _rest
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.routing import Routing, london_underground
 from milp_rl.solvers.models.solve import solve_model
@@ -341,3 +342,19 @@ def test_walks_are_the_same_in_other_numbers(monkeypatch):
     monkeypatch.setattr(walk_states, "_MANY_ARCS", 0)
     found.append(Routing(london_underground(), "Green Park", 16).linear_max(c))
     assert found[1] == pytest.approx(found[0], abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_left_of_a_walk_is_no_shorter_than_its_bound(seed):
+    rng = np.random.default_rng(seed)
+    distance = rng.integers(1, 9, (7, 7)).astype(float)
+    shorter = np.minimum(distance, distance.T)
+    n_left = 1 + seed % 5
+    left = rng.permutation(np.arange(2, 7))[:n_left]
+    least = min(
+        sum(distance[u, v] for u, v in pairwise([1, *order, 0])) for order in permutations(left)
+    )
+    for price in (np.zeros(7), rng.normal(size=7), rng.normal(size=7)):
+        bound = _rest(distance, shorter, price, left, n_left, 1, np.zeros(7))
+        assert bound <= least + 1e-9
+        assert n_left > 1 or bound == pytest.approx(least)
