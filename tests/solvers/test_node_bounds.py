@@ -153,6 +153,9 @@ def same(one, other):
 def test_compiled_loops_do_what_numpy_does(kind, space, random_network):
     maker = random_network if kind == "chain" else Skipping.make
     a, b = (Case(5, space, maker, loops=loops) for loops in (False, True))
+    for case in (a, b):  # so that margins for rounding are seen
+        case.bounds._sizes *= 1e10
+        case.bounds._output_size *= 1e10
     targets = np.where(np.isfinite(a.best()), a.best() - 0.1, 0.0)
     for _ in range(2):
         empty = a.bounds.tighten(a.nodes)
@@ -196,7 +199,8 @@ def test_compiled_loops_bound_neurons_as_numpy_does(kind, held, space, random_ne
             same(own, other)
     same(found.output_lower, wanted.output_lower)
     same(found.output_upper, wanted.output_upper)
-    assert (found.rounding > 0).all()
+    ratio = found.rounding / wanted.rounding
+    assert ((ratio > 0.5) & (ratio < 1 + 1e-9)).all()
 
 
 def test_a_node_does_not_depend_on_those_beside_it(random_network):
