@@ -19,6 +19,11 @@ COLUMNS = (
 """Of the tables in the documentation, as the CSV file names them."""
 
 
+def same(shown, value, name):
+    digits = len(shown.partition(".")[2].strip())
+    assert float(shown) == pytest.approx(value, abs=0.5001 * 10.0**-digits), name
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])
 def test_the_times_shown_are_those_measured(page):
     measured = pd.read_csv(BENCHMARKS / "argmax.csv").pivot_table("ms", "problem", "method")
@@ -29,11 +34,7 @@ def test_the_times_shown_are_those_measured(page):
     for domain, arms, cells in rows:
         own = measured.loc[f"trained {domain} J={arms} 16-32"]
         for shown, method in zip(cells.split("|"), COLUMNS, strict=True):
-            digits = len(shown.partition(".")[2].strip())
-            assert float(shown) == pytest.approx(own[method], abs=0.5001 * 10.0**-digits), (
-                domain,
-                method,
-            )
+            same(shown, own[method], (domain, method))
 
 
 WAYS = [f"{e}, {s}, bigm" for e, s in (("compact", "highs"), ("compact", "gurobi"))]
@@ -51,8 +52,7 @@ def test_the_times_of_the_three_ways_shown_are_those_measured():
         own = table[table["problem"] == f"trained {domain} J=20 16-32"].set_index("way")
         measured = [*own.loc[["default", *WAYS], "ms"], own.loc[WAYS[2], "first (ms)"]]
         for shown, value in zip(cells.split("|"), measured, strict=False):
-            digits = len(shown.partition(".")[2].strip())
-            assert float(shown) == pytest.approx(value, abs=0.5001 * 10.0**-digits), domain
+            same(shown, value, domain)
 
 
 def graphq_gaps(n, channels):
@@ -175,3 +175,56 @@ def test_the_returns_of_offline_learners_shown_are_those_measured():
             if error:
                 assert float(error) == pytest.approx(own[column].sem(), abs=0.0501)
         assert float(goal.rstrip("%")) == pytest.approx(100 * own["at the goal"].mean(), abs=0.501)
+
+
+METHODS = (
+    *("default, 32 states together", "default, one state", "branch and bound"),
+    *("highs, bigm, linear bounds", "gurobi, bigm, linear bounds"),
+    *("published style, gap 2%", "published style, gap 0", "OMLT default"),
+)
+"""Of the table of all single argmaxes, column by column."""
+LETTERS = {"E": "enumeration", "B": "branch and bound", "H": "highs"}
+
+
+def test_all_times_of_single_argmaxes_shown_are_those_measured():
+    table = pd.read_csv(BENCHMARKS / "argmax.csv").set_index(["problem", "method"])
+    text = (BENCHMARKS / "RESULTS.md").read_text()
+    rows = re.findall(r"^\| ((?:trained|random) [^|]+) \|((?:[^|\n]+\|){9})$", text, re.MULTILINE)
+    assert len(rows) == table.index.get_level_values(0).nunique()
+    for problem, cells in rows:
+        for cell, method in zip(cells.split("|"), METHODS, strict=False):
+            number, *way = cell.replace(">", "").replace(",", "").split()
+            own = table.loc[(problem, method)]
+            same(number, own["ms"], (problem, method))
+            stopped = own["note"] == "stopped at the time limit"
+            assert stopped == (">" in cell), (problem, method)
+            if way:
+                assert ", ".join(LETTERS[letter] for letter in way) == own["way"]
+
+
+def test_times_of_wide_networks_and_many_actions_shown_are_those_measured():
+    table = pd.read_csv(BENCHMARKS / "scale.csv").set_index("case")
+    assert (table["optimal"] == table["of"]).all()
+    text = (BENCHMARKS / "RESULTS.md").read_text()
+    columns = ("from scratch (processor s)", "one state (processor s)", "peak memory (MB)")
+    row = r"^\| (?:256-256, )?([\d,]+ choose \d+) \| ([\w ]+) \|((?: [\d.]+ \|){3})$"
+    rows = re.findall(row, text, re.MULTILINE)
+    assert len(rows) == len(table) == 4
+    for case, way, cells in rows:
+        own = table.loc[case.replace(",", "")]
+        assert way == own["way"].replace("_", " ")
+        for shown, column in zip(cells.split("|"), columns, strict=False):
+            same(shown, own[column], (case, column))
+
+
+def test_sizes_and_times_of_proofs_shown_are_those_measured():
+    table = pd.read_csv(BENCHMARKS / "proofs.csv")
+    ratio = table["check_ms"] / table["solve_ms"]
+    text = " ".join((ROOT / "docs" / "proofs.md").read_text().split())
+    shown = (
+        f"files of at most {table['kilobytes_max'].max():.1f} kB, checked in {ratio.min():.1f} to"
+        f" {ratio.max():.0f} times the time that branch and bound took, in less than 10 times on"
+        f" {(ratio < 10).sum()} of {len(table)} problems"
+    )
+    assert shown in text
+    assert f"up to {table['prove_ms'].max() / 1e3:.1f} seconds" in text
