@@ -452,7 +452,7 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_weights(data, tmp_path):
 @pytest.mark.slow
 def test_iql_is_at_least_as_good_as_clinicians_and_sound():
     train, validation, test = generate_sepsis(2500, seed=0).split()
-    values = train_model("IQL, Kostrikov et al.", train, validation, seed=0)
+    values = train_model("IQL, multi-task", train, validation, seed=0, selection="loss")
     row = judge(values, test, Behaviour.fit(train), seed=0)
     clinicians, error, _ = true_value(None, 4000, seed=0)
     assert row["true value"] > clinicians - error
