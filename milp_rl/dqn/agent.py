@@ -258,7 +258,7 @@ class DQNAgent:
         Raises
         ------
         ValueError
-            As for :meth:`act`.
+            As for :meth:`act`, or if there is no observation.
         """
         env = self.env if isinstance(self.env, FlatEnv) else None
         if env is not None:
@@ -266,6 +266,8 @@ class DQNAgent:
         else:
             several = list(observation) if np.ndim(observation) > 1 else None
         given = [observation] if several is None else several
+        if not given:
+            raise ValueError("predict needs an observation, got an empty batch")
         states = np.array([self._state_of(one) for one in given])
         spaces = [self._feasible.at(s) for s in states]
         actions = self._best_actions(states).copy()
@@ -416,12 +418,18 @@ class DQNAgent:
         Raises
         ------
         ValueError
-            If there is no budget, or none is left for learning; otherwise as for :meth:`train`.
+            If there is no budget, or none is left for learning, or the configuration has an
+            ``early_gap``; otherwise as for :meth:`train`.
         """
         if total_timesteps is None and seconds is None:
             raise ValueError("learn needs a budget: total_timesteps, seconds, or both")
         if seconds is not None and not seconds > 0:
             raise ValueError(f"seconds must be positive, got {seconds}")
+        if self.config.early_gap is not None:
+            raise ValueError(
+                f"early_gap={self.config.early_gap} is for the first half of config.episodes, which"
+                " learn does not go by: use train, or gap and dynamic_tolerance"
+            )
         if total_timesteps is not None and not total_timesteps > self.random_steps:
             raise ValueError(
                 f"total_timesteps must be more than the {self.random_steps} random steps"
@@ -443,8 +451,14 @@ class DQNAgent:
         See :meth:`milp_rl.dqn.NormalisedQNetwork.normalise`; a network of your own is left as it
         is.
         """
-        if self._own is None and isinstance(self.network, NormalisedQNetwork):
+        if self.normalises:
+            assert isinstance(self.network, NormalisedQNetwork)
             self.network.normalise(states, rewards, self.arms)
+
+    @property
+    def normalises(self) -> bool:
+        """Whether the agent has made a network that is normalised by data."""
+        return self._own is None and isinstance(self.network, NormalisedQNetwork)
 
     def pretraining_data(self) -> PretrainingData:
         """Return the data of random steps, if there are any, otherwise of the environment's model.

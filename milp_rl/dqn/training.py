@@ -7,6 +7,7 @@ are told, and checkpoints are written.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,13 @@ class Training:
         if agent.epoch >= c.pretrain_epochs and (agent.step or len(learner.replay)):
             return
         if not (c.pretrain_epochs or agent.random_steps):
+            if agent.normalises and not (agent.step or len(learner.replay)):
+                warnings.warn(
+                    "states and values are not normalised (normalise=True): training begins without"
+                    " data, as pretrain_epochs and random_steps are 0. Set random_steps, such as"
+                    " 1000, or normalise=False",
+                    stacklevel=5,
+                )
             return
         data = agent.pretraining_data()
         states, actions, wanted = (torch.from_numpy(column) for column in data[:3])

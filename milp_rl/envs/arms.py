@@ -94,16 +94,22 @@ def arms_of(env: gym.Env[Any, Any], state_dim: int, n_actions: int) -> Arms | No
     Raises
     ------
     ValueError
-        If they do not fit its states and actions.
+        If they do not fit its states and actions, or ``arm_layout`` is something else.
     """
     if not env.has_wrapper_attr("arm_layout"):
         return None
     arms = env.get_wrapper_attr("arm_layout")
-    if not isinstance(arms, Arms):
+    if arms is None:
         return None
+    if not isinstance(arms, Arms):
+        raise ValueError(
+            "arm_layout must be a milp_rl.envs.arms.Arms, such as Arms(20, arm_features=2), or"
+            f" None, got {type(arms).__name__}: {arms!r:.60}"
+        )
     if (arms.state_dim, arms.n_actions) != (state_dim, n_actions):
         raise ValueError(
             f"the environment's arms have {arms.state_dim} state features and {arms.n_actions}"
-            f" actions, the environment has {state_dim} and {n_actions}"
+            f" actions, the environment has {state_dim} and {n_actions}; a wrapper that changes"
+            " them says its own arm_layout, or arm_layout = None"
         )
     return arms

@@ -14,26 +14,42 @@ from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 
 StateArray = NDArray[np.float32]
-_CHANGING = (
-    gym.ObservationWrapper,
-    gym.ActionWrapper,
-    gym.RewardWrapper,
-    gym.wrappers.NormalizeReward,
+_PASSING = (
+    gym.wrappers.Autoreset,
+    gym.wrappers.HumanRendering,
+    gym.wrappers.OrderEnforcing,
+    gym.wrappers.PassiveEnvChecker,
+    gym.wrappers.RecordEpisodeStatistics,
+    gym.wrappers.RecordVideo,
+    gym.wrappers.RenderCollection,
+    gym.wrappers.TimeLimit,
 )
+"""Wrappers with a ``step`` of their own that change no observation, action or reward."""
 
 
 def model_of(env: gym.Env[Any, Any]) -> Any:
     """Return what may know a model of an environment: the one within its wrappers.
 
-    Where a wrapper of Gymnasium's kinds gives other observations, actions or rewards, what is
-    within knows nothing of them, and the wrapped environment itself is returned.
+    Where a wrapper may give other observations, actions or rewards, since it has a ``step`` or a
+    ``reset`` of its own, what is within knows nothing of them, and the wrapped environment itself
+    is returned. Gymnasium's wrappers that only watch are known.
     """
     layer: Any = env
     while isinstance(layer, gym.Wrapper):
-        if isinstance(layer, _CHANGING):
+        if not _passes_on(layer):
             return env
         layer = layer.env
     return env.unwrapped
+
+
+def _passes_on(layer: gym.Wrapper[Any, Any, Any, Any]) -> bool:
+    """Whether observations, actions and rewards are those of the environment within."""
+    kind = type(layer)
+    own = any(
+        getattr(kind, method) is not getattr(gym.Wrapper, method) for method in ("step", "reset")
+    )
+    says_itself = kind.unwrapped is not gym.Wrapper.unwrapped
+    return not own or says_itself or isinstance(layer, _PASSING)
 
 
 class KnownModelEnv(gym.Env[StateArray, ActionArray]):

@@ -143,6 +143,8 @@ def test_predict_is_act_for_one_state_and_for_many(width):
     assert one.dtype == agent.act(states[2]).dtype
     with pytest.raises(ValueError, match=r"must have shape .* got \(2,\)"):
         agent.predict(states[:, :2])
+    with pytest.raises(ValueError, match="got an empty batch"):
+        agent.predict(states[:0])
 
 
 def test_predict_explores_as_training_would_and_does_not_touch_it(whole):

@@ -13,6 +13,7 @@ from milp_rl.dqn import DQNAgent, DQNConfig, FlatDQN, Validation
 from milp_rl.dqn.pretraining import data_of_model
 from milp_rl.envs import BudgetBandit, BudgetInstance, ParallelEpisodes
 from milp_rl.envs.feasible_sets import FeasibleSets
+from milp_rl.envs.known_model import model_of
 from milp_rl.evaluation import JointMDP, evaluate
 
 PLAIN = DQNConfig(
@@ -397,6 +398,12 @@ def test_a_model_that_gives_no_numbers_is_refused(method, message):
         DQNAgent(env, config, seed=0).train()
 
 
+class Doubled(gym.Wrapper):
+    def step(self, action):
+        state, reward, *rest = self.env.step(action)
+        return state, 2.0 * reward, *rest
+
+
 def test_a_model_is_not_asked_for_what_a_wrapper_changes():
     def bandit():
         return BudgetBandit(BudgetInstance.generate(4, 2, horizon=6, seed=0))
@@ -414,6 +421,10 @@ def test_a_model_is_not_asked_for_what_a_wrapper_changes():
     np.testing.assert_array_equal(drawn, moved.rewards)  # sampled ones, of the same play
     np.testing.assert_array_equal(plain.states + 10.0, moved.states)
     assert DQNAgent(scaled, replace(PLAIN, pretrain_epochs=1)).random_steps == 1000
+    stacked = gym.wrappers.FrameStackObservation(bandit(), 2)
+    assert model_of(stacked) is stacked
+    doubled = DQNAgent(Doubled(bandit()), PLAYED, seed=0).pretraining_data()
+    np.testing.assert_array_equal(doubled.rewards / 2.0, drawn)
     results = evaluate(scaled, {"": RandomPolicy(mr.BudgetTopK(4, 2), seed=0)}, seeds=[0])
     own = evaluate(bandit(), {"": RandomPolicy(mr.BudgetTopK(4, 2), seed=0)}, seeds=[0])
     assert results["reward"][0] / 64.0 != pytest.approx(own["reward"][0])

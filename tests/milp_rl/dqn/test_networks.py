@@ -1,5 +1,6 @@
 """The networks that a learner makes: their units, their critics, which of them it takes."""
 
+import warnings
 from dataclasses import replace
 
 import gymnasium as gym
@@ -169,6 +170,16 @@ def test_several_critics_are_one_network_to_the_argmax(architecture, reduce):
     assert mr.argmax(network, state, SPACE).value == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_training_without_data_says_that_nothing_is_normalised():
+    config = replace(SHORT, episodes=1, random_steps=0, pretrain_epochs=0)
+    with pytest.warns(UserWarning, match=r"not normalised.*Set random_steps, such as 1000"):
+        DQNAgent(Machines(), config, seed=0).train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DQNAgent(Machines(), replace(config, normalise=False), seed=0).train()
+        DQNAgent(Machines(), replace(config, random_steps=10), seed=0).train()
+
+
 def test_every_critic_learns_by_itself():
     agent = DQNAgent(Machines(), replace(SHORT, critics=2))
     before = [p.clone() for p in agent.network.parameters()]
@@ -207,6 +218,9 @@ def test_arms_that_do_not_fit_are_refused():
         arm_layout = Arms(5, arm_features=2)
 
     with pytest.raises(ValueError, match="arms have 10 state features and 5 actions"):
+        DQNAgent(Wrong(), SHORT)
+    Wrong.arm_layout = {"arms": 5}
+    with pytest.raises(ValueError, match=r"must be a milp_rl.*got dict: {'arms': 5}"):
         DQNAgent(Wrong(), SHORT)
     env = make_bandit("multiple_interventions", 6, 2, seed=0)
     with pytest.raises(ValueError, match="needs arms that have features"):
