@@ -9,27 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.spaces.base import ActionSpace
-
-
-def built(space: ActionSpace, scores: NDArray[Any]) -> NDArray[Any]:
-    """Return the action that takes items by falling score, each that still fits.
-
-    Items of negative score are taken only where the set requires more. Variables that are not
-    binary have scores in [-1, 1], which are stretched over their range and rounded.
-    """
-    if not space.binary:
-        share = (np.clip(scores, -1.0, 1.0) + 1.0) / 2.0
-        values = space.lower + share * (space.upper - space.lower)
-        return np.where(space.integer, np.rint(values), values).astype(space.dtype)
-    action = np.zeros(space.n_actions, dtype=np.int8)
-    while True:
-        fits = space.extensions(action)
-        if not len(fits):
-            return action
-        best = fits[np.argmax(scores[fits])]
-        if scores[best] < 0 and not space.violations(action):
-            return action
-        action[best] = 1
+from milp_rl.heuristics.scores import by_scores
 
 
 class SamplesOnly(gym.Env):
@@ -53,7 +33,7 @@ class SamplesOnly(gym.Env):
 
 
 class Projected(gym.Env):
-    """An environment whose actions any vector of scores is turned into, by :func:`built`.
+    """An environment whose actions any vector of scores is turned into, by :func:`by_scores`.
 
     With ``bits`` the learner chooses a bit for each item; those chosen are taken in a random order
     while they fit. Otherwise, and where variables are not binary, it gives each a score in [-1, 1].
@@ -76,7 +56,7 @@ class Projected(gym.Env):
         if self.bits:
             luck = self._order.random(len(scores))
             scores = np.where(scores > 0.5, luck, -luck)
-        return built(self.inner.get_wrapper_attr("action_space_block")(state), scores)
+        return by_scores(self.inner.get_wrapper_attr("action_space_block")(state), scores)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)

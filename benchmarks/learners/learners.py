@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 
 import milp_rl as mr
+from milp_rl.baselines.actor_critic import ActorCritic, ActorCriticConfig
 
 from .domains import Domain, Policy
 
@@ -44,9 +45,7 @@ def _maskable(
 
 
 def _dnc(env: gym.Env, domain: Domain, steps: int, seed: int, settings: dict[str, Any]) -> Policy:
-    from .dnc import train_dnc
-
-    return train_dnc(env, steps, seed)
+    return ActorCritic(env, ActorCriticConfig(steps=steps), seed=seed).train()
 
 
 LEARNERS: dict[str, Train] = {

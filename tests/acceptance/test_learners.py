@@ -1,4 +1,4 @@
-"""The comparison of learners: actions built one item at a time, DNC's search, and going on."""
+"""The comparison of learners: actions built one item at a time, and going on."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from benchmarks.learners import __main__ as program
 from benchmarks.learners import records, table
-from benchmarks.learners.building import Build, OneAtATime, Projected, SamplesOnly, built
-from benchmarks.learners.dnc import anneal
+from benchmarks.learners.building import Build, OneAtATime, Projected, SamplesOnly
 from benchmarks.learners.domains import DOMAINS, RULES, Random
 
 CAPACITY = mr.Capacity(costs=[2, 3, 4, 5, 2], capacities=[6, 4])
@@ -83,18 +82,6 @@ def test_built_episodes_are_those_of_the_environment():
     np.testing.assert_allclose([other.step(action)[1] for action in actions], rewards)
 
 
-@pytest.mark.parametrize("space", SETS[:3], ids=lambda space: repr(space)[:30])
-def test_scores_are_made_feasible_by_taking_the_highest_that_fit(space):
-    """Against the order over all feasible actions by their items' scores, highest first."""
-    rng = np.random.default_rng(1)
-    actions = space.enumerate()
-    for _ in range(30):
-        scores = rng.uniform(-1, 1, space.n_actions)
-        order = np.argsort(-scores)
-        wanted = [a for a in actions if (scores[a == 1] > 0).all()] or list(actions)
-        assert rows([built(space, scores)]) == rows([max(wanted, key=lambda a: tuple(a[order]))])
-
-
 def test_a_model_is_hidden_and_bits_are_projected():
     env = DynamicAssortment(6, 2)
     hidden = SamplesOnly(env)
@@ -121,18 +108,6 @@ def test_integers_are_scores_stretched_over_their_range():
     state = np.zeros(1, np.float32)
     for score, wanted in ((-1.0, [0, 0, 1]), (1.0, [2, 3, 2]), (0.2, [1, 2, 2])):
         assert projected.feasible(state, np.full(3, score)).tolist() == wanted
-
-
-@pytest.mark.parametrize("space", SETS, ids=lambda space: repr(space)[:30])
-def test_the_search_of_dnc_finds_the_best_action_of_a_small_critic(space):
-    """Where values are sums over items, against enumeration, from any start."""
-    rng, actions = np.random.default_rng(2), space.enumerate()
-    for _ in range(10):
-        worth = rng.normal(size=space.n_actions)
-        start = actions[rng.integers(len(actions))]
-        found = anneal(space, start, lambda a, w=worth: a @ w, rng)
-        assert space.violations(found) == []
-        assert found @ worth == pytest.approx((actions @ worth).max())
 
 
 def test_rows_that_are_there_are_skipped(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,43 @@
+"""The feasible action that scores of its variables ask for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.spaces.base import ActionSpace
+
+
+def by_scores(space: ActionSpace, scores: FloatArray) -> ActionArray:
+    """Return the action that takes items by falling score, each that still fits.
+
+    Parameters
+    ----------
+    space
+        The feasible set.
+    scores
+        Shape (n_actions,). Items of negative score are taken only where the set requires more.
+        Variables that are not binary have scores in [-1, 1], which are stretched over their range
+        and rounded.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import milp_rl as mr
+    >>> by_scores(mr.BudgetTopK(4, 2), np.array([0.1, -0.2, 0.3, 0.2]))
+    array([0, 0, 1, 1], dtype=int8)
+    """
+    if not space.binary:
+        share = (np.clip(scores, -1.0, 1.0) + 1.0) / 2.0
+        values = space.lower + share * (space.upper - space.lower)
+        found: ActionArray = np.where(space.integer, np.rint(values), values).astype(space.dtype)
+        return found
+    action: ActionArray = np.zeros(space.n_actions, dtype=np.int8)
+    while True:
+        fits = space.extensions(action)
+        if not len(fits):
+            return action
+        best = fits[np.argmax(scores[fits])]
+        if scores[best] < 0 and not space.violations(action):
+            return action
+        action[best] = 1
