@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -116,13 +117,18 @@ class SamplingPolicy:
 
 
 class MyopicPolicy:
-    """Maximises the expected reward of the next step exactly, by a mixed-integer program.
+    """Maximises the expected reward of the next step exactly, by the solver that ``"auto"`` takes.
 
     Parameters
     ----------
     env
         An environment (unwrapped) whose model is known. Where its one-step network is only
         approximate, the action is optimal up to twice the stated error.
+
+    Attributes
+    ----------
+    answered
+        How many decisions each solver has found.
 
     Raises
     ------
@@ -132,6 +138,7 @@ class MyopicPolicy:
 
     def __init__(self, env: OneStepModel) -> None:
         self.env = _modelled(env)
+        self.answered: Counter[str] = Counter()
         self._solver: ArgmaxSolver | None = None
         self._description: dict[str, Any] = {}  # of the set that the solver is for
 
@@ -153,6 +160,7 @@ class MyopicPolicy:
         result = self._solver.solve_batch(np.zeros((1, 0)))[0]
         if result.action is None:
             raise RuntimeError(f"no best action: the solver's status is {result.status!r}")
+        self.answered[result.solver] += 1
         return result.action
 
 

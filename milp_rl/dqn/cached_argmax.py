@@ -7,6 +7,7 @@ for that version it is the answer, for later ones where the solver starts.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,11 @@ class CachedArgmax:
         self._feasible = feasible
         self._version = self._solved_version = 0
         self._found: dict[bytes, _Answer] = {}
+
+    @property
+    def answered(self) -> Counter[str] | None:
+        """How many argmaxes each solver has answered; ``None`` where a heuristic does."""
+        return self._chooser.answered if isinstance(self._chooser, ExactChooser) else None
 
     def renew(self) -> None:
         """Say that the weights have changed: what was found is only where to start from now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.bounds import BoundPropagator
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.heuristics.continuous import CrossEntropyArgmax, GradientAscentArgmax
+from milp_rl.heuristics.cross_entropy import CombinatorialCrossEntropyArgmax
 from milp_rl.heuristics.greedy import GreedyArgmax
 from milp_rl.qnetwork import ActionValue
 from milp_rl.solvers.batch import rows_of
@@ -64,12 +66,18 @@ class ExactChooser:
         Share of the answers that are proven (:mod:`milp_rl.proofs`); failures are logged.
     options
         Keywords of the solver.
+
+    Attributes
+    ----------
+    answered
+        How many argmaxes each solver has answered.
     """
 
     def __init__(
         self, network: nn.Module, space: ActionSpace, *, audit: float = 0.0, **options: Any
     ) -> None:
         self._solver = ArgmaxSolver(network, space, **options)
+        self.answered: Counter[str] = Counter()
         self._audit_share = audit
         self._audits_due = 0.0
         self._propagators: dict[ActionSpace, BoundPropagator] = {}
@@ -116,6 +124,7 @@ class ExactChooser:
                     f" {result.status!r}"
                 )
             actions.append(result.action)
+            self.answered[result.solver] += 1
             self._audits_due += self._audit_share
             if self._audits_due >= 1.0:
                 self._audits_due -= 1.0
@@ -188,7 +197,7 @@ def chooser_of(space: ActionSpace, config: DQNConfig) -> Callable[[ActionValue],
     heuristics: dict[str, Callable[[Any, ActionSpace], Heuristic]] = {
         "greedy": GreedyArgmax,
         "gradient": GradientAscentArgmax,
-        "cross_entropy": CrossEntropyArgmax,
+        "cross_entropy": CombinatorialCrossEntropyArgmax if space.binary else CrossEntropyArgmax,
     }
     if c.argmax in heuristics:
         return lambda network: HeuristicChooser(heuristics[c.argmax], network, space)

@@ -189,8 +189,9 @@ class DQNConfig:
     """What finds best actions, in episodes and in targets.
 
     ``"exact"``: a solver. Heuristics, without proof: ``"greedy"`` builds an action on the network
-    (iterative DQN), for binary actions; ``"gradient"`` and ``"cross_entropy"`` search a box of
-    continuous ones (:mod:`milp_rl.heuristics.continuous`).
+    (iterative DQN), for binary actions; ``"cross_entropy"`` draws actions and refits to the best
+    (:mod:`milp_rl.heuristics.cross_entropy`), in a box of continuous ones as
+    :mod:`milp_rl.heuristics.continuous`; ``"gradient"`` climbs in such a box.
     """
 
     solver: SolverName = "auto"
