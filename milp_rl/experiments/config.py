@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from milp_rl.baselines.actor_critic import ActorCriticConfig
 from milp_rl.dqn import DQNConfig
 from milp_rl.experiments.methods import (
-    ALGORITHMS,
     BASELINES,
+    CONFIGS,
     DEFAULT_METHODS,
     DOMAIN_LABELS,
     LEARNERS,
@@ -37,6 +38,8 @@ class Cell:
         Passed to :class:`milp_rl.dqn.Validation`, for learners.
     algorithm, dqn
         The learner's algorithm and parameters; ``None`` for a method that does not learn.
+    of
+        The method whose trained network it plays, instead of training one.
     """
 
     domain: str
@@ -49,19 +52,29 @@ class Cell:
     validate_every: int
     validation_episodes: int
     algorithm: str | None
-    dqn: DQNConfig | None
+    dqn: DQNConfig | ActorCriticConfig | None
+    of: str | None = None
 
     @property
     def name(self) -> str:
         """Its name, which is also that of its files."""
-        size = f"J{self.n_arms}-B{self.budget}"
-        return f"{self.domain}-{size}-seed{self.seed}-{self.method}"
+        return f"{self.instance}-{self.method}"
+
+    @property
+    def instance(self) -> str:
+        """What its instance is called in names of files."""
+        return f"{self.domain}-J{self.n_arms}-B{self.budget}-seed{self.seed}"
+
+    @property
+    def network(self) -> str:
+        """Name of the cell that trains its network."""
+        return f"{self.instance}-{self.method if self.of is None else self.of}"
 
     @property
     def settings(self) -> dict[str, Any]:
         """All parameters, as JSON has them."""
         settings = asdict(self)
-        if settings["dqn"] is not None:
+        if isinstance(self.dqn, DQNConfig):
             for name in ("hidden", "encoder", "head"):
                 settings["dqn"][name] = list(settings["dqn"][name])
         return settings
@@ -82,9 +95,11 @@ class ExperimentConfig:
     methods
         Names of baselines, ``"iterative_dqn"``, ``"sequoia"``, ``"sequoia_arms"`` (with the network
         of arms and the defaults), ``"flat_dqn"`` (one output for each feasible action),
-        ``"graphq"``, ``"graphq_beam"``, ``"dqn_exact"``, ``"dqn_gradient"``, ``"dqn_cem"`` and
-        names in ``learners``. A baseline that a domain does not have is left out there. By default
-        all baselines of bandits and the first two learners.
+        ``"graphq"``, ``"graphq_beam"``, ``"dnc"``, ``"wolpertinger"``, ``"dqn_exact"``,
+        ``"dqn_gradient"``, ``"dqn_cem"``, ``"iterative_dqn_published"`` and ``"greedy_on_arms"``
+        (greedy building on the networks that SEQUOIA trained, of the method's own cells) and names
+        in ``learners``. A baseline that a domain does not have is left out there. By default all
+        baselines of bandits, iterative DQN and SEQUOIA.
     horizon
         Steps per episode.
     episodes
@@ -93,10 +108,13 @@ class ExperimentConfig:
         The learners' parameters: ``"restless"``, those of :meth:`milp_rl.dqn.DQNConfig.restless`;
         ``"default"``, those of any other environment; or ``"paper"``, the published ones.
     dqn
-        Parameters of :class:`milp_rl.dqn.DQNConfig` that differ from the preset, for all learners.
+        Parameters of :class:`milp_rl.dqn.DQNConfig` that differ from the preset, for all learners
+        but those of ``"actor_critic"``.
     learners
-        Further learners: by name, parameters that differ from those of SEQUOIA, among them
-        ``preset`` and ``algorithm`` (``"dqn"``, ``"flat_dqn"`` or ``"graphq"``).
+        Further learners, or changes of known ones: by name, parameters that differ from those of
+        SEQUOIA, among them ``preset``, ``algorithm`` (``"dqn"``, ``"flat_dqn"``, ``"graphq"`` or
+        ``"actor_critic"``, :class:`milp_rl.baselines.actor_critic.ActorCriticConfig`), and ``of``:
+        the learner whose trained network is played with these parameters, as for another solver.
     validate_every, validation_episodes
         A learner plays so many validation episodes every so many episodes of training; the
         network that plays them best is evaluated.
@@ -128,7 +146,7 @@ class ExperimentConfig:
                 raise ValueError(f"{name} has an entry twice: {values!r}")
         _known("domain", self.domains, DOMAIN_LABELS)
         _known("method", self.methods, {**BASELINES, **LEARNERS, **self.learners})
-        if taken := [name for name in self.learners if name in BASELINES or name in LEARNERS]:
+        if taken := [name for name in self.learners if name in BASELINES]:
             raise ValueError(f"a learner of one's own cannot be named {taken[0]!r}")
         if bad := [name for name in self.learners if not name.replace("_", "").isalnum()]:
             raise ValueError(f"a learner's name is letters, digits and _, got {bad[0]!r}")
@@ -151,6 +169,9 @@ class ExperimentConfig:
         _checked_preset(self.preset)
         for name in {**LEARNERS, **self.learners}:
             self.learner(name)
+        for name in self.methods:
+            if (of := self.trained_by(name)) is not None and of not in self.methods:
+                raise ValueError(f"{name!r} plays the network of {of!r}: add that to methods")
 
     @classmethod
     def from_toml(cls, path: str | Path) -> ExperimentConfig:
@@ -178,24 +199,42 @@ class ExperimentConfig:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 
-    def learner(self, name: str) -> tuple[str, DQNConfig]:
+    def trained_by(self, name: str) -> str | None:
+        """Return the method whose network a method plays, if it is not its own."""
+        of: str | None = self._changes(name).get("of")
+        return of
+
+    def learner(self, name: str) -> tuple[str, DQNConfig | ActorCriticConfig]:
         """Return the algorithm of a learner and its parameters."""
-        changes = {**self.dqn, **{**LEARNERS, **self.learners}[name]}
+        of = self.trained_by(name)
+        if of is not None:
+            _known("learner", [of], {**LEARNERS, **self.learners})
+            if self.trained_by(of) is not None:
+                raise ValueError(f"learner {name!r}: {of!r} trains no network of its own")
+        changes = {**({} if of is None else self._changes(of)), **self._changes(name)}
+        changes.pop("of", None)
         preset = _checked_preset(changes.pop("preset", self.preset))
         algorithm = changes.pop("algorithm", "dqn")
-        _known("algorithm", [algorithm], ALGORITHMS)
-        kind = ALGORITHMS[algorithm].config_class
+        _known("algorithm", [algorithm], CONFIGS)
+        kind = CONFIGS[algorithm]
         try:
+            if issubclass(kind, ActorCriticConfig):
+                return algorithm, kind(**changes)
+            changes = {**self.dqn, **changes}
             if preset == "default":
                 return algorithm, kind(**changes)
             return algorithm, (kind.paper if preset == "paper" else kind.restless)(**changes)
         except (TypeError, ValueError) as error:
             raise ValueError(f"learner {name!r}: {error}") from error
 
-    def cells(self) -> list[Cell]:
-        """List the cells, largest instances first, learners before the others.
+    def _changes(self, name: str) -> dict[str, Any]:
+        return {**LEARNERS.get(name, {}), **self.learners.get(name, {})}
 
-        The ones that take longest then do not end up alone on one processor.
+    def cells(self) -> list[Cell]:
+        """List the cells: largest instances first, seed by seed, learners before the others.
+
+        The ones that take longest then do not end up alone on one processor, and a run that is
+        stopped early has finished whole instances.
         """
         found = [
             Cell(
@@ -209,14 +248,21 @@ class ExperimentConfig:
                 self.validate_every,
                 self.validation_episodes,
                 *((None, None) if method in BASELINES else self.learner(method)),
+                of=self.trained_by(method),
             )
+            for seed in self.seeds
             for domain in self.domains
             for n_arms, budget in self.sizes
-            for seed in self.seeds
             for method in self.methods
             if applies(method, domain)
         ]
-        return sorted(found, key=lambda cell: (-cell.n_arms, cell.dqn is None))
+
+        def place(cell: Cell) -> tuple[Any, ...]:
+            untrained = cell.dqn is None or cell.of is not None
+            seed, domain = self.seeds.index(cell.seed), self.domains.index(cell.domain)
+            return -cell.n_arms, seed, domain, untrained
+
+        return sorted(found, key=place)
 
 
 def _checked_preset(preset: str) -> str:

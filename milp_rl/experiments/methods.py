@@ -17,13 +17,14 @@ from milp_rl.baselines import (
     SamplingPolicy,
     WhittlePolicy,
 )
+from milp_rl.baselines.actor_critic import ActorCriticConfig
 from milp_rl.baselines.performative import (
     TRUE_RISK,
     FixedScorePolicy,
     NaiveUpdatingPolicy,
     optimal_point,
 )
-from milp_rl.dqn import DQNAgent, FlatDQN
+from milp_rl.dqn import DQNAgent, DQNConfig, FlatDQN
 from milp_rl.envs import DOMAINS, PRESETS, ConstrainedControl, make_bandit
 from milp_rl.envs.bandits.restless_bandit import RestlessBandit
 from milp_rl.envs.performative import PerformativeRisk, Population, no_intervention
@@ -43,8 +44,17 @@ BASELINES: dict[str, Callable[[Any, int], Policy]] = {
     "oracle": lambda env, seed: FixedScorePolicy(optimal_point(env)),
 }
 ALGORITHMS: dict[str, type[DQNAgent]] = {"dqn": DQNAgent, "flat_dqn": FlatDQN, "graphq": GraphDQN}
+ACTOR_CRITIC = "actor_critic"  # an algorithm with parameters of its own
+CONFIGS: dict[str, type[DQNConfig] | type[ActorCriticConfig]] = {
+    **{name: agent.config_class for name, agent in ALGORITHMS.items()},
+    ACTOR_CRITIC: ActorCriticConfig,
+}
 LEARNERS: dict[str, dict[str, Any]] = {
+    "dnc": {"algorithm": ACTOR_CRITIC},
+    "wolpertinger": {"algorithm": ACTOR_CRITIC, "search": "nearest"},
+    "iterative_dqn_published": {"of": "sequoia", "argmax": "greedy"},
     "iterative_dqn": {"argmax": "greedy"},
+    "greedy_on_arms": {"of": "sequoia_arms", "argmax": "greedy"},
     "flat_dqn": {"algorithm": "flat_dqn"},
     "graphq": {"algorithm": "graphq"},
     "graphq_beam": {"algorithm": "graphq", "width": 4},
@@ -73,7 +83,11 @@ LABELS = {
     "iterative_myopic": "iterative myopic",
     "whittle": "Whittle index",
     "flat_dqn": "standard DQN",
+    "dnc": "DNC",
+    "wolpertinger": "Wolpertinger, k nearest",
+    "iterative_dqn_published": "iterative DQN, as published",
     "iterative_dqn": "iterative DQN",
+    "greedy_on_arms": "greedy on the network of arms",
     "graphq": "Graph-Q, greedy",
     "graphq_beam": "Graph-Q, beam",
     "graphq_complete": "Graph-Q, complete graph",

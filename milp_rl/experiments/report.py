@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,22 @@ from milp_rl.experiments.charts import (
     time_chart,
     title,
 )
+from milp_rl.experiments.exactness import exactness_section, method_table
 from milp_rl.experiments.methods import BASELINES, LEARNERS
-from milp_rl.experiments.runner import RESULTS
+from milp_rl.experiments.paired import paired
+from milp_rl.experiments.runner import EPISODES, RESULTS
 from milp_rl.formulations.files import write_atomically
 from milp_rl.reports.document import Section, save_figure, to_html, to_markdown
 
 REFERENCE = "sequoia"
 KEYS = ["domain", "J", "B", "seed", "method"]
+_LATER = {
+    "cpu_ms_per_decision": np.nan,
+    "way": None,
+    "training_steps": np.nan,
+    "training_cpu_seconds": np.nan,
+}
+"""Columns that results of earlier versions do not have."""
 _TRAINING = {
     "training_episodes": "episodes",
     "training_seconds": "seconds",
@@ -35,15 +45,35 @@ _TRAINING = {
 }
 
 
-def read_results(folders: Sequence[str | Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read the results and learning curves of one or several runs.
+@dataclass(frozen=True)
+class Results:
+    """What one or several runs have written.
+
+    Attributes
+    ----------
+    cells
+        A row for each cell, as in ``results.csv``.
+    curves
+        Validation rewards, as in ``curves.csv``.
+    episodes
+        Rewards of episodes by setting, as in ``episodes.csv``; a run of an earlier version has
+        none.
+    """
+
+    cells: pd.DataFrame
+    curves: pd.DataFrame
+    episodes: dict[Setting, pd.DataFrame]
+
+
+def read_results(folders: Sequence[str | Path]) -> Results:
+    """Read the results, learning curves and episodes of one or several runs.
 
     Raises
     ------
     ValueError
         If a folder has no results, or two have the same cell.
     """
-    results, curves = [], []
+    results, curves, episodes = [], [], []
     for folder in map(Path, folders):
         if not (folder / RESULTS).exists():
             raise ValueError(f"{folder} has no {RESULTS}: no run has been finished there")
@@ -51,17 +81,27 @@ def read_results(folders: Sequence[str | Path]) -> tuple[pd.DataFrame, pd.DataFr
         results.append(pd.read_csv(folder / RESULTS, keep_default_na=False, na_values=[""]))
         if (folder / "curves.csv").exists():
             curves.append(pd.read_csv(folder / "curves.csv"))
+        if (folder / EPISODES).exists():
+            episodes.append(pd.read_csv(folder / EPISODES))
     table = pd.concat(results, ignore_index=True)
     twice = table[table.duplicated(KEYS)]
     if len(twice):
         cell = ", ".join(str(value) for value in twice.iloc[0][KEYS])
         raise ValueError(f"two of the runs have the same cell: {cell}")
+    table = table.assign(**{name: no for name, no in _LATER.items() if name not in table})
     none = pd.DataFrame(columns=[*KEYS, "episode", "reward"])
-    return table, pd.concat(curves, ignore_index=True) if curves else none
+    played = {}
+    if episodes:
+        for key, rows in pd.concat(episodes).groupby(["domain", "J", "B"], sort=False):
+            # of several runs, each has the columns of its methods
+            by_episode = rows.groupby(["seed", "episode"], as_index=False).first()
+            domain, n_arms, budget = key
+            played[str(domain), int(str(n_arms)), int(str(budget))] = by_episode
+    return Results(table, pd.concat(curves, ignore_index=True) if curves else none, played)
 
 
 def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
-    """Write ``report.md``, ``report.html``, ``gains.csv`` and charts.
+    """Write ``report.md``, ``report.html``, ``gains.csv``, ``differences.csv`` and charts.
 
     Parameters
     ----------
@@ -80,7 +120,8 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
     ValueError
         If a folder has no results, or two have the same cell.
     """
-    results, curves = read_results(folders)
+    read = read_results(folders)
+    results, curves = read.cells, read.curves
     out = Path(output)
     out.mkdir(parents=True, exist_ok=True)
     rewards = _rewards(results)
@@ -99,6 +140,12 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
     if len(gains):
         write_atomically(out / "gains.csv", gains.to_csv().encode())
         sections.append(Section("Gain of SEQUOIA", _verdict(rewards), _percent(gains)))
+    differences = difference_table(rewards, read.episodes)
+    if len(differences):
+        write_atomically(out / "differences.csv", differences.to_csv(index=False).encode())
+    exactness = exactness_section(results, read.episodes)
+    if exactness is not None:
+        sections.append(exactness)
     if results["exact_optimum"].notna().any():
         sections.append(_exact_section(results))
     sections += _cost_sections(results)
@@ -116,12 +163,42 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
         if len(curve):
             charts.append(f"curves-{name}.png")
             save_figure(curve_chart(curve, table, setting), out / charts[1])
-        heading = title(setting)
-        sections.append(Section(heading[0].upper() + heading[1:], charts=tuple(charts)))
+        heading, own = title(setting), results[_is(results, setting)]
+        methods = _ordered(table["method"])
+        whole = method_table(table, own, read.episodes.get(setting), REFERENCE, methods)
+        text = _PAIRED if setting in read.episodes and REFERENCE in methods else ""
+        section = Section(heading[0].upper() + heading[1:], text, whole, tuple(charts))
+        sections.append(section)
     write_atomically(out / "report.md", to_markdown("Experiments", sections).encode())
     path = out / "report.html"
     write_atomically(path, to_html("Experiments", sections, out).encode())
     return path
+
+
+_PAIRED = (
+    "Differences are paired: the same instances and episodes. The interval over episodes is about"
+    " these instances and trained networks; the one over seeds, about others like them (by"
+    " Student's distribution, wide where seeds are few). Milliseconds of a decision are processor time,"
+    " decisions remembered included; a training's seconds, with its validations. Steps are those"
+    " played; the model's transitions in replay come on top."
+)
+
+
+def difference_table(
+    rewards: Mapping[Setting, pd.DataFrame], episodes: Mapping[Setting, pd.DataFrame]
+) -> pd.DataFrame:
+    """Return SEQUOIA's reward minus each other method's, paired, with half widths of intervals."""
+    rows = []
+    for setting, table in rewards.items():
+        for method in table["method"]:
+            if setting not in episodes or method == REFERENCE:
+                continue
+            found = paired(episodes[setting], REFERENCE, str(method))
+            if found is not None:
+                domain, n_arms, budget = setting
+                where = {"domain": domain, "J": n_arms, "B": budget, "method": method}
+                rows.append(where | asdict(found))
+    return pd.DataFrame(rows)
 
 
 def gain_table(rewards: dict[Setting, pd.DataFrame]) -> pd.DataFrame:
@@ -154,6 +231,7 @@ def _rewards(results: pd.DataFrame) -> dict[Setting, pd.DataFrame]:
                 "reward": by_method["reward_mean"].mean(),
                 "error": by_method["reward_se"].apply(lambda e: float(np.sqrt((e**2).sum())))
                 / by_method.size(),
+                "spread": by_method["reward_mean"].sem(),
                 "seeds": by_method.size(),
             }
         ).reset_index()

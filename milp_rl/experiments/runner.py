@@ -6,9 +6,12 @@ killed goes on where it was, with the same results.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +24,14 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from milp_rl.baselines import Policy, argmax_gaps
-from milp_rl.dqn import CSVLogger, DQNAgent, Validation
+from milp_rl.baselines.actor_critic import ActorCritic, ActorCriticConfig
+from milp_rl.dqn import CSVLogger, DQNAgent, DQNConfig, Validation
 from milp_rl.envs import KnownModelEnv
 from milp_rl.envs.bandits.restless_bandit import RestlessBandit
 from milp_rl.evaluation import JointMDP, evaluate
 from milp_rl.experiments.config import Cell, ExperimentConfig
 from milp_rl.experiments.methods import ALGORITHMS, BASELINES, DRAWN, environment
+from milp_rl.experiments.played import GREEDY, Played, greedy_losses, way_of
 from milp_rl.formulations.files import locked, write_atomically
 from milp_rl.qnetwork import QNetwork
 from milp_rl.reports.progress import watched
@@ -37,8 +42,8 @@ Progress = Callable[[float, float], None]
 
 log = logging.getLogger(__name__)
 
-CELLS, TRAINING, CHECKPOINT = "cells", "training", "checkpoint.pt"
-RESULTS = "results.csv"
+CELLS, TRAINING, CHECKPOINT, BEST = "cells", "training", "checkpoint.pt", "best.pt"
+RESULTS, EPISODES = "results.csv", "episodes.csv"
 _START_SEED = 10_000
 _GAP_STATES = 500
 _LEARNING_COST = 50.0  # roughly, of training and evaluating a learner against a baseline
@@ -78,7 +83,8 @@ def run_experiment(
     -------
     pandas.DataFrame
         One row per cell, in the order of :meth:`ExperimentConfig.cells`; also written as
-        ``results.csv`` and ``results.parquet``, with the learning curves in ``curves.csv``.
+        ``results.csv`` and ``results.parquet``, with the learning curves in ``curves.csv`` and
+        the reward of each episode in ``episodes.csv``, a column for each method.
 
     Raises
     ------
@@ -98,9 +104,24 @@ def run_experiment(
         log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
         with safe_path(), _watched(folder, cells, progress), _cluster(backend, address, jobs):
             joblib.Parallel(n_jobs=jobs, batch_size=1)(
-                joblib.delayed(run_cell)(cell, str(folder.resolve())) for cell in waiting
+                joblib.delayed(_run_cells)(together, str(folder.resolve()))
+                for together in _by_network(waiting)
             )
         return _collect(folder, cells)
+
+
+def _by_network(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Put the cells that play another's network after it, to be run in one piece with it."""
+    found: dict[str, list[Cell]] = {}
+    for cell in sorted(cells, key=lambda cell: cell.of is not None):
+        found.setdefault(cell.network, []).append(cell)
+    place = {cell.name: i for i, cell in enumerate(cells)}
+    return sorted(found.values(), key=lambda together: place[together[0].name])
+
+
+def _run_cells(cells: Sequence[Cell], output: str) -> None:
+    for cell in cells:
+        run_cell(cell, output)
 
 
 def run_cell(cell: Cell, output: str | Path) -> dict[str, Any]:
@@ -123,10 +144,10 @@ def run_cell(cell: Cell, output: str | Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
-            row = _run(cell, folder)
+            row, rewards = _run(cell, folder)
     finally:
         torch.set_num_threads(threads)
-    content = {"settings": cell.settings, "row": row}
+    content = {"settings": cell.settings, "row": row, "episodes": rewards}
     path = _cell_path(folder, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
@@ -134,19 +155,32 @@ def run_cell(cell: Cell, output: str | Path) -> dict[str, Any]:
     return row
 
 
-def _run(cell: Cell, folder: Path) -> dict[str, Any]:
+def _run(cell: Cell, folder: Path) -> tuple[dict[str, Any], list[float]]:
     size = (cell.n_arms, cell.budget, cell.horizon, cell.seed)
     env = environment(cell.domain, *size, method=cell.method)
     counts: dict[str, Any] = {}
+    policy: Policy
     if cell.dqn is None:
         policy = BASELINES[cell.method](env, cell.seed)
+    elif isinstance(cell.dqn, ActorCriticConfig):
+        started = time.perf_counter(), time.process_time()
+        policy = ActorCritic(env, cell.dqn, seed=cell.seed).train()
+        counts = {
+            "training_steps": cell.dqn.steps,
+            "training_seconds": time.perf_counter() - started[0],
+            "training_cpu_seconds": time.process_time() - started[1],
+        }
+    elif cell.of is not None:
+        policy = _trained(cell, cell.dqn, env, folder)
     else:
-        policy, counts = _train(cell, env, folder / TRAINING / cell.name)
+        policy, counts = _train(cell, cell.dqn, env, folder / TRAINING / cell.name)
     starts = None
     if isinstance(env, KnownModelEnv):
         starts = env.start_states(np.random.default_rng([_START_SEED, cell.seed]), cell.episodes)
-    results = evaluate(env, {cell.method: policy}, seeds=range(cell.episodes), start_states=starts)
-    return {
+    played = Played(policy)
+    before = Counter(played.answered)
+    results = evaluate(env, {cell.method: played}, seeds=range(cell.episodes), start_states=starts)
+    row = {
         "domain": cell.domain,
         "J": cell.n_arms,
         "B": cell.budget,
@@ -155,15 +189,21 @@ def _run(cell: Cell, folder: Path) -> dict[str, Any]:
         "reward_mean": float(results["reward"].mean()),
         "reward_se": float(results["reward"].std() / np.sqrt(cell.episodes)),
         "ms_per_decision": float(results["ms_per_decision"].mean()),
+        "cpu_ms_per_decision": 1e3 * played.seconds / len(played.states),
+        "way": way_of(policy, played.answered - before),
         "episodes": cell.episodes,
         **_exact(cell, env, policy, starts),
         **{name: counts.get(name) for name in _COUNTS},
+        **greedy_losses(policy, played, cell.seed),
     }
+    return row, [float(reward) for reward in results["reward"]]
 
 
 _COUNTS = (
     "training_episodes",
+    "training_steps",
     "training_seconds",
+    "training_cpu_seconds",
     "argmax_seconds",
     "argmax_lookups",
     "argmax_solves",
@@ -172,20 +212,26 @@ _COUNTS = (
 )
 
 
-def _train(cell: Cell, env: gym.Env[Any, Any], folder: Path) -> tuple[Policy, dict[str, Any]]:
+def _train(
+    cell: Cell, config: DQNConfig, env: gym.Env[Any, Any], folder: Path
+) -> tuple[Policy, dict[str, Any]]:
     """Train a learner; return the policy of its best network, and what training took."""
     assert cell.algorithm is not None
-    agent = ALGORITHMS[cell.algorithm](env, cell.dqn, seed=cell.seed)
+    agent = ALGORITHMS[cell.algorithm](env, config, seed=cell.seed)
     validation = Validation(
         env, folder, every=cell.validate_every, episodes=cell.validation_episodes
     )
     callbacks = [CSVLogger(folder / "history.csv"), validation]
+    resumed, started = (folder / CHECKPOINT).exists(), time.process_time()
     agent.train(callbacks, checkpoint=folder / CHECKPOINT)
     greedy, target = agent.learner.greedy, agent.learner.target_greedy
     lookups, solves = greedy.lookups + target.lookups, greedy.solves + target.solves
     counts = {
         "training_episodes": agent.episode,
+        "training_steps": agent.num_timesteps,
         "training_seconds": agent.pretrain_seconds + sum(row["seconds"] for row in agent.history),
+        # with its validations; not known of a training in several pieces
+        "training_cpu_seconds": None if resumed else time.process_time() - started,
         "argmax_seconds": greedy.seconds + target.seconds,
         "argmax_lookups": lookups,
         "argmax_solves": solves,
@@ -197,7 +243,24 @@ def _train(cell: Cell, env: gym.Env[Any, Any], folder: Path) -> tuple[Policy, di
     if isinstance(agent.network, QNetwork):
         agent.network.to_onnx(folder / "network.onnx")
     agent.space.to_json(folder / "space.json")
+    weights = io.BytesIO()
+    torch.save(agent.network.state_dict(), weights)
+    write_atomically(folder / BEST, weights.getvalue())
     return agent, counts
+
+
+def _trained(cell: Cell, config: DQNConfig, env: gym.Env[Any, Any], folder: Path) -> DQNAgent:
+    """Return the policy of a network that another cell has trained."""
+    assert cell.algorithm is not None
+    path = folder / TRAINING / cell.network / BEST
+    if not path.exists():
+        raise ValueError(
+            f"{path} is missing, which {cell.name} plays: delete"
+            f" {folder / CELLS / cell.network}.json to train that network again"
+        )
+    agent = ALGORITHMS[cell.algorithm](env, config, seed=cell.seed)
+    agent.use(path)
+    return agent
 
 
 def _argmax_gap(agent: DQNAgent) -> float:
@@ -226,15 +289,20 @@ def _cell_path(folder: Path, cell: Cell) -> Path:
     return folder / CELLS / f"{cell.name}.json"
 
 
-def _finished(folder: Path, cell: Cell) -> dict[str, Any] | None:
-    """Return the row of a finished cell, or ``None``; raise ``ValueError`` if it is another's."""
+def _finished(folder: Path, cell: Cell) -> tuple[dict[str, Any], list[float]] | None:
+    """Return the row of a finished cell and the rewards of its episodes, or ``None``.
+
+    Raises
+    ------
+    ValueError
+        If it was run with other settings.
+    """
     path = _cell_path(folder, cell)
     if not path.exists():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        row: dict[str, Any] = content["row"]
-        settings = content["settings"]
+        row, rewards, settings = content["row"], content["episodes"], content["settings"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to run the cell again") from error
     if settings != cell.settings:
@@ -243,18 +311,19 @@ def _finished(folder: Path, cell: Cell) -> dict[str, Any] | None:
             f"{path} was run with other settings ({', '.join(differ)} differ); delete it, or give"
             " another output folder"
         )
-    return row
+    return row, rewards
 
 
 def _collect(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
-    """Write the results and learning curves of finished cells."""
-    results = pd.DataFrame([row for cell in cells if (row := _finished(folder, cell))])
-    if "argmax_gap" in results:  # where no cell has one, as where some have
-        results["argmax_gap"] = results["argmax_gap"].astype(float)
+    """Write the results, episodes and learning curves of finished cells."""
+    done = {cell: one for cell in cells if (one := _finished(folder, cell)) is not None}
+    results = pd.DataFrame([row for row, _ in done.values()])
+    for name in (*_COUNTS, *GREEDY):  # where no cell has one, as where some have
+        results[name] = results[name].astype(float)
     curves = []
     for cell in cells:
         path = folder / TRAINING / cell.name / "validation.csv"
-        if cell.dqn is not None and path.exists():
+        if path.exists():
             curve = pd.read_csv(path)
             curves.append(
                 curve.assign(
@@ -266,10 +335,26 @@ def _collect(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
                 )
             )
     write_atomically(folder / RESULTS, results.to_csv(index=False).encode())
+    write_atomically(folder / EPISODES, _episode_table(done).to_csv(index=False).encode())
     write_atomically(folder / "results.parquet", results.to_parquet(index=False))
     if curves:
         write_atomically(folder / "curves.csv", pd.concat(curves).to_csv(index=False).encode())
     return results
+
+
+def _episode_table(done: Mapping[Cell, tuple[dict[str, Any], list[float]]]) -> pd.DataFrame:
+    """Return a row for each episode of an instance, with the reward of each method."""
+    long = pd.DataFrame(
+        [
+            (cell.domain, cell.n_arms, cell.budget, cell.seed, episode, cell.method, reward)
+            for cell, (_, rewards) in done.items()
+            for episode, reward in enumerate(rewards)
+        ],
+        columns=["domain", "J", "B", "seed", "episode", "method", "reward"],
+    )
+    keys = ["domain", "J", "B", "seed", "episode"]
+    wide = long.pivot_table("reward", keys, "method", sort=False).round(6)
+    return wide.rename_axis(columns=None).reset_index()
 
 
 @contextmanager
@@ -325,7 +410,8 @@ def _watched(folder: Path, cells: Sequence[Cell], progress: Progress | None) -> 
 
 
 def _cost(cell: Cell) -> float:
-    return cell.n_arms * (1.0 if cell.dqn is None else _LEARNING_COST)
+    learns = cell.dqn is not None and cell.of is None
+    return cell.n_arms * (_LEARNING_COST if learns else 1.0)
 
 
 def _share(folder: Path, cell: Cell) -> float:
@@ -333,6 +419,6 @@ def _share(folder: Path, cell: Cell) -> float:
     if _cell_path(folder, cell).exists():
         return 1.0
     history = folder / TRAINING / cell.name / "history.csv"
-    if cell.dqn is None or not history.exists():
+    if not isinstance(cell.dqn, DQNConfig) or not history.exists():
         return 0.0
     return (history.read_bytes().count(b"\n") - 1) / (cell.dqn.episodes + 1)
