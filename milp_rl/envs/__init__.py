@@ -71,6 +71,10 @@ gym.register(
     id="milp_rl/CareManagement-v0",
     entry_point="milp_rl.envs.care_management:CareManagement",
 )
+gym.register(
+    id="milp_rl/Engagement-v0",
+    entry_point="milp_rl.envs.engagement.environment:Engagement",
+)
 gym.register(id="milp_rl/Sepsis-v0", entry_point="milp_rl.envs.sepsis:Sepsis")
 gym.register(
     id="milp_rl/DynamicAssortment-v0",
