@@ -10,7 +10,7 @@ def single_arm_values(rewards, up, discount, subsidy):
     """Value iteration for one arm; returns the value of leaving it alone and of acting."""
     n = len(rewards)
     values = np.zeros(n)
-    for _ in range(4000):
+    for _ in range(300):
         above, below = np.minimum(np.arange(n) + 1, n - 1), np.maximum(np.arange(n) - 1, 0)
         q = [
             subsidy * (1 - acted)
