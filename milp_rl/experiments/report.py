@@ -178,9 +178,9 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
 _PAIRED = (
     "Differences are paired: the same instances and episodes. The interval over episodes is about"
     " these instances and trained networks; the one over seeds, about others like them (by"
-    " Student's distribution, wide where seeds are few). Milliseconds of a decision are processor time,"
-    " decisions remembered included; a training's seconds, with its validations. Steps are those"
-    " played; the model's transitions in replay come on top."
+    " Student's distribution, wide where seeds are few). Milliseconds of a decision are processor"
+    " time, decisions remembered included; a training's seconds, with its validations. Steps are"
+    " those played; the model's transitions in replay come on top."
 )
 
 

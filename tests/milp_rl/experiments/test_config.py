@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from milp_rl.baselines.actor_critic import ActorCriticConfig
 from milp_rl.dqn import DQNConfig
 from milp_rl.experiments import ExperimentConfig
 from milp_rl.graphq import GraphDQNConfig
@@ -69,6 +70,10 @@ def test_a_learner_of_its_own_may_have_the_other_preset():
         ("[dqn]\nepisodes = -1", "learner 'iterative_dqn': episodes must be"),
         ("[dqn]\nlayers = 2", "learner 'iterative_dqn'.*layers"),
         ("[learners.myopic]", "cannot be named 'myopic'"),
+        ('methods = ["greedy_on_arms"]', "plays the network of 'sequoia_arms': add that"),
+        ('[learners.mine]\nof = "queue"', "unknown learner 'queue'"),
+        ('[learners.mine]\nof = "greedy_on_arms"', "trains no network of its own"),
+        ("[learners.dnc]\nsteps = -1", "learner 'dnc': steps must be"),
         ('[learners."a/b"]', "letters, digits"),
         ('[learners.big]\npreset = "big"', "preset must be"),
         ("[learners.big]\nhidden = []", "learner 'big': hidden"),
@@ -82,6 +87,22 @@ def test_wrong_files_are_refused_with_the_reason(tmp_path, line, message):
     path.write_text("\n".join([*lines, line]))
     with pytest.raises(ValueError, match=message):
         ExperimentConfig.from_toml(path)
+
+
+def test_a_learner_plays_the_network_of_another_with_changes_of_its_own():
+    learners = {
+        "sequoia": {"n_step": 2},
+        "by_highs": {"of": "sequoia", "solver": "highs"},
+        "dnc": {"steps": 7},
+    }
+    methods = ["by_highs", "sequoia", "iterative_dqn_published", "dnc"]
+    config = ExperimentConfig(["budget"], [(4, 1)], [0], methods, learners=learners)
+    cells = {cell.method: cell for cell in config.cells()}
+    assert cells["by_highs"].dqn == DQNConfig.restless(n_step=2, solver="highs")
+    assert cells["iterative_dqn_published"].dqn == DQNConfig.restless(n_step=2, argmax="greedy")
+    assert cells["dnc"].dqn == ActorCriticConfig(steps=7)
+    assert cells["by_highs"].network == cells["sequoia"].network == "budget-J4-B1-seed0-sequoia"
+    assert list(cells)[0] == "sequoia"
 
 
 def test_missing_keys_are_named(tmp_path):

@@ -86,7 +86,7 @@ def test_report_has_charts_for_every_setting_and_curves_where_known(run, tmp_pat
 
 def test_several_runs_make_one_report(run, tmp_path):
     other = write(tmp_path / "other", {("scheduling", 20, 0, "sequoia"): 3.0})
-    results, _ = read_results([run, other])
+    results = read_results([run, other]).cells
     assert set(results["domain"]) == {"path", "capacity", "scheduling"}
     assert "null" in set(results["method"])
     write_report([run, other], tmp_path / "report")
@@ -106,7 +106,7 @@ def test_error_of_one_seed_is_its_own(tmp_path):
     run = write(tmp_path / "run", {("path", 20, 0, "sequoia"): 3.0})
     write_report([run], tmp_path / "report")
     assert "3.00 ± 0.30" in (tmp_path / "report" / "report.md").read_text()
-    assert np.isclose(read_results([run])[0]["reward_se"], 0.3).all()
+    assert np.isclose(read_results([run]).cells["reward_se"], 0.3).all()
 
 
 def test_folder_without_results_is_refused(tmp_path):

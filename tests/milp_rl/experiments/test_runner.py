@@ -16,7 +16,10 @@ from milp_rl.experiments import ExperimentConfig, run_experiment, write_report
 from milp_rl.qnetwork import QNetwork
 
 SMALL = Path(__file__).parent / "small.toml"
-MEASURED = ["ms_per_decision", "training_seconds", "argmax_seconds"]
+MEASURED = [
+    *("ms_per_decision", "cpu_ms_per_decision"),
+    *("training_seconds", "training_cpu_seconds", "argmax_seconds"),
+]
 
 
 def reproducible(folder: Path) -> pd.DataFrame:
