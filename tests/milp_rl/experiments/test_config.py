@@ -102,7 +102,7 @@ def test_a_learner_plays_the_network_of_another_with_changes_of_its_own():
     assert cells["iterative_dqn_published"].dqn == DQNConfig.restless(n_step=2, argmax="greedy")
     assert cells["dnc"].dqn == ActorCriticConfig(steps=7)
     assert cells["by_highs"].network == cells["sequoia"].network == "budget-J4-B1-seed0-sequoia"
-    assert list(cells)[0] == "sequoia"
+    assert next(iter(cells)) == "sequoia"
 
 
 def test_missing_keys_are_named(tmp_path):

@@ -12,7 +12,7 @@ SETS = [
     mr.BudgetTopK(5, 2),
     mr.BudgetTopK(5, 2, exactly=True),
     mr.Capacity(costs=[2, 3, 4, 5, 2], capacities=[6, 4]),
-    mr.Box([0, 0, 1], [2, 3, 2], integer=[True, True, True]),
+    mr.Box([0, 0, 1], [2, 3, 2], integer=range(3)),
 ]
 named = pytest.mark.parametrize("space", SETS, ids=lambda space: repr(space)[:30])
 

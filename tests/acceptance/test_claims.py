@@ -1,0 +1,651 @@
+"""What README, docs and results say in numbers is what the committed files say.
+
+A claim is a page, a sentence of it with places for numbers, a file, and an expression: the sentence
+with the values of the expression has to be on the page. Tables are compared cell by cell, below.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence with places for numbers, and where these come from.
+
+    Attributes
+    ----------
+    pages
+        Where it stands.
+    text
+        The sentence, in which ``str.format`` puts the values.
+    files
+        Tables under the root of the repository, put one below the other.
+    values
+        Makes the values of the table.
+    """
+
+    pages: Sequence[str]
+    text: str
+    files: Sequence[str]
+    values: Callable[[pd.DataFrame], Sequence[float | str]]
+
+
+def read(files):
+    tables = [
+        pd.read_csv(ROOT / file, keep_default_na=False, na_values=[""]).assign(file=file)
+        for file in files
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def means(table):
+    """Mean reward over seeds, and its standard error over episodes, by domain, J and method."""
+    rows = table.groupby(["domain", "J", "method"])
+    error = rows["reward_se"].apply(lambda e: np.sqrt((e**2).sum()) / len(e))
+    return pd.DataFrame({"mean": rows["reward_mean"].mean(), "error": error})
+
+
+def gain(table, domain, arms, other, method="sequoia"):
+    """How much more a method earns than another, as a share."""
+    mean = means(table)["mean"][domain, arms]
+    return mean[method] / mean[other] - 1.0
+
+
+def gains(table, domain, arms, others, method="sequoia"):
+    return [gain(table, domain, arms, other, method) for other in others]
+
+
+def tied(table, domain, arms, other):
+    """Whether the difference to SEQUOIA is within one standard error of it."""
+    own = means(table).loc[domain, arms]
+    error = np.hypot(own.loc["sequoia", "error"], own.loc[other, "error"])
+    return bool(abs(own.loc["sequoia", "mean"] - own.loc[other, "mean"]) <= error)
+
+
+DOMAINS = ("multiple_interventions", "path", "scheduling", "capacity")
+TWENTY = [f"results/{domain}/results.csv" for domain in DOMAINS]
+FORTY = ["results/medium/results.csv", "results/path40/results.csv"]
+SIMPLE = ("random", "sampling", "myopic", "iterative_myopic")
+INTERVENTIONS = [f"results/{name}/results.csv" for name in ("interventions", "interventions20")]
+BOTH = ["results/README.md", "docs/benchmarks.md"]
+
+
+def twenty(table):
+    simple = [g for domain in DOMAINS for g in gains(table, domain, 20, SIMPLE)]
+    ahead = {domain: gain(table, domain, 20, "iterative_dqn") for domain in DOMAINS}
+    same = [domain for domain in DOMAINS if tied(table, domain, 20, "iterative_dqn")]
+    assert same == ["multiple_interventions", "scheduling"]  # which the sentence names
+    return (
+        min(simple),
+        max(simple),
+        *(ahead[name] for name in ("capacity", "path", "multiple_interventions", "scheduling")),
+    )
+
+
+def spread(table):
+    own = table[table["method"] == "sequoia"].groupby("domain")["reward_mean"]
+    errors = table[table["method"] == "sequoia"].groupby("domain")["reward_se"].mean()
+    assert (own.sem() > 3 * errors).all()
+    return own.sem().min(), own.sem().max()
+
+
+def forty(table):
+    names = ("scheduling", "path", "capacity")
+    assert gain(table, "multiple_interventions", 40, "iterative_dqn") == 0.0
+    assert not any(tied(table, name, 40, "iterative_dqn") for name in names)
+    return [gain(table, name, 40, "iterative_dqn") for name in names]
+
+
+def graphq(table, other, arms, method="graphq"):
+    return [gain(table, "interventions", n, other, method) for n in arms]
+
+
+def of_sepsis(table, column="true value"):
+    return table.groupby("model")[column].mean()
+
+
+def care(table):
+    true = table.set_index("policy")["true value"]
+    usual = true["behaviour (observed)"]
+    for name in ("AWR", "CQL"):
+        own = table.set_index("policy").loc[name]
+        assert own["low"] <= own["true value"] <= own["high"]
+    return true["AWR"] / usual - 1.0, true["CQL"] / usual - 1.0
+
+
+def pendulum(table):
+    own = means(table)["mean"]
+    return [
+        own[domain, 1, method]
+        for domain in ("pendulum", "constrained_pendulum")
+        for method in ("dqn_exact", "dqn_cem", "dqn_gradient")
+    ]
+
+
+def caql(table):
+    own = table.set_index("method")
+    solves, seconds = own["argmax_solves"], own["training_seconds"]
+    assert seconds["hinge_filtered"] == pytest.approx(seconds["hinge"] / 3, rel=0.2)
+    return (
+        solves["dynamic_tolerance"] / solves["dqn_exact"] - 1.0,
+        1.0 - solves["clusters"] / solves["dqn_exact"],
+        own.loc["hinge", "reward_mean"],
+        own.loc["dqn_exact", "reward_mean"],
+        1.0 - solves["hinge_filtered"] / solves["hinge"],
+    )
+
+
+def loop(table):
+    own = table.set_index(["domain", "method"])["episodes (s)"]
+    found = []
+    for domain in ("capacity", "scheduling"):
+        ours, theirs = own[domain, "milp-rl"], own[domain, "published style"]
+        found += [ours, theirs, theirs / ours]
+    return found
+
+
+def graphq_times(table):
+    own = table[table["preset"] == "100x60"].set_index("method")
+    alone, together = own["alone (ms)"], own["32 together (ms)"]
+    ours, exact = "Graph-Q, greedy", "exact argmax"
+    return alone[ours], together[ours], alone[exact], together[exact]
+
+
+def graphq_ratios(table):
+    ours, ours_together, exact, exact_together = graphq_times(table)
+    return ours, ours_together, exact / ours, exact_together / ours_together
+
+
+def remembered(table):
+    own = table[table["method"].isin(["sequoia", "iterative_dqn"])]
+    share = own["cache_hits"] / own["argmax_lookups"]
+    return share.min(), share.max()
+
+
+CLAIMS = [
+    Claim(
+        BOTH,
+        "{:.0%} to {:.0%} above random, sampling and the myopic policies in every domain. It is"
+        " {:.1%} above iterative DQN in capacity and {:.1%} in path; in multiple interventions"
+        " ({:.1%}) and scheduling ({:.1%}) the two are within one standard error",
+        TWENTY,
+        twenty,
+    ),
+    Claim(
+        ["results/README.md"],
+        "over instances its standard error is {:.1f} to {:.1f}, over episodes less than a third of"
+        " that",
+        TWENTY,
+        spread,
+    ),
+    Claim(
+        BOTH,
+        "With 40 arms (one instance each) it is {:.1%} (scheduling), {:.1%} (path) and {:.1%}"
+        " (capacity) above iterative DQN, and takes the same decisions in multiple interventions",
+        FORTY,
+        forty,
+    ),
+    Claim(
+        BOTH,
+        "With 4 and 6 arms it reaches at least {:.1f}% of the exact optimum in every instance",
+        ["results/tiny/results.csv"],
+        # rounded down, as a lower limit is
+        lambda t: [np.floor(1e3 * (t["exact_reward"] / t["exact_optimum"])[own(t)].min()) / 10],
+    ),
+    Claim(
+        BOTH,
+        "it is {:.1%} below iterative DQN",
+        ["results/large/results.csv"],
+        lambda t: [-gain(t, "capacity", 100, "iterative_dqn")],
+    ),
+    Claim(
+        ["results/README.md"],
+        "({:.1f} against {:.1f}), and {:.0%} above the best of the others",
+        ["results/large/results.csv"],
+        lambda t: (
+            *means(t)["mean"]["capacity", 100][["sequoia", "iterative_dqn"]],
+            min(gains(t, "capacity", 100, SIMPLE)),
+        ),
+    ),
+    Claim(
+        ["results/README.md"],
+        "takes Gurobi {:.2f} s a decision",
+        ["results/path40/results.csv"],
+        lambda t: t[own(t)]["ms_per_decision"] / 1e3,
+    ),
+    Claim(
+        ["results/README.md"],
+        "the default learner reaches {:.2f} (standard error {:.2f} over episodes); the published"
+        " preset {:.2f}, without level targets {:.2f}, with a small weight decay {:.2f}, with a"
+        " small replay {:.2f}, with 3-step returns {:.2f}, with double DQN {:.2f}; with one update"
+        " a step or soft targets (nine times the argmaxes) {:.2f}",
+        ["results/ablation/results.csv"],
+        lambda t: ablation(t.set_index("method")),
+    ),
+    Claim(
+        ["results/README.md", "docs/benchmarks.md"],
+        "Graph-Q is {:.1%} below SEQUOIA with 5",
+        INTERVENTIONS,
+        lambda t: [-x for x in graphq(t, "sequoia", [5])],
+    ),
+    Claim(
+        ["results/README.md", "docs/benchmarks.md", "docs/graphq.md"],
+        "{:.1%}, {:.1%} and {:.1%} above",
+        INTERVENTIONS,
+        lambda t: graphq(t, "sequoia", [8, 10, 20]),
+    ),
+    Claim(
+        ["docs/graphq.md"],
+        "Graph-Q is {:.1%} below the exact argmax",
+        INTERVENTIONS,
+        lambda t: [-x for x in graphq(t, "sequoia", [5])],
+    ),
+    Claim(
+        ["docs/graphq.md"],
+        "{:.1%} and {:.1%} above the standard DQN, one output for each decision, with 8 and 10, and"
+        " {:.1%} below it with 5; {:.1%} to {:.1%} above itself on a complete graph",
+        INTERVENTIONS,
+        lambda t: of_graphq(t),
+    ),
+    Claim(
+        ["results/README.md"],
+        "{:.1%} and {:.1%} above the standard DQN with 8 and 10 ({:.1%} below with 5, where there"
+        " are only 16 decisions); {:.1%} to {:.1%} above itself on a complete graph",
+        INTERVENTIONS,
+        lambda t: of_graphq(t),
+    ),
+    Claim(
+        ["docs/benchmarks.md"],
+        "With 100 interventions a decision takes {:.1f} ms alone and {:.2f} ms in a batch of 32,"
+        " where the exact argmax takes {:.0f} ms and {:.0f} ms",
+        ["benchmarks/graphq.csv"],
+        graphq_times,
+    ),
+    Claim(
+        ["docs/graphq.md"],
+        "With 100 interventions a decision takes {:.1f} ms ({:.2f} ms in a batch of 32), {:.0f}"
+        " ({:.0f}) times less",
+        ["benchmarks/graphq.csv"],
+        lambda t: (*graphq_ratios(t)[:3], round(graphq_ratios(t)[3], -1)),
+    ),
+    Claim(
+        ["docs/benchmarks.md"],
+        "take {:.1f} s instead of {:.1f} s in the capacity domain ({:.0f} times faster) and"
+        " {:.1f} s instead of {:.1f} s in scheduling ({:.1f} times)",
+        ["benchmarks/dqn_loop.csv"],
+        loop,
+    ),
+    Claim(
+        ["results/README.md"],
+        "AWR is {:.1%} above usual care by its true value and CQL {:.1%}",
+        ["results/care/values-of-the-policies.csv"],
+        care,
+    ),
+    Claim(
+        ["docs/benchmarks.md", "docs/offline.md"],
+        "advantage-weighted regression is {:.1%} above usual care and conservative Q-learning"
+        " {:.1%}",
+        ["results/care/values-of-the-policies.csv"],
+        care,
+    ),
+    Claim(
+        ["results/README.md", "docs/offline.md"],
+        "home visits from {:.1f} to {:.1f} percentage points at no loss of value",
+        ["results/care/fairness-and-value.csv"],
+        lambda t: (100 * t["parity gap"].iloc[0], 100 * t["parity gap"].iloc[-1]),
+    ),
+    Claim(
+        ["results/README.md", "docs/offline.md"],
+        "over whole trajectories is {:.1%}, that of the doubly robust estimator {:.0%}",
+        ["results/care/estimators-for-cql.csv"],
+        lambda t: t.set_index("estimator")["effective_sample_size"][["trajectory_is", "dr"]],
+    ),
+    Claim(
+        ["docs/benchmarks.md"],
+        "implicit Q-learning with further tasks returns {:.2f} (standard error over three seeds"
+        " {:.2f}), the clinicians {:.2f} ({:.2f})",
+        ["results/sepsis/results.csv"],
+        lambda t: [
+            value
+            for model in ("IQL, multi-task", "clinicians")
+            for value in (of_sepsis(t)[model], t.groupby("model")["true value"].sem()[model])
+        ],
+    ),
+    Claim(
+        ["results/README.md"],
+        "IQL with further tasks returns {:.2f} in the simulator, the clinicians {:.2f}, Double DQN"
+        " {:.2f}, dueling CQL {:.2f}, linear and boosted fitted Q {:.1f} and {:.1f}, behaviour"
+        " cloning {:.1f}",
+        ["results/sepsis/results.csv"],
+        lambda t: of_sepsis(t)[
+            [
+                *("IQL, multi-task", "clinicians", "Double DQN", "Dueling + CQL"),
+                *("linear fitted Q", "boosted fitted Q", "behaviour cloning"),
+            ]
+        ],
+    ),
+    Claim(
+        ["results/README.md"],
+        "Without the further tasks it returns {:.2f}, without the entropy bonus {:.2f}, learnt from"
+        " a random split {:.2f}: differences of about one standard error ({:.2f})",
+        ["results/sepsis/results.csv"],
+        lambda t: (
+            *of_sepsis(t)[["IQL, no further tasks", "IQL, no entropy bonus", "IQL, random split"]],
+            of_sepsis(t, "true error")["IQL, multi-task"],
+        ),
+    ),
+    Claim(
+        ["results/README.md"],
+        "the 95% intervals hold it in {} of {} cases",
+        ["results/sepsis/results.csv"],
+        lambda t: held(t[~t["model"].isin(["clinicians"])]),
+    ),
+    Claim(
+        ["docs/continuous.md"],
+        "| torque up to 2 | {:.2f} | {:.2f} | {:.2f} | | torque up to 0.66 | {:.2f} | {:.2f} |"
+        " {:.2f} |",
+        ["results/pendulum/results.csv"],
+        pendulum,
+    ),
+    Claim(
+        ["docs/continuous.md"],
+        "{:.2f} to {:.2f} with the larger torque and {:.2f} to {:.2f} with the smaller",
+        ["results/pendulum/results.csv"],
+        lambda t: pendulum_errors(t),
+    ),
+    Claim(
+        ["docs/continuous.md"],
+        "Training with exact argmaxes took {:.0f} to {:.0f} times as long",
+        ["results/pendulum/results.csv"],
+        lambda t: pendulum_times(t),
+    ),
+    Claim(
+        ["docs/continuous.md"],
+        "{:.0%} more argmaxes solved, the same reward: answers to a rough gap are not used again"
+        " once the gap is smaller | | `cluster_radius=0.1` | neighbouring next states of a batch"
+        ' take over one\'s action | {:.0%} fewer argmaxes, the same reward | | `loss="hinge"` |'
+        " values plus a penalty on what they are below their targets | learns worse here: {:.1f}"
+        " instead of {:.1f} | | `dual_filtering=True` | with the hinge loss, next states whose"
+        " bound shows that the target is reached are not solved | {:.0%} fewer argmaxes",
+        ["results/caql/results.csv"],
+        caql,
+    ),
+    Claim(
+        ["docs/continuous.md"],
+        "DQN with exact argmax {:.4f}, with cross-entropy {:.4f}, with gradient ascent {:.4f}, the"
+        " same within one standard error over seeds ({:.4f}); 98% of the best fixed score in"
+        " hindsight ({:.4f}); the true risk {:.4f}; naive updating {:.4f}",
+        ["results/performative_risk/results.csv"],
+        lambda t: risk(t),
+    ),
+    Claim(
+        ["docs/training.md"],
+        "{:.0%} to {:.0%} of them were known already",
+        [*TWENTY, *FORTY, "results/large/results.csv"],
+        remembered,
+    ),
+    Claim(
+        ["docs/offline.md"],
+        "took {:.1f} seconds of one core",
+        ["benchmarks/allocation.csv"],
+        lambda t: t[t["people"] == 2_200_000]["processor seconds"],
+    ),
+]
+
+
+def own(table):
+    return table["method"] == "sequoia"
+
+
+def ablation(t):
+    assert t.loc["one_update", "reward_mean"] == t.loc["soft_target", "reward_mean"]
+    assert t.loc["soft_target", "argmax_solves"] == pytest.approx(
+        9 * t.loc["sequoia", "argmax_solves"], rel=0.05
+    )
+    names = ("paper", "no_level", "small_decay", "small_replay", "three_step", "double")
+    first = t.loc["sequoia", ["reward_mean", "reward_se"]]
+    return (*first, *t.loc[[*names, "one_update"], "reward_mean"])
+
+
+def of_graphq(t):
+    above = graphq(t, "graphq_complete", [5, 8, 10, 20])
+    beam = [abs(x) for x in graphq(t, "graphq", [5, 8, 10, 20], "graphq_beam")]
+    assert max(beam) < 0.01
+    eight, ten, five = graphq(t, "flat_dqn", [8, 10, 5])
+    return eight, ten, -five, min(above), max(above)
+
+
+def held(t):
+    inside = (t["low"] <= t["true value"]) & (t["true value"] <= t["high"])
+    return int(inside.sum()), len(t)
+
+
+def pendulum_errors(t):
+    error = means(t)["error"]
+    learnt = ["dqn_exact", "dqn_cem", "dqn_gradient"]
+    wide, narrow = (error[name, 1][learnt] for name in ("pendulum", "constrained_pendulum"))
+    return wide.min(), wide.max(), narrow.min(), narrow.max()
+
+
+def pendulum_times(t):
+    seconds = t.pivot_table("training_seconds", "domain", "method")
+    ratios = [seconds["dqn_exact"] / seconds[name] for name in ("dqn_cem", "dqn_gradient")]
+    return min(ratio.min() for ratio in ratios), max(ratio.max() for ratio in ratios)
+
+
+def risk(t):
+    rows = t.groupby("method")["reward_mean"]
+    mean, error = rows.mean(), rows.sem()
+    learnt = mean[["dqn_exact", "dqn_cem", "dqn_gradient"]]
+    assert learnt.max() - learnt.min() <= error["dqn_exact"]
+    assert learnt.min() / mean["oracle"] == pytest.approx(0.98, abs=0.005)
+    others = mean[["oracle", "true_risk", "naive_updating"]]
+    return (*learnt, error["dqn_exact"], *others)
+
+
+PAIRS = [(claim, page) for claim in CLAIMS for page in claim.pages]
+
+
+@pytest.mark.parametrize(
+    ("claim", "page"), PAIRS, ids=[f"{page}: {claim.text[:50]}" for claim, page in PAIRS]
+)
+def test_a_claim_is_what_the_files_say(claim, page):
+    text = " ".join((ROOT / page).read_text().split())
+    sentence = claim.text.format(*claim.values(read(claim.files)))
+    assert sentence in text, f"{page} should say: {sentence}"
+
+
+COLUMNS = (
+    "default, 32 states together",
+    "default, one state",
+    "published style, gap 2%",
+    "OMLT default",
+)
+"""Of the tables in the documentation, as the CSV file names them."""
+
+
+def same(shown, value, name):
+    digits = len(shown.partition(".")[2].strip())
+    assert float(shown) == pytest.approx(value, abs=0.5001 * 10.0**-digits), name
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])
+def test_the_times_shown_are_those_measured(page):
+    measured = pd.read_csv(BENCHMARKS / "argmax.csv").pivot_table("ms", "problem", "method")
+    rows = re.findall(
+        r"^\| ([\w ]+), (\d+) arms \|(.+)\|$", (ROOT / page).read_text(), re.MULTILINE
+    )
+    assert len(rows) >= 5
+    for domain, arms, cells in rows:
+        own = measured.loc[f"trained {domain} J={arms} 16-32"]
+        for shown, method in zip(cells.split("|"), COLUMNS, strict=True):
+            same(shown, own[method], (domain, method))
+
+
+WAYS = [f"{e}, {s}, bigm" for e, s in (("compact", "highs"), ("compact", "gurobi"))]
+WAYS += [f"pyomo, {solver}, bigm" for solver in ("highs", "gurobi", "scip")]
+
+
+def test_the_times_of_the_three_ways_shown_are_those_measured():
+    table = pd.read_csv(BENCHMARKS / "engines.csv")
+    assert (table["optimal"] == table["states"]).all()
+    assert table["difference"].max() <= 1e-6
+    text = (ROOT / "docs" / "engines.md").read_text()
+    rows = re.findall(r"^\| ([\w ]+) \|((?: [\d.]+ \|){7})$", text, re.MULTILINE)
+    assert len(rows) == table["problem"].nunique() == 4
+    for domain, cells in rows:
+        own = table[table["problem"] == f"trained {domain} J=20 16-32"].set_index("way")
+        measured = [*own.loc[["default", *WAYS], "ms"], own.loc[WAYS[2], "first (ms)"]]
+        for shown, value in zip(cells.split("|"), measured, strict=False):
+            same(shown, value, domain)
+
+
+def graphq_gaps(n, channels):
+    """The cells of a row on what Graph-Q's builder leaves to the optimum of its own network."""
+    table = pd.read_csv(BENCHMARKS / "graphq_exact.csv")
+    own = table[(table["interventions"] == n) & (table["channels"] == channels)]
+    assert len(own) == 3  # seeds
+    weights = own["states"] / own["states"].sum()
+    states = own["states"].sum()
+    return [
+        weights @ own["gap (%)"],
+        own["largest gap (%)"].max(),
+        weights @ own["gap of the beam (%)"],
+        f"{own['builder not optimal'].sum():.0f} of {states}",
+        f"{own['proven'].sum()} of {states}",
+        weights @ own["bound above best (%)"],
+        weights @ own["exact (ms)"] / 1e3,
+    ]
+
+
+def test_the_gaps_of_graph_q_shown_are_those_measured():
+    text = (ROOT / "docs" / "graphq.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (8|16) \|(.+)\|$", text, re.MULTILINE)
+    assert [(int(n), int(c)) for n, c, _ in rows] == [(n, c) for n in (10, 20, 50) for c in (8, 16)]
+    for n, channels, cells in rows:
+        measured = graphq_gaps(int(n), int(channels))
+        for shown, value in zip(cells.split("|"), measured, strict=True):
+            if isinstance(value, str):
+                assert shown.strip() == value
+            else:
+                digits = len(shown.partition(".")[2].strip())
+                assert float(shown) == pytest.approx(value, abs=0.5001 * 10.0**-digits)
+
+
+def test_the_coverage_of_intervals_shown_is_that_measured():
+    table = pd.read_csv(BENCHMARKS / "ope_coverage.csv")
+    text = (ROOT / "docs" / "offline.md").read_text()
+    names = [
+        "is",
+        "wis",
+        "wpdis",
+        "wdr",
+        "mis",
+        "drl",
+        "bootstrapped_fqe",
+        "high_confidence_bounds",
+    ]
+    short = {"bootstrapped_fqe": "fqe", "high_confidence_bounds": "bounds"}
+    rows = table[table["propensities"] == "estimated"]
+    for name in names:
+        own = rows[rows["estimator"] == short.get(name, name)]
+        cells = [
+            f"{row.held} of {row.of}, {row.width:.1f}, {100 * row.effective_sample:.1f}%"
+            for row in own.itertuples()
+        ]
+        line = next(one for one in text.splitlines() if one.startswith("|") and f"`{name}`" in one)
+        assert line.endswith("| " + " | ".join(cells) + " |")
+    logged = table[(table["propensities"] == "logged") & (table["estimator"] == "wdr")]
+    shown = "{}, {} and {} times of 20".format(*logged["held"])
+    assert shown in text
+
+
+def test_the_rewards_of_both_timings_shown_are_those_measured():
+    table = pd.read_csv(BENCHMARKS / "performative_timing.csv")
+    text = (ROOT / "docs" / "continuous.md").read_text()
+    for policy, own in table.groupby("policy"):
+        cells = [
+            ", ".join(f"{reward:.4f}" for reward in own[own["timing"] == timing]["reward"])
+            for timing in ("immediate", "previous")
+        ]
+        assert f"| {policy} | {' | '.join(cells)} |" in text
+
+
+def test_the_returns_of_offline_learners_shown_are_those_measured():
+    table = pd.read_csv(BENCHMARKS / "offline.csv")
+    text = (ROOT / "docs" / "offline.md").read_text()
+    rows = re.findall(r"^\| (4|10) \| ([\w ,]+) \| (\d) \|(.+)\|$", text, re.MULTILINE)
+    assert len(rows) == len(table.groupby(["dimensions", "learner"]))
+    for dimensions, learner, seeds, cells in rows:
+        own = table[(table["dimensions"] == int(dimensions)) & (table["learner"] == learner)]
+        assert len(own) == int(seeds)
+        corner, cell, goal = (part.strip() for part in cells.split("|"))
+        shown = dict(zip(("from the corner", "from random cells"), (corner, cell), strict=True))
+        for column, value in shown.items():
+            mean, _, error = value.partition(" ± ")
+            assert float(mean) == pytest.approx(own[column].mean(), abs=0.0501)
+            if error:
+                assert float(error) == pytest.approx(own[column].sem(), abs=0.0501)
+        assert float(goal.rstrip("%")) == pytest.approx(100 * own["at the goal"].mean(), abs=0.501)
+
+
+METHODS = (
+    *("default, 32 states together", "default, one state", "branch and bound"),
+    *("highs, bigm, linear bounds", "gurobi, bigm, linear bounds"),
+    *("published style, gap 2%", "published style, gap 0", "OMLT default"),
+)
+"""Of the table of all single argmaxes, column by column."""
+LETTERS = {"E": "enumeration", "B": "branch and bound", "H": "highs"}
+
+
+def test_all_times_of_single_argmaxes_shown_are_those_measured():
+    table = pd.read_csv(BENCHMARKS / "argmax.csv").set_index(["problem", "method"])
+    text = (BENCHMARKS / "RESULTS.md").read_text()
+    rows = re.findall(r"^\| ((?:trained|random) [^|]+) \|((?:[^|\n]+\|){9})$", text, re.MULTILINE)
+    assert len(rows) == table.index.get_level_values(0).nunique()
+    for problem, cells in rows:
+        for cell, method in zip(cells.split("|"), METHODS, strict=False):
+            number, *way = cell.replace(">", "").replace(",", "").split()
+            own = table.loc[(problem, method)]
+            same(number, own["ms"], (problem, method))
+            stopped = own["note"] == "stopped at the time limit"
+            assert stopped == (">" in cell), (problem, method)
+            if way:
+                assert ", ".join(LETTERS[letter] for letter in way) == own["way"]
+
+
+def test_times_of_wide_networks_and_many_actions_shown_are_those_measured():
+    table = pd.read_csv(BENCHMARKS / "scale.csv").set_index("case")
+    assert (table["optimal"] == table["of"]).all()
+    text = (BENCHMARKS / "RESULTS.md").read_text()
+    columns = ("from scratch (processor s)", "one state (processor s)", "peak memory (MB)")
+    row = r"^\| (?:256-256, )?([\d,]+ choose \d+) \| ([\w ]+) \|((?: [\d.]+ \|){3})$"
+    rows = re.findall(row, text, re.MULTILINE)
+    assert len(rows) == len(table) == 4
+    for case, way, cells in rows:
+        own = table.loc[case.replace(",", "")]
+        assert way == own["way"].replace("_", " ")
+        for shown, column in zip(cells.split("|"), columns, strict=False):
+            same(shown, own[column], (case, column))
+
+
+def test_sizes_and_times_of_proofs_shown_are_those_measured():
+    table = pd.read_csv(BENCHMARKS / "proofs.csv")
+    ratio = table["check_ms"] / table["solve_ms"]
+    text = " ".join((ROOT / "docs" / "proofs.md").read_text().split())
+    shown = (
+        f"files of at most {table['kilobytes_max'].max():.1f} kB, checked in {ratio.min():.1f} to"
+        f" {ratio.max():.0f} times the time that branch and bound took, in less than 10 times on"
+        f" {(ratio < 10).sum()} of {len(table)} problems"
+    )
+    assert shown in text
+    assert f"up to {table['prove_ms'].max() / 1e3:.1f} seconds" in text
