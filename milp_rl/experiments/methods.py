@@ -52,8 +52,8 @@ CONFIGS: dict[str, type[DQNConfig] | type[ActorCriticConfig]] = {
 LEARNERS: dict[str, dict[str, Any]] = {
     "dnc": {"algorithm": ACTOR_CRITIC},
     "wolpertinger": {"algorithm": ACTOR_CRITIC, "search": "nearest"},
-    "iterative_dqn_published": {"of": "sequoia", "argmax": "greedy"},
     "iterative_dqn": {"argmax": "greedy"},
+    "iterative_dqn_published": {"of": "sequoia", "argmax": "greedy"},
     "greedy_on_arms": {"of": "sequoia_arms", "argmax": "greedy"},
     "flat_dqn": {"algorithm": "flat_dqn"},
     "graphq": {"algorithm": "graphq"},

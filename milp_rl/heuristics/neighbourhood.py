@@ -14,7 +14,6 @@ random, since under a budget that is spent nothing can be added.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 
 import numpy as np
@@ -91,8 +90,8 @@ def annealed(
 class Nearest:
     """The k feasible actions nearest to a proto-action.
 
-    Exactly, from a list, where there are at most 30,000; otherwise a search from the action that
-    the proto-action's scores build, which goes on from the nearest action met to its neighbours.
+    Exactly, from a list, where there are at most 30,000; otherwise a local search from the action
+    that the proto-action's scores build, until the neighbours of the k nearest have been met.
 
     Parameters
     ----------
@@ -132,16 +131,17 @@ class Nearest:
             first = np.argpartition(far, k - 1)[:k]
             return self._listed[first[np.argsort(far[first], kind="stable")]]
         start = by_scores(self.space, proto)
-        heap = [(self._distance(start, wanted), start.tobytes(), start)]
-        met, found = {start.tobytes()}, []
-        while heap and len(found) < self.k:
-            *_, action = heapq.heappop(heap)
-            found.append(action)
-            for near in neighbours(self.space, action, rng):
+        met = {start.tobytes(): (self._distance(start, wanted), start)}
+        seen: set[bytes] = set()
+        while True:
+            nearest = sorted(met, key=lambda key: (met[key][0], key))[: self.k]
+            new = [key for key in nearest if key not in seen]
+            if not new:
+                return np.array([met[key][1] for key in nearest])
+            seen.add(new[0])
+            for near in neighbours(self.space, met[new[0]][1], rng):
                 if (key := near.tobytes()) not in met:
-                    met.add(key)
-                    heapq.heappush(heap, (self._distance(near, wanted), key, near))
-        return np.array(found)
+                    met[key] = self._distance(near, wanted), near
 
     def _distance(self, action: ActionArray, wanted: FloatArray) -> float:
         return float(((shares(self.space, action) - wanted) ** 2).sum())

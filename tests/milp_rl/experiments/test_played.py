@@ -1,14 +1,16 @@
 """What is seen of policies while they play, against enumeration."""
 
+import copy
+
 import numpy as np
 import pytest
+import torch
 
 from milp_rl.baselines import MyopicPolicy, RandomPolicy
 from milp_rl.dqn import DQNAgent, DQNConfig
 from milp_rl.envs import make_bandit
 from milp_rl.evaluation import evaluate
 from milp_rl.experiments.played import Played, greedy_losses, way_of
-from milp_rl.formulations.networks.conversion import to_network
 from milp_rl.heuristics.greedy import GreedyArgmax
 
 
@@ -27,10 +29,11 @@ def test_losses_of_greedy_building_are_those_to_the_best_of_all_actions():
     states = np.unique(played.states, axis=0)
     actions = agent.space.enumerate().astype(float)
     maximal = agent.space.sample(np.random.default_rng(0), 100, maximal=True).astype(float)
-    network = to_network(agent.network)
+    network = copy.deepcopy(agent.network).double()
 
     def q(state, rows):
-        return network(np.hstack([rows, np.tile(state, (len(rows), 1))]))[:, 0]
+        tiled = torch.from_numpy(np.tile(state, (len(rows), 1)))
+        return network.q(tiled, torch.from_numpy(rows)).detach().numpy()
 
     shares = []
     for state in states:

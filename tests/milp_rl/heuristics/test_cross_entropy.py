@@ -33,7 +33,7 @@ def test_actions_are_feasible_and_nearly_the_best(space):
 
 def test_wrong_numbers_and_variables_are_refused():
     network = mr.QNetwork(3, 8, (4,))
-    with pytest.raises(ValueError, match="elites between 1 and samples, got 3, 4 and 5"):
+    with pytest.raises(ValueError, match="elites between 1 and samples, got 3, 5 and 4"):
         CombinatorialCrossEntropyArgmax(network, SETS[0], samples=4, elites=5)
     with pytest.raises(ValueError, match="built one by one"):
         CombinatorialCrossEntropyArgmax(network, mr.Box([0] * 8, [1] * 8))
