@@ -92,12 +92,14 @@ def report(
     output: Annotated[
         Path | None, typer.Option(help="Folder for the report; default FOLDER/report.")
     ] = None,
+    title: Annotated[str, typer.Option(help="Title of the report.")] = "Experiments",
 ) -> None:
     """Write charts and tables of one or several runs."""
     from milp_rl.experiments import write_report
 
+    folder = folders[0] / "report" if output is None else output
     try:
-        path = write_report(folders, folders[0] / "report" if output is None else output)
+        path = write_report(folders, folder, heading=title)
     except FAILURES as error:
         fail(error)
     echo(str(path))

@@ -100,7 +100,9 @@ def read_results(folders: Sequence[str | Path]) -> Results:
     return Results(table, pd.concat(curves, ignore_index=True) if curves else none, played)
 
 
-def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
+def write_report(
+    folders: Sequence[str | Path], output: str | Path, *, heading: str = "Experiments"
+) -> Path:
     """Write ``report.md``, ``report.html``, ``gains.csv``, ``differences.csv`` and charts.
 
     Parameters
@@ -109,6 +111,8 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
         Output folders of runs, with different cells.
     output
         Folder for the report; made if it does not exist.
+    heading
+        Title of the report.
 
     Returns
     -------
@@ -163,15 +167,15 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> Path:
         if len(curve):
             charts.append(f"curves-{name}.png")
             save_figure(curve_chart(curve, table, setting), out / charts[1])
-        heading, own = title(setting), results[_is(results, setting)]
+        shown, own = title(setting), results[_is(results, setting)]
         methods = _ordered(table["method"])
         whole = method_table(table, own, read.episodes.get(setting), REFERENCE, methods)
         text = _PAIRED if setting in read.episodes and REFERENCE in methods else ""
-        section = Section(heading[0].upper() + heading[1:], text, whole, tuple(charts))
+        section = Section(shown[0].upper() + shown[1:], text, whole, tuple(charts))
         sections.append(section)
-    write_atomically(out / "report.md", to_markdown("Experiments", sections).encode())
+    write_atomically(out / "report.md", to_markdown(heading, sections).encode())
     path = out / "report.html"
-    write_atomically(path, to_html("Experiments", sections, out).encode())
+    write_atomically(path, to_html(heading, sections, out).encode())
     return path
 
 

@@ -64,8 +64,9 @@ def test_gains_are_relative_to_each_method(run, tmp_path):
 
 
 def test_report_says_where_sequoia_is_not_ahead(run, tmp_path):
-    write_report([run], tmp_path / "report")
+    write_report([run], tmp_path / "report", heading="Two domains")
     text = (tmp_path / "report" / "report.md").read_text()
+    assert text.startswith("# Two domains\n")
     assert "not above that of: myopic in capacity, J = 4, B = 2." in text
     assert "6.00 ± 0.21" in text  # two seeds: 0.3 * sqrt(2) / 2
     assert "95.0%" in text  # of the exact optimum
