@@ -21,10 +21,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
-# The site, in site/: `.venv/bin/mkdocs serve` shows it while it is written. Its pictures are drawn
-# by docs/images/make.py and kept.
+# The site, read from site/index.html: `.venv/bin/properdocs serve` shows it while it is written. Its
+# pictures are drawn by docs/images/make.py and kept.
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/properdocs build --strict
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -1,7 +1,8 @@
 """What the site takes from outside ``docs/``, without copies in the repository.
 
 - ``README.md`` is the home page; ``CONTRIBUTING.md`` and ``CHANGELOG.md`` are pages.
-- The notebooks of ``examples/`` become pages of the section Tutorials, as they are stored.
+- The notebooks of ``examples/`` become pages of the section Tutorials, as they are stored, and a
+  list with their first words where ``docs/tutorials/index.md`` has ``<!-- notebooks -->``.
 - The reports and charts of ``benchmarks/`` and ``results/`` are pages and pictures under these
   names; a page of ``docs/`` shows a chart as in the repository, ``../results/report/overview.png``.
   A report's ``report.html``, which holds its charts once more, is neither kept nor needed.
@@ -10,7 +11,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import posixpath
 import re
 import shutil
 import tempfile
@@ -20,6 +23,7 @@ from typing import Any
 
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "examples"
@@ -31,6 +35,8 @@ ROOT_PAGES = {
 }
 FIRST = ("five_lines", "blocks", "training", "comparing", "embedding", "graphq")
 """Notebooks that come first, in this order; the others follow by name."""
+
+LIST = "<!-- notebooks -->"
 
 _folders: list[tempfile.TemporaryDirectory[str]] = []
 
@@ -66,10 +72,36 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Turn links to charts beside ``docs/`` into links within the site."""
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """List the notebooks, and turn links to charts beside ``docs/`` into links within the site.
+
+    The reference and the history name everything: in searches they come after what explains it.
+    """
+    if page.file.src_uri.startswith(("api/", "changelog")):
+        page.meta.setdefault("search", {"boost": 0.3})
+    if LIST in markdown:
+        listed = [f"- [{_title(path)}]({path.name}): {_first_words(path)}" for path in notebooks()]
+        markdown = markdown.replace(LIST, "\n".join(listed))
     charts = rf"\]\(\.\./((?:\.\./)*(?:{'|'.join(MEASURED)})/\S+\.png)\)"
     return re.sub(charts, r"](\1)", markdown)
+
+
+def on_page_content(content: str, page: Page, files: Files, **_: Any) -> str:
+    """Turn a notebook's links to the repository into links within the site, and offer its file.
+
+    Links that stay are for the check of the built site to find.
+    """
+    if page.file.src_uri not in map(_uri, notebooks()):
+        return content
+
+    def within(match: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join(NOTEBOOKS.name, html.unescape(match[1])))
+        file = files.get_file_from_path(_site_uri(path))
+        return match[0] if file is None else f'href="{file.url_relative_to(page.file)}{match[2]}"'
+
+    content = re.sub(r'href="(?![a-z]+:|[#/])([^"#]+)((?:#[^"]*)?)"', within, content)
+    name = posixpath.basename(page.file.src_uri)
+    return f'<p class="notebook"><a href="{name}" download>{name}</a></p>{content}'
 
 
 def notebooks() -> list[Path]:
@@ -92,6 +124,13 @@ def _copy_package(folder: Path) -> str:
     return str(folder)
 
 
+def _site_uri(path: str) -> str:
+    """Return where the site has a file of the repository."""
+    if path.startswith(f"{NOTEBOOKS.name}/"):
+        return _uri(Path(path))
+    return ROOT_PAGES.get(path, path.removeprefix("docs/"))
+
+
 def _from_docs(text: str) -> str:
     """Turn links from the root of the repository into links within the site."""
     text = re.sub(r"\]\(docs/", "](", text)
@@ -107,9 +146,19 @@ def _uri(path: Path) -> str:
 
 def _title(path: Path) -> str:
     """Return the first heading of a notebook."""
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-        if cell["cell_type"] == "markdown":
-            for line in "".join(cell["source"]).splitlines():
-                if line.startswith("# "):
-                    return line[2:].strip()
-    return path.stem.replace("_", " ").capitalize()
+    heading = re.search(r"^# (.+)$", _first_cell(path), re.MULTILINE)
+    return path.stem.replace("_", " ").capitalize() if heading is None else heading[1].strip()
+
+
+def _first_words(path: Path) -> str:
+    """Return the first paragraph of a notebook, on one line."""
+    paragraphs = _first_cell(path).split("\n\n")
+    text = next((text for text in paragraphs if not text.startswith("#")), "")
+    return " ".join(text.split())
+
+
+def _first_cell(path: Path) -> str:
+    """Return the first cell of text."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return next(texts, "")

@@ -56,9 +56,10 @@ class Routing(ActionSpace):
     so that all of them are on one walk. With m the largest number of chosen nodes, lengths
     :math:`w` of edges (1 without ``weight``) and service times :math:`s` of nodes (0 without),
 
-    .. math:: \sum_u x_{uv} = \sum_u x_{vu}, \quad
+    .. math:: &\sum_u x_{uv} = \sum_u x_{vu}, \quad
               \sum_{uv} w_{uv} x_{uv} + \sum_v s_v a_v \le L, \quad
-              f_{uv} \le m\, x_{uv}, \quad a_v \le \sum_u x_{uv}, \quad
+              f_{uv} \le m\, x_{uv}, \\
+              &a_v \le \sum_u x_{uv}, \quad
               \sum_u f_{uv} - \sum_u f_{vu} = a_v \; (v \ne depot).
 
     The flow is that of Gavish and Graves ("The travelling salesman problem and related problems",

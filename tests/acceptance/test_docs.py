@@ -1,6 +1,5 @@
-"""The documentation: its code runs page by page, what it names exists, its site builds."""
+"""The documentation: its code runs page by page, and what it names exists."""
 
-import importlib.util
 import pkgutil
 import re
 import runpy
@@ -92,26 +91,3 @@ def test_every_picture_is_drawn_and_shown(tmp_path):
     text = "\n".join(page.read_text() for page in DOCS.rglob("*.md"))
     assert drawn == {path.name for path in (DOCS / "images").glob("*.svg")}
     assert drawn == set(re.findall(r"images/(\w+\.svg)\)", text))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("mkdocs_jupyter", "mkdocstrings")),
-    reason="the site is built where the extra `docs` is installed",
-)
-def test_the_site_builds_without_a_warning(tmp_path):
-    run("-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site", cwd=ROOT)
-    for page in PAGES:
-        name = page.relative_to(DOCS).with_suffix("").as_posix()
-        folder = name.removesuffix("index")
-        assert (tmp_path / "site" / folder / "index.html").exists()
-    for notebook in (ROOT / "examples").glob("*.ipynb"):
-        assert (tmp_path / "site" / "tutorials" / notebook.stem / "index.html").exists()
-    for report in (ROOT / "results").rglob("report.md"):
-        page = tmp_path / "site" / report.relative_to(ROOT).with_suffix("") / "index.html"
-        pictures = re.findall(r'<img [^>]*src="([^"]+\.png)"', page.read_text())
-        assert len(pictures) == report.read_text().count("![")
-        assert all((page.parent / picture).exists() for picture in pictures)
-    reference = (tmp_path / "site" / "api" / "spaces" / "index.html").read_text()
-    assert "linear_max" in reference
-    assert ":class:" not in reference

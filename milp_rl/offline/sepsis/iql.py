@@ -7,9 +7,9 @@ was not logged is ever valued by a maximum.
 ``"iql"`` is theirs: networks of their own for Q, V and a policy, V fitted to the Q of a target
 network, and the policy by advantage-weighted regression,
 
-.. math:: L_V = E[L_2^\tau(Q_{target}(s, a) - V(s))], \quad
-          L_Q = E[(r + \gamma V(s') - Q(s, a))^2], \quad
-          L_\pi = -E[\min(e^{\beta (Q_{target}(s, a) - V(s))}, 100) \log \pi(a | s)].
+.. math:: L_V &= E[L_2^\tau(Q_{target}(s, a) - V(s))], \quad
+          L_Q = E[(r + \gamma V(s') - Q(s, a))^2], \\
+          L_\pi &= -E[\min(e^{\beta (Q_{target}(s, a) - V(s))}, 100) \log \pi(a | s)].
 
 ``"iql_multitask"`` has one trunk with heads for Q, V and, as further tasks, the next blood pressure
 and lactate, no target network, an entropy bonus, and decides by the largest Q:
