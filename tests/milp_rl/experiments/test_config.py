@@ -20,11 +20,11 @@ def test_cells_are_every_method_on_every_instance_it_applies_to():
     config = ExperimentConfig.from_toml(SMALL)
     cells = config.cells()
     names = [cell.name for cell in cells]
-    assert len(set(names)) == len(names) == 7 + 6  # no Whittle index with capacities
+    assert len(set(names)) == len(names) == 8 + 7  # no Whittle index with capacities
     assert "budget-J4-B1-seed0-whittle" in names
     assert "capacity-J4-B1-seed0-whittle" not in names
     learners = {cell.method: cell.dqn for cell in cells if cell.dqn}
-    assert set(learners) == {"iterative_dqn", "sequoia", "double"}
+    assert set(learners) == {"iterative_dqn", "iterative_dqn_published", "sequoia", "double"}
     assert learners["sequoia"].hidden == (6, 6)
     assert not learners["sequoia"].double
     assert learners["double"].double

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,11 +8,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from milp_rl.baselines import IterativeDQNPolicy
 from milp_rl.envs import make_bandit
-from milp_rl.evaluation import JointMDP
+from milp_rl.evaluation import JointMDP, evaluate
 from milp_rl.experiments import ExperimentConfig, run_experiment, write_report
 from milp_rl.qnetwork import QNetwork
 
@@ -71,6 +74,29 @@ def test_curves_have_every_validation(finished):
     network = QNetwork.from_onnx(folder / "network.onnx")
     assert (network.state_dim, network.action_dim) == (4, 4)
     assert not (folder / "checkpoint.pt").exists()
+
+
+def test_greedy_building_is_played_on_the_network_that_was_trained(config, finished, tmp_path):
+    network = finished / "training" / "capacity-J4-B1-seed0-sequoia" / "network.onnx"
+    env = make_bandit("capacity", 4, 1, horizon=6, seed=0)
+    policy = IterativeDQNPolicy(QNetwork.from_onnx(network), env.action_space_block())
+    starts = env.start_states(np.random.default_rng([10_000, 0]), 4)
+    wanted = evaluate(env, {"": policy}, seeds=range(4), start_states=starts)["reward"]
+    episodes = pd.read_csv(finished / "episodes.csv")
+    own = episodes[episodes["domain"] == "capacity"]
+    np.testing.assert_allclose(own["iterative_dqn_published"], wanted, atol=2e-6)
+    results = reproducible(finished).set_index(["domain", "method"])
+    assert results.loc[("capacity", "sequoia"), "way"] == "enumeration"
+    assert results.loc[("capacity", "iterative_dqn_published"), "way"] == "greedy building"
+    mean = own["sequoia"].mean()
+    assert results.loc[("capacity", "sequoia"), "reward_mean"] == pytest.approx(mean, abs=1e-5)
+
+    one = replace(config, domains=["capacity"], methods=["sequoia", "iterative_dqn_published"])
+    cell = Path("cells") / "capacity-J4-B1-seed0-sequoia.json"
+    (tmp_path / "cells").mkdir()
+    shutil.copy(finished / cell, tmp_path / cell)  # but not the network
+    with pytest.raises(ValueError, match=r"best.pt is missing, which .*-iterative_dqn_published"):
+        run_experiment(one, tmp_path)
 
 
 def test_finished_cells_are_not_run_again(config, finished):
