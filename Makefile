@@ -4,7 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := dask,docs,gurobi,rddl,scip,tensorboard,test
+EXTRAS := all,docs,test
+# The build of torch without CUDA, everywhere; pyproject.toml has the range that users may have.
+TORCH := $(shell grep '^torch==' constraints.txt)
+# What setuptools says of every editable install.
+QUIET := PYTHONWARNINGS="ignore:Editable installation"
 
 .PHONY: install demo docs test test-fast test-versions lint types format bench lock clean
 .PHONY: .venv-lowest .venv-newest
@@ -14,7 +18,7 @@ install: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	$(QUIET) $(BIN)/python -m pip install --quiet --constraint constraints.txt \
 		--build-constraint constraints.txt --editable ".[$(EXTRAS),lint]"
 	touch $(READY)
 
@@ -42,13 +46,14 @@ test-versions: .venv-lowest .venv-newest
 
 .venv-lowest:
 	$(PYTHON) -m venv --clear $@
-	$(PYTHON) tools/lowest_versions.py $(EXTRAS) > $@/constraints.txt
-	$@/bin/python -m pip install --quiet --constraint $@/constraints.txt --editable ".[$(EXTRAS)]"
+	$(PYTHON) tools/lowest_versions.py $(EXTRAS) | sed "s/^torch==.*/$(TORCH)/" > $@/constraints.txt
+	$(QUIET) $@/bin/python -m pip install --quiet --constraint $@/constraints.txt \
+		--editable ".[$(EXTRAS)]"
 
 .venv-newest:
 	$(PYTHON) -m venv --clear $@
 	$@/bin/python -m pip install --quiet --upgrade pip setuptools
-	$@/bin/python -m pip install --quiet --editable ".[$(EXTRAS),lint]"
+	$(QUIET) $@/bin/python -m pip install --quiet "$(TORCH)" --editable ".[$(EXTRAS),lint]"
 
 # Takes the newest versions for `make install` from now on, once `make test-versions` passed with them.
 lock:

@@ -21,16 +21,19 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
-from torch.nn.functional import silu
 
+from milp_rl.extras import needs
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.action_value import ActionLayer, ActionNetworks
 from milp_rl.formulations.networks.action_value import ActionValue as Value
 from milp_rl.formulations.networks.network import INPUT
 from milp_rl.qnetwork import ActionValue, checked_dimension, new_linear
+
+with needs("learn"):
+    import torch
+    from torch import Tensor, nn
+    from torch.nn.functional import silu
 
 _IDENTITY = 0.1  # size of what tells an arm from others at first; their features are of size one
 _LARGEST_EXPONENT = 700.0  # whose exponential float64 holds

@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import torch
-from torch import nn
 
+from milp_rl.extras import needs
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
 from milp_rl.formulations.networks.conversion import read_network, to_network
@@ -32,6 +31,10 @@ from milp_rl.formulations.networks.onnx_value import onnx_value
 from milp_rl.formulations.networks.torch_export import evaluated, export_model, read_plain
 from milp_rl.formulations.networks.torch_inputs import TorchInputs, find_inputs, sampled
 from milp_rl.formulations.networks.torch_layers import read_layers
+
+with needs("learn"):
+    import torch
+    from torch import nn
 
 __all__ = ["QNetwork", "export_onnx", "to_network"]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from milp_rl.extras import needs
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.result import ArgmaxResult, relative_gap
 
@@ -94,7 +95,8 @@ class WhatIf:
         (``loss_bound``: at least). NaN where nothing is feasible. Where the best action itself is
         not proven, ``loss`` is an estimate.
         """
-        import pandas as pd
+        with needs("reports"):
+            import pandas as pd
 
         action = self.result.action
         rows = []
@@ -124,7 +126,8 @@ class WhatIf:
         worth, at least (``price_bound``: at most). Where the best action itself is not proven,
         ``price`` is an estimate.
         """
-        import pandas as pd
+        with needs("reports"):
+            import pandas as pd
 
         rows = [
             {
@@ -154,9 +157,10 @@ class WhatIf:
             The 30 variables of the smallest losses: those that the decision hangs on least. To be
             saved with ``savefig``; pyplot and its global state are not touched.
         """
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
+        with needs("reports"):
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+            from matplotlib.patches import Patch
 
         losses = self.variable_table().dropna(subset="loss")
         losses = losses.sort_values("loss", kind="stable").head(_MOST_DRAWN)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
@@ -27,13 +29,20 @@ def lowest(requirement: str) -> str:
     return f"{found[1]}=={found[2]}"
 
 
+def required(project: dict[str, Any], extras: Iterable[str]) -> set[str]:
+    """Return the requirements of the project and of extras, those that extras name included."""
+    found = set(project["dependencies"])
+    for extra in extras:
+        for one in project["optional-dependencies"][extra]:
+            own = re.fullmatch(rf"{project['name']}\[([\w,]+)\]", one)
+            found |= required(project, own[1].split(",")) if own else {one}
+    return found
+
+
 def main() -> None:
     """Print the dependencies of the project and of the extras named."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    requirements = set(project["dependencies"])
-    for extra in sys.argv[1].split(","):
-        requirements |= set(project["optional-dependencies"][extra])
-    for requirement in sorted(requirements):
+    for requirement in sorted(required(project, sys.argv[1].split(","))):
         print(lowest(requirement))
 
 

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
 
+from milp_rl.extras import needs
 from milp_rl.formulations.files import write_atomically
-from milp_rl.reports.document import Section, new_figure, save_figure, to_html, to_markdown
+
+with needs("reports"):
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from milp_rl.reports.document import Section, new_figure, save_figure, to_html, to_markdown
 
 SHIFT = 0.01
 """Shift of the geometric mean of times, in seconds."""

@@ -4,28 +4,31 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import gymnasium as gym
+from milp_rl.extras import needs
 
-from milp_rl.envs.adaptation import MaskedObservation, adapted
-from milp_rl.envs.arms import Arms
-from milp_rl.envs.assortment import DynamicAssortment
-from milp_rl.envs.bandits.additive import AdditiveBandit
-from milp_rl.envs.bandits.budget import BudgetBandit, BudgetInstance
-from milp_rl.envs.bandits.capacity import CapacityBandit, CapacityInstance
-from milp_rl.envs.bandits.instance import BanditInstance
-from milp_rl.envs.bandits.multiple_interventions import (
-    MultipleInterventionsBandit,
-    MultipleInterventionsInstance,
-)
-from milp_rl.envs.bandits.path import PathBandit, PathInstance
-from milp_rl.envs.bandits.restless_bandit import ArmChains, RestlessBandit
-from milp_rl.envs.bandits.scheduling import SchedulingBandit, SchedulingInstance
-from milp_rl.envs.control import ConstrainedControl
-from milp_rl.envs.known_model import KnownModelEnv
-from milp_rl.envs.navigation import CombinatorialNavigation
-from milp_rl.envs.rddl import RDDLEnv, from_rddl
-from milp_rl.envs.spaces import FeasibleActions
-from milp_rl.envs.vector import ParallelEpisodes
+with needs("learn"):
+    import gymnasium as gym
+
+    from milp_rl.envs.adaptation import MaskedObservation, adapted
+    from milp_rl.envs.arms import Arms
+    from milp_rl.envs.assortment import DynamicAssortment
+    from milp_rl.envs.bandits.additive import AdditiveBandit
+    from milp_rl.envs.bandits.budget import BudgetBandit, BudgetInstance
+    from milp_rl.envs.bandits.capacity import CapacityBandit, CapacityInstance
+    from milp_rl.envs.bandits.instance import BanditInstance
+    from milp_rl.envs.bandits.multiple_interventions import (
+        MultipleInterventionsBandit,
+        MultipleInterventionsInstance,
+    )
+    from milp_rl.envs.bandits.path import PathBandit, PathInstance
+    from milp_rl.envs.bandits.restless_bandit import ArmChains, RestlessBandit
+    from milp_rl.envs.bandits.scheduling import SchedulingBandit, SchedulingInstance
+    from milp_rl.envs.control import ConstrainedControl
+    from milp_rl.envs.known_model import KnownModelEnv
+    from milp_rl.envs.navigation import CombinatorialNavigation
+    from milp_rl.envs.rddl import RDDLEnv, from_rddl
+    from milp_rl.envs.spaces import FeasibleActions
+    from milp_rl.envs.vector import ParallelEpisodes
 
 _BANDITS: tuple[tuple[type[BanditInstance], Any], ...] = (
     (MultipleInterventionsInstance, MultipleInterventionsBandit),

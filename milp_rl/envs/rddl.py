@@ -29,6 +29,7 @@ from milp_rl.envs.rddl_preconditions import (
     rows_of,
 )
 from milp_rl.envs.spaces import FeasibleActions, FeasibleBox
+from milp_rl.extras import needs
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.box import Box
@@ -381,15 +382,10 @@ def from_rddl(
     >>> env.action_space_block(state)
     BudgetTopK(n_actions=10, k=2, exactly=False)
     """
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # pygame greets
-            from pyRDDLGym.core.compiler.model import RDDLLiftedModel
-            from pyRDDLGym.core.parser.parser import RDDLParser
-            from pyRDDLGym.core.parser.reader import RDDLReader
-    except ImportError as error:
-        raise ImportError(
-            f'from_rddl needs pyRDDLGym: pip install "milp-rl[rddl]" ({error})'
-        ) from error
+    with needs("rddl"), contextlib.redirect_stdout(io.StringIO()):  # pygame greets
+        from pyRDDLGym.core.compiler.model import RDDLLiftedModel
+        from pyRDDLGym.core.parser.parser import RDDLParser
+        from pyRDDLGym.core.parser.reader import RDDLReader
     domain_file, instance_file = _files(str(domain), str(instance))
     parser = RDDLParser(lexer=None, verbose=False)
     with contextlib.redirect_stderr(io.StringIO()):  # the parser generator tells of its tables

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +11,14 @@ from typing import Any, Literal
 from milp_rl.baselines.actor_critic import ActorCriticConfig
 from milp_rl.dqn import DQNConfig
 from milp_rl.experiments.methods import (
+    ACTOR_CRITIC,
+    ALGORITHMS,
     BASELINES,
-    CONFIGS,
     DEFAULT_METHODS,
     DOMAIN_LABELS,
     LEARNERS,
     applies,
+    config_class,
 )
 
 
@@ -215,8 +217,8 @@ class ExperimentConfig:
         changes.pop("of", None)
         preset = _checked_preset(changes.pop("preset", self.preset))
         algorithm = changes.pop("algorithm", "dqn")
-        _known("algorithm", [algorithm], CONFIGS)
-        kind = CONFIGS[algorithm]
+        _known("algorithm", [algorithm], (*ALGORITHMS, ACTOR_CRITIC))
+        kind = config_class(algorithm)
         try:
             if issubclass(kind, ActorCriticConfig):
                 return algorithm, kind(**changes)
@@ -271,7 +273,7 @@ def _checked_preset(preset: str) -> str:
     return preset
 
 
-def _known(kind: str, names: Sequence[str], known: Mapping[str, Any]) -> None:
+def _known(kind: str, names: Sequence[str], known: Collection[str]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"unknown {kind} {name!r}; known are {', '.join(known)}")

@@ -29,7 +29,6 @@ from milp_rl.envs import DOMAINS, PRESETS, ConstrainedControl, make_bandit
 from milp_rl.envs.bandits.restless_bandit import RestlessBandit
 from milp_rl.envs.performative import PerformativeRisk, Population, no_intervention
 from milp_rl.formulations.spaces.box import Box
-from milp_rl.graphq import GraphDQN, InterventionsInstance, SyntheticInterventions
 
 BASELINES: dict[str, Callable[[Any, int], Policy]] = {
     "null": lambda env, seed: NullPolicy(env.action_space_block()),
@@ -43,12 +42,8 @@ BASELINES: dict[str, Callable[[Any, int], Policy]] = {
     "true_risk": lambda env, seed: FixedScorePolicy(TRUE_RISK),
     "oracle": lambda env, seed: FixedScorePolicy(optimal_point(env)),
 }
-ALGORITHMS: dict[str, type[DQNAgent]] = {"dqn": DQNAgent, "flat_dqn": FlatDQN, "graphq": GraphDQN}
+ALGORITHMS = ("dqn", "flat_dqn", "graphq")
 ACTOR_CRITIC = "actor_critic"  # an algorithm with parameters of its own
-CONFIGS: dict[str, type[DQNConfig] | type[ActorCriticConfig]] = {
-    **{name: agent.config_class for name, agent in ALGORITHMS.items()},
-    ACTOR_CRITIC: ActorCriticConfig,
-}
 LEARNERS: dict[str, dict[str, Any]] = {
     "dnc": {"algorithm": ACTOR_CRITIC},
     "wolpertinger": {"algorithm": ACTOR_CRITIC, "search": "nearest"},
@@ -127,6 +122,20 @@ def applies(method: str, domain: str) -> bool:
     return method != "whittle" or domain == "budget"
 
 
+def agent_class(name: str) -> type[DQNAgent]:
+    """Return the class of a name in :data:`ALGORITHMS`; Graph-Q is an extra of its own."""
+    if name == "graphq":
+        from milp_rl.graphq import GraphDQN
+
+        return GraphDQN
+    return {"dqn": DQNAgent, "flat_dqn": FlatDQN}[name]
+
+
+def config_class(algorithm: str) -> type[DQNConfig] | type[ActorCriticConfig]:
+    """Return the parameters of an algorithm."""
+    return ActorCriticConfig if algorithm == ACTOR_CRITIC else agent_class(algorithm).config_class
+
+
 def environment(
     domain: str, n_arms: int, budget: int, horizon: int, seed: int, method: str
 ) -> gym.Env[Any, Any]:
@@ -141,6 +150,8 @@ def environment(
     policy plays the same instance with at most B.
     """
     if domain == "interventions":
+        from milp_rl.graphq import InterventionsInstance, SyntheticInterventions
+
         return SyntheticInterventions(
             InterventionsInstance.generate(n_arms, budget, horizon=horizon, seed=seed)
         )

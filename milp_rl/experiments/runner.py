@@ -6,6 +6,7 @@ killed goes on where it was, with the same results.
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import logging
@@ -30,8 +31,9 @@ from milp_rl.envs import KnownModelEnv
 from milp_rl.envs.bandits.restless_bandit import RestlessBandit
 from milp_rl.evaluation import JointMDP, evaluate
 from milp_rl.experiments.config import Cell, ExperimentConfig
-from milp_rl.experiments.methods import ALGORITHMS, BASELINES, DRAWN, environment
+from milp_rl.experiments.methods import BASELINES, DRAWN, agent_class, environment
 from milp_rl.experiments.played import GREEDY, Played, greedy_losses, way_of
+from milp_rl.extras import needs
 from milp_rl.formulations.files import locked, write_atomically
 from milp_rl.qnetwork import QNetwork
 from milp_rl.reports.progress import watched
@@ -91,12 +93,14 @@ def run_experiment(
     ValueError
         If a finished cell was run with other settings, or an argument is wrong.
     ImportError
-        If the backend is not installed.
+        If the backend or pyarrow is not installed.
     RuntimeError
         If another run is writing to ``output``.
     """
     if jobs != -1 and jobs < 1:
         raise ValueError(f"jobs must be at least 1, or -1, got {jobs}")
+    with needs("experiments"):  # before hours of training, not after
+        importlib.import_module("pyarrow")
     folder = Path(output)
     cells = config.cells()
     with locked(folder):
@@ -217,7 +221,7 @@ def _train(
 ) -> tuple[Policy, dict[str, Any]]:
     """Train a learner; return the policy of its best network, and what training took."""
     assert cell.algorithm is not None
-    agent = ALGORITHMS[cell.algorithm](env, config, seed=cell.seed)
+    agent = agent_class(cell.algorithm)(env, config, seed=cell.seed)
     validation = Validation(
         env, folder, every=cell.validate_every, episodes=cell.validation_episodes
     )
@@ -258,7 +262,7 @@ def _trained(cell: Cell, config: DQNConfig, env: gym.Env[Any, Any], folder: Path
             f"{path} is missing, which {cell.name} plays: delete"
             f" {folder / CELLS / cell.network}.json to train that network again"
         )
-    agent = ALGORITHMS[cell.algorithm](env, config, seed=cell.seed)
+    agent = agent_class(cell.algorithm)(env, config, seed=cell.seed)
     agent.use(path)
     return agent
 
@@ -366,10 +370,8 @@ def _cluster(backend: Backend, address: str | None, jobs: int) -> Iterator[None]
         with joblib.parallel_config("loky"):
             yield
     elif backend == "dask":
-        try:
+        with needs("dask"):
             from distributed import Client
-        except ImportError as error:
-            raise ImportError("the Dask backend needs `pip install milp-rl[dask]`") from error
         own = {"n_workers": None if jobs == -1 else jobs, "threads_per_worker": 1}
         own["dashboard_address"] = None
         with (
@@ -378,11 +380,9 @@ def _cluster(backend: Backend, address: str | None, jobs: int) -> Iterator[None]
         ):
             yield
     elif backend == "ray":
-        try:
+        with needs("ray"):
             import ray
             from ray.util.joblib import register_ray
-        except ImportError as error:
-            raise ImportError("the Ray backend needs `pip install milp-rl[ray]`") from error
         ray.init(address=address, num_cpus=None if address or jobs == -1 else jobs)
         register_ray()
         try:

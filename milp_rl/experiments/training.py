@@ -27,7 +27,7 @@ from milp_rl.dqn.validation import GreedyEpisodes
 from milp_rl.envs import KnownModelEnv
 from milp_rl.envs.adaptation import adapted
 from milp_rl.evaluation.learning_curves import EVALUATIONS, plot_learning_curves
-from milp_rl.experiments.methods import ALGORITHMS
+from milp_rl.experiments.methods import ALGORITHMS, agent_class
 from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.reports.document import Section, save_figure, to_html, to_markdown
@@ -90,7 +90,7 @@ class TrainingRun:
         ValueError
             If a parameter is unknown or out of range.
         """
-        kind = ALGORITHMS[self.agent].config_class
+        kind = agent_class(self.agent).config_class
         names = [f.name for f in fields(kind)]
         for name in self.parameters:
             if name not in names:
@@ -225,7 +225,7 @@ def run_training(
     settings = json.loads(json.dumps(run.settings(), default=str))
     with locked(out):
         check_settings(out / SETTINGS, settings)
-        agent = ALGORITHMS[run.agent](run.make(), run.config(), seed=run.seed)
+        agent = agent_class(run.agent)(run.make(), run.config(), seed=run.seed)
         write_json(out / SETTINGS, settings)
         evaluation = EvaluationCallback(
             _for_evaluation(run),

@@ -14,18 +14,21 @@ from typing import Any
 import gymnasium as gym
 import joblib
 import matplotlib.pyplot as plt
-import optuna
 import torch
-from optuna.storages import RDBStorage
-from optuna.study import MaxTrialsCallback
-from optuna.trial import TrialState
 from threadpoolctl import threadpool_limits
 
 from milp_rl.dqn import Callback, DQNAgent, DQNConfig, Validation
+from milp_rl.extras import needs
 from milp_rl.formulations.files import locked, write_atomically
 from milp_rl.reports.document import save_figure
 from milp_rl.reports.progress import watched
 from milp_rl.solvers.processes import safe_path
+
+with needs("experiments"):
+    import optuna
+    from optuna.storages import RDBStorage
+    from optuna.study import MaxTrialsCallback
+    from optuna.trial import TrialState
 
 STUDY, BEST = "study.db", "best.toml"
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
-
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.experiments.tuning import BEST, STUDY, Search, run_search
+from milp_rl.extras import needs
 from milp_rl.graphq.agent import GraphDQN, GraphDQNConfig
+
+with needs("experiments"):
+    import optuna
 
 __all__ = ["BEST", "STUDY", "search_of", "suggest", "tune"]
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from milp_rl.envs.fixed_set import shown
 from milp_rl.envs.transitions import Transitions
+from milp_rl.extras import needs
 from milp_rl.formulations.spaces.base import ActionSpace
 
 SETS = "milp_rl_feasible_sets"
@@ -221,11 +222,9 @@ def read_minari(
 
 
 def _minari() -> Any:
-    try:
+    with needs("minari"):
         import minari
         import minari.data_collector
-    except ImportError as error:
-        raise ImportError("Minari data sets need `pip install milp-rl[minari]`") from error
     return minari
 
 

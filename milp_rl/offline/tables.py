@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 
+from milp_rl.extras import needs
 from milp_rl.formulations.files import write_atomically
 
 
@@ -130,8 +132,9 @@ class LoggedTable:
 
 def _read(path: str | Path) -> pd.DataFrame:
     file = Path(path)
+    packing = _csv_packing(file)
     try:
-        if (packing := _csv_packing(file)) is not None:
+        if packing is not None:
             return pd.read_csv(file, compression=packing)
         return pd.read_parquet(file)
     except FileNotFoundError:
@@ -141,10 +144,14 @@ def _read(path: str | Path) -> pd.DataFrame:
 
 
 def _csv_packing(path: Path) -> Literal["infer", "gzip"] | None:
-    """Return how a CSV file is packed, or ``None`` if it is none."""
+    """Return how a CSV file is packed, or ``None`` if it is none, but parquet."""
     if path.name.endswith(".csv.gz"):
         return "gzip"
-    return "infer" if path.suffix == ".csv" else None
+    if path.suffix == ".csv":
+        return "infer"
+    with needs("offline"):
+        importlib.import_module("pyarrow")
+    return None
 
 
 def in_order(frame: pd.DataFrame, who: str, when: str) -> pd.DataFrame:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from milp_rl.extras import needs
+
 
 def summary_writer(folder: str | Path, *, purge_step: int | None = None) -> Any:
     """Return torch's writer of event files.
@@ -21,11 +23,7 @@ def summary_writer(folder: str | Path, *, purge_step: int | None = None) -> Any:
     ImportError
         If TensorBoard is not installed.
     """
-    try:
+    with needs("tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "TensorBoard's logs need the package: pip install 'milp-rl[tensorboard]'"
-        ) from error
     untyped: Any = SummaryWriter
     return untyped(str(folder), purge_step=purge_step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -34,6 +35,42 @@ network = mr.Network.from_arrays([[[1.0] * 20 + [0.5]], [[1.0]]], [[-2.0], [0.0]
 result = mr.argmax(network, [0.3], space)
 print(result.status, mr.__file__)
 """
+WHAT_IF = """
+try:
+    mr.ArgmaxSolver(network, space).what_if([0.3]).variable_table()
+except ImportError as error:
+    print(error)
+import sys
+print([name for name in ("torch", "gymnasium", "pandas") if name in sys.modules])
+"""
+READ_PARQUET = """
+from milp_rl.offline import CareData
+try:
+    CareData.read("weeks.parquet")
+except ImportError as error:
+    assert 'pyarrow is not installed: pip install "milp-rl[offline]"' in str(error)
+"""
+WITHOUT = """
+import importlib, sys
+missing, names = sys.argv[1].split(","), sys.argv[2:]
+
+class Missing:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing)
+{first}
+for name in names:
+    module, _, attribute = name.partition(":")
+    try:
+        found = importlib.import_module(module)
+        print(attribute and getattr(found, attribute) and "")
+    except ImportError as error:
+        print(error)
+"""
+IMPORTED = {"scikit-learn": "sklearn", "pyrddlgym": "pyRDDLGym"}
+REQUIRED = runpy.run_path(str(ROOT / "tools" / "lowest_versions.py"))["required"]
 
 
 def run(*command, cwd, **keywords):
@@ -88,24 +125,68 @@ def test_the_wheel_works_where_the_checkout_is_not(built, tmp_path):
     assert all(name in shown for name in ("argmax", "compare", "experiment"))
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_are_clean(module, tmp_path):
-    run(sys.executable, "-W", "error", "-c", f"import {module}", cwd=tmp_path)
+def test_imports_are_clean(tmp_path):
+    run(sys.executable, "-W", "error", "-c", f"import {', '.join(MODULES)}", cwd=tmp_path)
 
 
-@pytest.mark.parametrize(
-    "module", ["milp_rl", "milp_rl.formulations.spaces", "milp_rl.formulations.pyomo"]
-)
-def test_formulations_do_without_torch(module, tmp_path):
-    code = f"import sys, {module}; print('torch' in sys.modules, 'gymnasium' in sys.modules)"
-    assert run(sys.executable, "-c", code, cwd=tmp_path).split() == ["False", "False"]
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def requirements(*left_out):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    named = [one for extra in extras if extra not in left_out for one in extras[extra]]
-    return [Requirement(one) for one in (*project["dependencies"], *named)]
+def requirements(*extras):
+    """Return what the project requires with extras, and with what these name in turn."""
+    return [Requirement(one) for one in REQUIRED(project(), extras)]
+
+
+def packages(*extras):
+    """Return the names by which the packages that extras require are imported."""
+    names = (canonicalize_name(one.name) for one in requirements(*extras))
+    return {IMPORTED.get(name, name.replace("-", "_")) for name in names}
+
+
+def said(tmp_path, extras, names, first=""):
+    """Import names where only extras are installed: what was printed first, and each message."""
+    missing = packages(*project()["optional-dependencies"]) - packages(*extras) - {"packaging"}
+    command = (sys.executable, "-c", WITHOUT.format(first=first), ",".join(missing), *names)
+    lines = run(*command, cwd=tmp_path).splitlines()
+    return lines[: -len(names)], dict(zip(names, lines[-len(names) :], strict=True))
+
+
+def test_the_core_solves_and_names_the_extra_of_what_it_has_not(tmp_path):
+    known = {
+        "milp_rl.formulations.testing": "",
+        "milp_rl.proofs": "",
+        "milp_rl.heuristics.continuous": "",
+        "milp_rl.comparison.run": "",
+        "milp_rl.solvers.milp.pyomo_model": "",
+        "milp_rl.cli.main": "",
+        "milp_rl:QNetwork": 'torch is not installed: pip install "milp-rl[learn]"',
+        "milp_rl:ArmQNetwork": 'torch is not installed: pip install "milp-rl[learn]"',
+        "milp_rl:DQNAgent": "[learn]",
+        "milp_rl.envs": "[learn]",
+        "milp_rl.evaluation": "[learn]",
+        "milp_rl.baselines": "[learn]",
+        "milp_rl.experiments": "[learn]",
+        "milp_rl.comparison.report": "[reports]",
+        "milp_rl.graphq": "[graphq]",
+        "milp_rl.offline": "[offline]",
+    }
+    printed, messages = said(tmp_path, (), known, FIVE_LINES + WHAT_IF)
+    assert printed[0].startswith("optimal")
+    assert printed[1:] == ['pandas is not installed: pip install "milp-rl[reports]"', "[]"]
+    for name, message in known.items():
+        assert message in messages[name] if message else not messages[name], (name, messages[name])
+
+
+def test_extras_have_what_they_are_for(tmp_path):
+    every = ("milp_rl.dqn", "milp_rl.envs.performative", "milp_rl.experiments.training")
+    _, messages = said(tmp_path, ("reports",), ("milp_rl.comparison.report",))
+    assert set(messages.values()) == {""}
+    names = ("milp_rl.graphq", "milp_rl.experiments.tuning", "milp_rl.offline", *every)
+    _, messages = said(tmp_path, ("learn",), names, READ_PARQUET)
+    assert messages.pop("milp_rl.graphq").endswith('pip install "milp-rl[graphq]"')
+    assert messages.pop("milp_rl.experiments.tuning").endswith('pip install "milp-rl[experiments]"')
+    assert set(messages.values()) == {""}
 
 
 def pins(text):
@@ -115,25 +196,22 @@ def pins(text):
 
 def test_what_is_installed_from_the_lock_is_allowed():
     locked = pins((ROOT / "constraints.txt").read_text())
-    for requirement in requirements("ray", "benchmarks", "minari"):
+    for requirement in requirements("all", "docs", "lint", "test"):
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)])
     assert locked["torch"] == "2.13.0"
     assert not [name for name in locked if name.startswith(("nvidia-", "cuda-"))]
 
 
 def test_the_lowest_versions_are_allowed():
-    extras = "dask,docs,gurobi,rddl,scip,tensorboard,test"
-    lowest = pins(run(sys.executable, "tools/lowest_versions.py", extras, cwd=ROOT))
-    wanted = requirements("ray", "lint", "benchmarks", "minari")
+    lowest = pins(run(sys.executable, "tools/lowest_versions.py", "all,docs,test", cwd=ROOT))
+    wanted = requirements("all", "docs", "test")
     assert lowest.keys() == {canonicalize_name(one.name) for one in wanted}
     for requirement in wanted:
         assert requirement.specifier.contains(lowest[canonicalize_name(requirement.name)])
 
 
 def test_every_extra_is_in_the_documentation():
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
+    extras = project()["optional-dependencies"]
     text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
     for extra in extras:
         assert f"[{extra}]" in text or f"`{extra}`" in text, extra

@@ -33,15 +33,6 @@ def test_the_embedding_example_plans_visits(tmp_path):
     assert text.count("visits patients") == 3
 
 
-def test_formulations_come_without_torch_and_gymnasium():
-    code = (
-        "import sys, milp_rl, milp_rl.formulations.pyomo, milp_rl.solvers.models.solve;"
-        "milp_rl.BudgetTopK(3, 1); milp_rl.solve_model;"
-        "print([m for m in ('torch', 'gymnasium') if m in sys.modules])"
-    )
-    assert run("-c", code, cwd=ROOT).strip() == "[]"
-
-
 @pytest.mark.parametrize("folder", ["inside", "outside"])
 def test_the_three_folders_import_under_one_name(folder, tmp_path):
     code = (
