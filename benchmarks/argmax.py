@@ -119,9 +119,16 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="each formulation and bound")
     parser.add_argument("--only", default="", help="problems whose name contains this")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for table and plot")
+    parser.add_argument(
+        "--instances", type=Path, help="write the problems there, for `milp-rl compare`, and leave"
+    )
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
     problems = [p for p in all_problems() if arguments.only in p.name]
+    if arguments.instances is not None:
+        for problem in problems:
+            problem.write(arguments.instances / problem.name.replace(" ", "-"))
+        return
+    arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / "argmax.csv"
     kept = pd.read_csv(file) if file.exists() else pd.DataFrame({"problem": []})
     kept = kept[~kept["problem"].isin([p.name for p in problems])]  # measured before

@@ -14,6 +14,7 @@ import torch
 
 import milp_rl as mr
 from milp_rl.envs import make_bandit
+from milp_rl.formulations.networks.onnx_writer import write_onnx
 
 NETWORKS = Path(__file__).parent / "networks"
 DOMAINS = ("multiple_interventions", "path", "scheduling", "capacity")
@@ -38,6 +39,13 @@ class Problem:
     def name(self) -> str:
         widths = "-".join(map(str, self.hidden))
         return f"{self.kind} {self.domain.replace('_', ' ')} J={self.n_arms} {widths}"
+
+    def write(self, folder: Path) -> None:
+        """Write it as an instance of `milp-rl compare`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_onnx(self.network, folder / "q.onnx")
+        self.space.to_json(folder / "space.json")
+        np.savetxt(folder / "states.csv", self.states, fmt="%.17g", delimiter=",")
 
 
 def random_network(state_dim: int, n_actions: int, hidden: tuple[int, ...]) -> mr.Network:

@@ -100,7 +100,8 @@ class ArgmaxSolver:
         Number of state features, where the network does not tell.
     verbose
         Show the lines that a MILP solver writes, how far a search is once a second, and every
-        result: true, on standard error; or a function of one line, such as a logger's ``info``.
+        result: true, on standard error; or a function of one line, such as a logger's ``info``;
+        false, nowhere, or to the logger ``milp_rl.solvers`` where its level is ``DEBUG``.
         Lines before a result are about a maximisation; those of other processes are not shown.
 
     Raises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from collections.abc import Callable
 Log = Callable[[str], None]
 """Takes one line, without its end."""
 _SECONDS_PER_LINE = 1.0
+_logger = logging.getLogger("milp_rl.solvers")
 
 
 class Lines:
@@ -72,13 +74,17 @@ def to_stderr(line: str) -> None:
 def log_of(verbose: bool | Log) -> Log | None:
     """Return where lines go: nowhere, to standard error, or to a function.
 
+    Instead of nowhere they go to the logger ``milp_rl.solvers``, at the level ``DEBUG``, if it is
+    on: so the solves of a training can be read too, whose solvers nobody hands a function.
+
     Raises
     ------
     ValueError
         If it is none of these.
     """
     if isinstance(verbose, bool):
-        return to_stderr if verbose else None
+        logged = _logger.debug if _logger.isEnabledFor(logging.DEBUG) else None
+        return to_stderr if verbose else logged
     if not callable(verbose):
         raise ValueError(
             f"verbose must be true, false or a function of one line of text, got {verbose!r}"

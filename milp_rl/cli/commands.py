@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,12 +14,13 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from milp_rl.cli.terminal import FAILURES, bar, console, echo, fail, lines
+from milp_rl.cli.terminal import bar, console, echo, tracked
 from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.solvers.names import SolverName
 
 _NOT_PROVEN, _INFEASIBLE = 3, 4
 _FEW = 8  # states, for which loops are compiled only if a search takes long
+_AT_ONCE = 256  # states between two steps of the progress bar
 Order = Literal["action,state", "state,action"]
 
 
@@ -89,33 +91,32 @@ def argmax(
     from milp_rl.comparison.states import read_states
     from milp_rl.formulations.spaces.base import ActionSpace
 
-    try:
-        import_modules(imports)
-        solving = ArgmaxSolver(
-            network,
-            ActionSpace.from_json(space),
-            solver=solver,
-            formulation=formulation,
-            bounds=bounds,
-            sense="minimize" if minimize else "maximize",
-            gap=gap,
-            time_limit=time_limit,
-            inputs=_order(order),
-            output=_output(network_output),
-            verbose=lines(),
-        )
-        states = read_states(state, header=header)
-        if len(states) <= _FEW:
-            solving.options = replace(solving.options, once=True)
-        results = solving.solve_batch(states)
-        if proof is not None:
-            proof.mkdir(parents=True, exist_ok=True)
-            for number, (row, result) in enumerate(zip(states, results, strict=True)):
-                if result.action is not None:
-                    made = solving.prove(row, result, time_limit=time_limit)
-                    made.save(proof / f"state-{number}.npz")
-    except FAILURES as error:
-        fail(error)
+    import_modules(imports)
+    solving = ArgmaxSolver(
+        network,
+        ActionSpace.from_json(space),
+        solver=solver,
+        formulation=formulation,
+        bounds=bounds,
+        sense="minimize" if minimize else "maximize",
+        gap=gap,
+        time_limit=time_limit,
+        inputs=_order(order),
+        output=_output(network_output),
+    )
+    states = read_states(state, header=header)
+    if len(states) <= _FEW:
+        solving.options = replace(solving.options, once=True)
+    parts = [states[i : i + _AT_ONCE] for i in range(0, len(states), _AT_ONCE)]
+    solved = map(solving.solve_batch, parts)
+    results = [result for part in tracked(solved, "states", len(parts)) for result in part]
+    if proof is not None:
+        proof.mkdir(parents=True, exist_ok=True)
+        answers = enumerate(zip(states, results, strict=True))
+        for number, (row, result) in tracked(answers, "proofs", len(results)):
+            if result.action is not None:
+                made = solving.prove(row, result, time_limit=time_limit)
+                made.save(proof / f"state-{number}.npz")
     for number, result in enumerate(results):
         if as_json:
             echo(json.dumps({"state": number, **result.to_dict()}))
@@ -168,25 +169,22 @@ def check(
     from milp_rl.proofs import check as checked
 
     refused = False
-    try:
-        import_modules(imports)
-        model = load_model(network)
-        known = None if space is None else ActionSpace.from_json(space)
-        for file in files:
-            proof = Proof.load(file)
-            verdict = checked(
-                model,
-                proof.its_space() if known is None else known,
-                proof.state,
-                proof,
-                exact=exact,
-                inputs=_order(order),
-                output=_output(network_output),
-            )
-            refused |= not verdict.verified
-            echo(f"{file}: {verdict}")
-    except FAILURES as error:
-        fail(error)
+    import_modules(imports)
+    model = load_model(network)
+    known = None if space is None else ActionSpace.from_json(space)
+    for file in tracked(files, "proofs", len(files)):
+        proof = Proof.load(file)
+        verdict = checked(
+            model,
+            proof.its_space() if known is None else known,
+            proof.state,
+            proof,
+            exact=exact,
+            inputs=_order(order),
+            output=_output(network_output),
+        )
+        refused |= not verdict.verified
+        echo(f"{file}: {verdict}")
     if refused:
         raise typer.Exit(_NOT_PROVEN)
 
@@ -216,27 +214,24 @@ def info(
     from milp_rl.formulations.networks.trees import TreeEnsemble
     from milp_rl.formulations.spaces.base import ActionSpace
 
-    try:
-        import_modules(imports)
-        model = load_model(network)
-        metadata = read_metadata(model)
-        reading: dict[str, Any] = {"inputs": _order(order), "output": _output(network_output)}
-        table = Table("layer", "inputs", "outputs", "activation", "largest weight", "zero weights")
-        if space is None:
-            shown = _in_all_inputs(model, reading)
-            summary, link = f"{shown.n_inputs} inputs, {shown.n_outputs} outputs", shown.link
-            rows = []
-        else:
-            known = ActionSpace.from_json(space)
-            value = to_action_value(model, known.n_actions, **reading)
-            summary = f"{known.n_actions} actions, {value.state_dim} state features"
-            link = value.link
-            zeros = np.zeros((1, value.state_dim))
-            states = zeros if state is None else read_states(state, header=header)
-            shown = value.at_state(states[0])
-            rows = _strengths(value, known, check_states(states, value.state_dim))
-    except FAILURES as error:
-        fail(error)
+    import_modules(imports)
+    model = load_model(network)
+    metadata = read_metadata(model)
+    reading: dict[str, Any] = {"inputs": _order(order), "output": _output(network_output)}
+    table = Table("layer", "inputs", "outputs", "activation", "largest weight", "zero weights")
+    if space is None:
+        shown = _in_all_inputs(model, reading)
+        summary, link = f"{shown.n_inputs} inputs, {shown.n_outputs} outputs", shown.link
+        rows = []
+    else:
+        known = ActionSpace.from_json(space)
+        value = to_action_value(model, known.n_actions, **reading)
+        summary = f"{known.n_actions} actions, {value.state_dim} state features"
+        link = value.link
+        zeros = np.zeros((1, value.state_dim))
+        states = zeros if state is None else read_states(state, header=header)
+        shown = value.at_state(states[0])
+        rows = _strengths(value, known, check_states(states, value.state_dim))
     if link != "identity":
         summary += f", {link} of what is shown"
     if isinstance(shown, TreeEnsemble):
@@ -285,33 +280,30 @@ def export(
     from milp_rl.formulations.spaces.base import ActionSpace
     from milp_rl.solvers.export import export_model
 
-    try:
-        import_modules(imports)
-        known, states = ActionSpace.from_json(space), read_states(state, header=header)
-        value = to_action_value(
-            network, known.n_actions, inputs=_order(order), output=_output(network_output)
+    import_modules(imports)
+    known, states = ActionSpace.from_json(space), read_states(state, header=header)
+    value = to_action_value(
+        network, known.n_actions, inputs=_order(order), output=_output(network_output)
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for number, row in tracked(enumerate(states), "models", len(states)):
+        path = output
+        if len(states) > 1:
+            path = output.with_name(f"{output.stem}-{number}{output.suffix}")
+        compact = export_model(
+            value,
+            known,
+            row,
+            path,
+            formulation=formulation,
+            bounds=bounds,
+            one_sided=not two_sided,
         )
-        output.parent.mkdir(parents=True, exist_ok=True)
-        for number, row in enumerate(states):
-            path = output
-            if len(states) > 1:
-                path = output.with_name(f"{output.stem}-{number}{output.suffix}")
-            compact = export_model(
-                value,
-                known,
-                row,
-                path,
-                formulation=formulation,
-                bounds=bounds,
-                one_sided=not two_sided,
-            )
-            model = compact.model
-            echo(
-                f"{path}: {model.n_columns} variables, {int(model.integer.sum())} of them integer,"
-                f" {model.n_rows} constraints"
-            )
-    except FAILURES as error:
-        fail(error)
+        model = compact.model
+        echo(
+            f"{path}: {model.n_columns} variables, {int(model.integer.sum())} of them integer,"
+            f" {model.n_rows} constraints"
+        )
 
 
 def compare(
@@ -336,10 +328,13 @@ def compare(
     ] = None,
     gap: Annotated[float, typer.Option(help="Relative gap at which a state is solved.")] = 0.0,
     time_limit: Annotated[float, typer.Option(help="Seconds per state.")] = 60.0,
+    grace: Annotated[
+        float, typer.Option(help="Seconds beyond that after which a process is killed.")
+    ] = 60.0,
     memory_limit: Annotated[float, typer.Option(help="GiB per process.")] = 8.0,
     jobs: Annotated[int, typer.Option(help="Processes at a time; 1 gives the truest times.")] = 1,
     models: Annotated[
-        bool, typer.Option("--models", help="Write an MPS file of every state and formulation too.")
+        bool, typer.Option("--models", help="Write every state and formulation as MPS and LP too.")
     ] = False,
     header: Header = None,
     imports: Imports = None,
@@ -347,41 +342,40 @@ def compare(
     """Compare solvers, formulations and bounds on every state of a folder of instances."""
     from milp_rl.comparison.instances import find_instances
     from milp_rl.comparison.methods import all_methods
-    from milp_rl.comparison.report import write_comparison
+    from milp_rl.comparison.report import readable, summary_table, write_comparison
     from milp_rl.comparison.run import compare as run
 
     free = ("highs", "branch_and_bound", "enumeration", "auto")
-    try:
-        import_modules(imports)
-        instances = find_instances(folder, header=header)
-        methods = all_methods(
-            solver or free,
-            formulation or ("bigm", "partition"),
-            bounds or ("linear",),
+    import_modules(imports)
+    instances = find_instances(folder, header=header)
+    methods = all_methods(
+        solver or free,
+        formulation or ("bigm", "partition"),
+        bounds or ("linear",),
+    )
+    if models:
+        _write_models(instances, methods, output / "models")
+    with bar() as shown:
+        task = shown.add_task(f"{len(instances)} instances, {len(methods)} methods", total=None)
+        rows = run(
+            instances,
+            methods,
+            output,
+            gap=gap,
+            time_limit=time_limit,
+            grace=grace,
+            memory_limit=memory_limit,
+            jobs=jobs,
+            imports=imports or (),
+            progress=lambda done, total: shown.update(task, completed=done, total=total),
         )
-        if models:
-            _write_models(instances, methods, output / "models")
-        with bar() as shown:
-            task = shown.add_task(f"{len(instances)} instances, {len(methods)} methods", total=None)
-            rows = run(
-                instances,
-                methods,
-                output,
-                gap=gap,
-                time_limit=time_limit,
-                memory_limit=memory_limit,
-                jobs=jobs,
-                imports=imports or (),
-                progress=lambda done, total: shown.update(task, completed=done, total=total),
-            )
-        page = write_comparison(rows, output, time_limit=time_limit)
-    except FAILURES as error:
-        fail(error)
-    echo((output / "summary.csv").read_text().rstrip())
+    page = write_comparison(rows, output, time_limit=time_limit)
+    echo(readable(summary_table(rows, time_limit)).to_string())
     console.print(f"wrote {page}, report.md, results.csv and summary.csv")
 
 
 def _write_models(instances: Sequence[Any], methods: Sequence[Any], folder: Path) -> None:
+    """Write every state's model by each formulation and bounds compared, or by the defaults."""
     from milp_rl.comparison.instances import NETWORK, SPACE, STATES
     from milp_rl.comparison.states import read_states
     from milp_rl.formulations.networks.conversion import to_action_value
@@ -389,14 +383,15 @@ def _write_models(instances: Sequence[Any], methods: Sequence[Any], folder: Path
     from milp_rl.solvers.export import export_model
 
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = {(method.formulation, method.bounds) for method in methods if method.formulation}
-    for instance in instances:
+    compared = {(method.formulation, method.bounds) for method in methods if method.formulation}
+    kinds = sorted(compared) or [("bigm", "linear")]
+    for instance in tracked(instances, "models", len(instances)):
         space = ActionSpace.from_json(instance.folder / SPACE)
         network = to_action_value(instance.folder / NETWORK, space.n_actions)
         states = read_states(instance.folder / STATES, header=instance.header)
         for number, state in enumerate(states):
-            for formulation, bounds in sorted(kinds):
-                path = folder / f"{instance.name}-{number}-{formulation}-{bounds}.mps"
+            for (formulation, bounds), ending in itertools.product(kinds, ("mps", "lp")):
+                path = folder / f"{instance.name}-{number}-{formulation}-{bounds}.{ending}"
                 export_model(network, space, state, path, formulation=formulation, bounds=bounds)
 
 

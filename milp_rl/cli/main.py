@@ -11,12 +11,14 @@ from typing import Annotated
 
 import typer
 
-from milp_rl.cli import commands, training, tune
-from milp_rl.cli.terminal import FAILURES, Command, bar, console, echo, fail
+from milp_rl.cli import commands, doctor, training, tune
+from milp_rl.cli.terminal import Command, bar, console, echo
+from milp_rl.solvers.versions import version
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Exact argmax for RL.")
 for _command in (commands.argmax, commands.check, commands.info, commands.export, commands.compare):
     app.command(cls=Command)(_command)
+app.command(cls=Command)(doctor.doctor)
 app.command(cls=Command)(training.train)
 app.command(cls=Command)(training.curves)
 experiment = typer.Typer(no_args_is_help=True, help="Run experiments and report on them.")
@@ -39,12 +41,29 @@ class BackendName(StrEnum):
     ray = "ray"
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"milp-rl {version('milp-rl')}")
+        raise typer.Exit
+
+
 @app.callback()
 def main_options(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Log what happens, with what solvers write."),
+    ] = False,
+    shown: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
+        ),
+    ] = False,
 ) -> None:
-    """Train, evaluate and report."""
+    """Solve, train, evaluate and report."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING)
+    if verbose:
+        logging.getLogger("milp_rl.solvers").setLevel(logging.DEBUG)
 
 
 @experiment.command(cls=Command)
@@ -66,21 +85,18 @@ def run(
 
     folder = Path("runs") / config.stem if output is None else output
     shown_bar = bar()
-    try:
-        settings = ExperimentConfig.from_toml(config)
-        n_cells = len(settings.cells())
-        with shown_bar:
-            task = shown_bar.add_task(f"{n_cells} cells", total=None)
-            results = run_experiment(
-                settings,
-                folder,
-                jobs=jobs,
-                backend=backend.value,
-                address=address,
-                progress=lambda done, total: shown_bar.update(task, completed=done, total=total),
-            )
-    except FAILURES as error:
-        fail(error)
+    settings = ExperimentConfig.from_toml(config)
+    n_cells = len(settings.cells())
+    with shown_bar:
+        task = shown_bar.add_task(f"{n_cells} cells", total=None)
+        results = run_experiment(
+            settings,
+            folder,
+            jobs=jobs,
+            backend=backend.value,
+            address=address,
+            progress=lambda done, total: shown_bar.update(task, completed=done, total=total),
+        )
     shown = results[["domain", "J", "B", "seed", "method", "reward_mean", "reward_se"]]
     echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     console.print(f"wrote {folder / 'results.csv'}, results.parquet and curves.csv")
@@ -98,10 +114,7 @@ def report(
     from milp_rl.experiments import write_report
 
     folder = folders[0] / "report" if output is None else output
-    try:
-        path = write_report(folders, folder, heading=title)
-    except FAILURES as error:
-        fail(error)
+    path = write_report(folders, folder, heading=title)
     echo(str(path))
 
 
@@ -121,21 +134,18 @@ def care_report(
     from milp_rl.offline.care.data import CareData
     from milp_rl.offline.care.report import write_care_report
 
-    try:
-        own = None if data is None else CareData.read(data)
-        with console.status("") as status:
-            path = write_care_report(
-                folder,
-                data=own,
-                n_patients=patients,
-                n_weeks=weeks,
-                seed=seed,
-                epochs=epochs,
-                grids=grids,
-                progress=status.update,
-            )
-    except FAILURES as error:
-        fail(error)
+    own = None if data is None else CareData.read(data)
+    with console.status("") as status:
+        path = write_care_report(
+            folder,
+            data=own,
+            n_patients=patients,
+            n_weeks=weeks,
+            seed=seed,
+            epochs=epochs,
+            grids=grids,
+            progress=status.update,
+        )
     echo(str(path))
 
 
@@ -153,19 +163,16 @@ def sepsis_run(
     from milp_rl.offline.sepsis.data import SepsisData
     from milp_rl.offline.sepsis.report import run_sepsis
 
-    try:
-        own = None if data is None else SepsisData.read(data)
-        with console.status("") as status:
-            results = run_sepsis(
-                folder,
-                data=own,
-                seeds=range(seeds),
-                n_stays=stays,
-                epochs=epochs,
-                progress=status.update,
-            )
-    except FAILURES as error:
-        fail(error)
+    own = None if data is None else SepsisData.read(data)
+    with console.status("") as status:
+        results = run_sepsis(
+            folder,
+            data=own,
+            seeds=range(seeds),
+            n_stays=stays,
+            epochs=epochs,
+            progress=status.update,
+        )
     echo(results.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
 
 
@@ -176,10 +183,7 @@ def sepsis_report(
     """Write charts and tables of a run."""
     from milp_rl.offline.sepsis.report import write_sepsis_report
 
-    try:
-        path = write_sepsis_report(folder)
-    except FAILURES as error:
-        fail(error)
+    path = write_sepsis_report(folder)
     echo(str(path))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, NoReturn, TextIO
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -18,7 +19,6 @@ from rich.progress import (
 from rich.table import Table
 from typer.core import TyperCommand
 
-from milp_rl.solvers.log import Log
 from milp_rl.solvers.output import keep_stdout
 
 console = Console(stderr=True)
@@ -30,17 +30,26 @@ FAILURES = (ValueError, OSError, ImportError, RuntimeError, MemoryError, Overflo
 _OPTIONS = {"inputs": "--inputs", "output": "--network-output", "space": "--space FILE.json"}
 """What messages call arguments of functions, and what they are as options."""
 
+_T = TypeVar("_T")
 _output: TextIO | None = None  # standard output, once a command runs
 
 
 class Command(TyperCommand):
-    """A command whose output can be piped: only :func:`echo` writes to standard output."""
+    """A command whose output can be piped, and whose failures are one line.
+
+    Only :func:`echo` writes to standard output.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command, its arguments read."""
         global _output
         _output = _output or keep_stdout()
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except FAILURES as error:
+            fail(error)
 
 
 def echo(text: str | Table) -> None:
@@ -51,10 +60,11 @@ def echo(text: str | Table) -> None:
         typer.echo(text, file=_output)
 
 
-def lines() -> bool | Log:
-    """Return what shows the lines of solvers: the log, with ``--verbose``."""
-    solvers = logging.getLogger("milp_rl.solvers")
-    return solvers.info if solvers.isEnabledFor(logging.INFO) else False
+def tracked(items: Iterable[_T], what: str, total: int) -> Iterator[_T]:
+    """Yield items, with a progress bar for several of them."""
+    with bar() as shown:
+        shown.disable = total < 2
+        yield from shown.track(items, total=total, description=what)
 
 
 def bar() -> Progress:

@@ -12,7 +12,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from milp_rl.cli.commands import Imports, import_modules
-from milp_rl.cli.terminal import FAILURES, bar, echo, fail
+from milp_rl.cli.terminal import bar, echo
 
 Spread = Literal["error", "deviation", "range"]
 Environment = Annotated[
@@ -74,31 +74,28 @@ def train(
     """
     from milp_rl.experiments.training import TrainingRun, run_training
 
-    try:
-        import_modules(imports)
-        run = TrainingRun(
-            environment=environment,
-            arguments=named_values(env_args, "--env-arg"),
-            space=read_space(space),
-            agent=agent,
-            parameters=read_parameters(config, settings),
-            seed=seed,
-            evaluate_every=evaluate_every,
-            evaluation_episodes=evaluation_episodes,
-            patience=patience,
+    import_modules(imports)
+    run = TrainingRun(
+        environment=environment,
+        arguments=named_values(env_args, "--env-arg"),
+        space=read_space(space),
+        agent=agent,
+        parameters=read_parameters(config, settings),
+        seed=seed,
+        evaluate_every=evaluate_every,
+        evaluation_episodes=evaluation_episodes,
+        patience=patience,
+    )
+    with bar() as shown:
+        trained = run_training(
+            run,
+            output,
+            steps=steps,
+            seconds=seconds,
+            checkpoint_every=checkpoint_every,
+            tensorboard=tensorboard,
+            progress=shown_phases(shown),
         )
-        with bar() as shown:
-            trained = run_training(
-                run,
-                output,
-                steps=steps,
-                seconds=seconds,
-                checkpoint_every=checkpoint_every,
-                tensorboard=tensorboard,
-                progress=shown_phases(shown),
-            )
-    except FAILURES as error:
-        fail(error)
     ended = ", stopped before" if trained.stopped else ""
     echo(
         f"mean return {trained.mean:.6g} ± {trained.error:.2g} in {evaluation_episodes} new"
@@ -119,10 +116,7 @@ def curves(
     """Draw the learning curves of runs, those that differ by their seeds as one."""
     from milp_rl.experiments.curves import write_curves
 
-    try:
-        write_curves(runs, output, spread=spread)
-    except FAILURES as error:
-        fail(error)
+    write_curves(runs, output, spread=spread)
     echo(str(output))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from milp_rl.cli.commands import Imports, import_modules
-from milp_rl.cli.terminal import FAILURES, bar, console, echo, fail
+from milp_rl.cli.terminal import bar, console, echo
 from milp_rl.cli.training import (
     ConfigFile,
     Environment,
@@ -53,30 +53,27 @@ def dqn(
     from milp_rl.experiments.training import TrainingRun
     from milp_rl.experiments.tuning import Search, suggest_dqn
 
-    try:
-        import_modules(imports)
-        parameters = read_parameters(config, settings)
-        run = TrainingRun(
-            environment=environment,
-            arguments=named_values(env_args, "--env-arg"),
-            space=read_space(space),
-            parameters={**parameters, "episodes": episodes},
-        )
-        search = Search(
-            name="dqn",
-            learner=DQNAgent,
-            base=run.config(),
-            suggest=suggest_dqn,
-            make=run.make,
-            environment=run.settings(),
-            validate_every=validate_every,
-            validation_episodes=validation_episodes,
-            seed=seed,
-        )
-        run.make().close()  # says what is wrong before the search begins
-        _search(search, output, trials, jobs)
-    except FAILURES as error:
-        fail(error)
+    import_modules(imports)
+    parameters = read_parameters(config, settings)
+    run = TrainingRun(
+        environment=environment,
+        arguments=named_values(env_args, "--env-arg"),
+        space=read_space(space),
+        parameters={**parameters, "episodes": episodes},
+    )
+    search = Search(
+        name="dqn",
+        learner=DQNAgent,
+        base=run.config(),
+        suggest=suggest_dqn,
+        make=run.make,
+        environment=run.settings(),
+        validate_every=validate_every,
+        validation_episodes=validation_episodes,
+        seed=seed,
+    )
+    run.make().close()  # says what is wrong before the search begins
+    _search(search, output, trials, jobs)
 
 
 def graphq(
@@ -93,12 +90,9 @@ def graphq(
     from milp_rl.graphq import GraphDQNConfig, make_interventions
     from milp_rl.graphq.tuning import search_of
 
-    try:
-        env = make_interventions(preset, seed=seed)
-        base = GraphDQNConfig(episodes=episodes, expected_rewards=False)
-        _search(search_of(env, base=base, seed=seed), output, trials, jobs)
-    except FAILURES as error:
-        fail(error)
+    env = make_interventions(preset, seed=seed)
+    base = GraphDQNConfig(episodes=episodes, expected_rewards=False)
+    _search(search_of(env, base=base, seed=seed), output, trials, jobs)
 
 
 def _search(search: Any, output: Path, trials: int, jobs: int) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from milp_rl.comparison.states import read_states
+from milp_rl.formulations.files import read_json
 from milp_rl.formulations.networks.onnx_file import external_files
 
 NETWORK, SPACE, STATES = "q.onnx", "space.json", "states.csv"
@@ -20,6 +22,10 @@ class Instance:
     folder: Path
     n_states: int
     header: bool | None = None
+
+    def kind(self) -> str:
+        """Return the kind of feasible set: its type, or those of its parts."""
+        return _kind(read_json(self.folder / SPACE))
 
     def digest(self) -> str:
         """Hash what is solved: the network, the space and the states."""
@@ -59,3 +65,13 @@ def find_instances(folder: str | Path, *, header: bool | None = None) -> list[In
         states = read_states(place / STATES, header=header)
         found.append(Instance(place.resolve().name, place, len(states), header))
     return found
+
+
+def _kind(data: Any) -> str:
+    """Name a feasible set as JSON has it by the types of its blocks, each once."""
+    sign = {"Intersection": " & ", "Union": " | ", "Product": " * "}.get(data["type"])
+    if sign is None:
+        return str(data["type"])
+    parts = dict.fromkeys(map(_kind, data["members"]))
+    joined = sign.join(f"({part})" if " " in part else part for part in parts)
+    return joined if len(parts) > 1 else f"{data['type']} of {joined}"

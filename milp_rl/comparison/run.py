@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import math
+import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -22,13 +25,16 @@ from typing import Any
 
 from milp_rl.comparison.instances import Instance
 from milp_rl.comparison.methods import Method
-from milp_rl.comparison.worker import failed
+from milp_rl.comparison.worker import READY, failed
 from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
+from milp_rl.solvers.versions import machine, solver_version
 
 ROWS, SETTINGS = "rows", "settings.json"
 
 _MOST = 1e6  # seconds, GiB
-_GRACE = 60.0  # seconds beyond the time limit before a process is taken for stuck
+_STARTUP = 300.0  # seconds in which a process has imported what it needs, on a busy machine
+_LINES_KEPT = 20  # of what a process writes to standard error
+log = logging.getLogger("milp_rl.solvers.comparison")
 
 
 def compare(
@@ -38,6 +44,7 @@ def compare(
     *,
     gap: float = 0.0,
     time_limit: float = 60.0,
+    grace: float = 60.0,
     memory_limit: float = 8.0,
     jobs: int = 1,
     imports: Sequence[str] = (),
@@ -55,6 +62,9 @@ def compare(
         Relative gap at which a state counts as solved.
     time_limit
         Seconds per state.
+    grace
+        Seconds beyond the time limit after which a process is killed; before its first state they
+        are also for reading the network and compiling loops.
     memory_limit
         GiB of address space per process.
     jobs
@@ -67,7 +77,8 @@ def compare(
     Returns
     -------
     list of dict
-        One row per state and method: ``instance``, ``state``, ``method``, ``solver``,
+        One row per state and method: ``instance``, ``kind`` (of feasible set), ``state``,
+        ``method``, ``solver`` and its ``version``, ``machine``,
         ``formulation``, ``bounds``, ``status`` (that of the result, or ``"memory"``,
         ``"killed"``, ``"stuck"``, ``"unavailable"``, ``"error"``), ``value``, ``bound``,
         ``gap``, ``tolerance``, ``nodes``, ``seconds`` and ``message``.
@@ -79,7 +90,8 @@ def compare(
     RuntimeError
         If another comparison is writing to ``output``.
     """
-    for name, value in (("time_limit", time_limit), ("memory_limit", memory_limit)):
+    limits = {"time_limit": time_limit, "grace": grace, "memory_limit": memory_limit}
+    for name, value in limits.items():
         if not 0 < value < _MOST:
             raise ValueError(f"{name} must be positive and at most {_MOST:g}, got {value}")
     if not 0 <= gap < math.inf:
@@ -89,7 +101,7 @@ def compare(
     names = [instance.name for instance in instances]
     if len(set(names)) < len(names):
         raise ValueError(f"instances need different names, got {', '.join(names)}")
-    settings = {"gap": gap, "time_limit": time_limit, "memory_limit": memory_limit}
+    settings = {"gap": gap, **limits}
     with locked(output):
         return _run(
             instances, list(dict.fromkeys(methods)), Path(output), settings, jobs, imports, progress
@@ -165,6 +177,11 @@ class _Task:
             imports,
         )
         self._path = folder / f"{instance.name}--{method.name}.jsonl"
+        self._about = {
+            "kind": instance.kind(),
+            "version": solver_version(method.solver) or "not installed",
+            "machine": machine(),
+        }
         self._process: subprocess.Popen[str] | None = None
         self._stopped = False
 
@@ -203,11 +220,14 @@ class _Task:
             "state": state,
             "method": self.method.name,
             **asdict(self.method),
+            **self._about,
         }
 
     def _solved(self, first: int) -> Iterable[dict[str, Any]]:
         """Yield rows from state ``first`` until the process ends; the last may say how it did."""
+        verbose = log.isEnabledFor(logging.DEBUG)
         request = {
+            "verbose": verbose,
             "folder": str(self.instance.folder),
             "header": self.instance.header,
             "method": asdict(self.method),
@@ -230,8 +250,15 @@ class _Task:
         assert process.stderr is not None
         process.stdin.write(json.dumps(request))
         process.stdin.close()
-        errors: list[str] = []
-        reader = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
+        errors: deque[str] = deque(maxlen=_LINES_KEPT)
+
+        def read_errors() -> None:
+            for text in process.stderr or ():
+                errors.append(text)
+                if verbose:
+                    log.debug("%s: %s", self.method.name, text.rstrip())
+
+        reader = threading.Thread(target=read_errors, daemon=True)
         reader.start()
         solved, stuck = 0, threading.Event()
 
@@ -239,21 +266,27 @@ class _Task:
             stuck.set()
             process.kill()
 
+        limit = self.settings["time_limit"] + self.settings["grace"]
+        waiting = _STARTUP
         while True:
-            timer = threading.Timer(self.settings["time_limit"] + _GRACE, give_up)
+            timer = threading.Timer(waiting, give_up)
             timer.start()
             line = process.stdout.readline()
             timer.cancel()
             if not line.endswith("\n"):
                 break
-            yield json.loads(line)
-            solved += 1
+            if line != READY:
+                yield json.loads(line)
+                solved += 1
+            waiting = limit
         code = process.wait()
         reader.join()
         if self._stopped or first + solved == self.instance.n_states:
             return
         message = errors[-1].strip() if errors else f"exit status {code}"
         if stuck.is_set():
-            yield failed("stuck", "did not stop at the time limit")
+            yield failed("stuck", f"did not answer within {waiting:g} s, and was killed")
+        elif code < 0:
+            yield failed("killed", f"ended by {signal.Signals(-code).name}: {message}")
         else:
-            yield failed("killed" if code < 0 else "error", message)
+            yield failed("error", message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import math
 import resource
 import sys
@@ -23,11 +24,14 @@ from milp_rl.formulations.networks.conversion import to_action_value
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.backends import new_backend
 from milp_rl.solvers.errors import SolverUnavailableError
+from milp_rl.solvers.log import log_of
 from milp_rl.solvers.milp.argmax import MilpOptions
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.output import keep_stdout
 from milp_rl.solvers.protocol import Argmax
 
+READY = "ready\n"
+"""What the process writes once it has imported what it needs, and the clock runs."""
 _FIELDS = ("status", "value", "bound", "gap", "tolerance", "nodes", "seconds", "message")
 
 
@@ -49,6 +53,9 @@ def _work() -> None:
     """Solve what standard input asks for; write a line per state."""
     output = keep_stdout()
     request = json.loads(sys.stdin.read())
+    if request["verbose"]:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("milp_rl.solvers").setLevel(logging.DEBUG)
     memory, most = int(request["memory_limit"] * 2**30), resource.getrlimit(resource.RLIMIT_AS)[1]
     memory = memory if most == resource.RLIM_INFINITY else min(memory, most)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -61,8 +68,12 @@ def _work() -> None:
     states = read_states(folder / STATES, header=request["header"])
     choice = {key: value for key, value in request["method"].items() if value is not None}
     name, written = choice.pop("solver"), MilpOptions(**choice)
-    options = SolveOptions(request["gap"], time_limit=request["time_limit"])
+    options = SolveOptions(
+        request["gap"], time_limit=request["time_limit"], log=log_of(verbose=False)
+    )
     backend: Argmax | None = None
+    output.write(READY)
+    output.flush()
     for state in states[request["first"] :]:
         begin = time.perf_counter()
         try:

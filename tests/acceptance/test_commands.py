@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 import milp_rl as mr
 from milp_rl.formulations.milp.highs import new_highs
 
+VERSIONS = {"highs": metadata.version("highspy"), "gurobi": metadata.version("gurobipy")}
 COMMAND = Path(sys.executable).with_name("milp-rl")
 OWN_BLOCK = """
 import pyomo.environ as pyo
@@ -73,7 +76,7 @@ def test_argmax_prints_the_optimum_of_each_state(files):
     assert [json.loads(line)["action"] for line in shown.stdout.splitlines()] == [
         row["action"] for row in rows
     ]
-    assert "INFO:milp_rl.solvers:Solving report" in shown.stderr
+    assert "DEBUG:milp_rl.solvers:Solving report" in shown.stderr
     assert shown.stderr.count("optimal by highs: value") == 3
 
 
@@ -155,6 +158,7 @@ def test_a_comparison_has_rows_for_all_and_goes_on_where_it_was(tmp_path):
         "gurobi-partition-linear",
         "branch_and_bound",
         "enumeration",
+        "virtual best",
     }
     assert (table["solved"] == 6).all()
     assert (table["disagreements"] == 0).all()
@@ -163,8 +167,12 @@ def test_a_comparison_has_rows_for_all_and_goes_on_where_it_was(tmp_path):
     spread = rows.groupby(["instance", "state"])["value"].agg(lambda v: v.max() - v.min())
     assert (spread < 1e-6).all()
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("data:image/png") == 2
-    assert len(list((tmp_path / "out" / "models").glob("*.mps"))) == 2 * 3 * 2
+    assert page.count("data:image/png") == 3
+    assert all(f"{name} {numbers}" in page for name, numbers in VERSIONS.items())
+    assert "BudgetTopK" in page
+    assert "6 of 6" in run.stdout
+    for ending in ("mps", "lp"):
+        assert len(list((tmp_path / "out" / "models").glob(f"*.{ending}"))) == 2 * 3 * 2
     first = sorted((tmp_path / "out" / "rows").iterdir())[0]
     lines = first.read_text().splitlines(keepends=True)
     first.write_text(lines[0] + lines[1][:20])  # as if it had been killed while writing
@@ -297,3 +305,35 @@ def test_an_interrupt_leaves_no_process_behind(tmp_path):
 def children(pid):
     found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
     return [int(line) for line in found.stdout.split()]
+
+
+def test_the_doctor_solves_by_each_solver_and_says_what_is_missing(tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN)
+
+    def doctor(**variables):
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), **variables}
+        command = [sys.executable, "-c", f"import {variables.get('FIRST', 'os')}\n{MAIN}", "doctor"]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    shown = doctor()
+    assert shown.returncode == 0, shown.stderr
+    for name in ("auto", "highs", "gurobi", "branch_and_bound", "enumeration"):
+        assert re.search(rf"^solver {name} [\d.]+: optimal, value ", shown.stdout, re.MULTILINE), (
+            name
+        )
+    assert re.search(r"licence until 20\d\d-\d\d-\d\d", shown.stdout)
+    assert f"torch {torch.__version__.partition('+')[0]}" in shown.stdout
+    assert milp_rl("--version", cwd=tmp_path).stdout == shown.stdout.partition(":")[0] + "\n"
+    wrong = doctor(FIRST="broken")
+    assert wrong.returncode == 1
+    assert "failed: highs" in wrong.stdout
+    assert "solver gurobi" in wrong.stdout
+
+
+BROKEN = """
+import milp_rl.solvers.milp.highs as highs
+def run(*arguments):
+    raise RuntimeError("HiGHS is out of order")
+highs.run = run
+"""
+MAIN = "import sys; sys.argv[0] = 'milp-rl'; from milp_rl.cli.main import main; main()"

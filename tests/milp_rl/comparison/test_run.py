@@ -6,15 +6,18 @@ import sys
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import milp_rl as mr
 from milp_rl.comparison.instances import Instance, find_instances
 from milp_rl.comparison.methods import Method
+from milp_rl.comparison.report import kinds_table, readable, summary_table
 from milp_rl.comparison.run import compare
 from milp_rl.formulations.files import locked
 
+LIMIT = 3.0  # seconds
 METHODS = [Method("branch_and_bound"), Method("enumeration")]
 
 
@@ -91,7 +94,13 @@ def test_two_instances_of_one_name_are_refused(tmp_path, instance):
 
 @pytest.mark.parametrize(
     "limits",
-    [{"time_limit": np.inf}, {"time_limit": np.nan}, {"memory_limit": 1e300}, {"gap": -1.0}],
+    [
+        {"time_limit": np.inf},
+        {"grace": 0.0},
+        {"time_limit": np.nan},
+        {"memory_limit": 1e300},
+        {"gap": -1.0},
+    ],
 )
 def test_limits_that_are_none_are_refused(tmp_path, instance, limits):
     with pytest.raises(ValueError, match=next(iter(limits))):
@@ -136,3 +145,67 @@ def test_a_module_is_found_where_the_caller_finds_it(tmp_path, instance, monkeyp
     monkeypatch.syspath_prepend(tmp_path / "modules")
     rows = compare(find_instances(instance), METHODS, tmp_path / "out", imports=["own_block"])
     assert [row["status"] for row in rows] == ["optimal"] * 4
+
+
+UNRULY = """
+import os, signal, sys, time
+
+class Unruly:
+    def __init__(self, *arguments):
+        self.backend = new_backend(*arguments)
+
+    def solve_one(self, state, options):
+        print("a solver that prints")
+        os.write(1, b"and its library\\n")
+        if state[0] == 1:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if state[0] == 2:
+            time.sleep(1000)
+        return self.backend.solve_one(state, options)
+
+worker = sys.modules["__main__"]
+new_backend, worker.new_backend = worker.new_backend, Unruly
+"""
+
+
+def test_a_solver_that_prints_crashes_or_hangs_costs_its_state(tmp_path, instance, monkeypatch):
+    (tmp_path / "unruly.py").write_text(UNRULY)
+    monkeypatch.syspath_prepend(tmp_path)
+    states = [[0, 0.5], [1, 0.5], [2, 0.5], [3, 0.5]]
+    np.savetxt(instance / "states.csv", states, delimiter=",")
+    limits = {"time_limit": LIMIT, "grace": 0.1}
+    found = find_instances(instance)
+    rows = compare(found, METHODS[1:], tmp_path / "out", imports=["unruly"], **limits)
+    assert [row["status"] for row in rows] == ["optimal", "killed", "stuck", "optimal"]
+    assert rows[1]["message"].startswith("ended by SIGSEGV")
+    assert "was killed" in rows[2]["message"]
+    own = rows[0]["seconds"] + rows[3]["seconds"]
+    table = summary_table(rows, LIMIT).loc["enumeration"]
+    assert table["par2_seconds"] == pytest.approx((own + 4 * LIMIT) / 4)
+
+
+def row(instance, state, method, seconds, status="optimal", kind="BudgetTopK"):
+    numbers = {"value": 1.0, "bound": 1.0, "gap": 0.0, "tolerance": 1e-6, "nodes": 1234567}
+    where = {"instance": instance, "kind": kind, "state": state, "method": method}
+    return {**where, **numbers, "seconds": seconds, "status": status}
+
+
+def test_the_summary_counts_penalties_and_the_virtual_best():
+    rows = [
+        row("a", 0, "x", 1.0),
+        row("a", 0, "y", 3.0),
+        row("b", 0, "x", np.nan, "killed", "Capacity"),
+        row("b", 0, "y", 2.0, kind="Capacity"),
+    ]
+    table = summary_table(rows, 10.0)
+    assert table["solved"].to_dict() == {"x": 1, "y": 2, "virtual best": 2}
+    assert table["fastest"].to_dict() == {"x": 1, "y": 1, "virtual best": 2}
+    assert table["mean_seconds"].to_dict() == {"x": 5.5, "y": 2.5, "virtual best": 1.5}
+    assert table["par2_seconds"].to_dict() == {"x": 10.5, "y": 2.5, "virtual best": 1.5}
+    shown = readable(table)
+    assert shown.loc["x", "PAR-2, ms"] == "10,500"
+    assert shown.loc["x", "mean nodes"] == "1,234,567"
+    kinds = kinds_table(pd.DataFrame(rows), 10.0)
+    assert list(kinds.index) == ["BudgetTopK", "Capacity"]
+    assert kinds.loc["Capacity", "x"].startswith("0 of 1")
+    assert kinds.loc["BudgetTopK", "x"] == "1 of 1; 1,000 ms"
