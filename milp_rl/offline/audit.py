@@ -319,13 +319,14 @@ def reward_grid(
 
 def _row(
     logged: LoggedDecisions, q: FloatArray, truncation: float | None, seed: int
-) -> dict[str, float]:
+) -> dict[str, float | str]:
     found = estimate(logged, "dr", q=q, truncation=truncation, n_bootstraps=_BOOTSTRAPS, seed=seed)
     return {
         "value": found.value,
         "low": found.low,
         "high": found.high,
         "effective sample size": found.effective_sample_size,
+        "warning": found.warning,
     }
 
 
@@ -336,7 +337,7 @@ def _value(
     rewards: RewardWeights,
     q: FloatArray,
     seed: int,
-) -> dict[str, float]:
+) -> dict[str, float | str]:
     """Value a policy on other patients; both must know the same actions."""
     if policy.space.levels.tolist() != test.space.levels.tolist():
         raise ValueError("training and test patients must have the same valid actions")

@@ -45,6 +45,7 @@ COLUMNS = {
 }
 _OPTIONAL = ("propensity",)
 _MAY_MISS = ("contact_success",)
+_RARE_SHOWN = 5  # actions in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,17 +178,27 @@ class CareData(LoggedTable):
     def refuse_rare(self, least: int = 1, *, whose: str = "these") -> None:
         """Raise ``ValueError`` if a valid action occurs fewer than ``least`` times.
 
-        Says which action, how often it occurs, and how often it would have to.
+        Says which actions, how often they occur and would have to, and about how many patients
+        that takes, where an action occurs at all.
         """
         counts = np.bincount(self.actions, minlength=self.space.n_actions)
-        rare = int(counts.argmin())
-        if counts[rare] < least:
-            name = ", ".join(self.space.decode([rare])[0])
-            raise ValueError(
-                f"action ({name}) occurs {counts[rare]} times among {whose} patients, at least"
-                f" {least} are needed ({int((counts < least).sum())} such actions): give more"
-                " patients, or valid combinations without it"
-            )
+        rare = np.flatnonzero(counts < least)
+        if not len(rare):
+            return
+        rare = rare[counts[rare].argsort(kind="stable")]
+        names = [f"({', '.join(action)})" for action in self.space.decode(rare[:_RARE_SHOWN])]
+        shown = [f"{name} {counts[i]}" for name, i in zip(names, rare, strict=False)][1:]
+        if len(rare) > _RARE_SHOWN:
+            shown.append(f"and {len(rare) - _RARE_SHOWN} more")
+        n_patients, times = self.frame["patient"].nunique(), int(counts[rare[0]])
+        enough = f"more than {n_patients} patients are needed, as nobody has it"
+        if times:
+            enough = f"about {-(-n_patients * least // times)} patients would have it so often"
+        raise ValueError(
+            f"action {names[0]} occurs {times} times among {whose} patients, at least {least} are"
+            f" needed{'; likewise ' if shown else ''}{', '.join(shown)}: {enough}; give more"
+            " patients, or valid combinations without what is rare"
+        )
 
 
 def generate_care_management(

@@ -360,7 +360,7 @@ def _about(data: CareData) -> pd.DataFrame:
         "patients": float(frame["patient"].nunique()),
         "patient-weeks": float(len(frame)),
         "actions that occur": float(data.space.n_actions),
-        "of combinations": float(care_actions().n_combinations),
+        "of combinations": float(data.space.n_combinations),
         "weeks with a raw reward": float((frame["acute_event"] != 0).mean()),
         "weeks with a shaped reward": float((data.rewards() != 0).mean()),
         "contacts not documented": float(frame["contact_success"].isna().mean()),
@@ -382,7 +382,7 @@ def _values(
     mean, error = float(patients.mean()), float(patients.std(ddof=1) / np.sqrt(len(patients)))
     first = {"policy": "behaviour (observed)", "value": mean}
     first |= {"low": mean - 1.96 * error, "high": mean + 1.96 * error}
-    rows: list[dict[str, object]] = [{**first, "effective sample size": 1.0}]
+    rows: list[dict[str, object]] = [{**first, "effective sample size": 1.0, "warning": ""}]
     for name, target in targets.items():
         found = estimate(logged_decisions(test, target, weights), "dr", q=q, seed=seed)
         rows.append(
@@ -392,6 +392,7 @@ def _values(
                 "low": found.low,
                 "high": found.high,
                 "effective sample size": found.effective_sample_size,
+                "warning": found.warning,
             }
         )
     table = pd.DataFrame(rows)

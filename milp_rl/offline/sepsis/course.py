@@ -77,8 +77,9 @@ def said(course: pd.DataFrame) -> str:
     above = last[last["predicted"] > OUTCOME].index
     text = (
         "By epoch: the return that the network predicts for its decisions at admission, and what"
-        " these decisions are worth, by WDR and FQE on validation stays and in the simulator. No"
-        f" return is above {OUTCOME:g}."
+        " these decisions are worth, by WDR and FQE on validation stays"
+        f"{' and in the simulator' if 'true value' in course else ''}. No return is above"
+        f" {OUTCOME:g}."
     )
     if len(above):
         text += f" In the last epoch more than that is predicted by {', '.join(map(str, above))}."

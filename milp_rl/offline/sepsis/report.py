@@ -215,14 +215,17 @@ def write_sepsis_report(folder: str | Path) -> Path:
         "calibration": _calibration_chart(read["calibration"].drop(columns="seed")),
         "course": course_chart(read["course"]),
     }
+    played = "; true value: by playing the policy in the simulator."
+    if "true value" not in results:
+        played = "."
     sections = [
         Section(
             "Models",
             f"Means over {results['seed'].nunique()} seeds, on the last 15% of admissions. WDR:"
             " weighted doubly robust estimate of the discounted return, with the mean of its 95%"
             " intervals, and in how many seeds they are warned of, as the effective sample is below"
-            " 5% of the stays; FQE and DRL: fitted Q evaluation and double reinforcement learning;"
-            " true value: by playing the policy in the simulator. Networks are those of the highest"
+            " 5% of the stays; FQE and DRL: fitted Q evaluation and double reinforcement learning"
+            f"{played} Networks are those of the highest"
             " lower bound of FQE on validation stays. Clinical tests: more vasopressor at lower"
             " pressure, more fluid at higher lactate, and diversity (7 to 9 actions, entropy above"
             " 1.5).",

@@ -212,8 +212,13 @@ def test_valid_actions_are_those_of_a_table_if_there_is_one(data):
     count = np.bincount(few.actions, minlength=97)
     name = ", ".join(care_actions().decode([int(count.argmin())])[0])
     message = f"action ({name}) occurs {count.min()} times among 4 patients, at least 3 are needed"
-    with pytest.raises(ValueError, match=re.escape(message)):
+    others = re.escape("; likewise (") + ".*, and [0-9]+ more: more than 4 patients are needed"
+    with pytest.raises(ValueError, match=re.escape(message) + others):
         few.refuse_rare(3, whose="4")
+    most = int(np.bincount(everything.actions).min()) + 1
+    enough = -(-everything.frame["patient"].nunique() * most // (most - 1))
+    with pytest.raises(ValueError, match=f": about {enough} patients would have it so often"):
+        everything.refuse_rare(most)
     everything.refuse_rare(int(np.bincount(everything.actions).min()))
     first = data.frame[list(FACTORS)].iloc[0].tolist()
     times = (data.frame[list(FACTORS)] == first).all(axis=1).sum()

@@ -568,6 +568,14 @@ def test_a_run_is_resumed_and_reported(tmp_path):
     course = pd.read_csv(tmp_path / "seed-0" / "course.csv")
     assert set(course["model"]) == set(MODELS)
     assert course[["predicted", "true value", "WDR", "FQE low"]].notna().all(axis=None)
+    for name in ("results.csv", "seed-0/course.csv"):  # as from stays of one's own
+        table = pd.read_csv(tmp_path / name)
+        columns = ["true value", "true error", "survival"]
+        table.drop(columns=columns, errors="ignore").to_csv(tmp_path / name, index=False)
+    own = write_sepsis_report(tmp_path).read_text()
+    assert "simulator" in page
+    assert "simulat" not in own
+    assert "true value" not in own
     with pytest.raises(ValueError, match="has no results"):
         write_sepsis_report(tmp_path / "nothing")
 
