@@ -40,10 +40,15 @@ def main() -> None:
     print(f"{instance.capacities.astype(int).tolist()}: {space.count()} feasible actions")
 
     started = time.perf_counter()
+    numbers = (arguments.instance_seed, arguments.seed, arguments.episodes)
+    checkpoint = output / f"agent-{'-'.join(map(str, numbers))}.pt"
+    trained_before = checkpoint.exists()
     agent = mr.DQNAgent(env, mr.DQNConfig(episodes=arguments.episodes), seed=arguments.seed)
-    agent.train([ProgressBar()])
+    agent.train([ProgressBar()], checkpoint=checkpoint)
     seconds = time.perf_counter() - started
-    if agent.history:
+    if trained_before:
+        print(f"went on with the training of {checkpoint}, in {seconds:.0f} s")
+    elif agent.history:
         last = agent.history[-1]
         reused = 1 - last["target_solves"] / last["target_lookups"]
         print(
