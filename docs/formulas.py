@@ -1,7 +1,7 @@
 """Formulas as MathML: browsers show them without scripts, fonts or a network.
 
-Pages and docstrings mark theirs by the extension arithmatex, notebooks by dollars in cells of text. A
-formula that cannot be converted stops the build.
+Pages and docstrings mark theirs by the extension arithmatex, notebooks by dollars in cells of text.
+A formula that cannot be converted stops the build.
 """
 
 from __future__ import annotations
