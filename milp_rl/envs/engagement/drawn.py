@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from milp_rl.envs.engagement.programme import Beneficiaries, Programme, listening_without_calls
+from milp_rl.envs.engagement.programme import Beneficiaries, Programme
 from milp_rl.formulations.arrays import BoolArray, FloatArray
 
 DROPOUT = 0.38
@@ -64,6 +64,7 @@ def draw_engagement(
 
     Examples
     --------
+    >>> from milp_rl.envs.engagement import listening_without_calls
     >>> programme, women = draw_engagement(20, seed=0)
     >>> round(1 - float(listening_without_calls(programme, women.cluster, 40)[-1]), 6)
     0.38
@@ -117,9 +118,13 @@ def _calibrated(
             languages=LANGUAGES,
         )
 
+    women_in = np.bincount(women.cluster, minlength=len(drawn)) / len(women)
+
     def excess(shift: float) -> float:
-        shares = listening_without_calls(programme(shift), women.cluster, WEEKS)
-        return float(shares[-1]) - (1 - DROPOUT)
+        tried, listening = programme(shift), np.ones(len(drawn))
+        for _ in range(WEEKS):
+            listening = tried.next_belief(listening, np.arange(len(drawn)))
+        return float(women_in @ listening) - (1 - DROPOUT)
 
     return programme(float(brentq(excess, -8.0, 8.0, xtol=1e-13)))
 
