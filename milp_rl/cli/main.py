@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from milp_rl.cli import commands, doctor, training, tune
+from milp_rl.cli import commands, doctor, engagement, training, tune
 from milp_rl.cli.terminal import Command, bar, console, echo
 from milp_rl.solvers.versions import version
 
@@ -31,6 +31,10 @@ care = typer.Typer(no_args_is_help=True, help="Care management from logged weeks
 app.add_typer(care, name="care")
 sepsis = typer.Typer(no_args_is_help=True, help="Sepsis care from logged steps.")
 app.add_typer(sepsis, name="sepsis")
+calls = typer.Typer(no_args_is_help=True, help="Service calls to mothers: plans and policies.")
+app.add_typer(calls, name="engagement")
+for _command in (engagement.draw, engagement.plan, engagement.simulate):
+    calls.command(cls=Command)(_command)
 
 
 class BackendName(StrEnum):
