@@ -324,7 +324,7 @@ def test_the_doctor_solves_by_each_solver_and_says_what_is_there(tmp_path):
 
 
 def test_the_doctor_finds_a_solver_that_fails_or_errs(monkeypatch, capsys):
-    def broken(*arguments):
+    def broken(*arguments, **options):
         raise RuntimeError("out of order")
 
     with monkeypatch.context() as patch:
