@@ -132,7 +132,8 @@ def method_table(
         row["training, processor s"] = _mean(cells, "training_cpu_seconds", 0)
         row["steps"] = _mean(cells, "training_steps", 0)
         rows[label(method)] = row
-    return pd.DataFrame(rows).T
+    whole = pd.DataFrame(rows).T
+    return whole.loc[:, (whole != "").any()]  # runs of earlier versions do not have all
 
 
 def _ways(cells: pd.DataFrame) -> str:

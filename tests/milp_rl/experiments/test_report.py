@@ -113,3 +113,59 @@ def test_error_of_one_seed_is_its_own(tmp_path):
 def test_folder_without_results_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has no results.csv"):
         write_report([tmp_path], tmp_path / "report")
+
+
+def with_episodes(folder: Path) -> Path:
+    """Add episodes to the run, and where greedy building on the same network is not optimal."""
+    results = pd.read_csv(folder / "results.csv", keep_default_na=False, na_values=[""])
+    exact = results["method"] == "sequoia"
+    greedy = results[exact].assign(method="iterative_dqn_published", way="greedy building")
+    alike = results["J"] == 4
+    more = {"states_visited": 10, "greedy_loss": 0.02, "greedy_largest_loss": 0.3}
+    results = results.assign(way="enumeration", cpu_ms_per_decision=0.25)
+    for name, value in more.items():
+        results[name] = np.where(exact, np.where(alike, 0.0, value), np.nan)
+    results["greedy_lower"] = np.where(exact, np.where(alike, 0.0, 0.4), np.nan)
+    pd.concat([results, greedy]).to_csv(folder / "results.csv", index=False)
+    rows = []
+    for domain, arms, seeds, gain in (("path", 20, [0, 1], 0.5), ("capacity", 4, [0], 0.0)):
+        for seed in seeds:
+            for episode in range(6):
+                reward = 5.0 + seed + episode
+                key = {"domain": domain, "J": arms, "B": 2, "seed": seed, "episode": episode}
+                less = gain + 0.1 * (-1) ** episode * bool(gain)
+                own = {"sequoia": reward, "iterative_dqn_published": reward - less}
+                rows.append(key | own)
+    pd.DataFrame(rows).to_csv(folder / "episodes.csv", index=False)
+    return folder
+
+
+def test_report_says_where_the_exact_argmax_pays_and_where_not(run, tmp_path):
+    write_report([with_episodes(run)], tmp_path / "report")
+    found = pd.read_csv(tmp_path / "report" / "differences.csv").set_index("domain")
+    assert found["method"].tolist() == ["iterative_dqn_published"] * 2
+    assert found.loc["path", "mean"] == pytest.approx(0.5)
+    assert found.loc["path", "episodes"] == 12
+    # a standard deviation of 0.1 * sqrt(6 / 5) and 12 episodes; t with 10 degrees of freedom
+    half = 2.228 * 0.1 * np.sqrt(6 / 5 / 12)
+    assert found.loc["path", "over_episodes"] == pytest.approx(half, rel=1e-3)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert (
+        f"path, J = 20, B = 2: SEQUOIA: the exact argmax pays, +0.500 ± {half:.3f} a step, as"
+        " greedy building is not optimal in 40.0% of the states and loses 2.00%." in text
+    )
+    assert "capacity, J = 4, B = 2: SEQUOIA: both decide alike" in text
+    row = next(line for line in text.splitlines() if "greedy building" in line and "|" in line)
+    assert f"[+{0.5 - half:.3f}, +{0.5 + half:.3f}]" in row
+
+
+def test_runs_of_several_folders_are_paired_by_episode(run, tmp_path):
+    with_episodes(run)
+    episodes = pd.read_csv(run / "episodes.csv")
+    other = write(tmp_path / "other", {("path", 20, seed, "dnc"): 1.0 for seed in (0, 1)})
+    renamed = episodes.drop(columns="iterative_dqn_published").rename(columns={"sequoia": "dnc"})
+    renamed["dnc"] -= 2.0
+    renamed[renamed["domain"] == "path"].to_csv(other / "episodes.csv", index=False)
+    write_report([run, other], tmp_path / "report")
+    found = pd.read_csv(tmp_path / "report" / "differences.csv").set_index("method")
+    assert found.loc["dnc", ["mean", "seeds", "episodes"]].tolist() == [2.0, 2, 12]
