@@ -24,7 +24,6 @@ from milp_rl.baselines.actor_critic import ActorCritic
 from milp_rl.dqn import DQNAgent
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.networks.conversion import to_action_value
-from milp_rl.graphq import GraphDQN
 from milp_rl.heuristics.greedy import GreedyArgmax
 
 GREEDY = ("states_visited", "greedy_lower", "greedy_loss", "greedy_largest_loss")
@@ -97,8 +96,10 @@ def way_of(policy: Policy, answered: Counter[str]) -> str:
     if isinstance(policy, ActorCritic):
         nearest = f"the best of the {policy.config.nearest} nearest"
         return "simulated annealing" if policy.config.search == "annealing" else nearest
-    if isinstance(policy, GraphDQN):
-        return "greedy building" if policy.config.width == 1 else "beam"
+    # Graph-Q has a width; its class is not imported, as it is an extra.
+    width = getattr(policy.config, "width", None) if isinstance(policy, DQNAgent) else None
+    if width is not None:
+        return "greedy building" if width == 1 else "beam"
     if isinstance(policy, DQNAgent) and policy.config.argmax in _HEURISTICS:
         return _HEURISTICS[policy.config.argmax]
     total = answered.total()
