@@ -5,13 +5,25 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from milp_rl.cli import commands, doctor, engagement, training, tune
+from milp_rl.cli.clusters import (
+    AccountOption,
+    AddressOption,
+    BackendOption,
+    CPUsOption,
+    DryRunOption,
+    JobsOption,
+    MemOption,
+    PartitionOption,
+    TimeOption,
+    chosen_workers,
+    show_script,
+)
 from milp_rl.cli.terminal import Command, bar, console, echo
 from milp_rl.solvers.versions import version
 
@@ -35,14 +47,6 @@ calls = typer.Typer(no_args_is_help=True, help="Service calls to mothers: plans 
 app.add_typer(calls, name="engagement")
 for _command in (engagement.draw, engagement.plan, engagement.simulate):
     calls.command(cls=Command)(_command)
-
-
-class BackendName(StrEnum):
-    """Where the cells of an experiment run."""
-
-    loky = "loky"
-    dask = "dask"
-    ray = "ray"
 
 
 def _show_version(asked: bool) -> None:
@@ -76,29 +80,36 @@ def run(
     output: Annotated[
         Path | None, typer.Option(help="Folder for the results; default runs/CONFIG.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Cells at a time; -1: one per processor.")] = -1,
-    backend: Annotated[
-        BackendName, typer.Option(help="Processes here, or a cluster.")
-    ] = BackendName.loky,
-    address: Annotated[
-        str | None, typer.Option(help="Dask scheduler or Ray head; default: start one here.")
-    ] = None,
+    jobs: JobsOption = -1,
+    backend: BackendOption = "loky",
+    address: AddressOption = None,
+    partition: PartitionOption = None,
+    account: AccountOption = None,
+    time: TimeOption = None,
+    mem: MemOption = None,
+    cpus_per_task: CPUsOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train and evaluate all cells of an experiment, on from what is finished already."""
     from milp_rl.experiments import ExperimentConfig, run_experiment
 
     folder = Path("runs") / config.stem if output is None else output
     shown_bar = bar()
+    workers = chosen_workers(jobs, backend, address, partition, account, time, mem, cpus_per_task)
     settings = ExperimentConfig.from_toml(config)
     n_cells = len(settings.cells())
+    if dry_run:
+        show_script(workers, folder)
+        return
     with shown_bar:
         task = shown_bar.add_task(f"{n_cells} cells", total=None)
         results = run_experiment(
             settings,
             folder,
-            jobs=jobs,
-            backend=backend.value,
-            address=address,
+            jobs=workers.jobs,
+            backend=workers.backend,
+            address=workers.address,
+            slurm=workers.slurm,
             progress=lambda done, total: shown_bar.update(task, completed=done, total=total),
         )
     shown = results[["domain", "J", "B", "seed", "method", "reward_mean", "reward_se"]]
@@ -162,11 +173,24 @@ def sepsis_run(
     seeds: Annotated[int, typer.Option(help="Number of seeds, from 0.")] = 3,
     stays: Annotated[int, typer.Option(help="Simulated stays.")] = 3000,
     epochs: Annotated[int, typer.Option(help="Largest number of training epochs.")] = 100,
+    jobs: JobsOption = 1,
+    backend: BackendOption = "loky",
+    address: AddressOption = None,
+    partition: PartitionOption = None,
+    account: AccountOption = None,
+    time: TimeOption = None,
+    mem: MemOption = None,
+    cpus_per_task: CPUsOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train and judge all models, on from the seeds that are done already."""
     from milp_rl.offline.sepsis.data import SepsisData
     from milp_rl.offline.sepsis.report import run_sepsis
 
+    workers = chosen_workers(jobs, backend, address, partition, account, time, mem, cpus_per_task)
+    if dry_run:
+        show_script(workers, folder)
+        return
     own = None if data is None else SepsisData.read(data)
     with console.status("") as status:
         results = run_sepsis(
@@ -175,6 +199,10 @@ def sepsis_run(
             seeds=range(seeds),
             n_stays=stays,
             epochs=epochs,
+            jobs=workers.jobs,
+            backend=workers.backend,
+            address=workers.address,
+            slurm=workers.slurm,
             progress=status.update,
         )
     echo(results.to_string(index=False, float_format=lambda value: f"{value:.3f}"))

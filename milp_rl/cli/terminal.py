@@ -84,7 +84,7 @@ def bar() -> Progress:
 def fail(error: Exception) -> NoReturn:
     """Print an error in a line and leave with status 1; with ``--verbose``, where it came from."""
     log.info("an error", exc_info=error)
-    text = str(error) or type(error).__name__
+    text = ", ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", [])])
     named = [option for word, option in _OPTIONS.items() if f"{word}=" in text]
     if named:
         text += f" (here: {', '.join(named)})"

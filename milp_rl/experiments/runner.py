@@ -15,17 +15,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
-import joblib
 import numpy as np
 import pandas as pd
 import torch
-from threadpoolctl import threadpool_limits
 
 from milp_rl.baselines import Policy, argmax_gaps
 from milp_rl.baselines.actor_critic import ActorCritic, ActorCriticConfig
+from milp_rl.clusters.slurm import SlurmJob
+from milp_rl.clusters.tasks import run_tasks
+from milp_rl.clusters.workers import Backend, Workers
 from milp_rl.dqn import CSVLogger, DQNAgent, DQNConfig, Validation
 from milp_rl.envs import KnownModelEnv
 from milp_rl.envs.bandits.restless_bandit import RestlessBandit
@@ -37,9 +38,7 @@ from milp_rl.extras import needs
 from milp_rl.formulations.files import locked, write_atomically
 from milp_rl.qnetwork import QNetwork
 from milp_rl.reports.progress import watched
-from milp_rl.solvers.processes import safe_path
 
-Backend = Literal["loky", "dask", "ray"]
 Progress = Callable[[float, float], None]
 
 log = logging.getLogger(__name__)
@@ -58,6 +57,7 @@ def run_experiment(
     jobs: int = 1,
     backend: Backend = "loky",
     address: str | None = None,
+    slurm: SlurmJob | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Run the cells that are not finished yet and collect all results.
@@ -69,15 +69,8 @@ def run_experiment(
     output
         Folder for everything that is written; with a cluster, one that all its machines share.
         Cells of earlier runs in it count as finished if their settings are the same.
-    jobs
-        Cells run at the same time, each in its own process with one thread; -1 for as many as
-        there are processors.
-    backend
-        ``"loky"``: processes on this machine; ``"dask"`` and ``"ray"``: a cluster, through
-        joblib.
-    address
-        Address of the Dask scheduler or Ray head; by default a local cluster of ``jobs`` workers is
-        started.
+    jobs, backend, address, slurm
+        What runs the cells, see :class:`milp_rl.clusters.workers.Workers`.
     progress
         Called every second or so with the work done and in all, in arbitrary units.
 
@@ -95,10 +88,11 @@ def run_experiment(
     ImportError
         If the backend or pyarrow is not installed.
     RuntimeError
-        If another run is writing to ``output``.
+        If another run is writing to ``output``, or a cluster does not work.
+    Exception
+        What a cell raises, with a note of its name.
     """
-    if jobs != -1 and jobs < 1:
-        raise ValueError(f"jobs must be at least 1, or -1, got {jobs}")
+    workers = Workers(jobs, backend, address, slurm)
     with needs("experiments"):  # before hours of training, not after
         importlib.import_module("pyarrow")
     folder = Path(output)
@@ -106,11 +100,11 @@ def run_experiment(
     with locked(folder):
         waiting = [cell for cell in cells if _finished(folder, cell) is None]
         log.info("%d of %d cells are finished", len(cells) - len(waiting), len(cells))
-        with safe_path(), _watched(folder, cells, progress), _cluster(backend, address, jobs):
-            joblib.Parallel(n_jobs=jobs, batch_size=1)(
-                joblib.delayed(_run_cells)(together, str(folder.resolve()))
-                for together in _by_network(waiting)
-            )
+        tasks = {
+            together[0].name: (together, str(folder.resolve())) for together in _by_network(waiting)
+        }
+        with _watched(folder, cells, progress):
+            run_tasks(_run_cells, tasks, folder, workers)
         return _collect(folder, cells)
 
 
@@ -125,7 +119,14 @@ def _by_network(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 def _run_cells(cells: Sequence[Cell], output: str) -> None:
     for cell in cells:
-        run_cell(cell, output)
+        if _finished(Path(output), cell) is not None:
+            continue  # by a worker that ended before the last of them
+        try:
+            run_cell(cell, output)
+        except Exception as error:
+            if cell is not cells[0]:  # of which the task has its name
+                error.add_note(f"in {cell.name}")
+            raise
 
 
 def run_cell(cell: Cell, output: str | Path) -> dict[str, Any]:
@@ -144,13 +145,7 @@ def run_cell(cell: Cell, output: str | Path) -> dict[str, Any]:
         The row of the result.
     """
     folder = Path(output)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            row, rewards = _run(cell, folder)
-    finally:
-        torch.set_num_threads(threads)
+    row, rewards = _run(cell, folder)
     content = {"settings": cell.settings, "row": row, "episodes": rewards}
     path = _cell_path(folder, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -319,8 +314,14 @@ def _finished(folder: Path, cell: Cell) -> tuple[dict[str, Any], list[float]] | 
 
 
 def _collect(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
-    """Write the results, episodes and learning curves of finished cells."""
+    """Write the results, episodes and learning curves of all cells."""
     done = {cell: one for cell in cells if (one := _finished(folder, cell)) is not None}
+    missing = [cell.name for cell in cells if cell not in done]
+    if missing:
+        raise RuntimeError(
+            f"{missing[0]} has run, but its file is not in {folder / CELLS} yet: start the command"
+            " again when it is there; what is finished is kept"
+        )
     results = pd.DataFrame([row for row, _ in done.values()])
     for name in (*_COUNTS, *GREEDY):  # where no cell has one, as where some have
         results[name] = results[name].astype(float)
@@ -359,39 +360,6 @@ def _episode_table(done: Mapping[Cell, tuple[dict[str, Any], list[float]]]) -> p
     keys = ["domain", "J", "B", "seed", "episode"]
     wide = long.pivot_table("reward", keys, "method", sort=False).round(6)
     return wide.rename_axis(columns=None).reset_index()
-
-
-@contextmanager
-def _cluster(backend: Backend, address: str | None, jobs: int) -> Iterator[None]:
-    """Make joblib use the backend, starting and stopping a local cluster if there is no address."""
-    if backend == "loky":
-        if address is not None:
-            raise ValueError("an address is for the backends 'dask' and 'ray'")
-        with joblib.parallel_config("loky"):
-            yield
-    elif backend == "dask":
-        with needs("dask"):
-            from distributed import Client
-        own = {"n_workers": None if jobs == -1 else jobs, "threads_per_worker": 1}
-        own["dashboard_address"] = None
-        with (
-            Client(address) if address else Client(**own) as client,
-            joblib.parallel_config("dask", client=client),
-        ):
-            yield
-    elif backend == "ray":
-        with needs("ray"):
-            import ray
-            from ray.util.joblib import register_ray
-        ray.init(address=address, num_cpus=None if address or jobs == -1 else jobs)
-        register_ray()
-        try:
-            with joblib.parallel_config("ray"):
-                yield
-        finally:
-            ray.shutdown()
-    else:
-        raise ValueError(f"backend must be 'loky', 'dask' or 'ray', got {backend!r}")
 
 
 @contextmanager

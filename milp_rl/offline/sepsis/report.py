@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from milp_rl.clusters.slurm import SlurmJob
+from milp_rl.clusters.tasks import run_tasks
+from milp_rl.clusters.workers import Backend, Workers
 from milp_rl.envs.sepsis import ACTIONS, true_value
 from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
 from milp_rl.offline.care.charts import plain_axes, values_chart
@@ -46,6 +49,10 @@ def run_sepsis(
     seeds: Sequence[int] = (0, 1, 2),
     n_stays: int = 3000,
     epochs: int = 100,
+    jobs: int = 1,
+    backend: Backend = "loky",
+    address: str | None = None,
+    slurm: SlurmJob | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Train and judge every model for each seed that is not done yet.
@@ -63,8 +70,11 @@ def run_sepsis(
         Simulated stays.
     epochs
         Largest number of training epochs.
+    jobs, backend, address, slurm
+        What runs the seeds, see :class:`milp_rl.clusters.workers.Workers`; by default one after
+        the other in this process.
     progress
-        Told what is being done.
+        Told what is being done in this process.
 
     Returns
     -------
@@ -75,14 +85,16 @@ def run_sepsis(
     ------
     ValueError
         If there are no seeds, or one in the folder was run on other data or with other settings.
+    ImportError
+        If the backend is not installed.
     RuntimeError
-        If another run is writing to the folder.
+        If another run is writing to the folder, or a cluster does not work.
     """
+    workers = Workers(jobs, backend, address, slurm)
     if not len(seeds) or epochs < 1 or n_stays < 1:
         raise ValueError(
             f"seeds, epochs and stays must be at least 1, got {len(seeds)}, {epochs} and {n_stays}"
         )
-    say = progress or log.info
     out = Path(folder)
     settings = {
         "data": "simulated" if data is None else data.digest(),
@@ -92,22 +104,37 @@ def run_sepsis(
     with locked(out):
         for path in sorted(out.glob(f"seed-*/{_SETTINGS}")):
             check_settings(path, settings)
-        parts = []
-        for seed in seeds:
-            place = out / f"seed-{seed}"
-            # The settings are written last: where they are missing, tables are not all of one run.
-            files = [_SETTINGS, *(f"{name}.csv" for name in _TABLES)]
-            if not all((place / name).exists() for name in files):
-                place.mkdir(parents=True, exist_ok=True)
-                tables = _run_seed(data, seed, n_stays, epochs, say)
-                for name in _TABLES:
-                    text = tables[name].to_csv(index=False)
-                    write_atomically(place / f"{name}.csv", text.encode())
-                write_json(place / _SETTINGS, settings)
-            parts.append(pd.read_csv(place / "models.csv").assign(seed=seed))
+        # The settings are written last: where they are missing, tables are not all of one run.
+        files = [_SETTINGS, *(f"{name}.csv" for name in _TABLES)]
+        places = {seed: out.resolve() / f"seed-{seed}" for seed in seeds}
+        told = progress if workers == Workers() else None  # it may not go into another process
+        tasks = {
+            place.name: (place, data, seed, n_stays, epochs, settings, told)
+            for seed, place in places.items()
+            if not all((place / name).exists() for name in files)
+        }
+        run_tasks(_write_seed, tasks, out, workers)
+        parts = [pd.read_csv(places[n] / "models.csv").assign(seed=n) for n in seeds]
         results = pd.concat(parts, ignore_index=True)
         write_atomically(out / "results.csv", results.to_csv(index=False).encode())
         return results
+
+
+def _write_seed(
+    place: Path,
+    data: SepsisData | None,
+    seed: int,
+    n_stays: int,
+    epochs: int,
+    settings: dict[str, Any],
+    progress: Callable[[str], None] | None,
+) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    tables = _run_seed(data, seed, n_stays, epochs, progress or log.info)
+    for name in _TABLES:
+        text = tables[name].to_csv(index=False)
+        write_atomically(place / f"{name}.csv", text.encode())
+    write_json(place / _SETTINGS, settings)
 
 
 def _run_seed(

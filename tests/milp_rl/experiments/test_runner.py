@@ -167,7 +167,7 @@ def test_wrong_arguments_are_refused(config, tmp_path):
     with pytest.raises(ValueError, match="jobs must be"):
         run_experiment(config, tmp_path, jobs=0)
     with pytest.raises(ValueError, match="backend must be"):
-        run_experiment(config, tmp_path, backend="slurm")
+        run_experiment(config, tmp_path, backend="pbs")
     with pytest.raises(ValueError, match="an address is for"):
         run_experiment(config, tmp_path, address="tcp://localhost:1")
 

@@ -1,0 +1,1 @@
+"""Running tasks in processes, on clusters, and in jobs of Slurm."""
