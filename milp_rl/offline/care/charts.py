@@ -166,6 +166,7 @@ def _intervals(axes: Axes, table: pd.DataFrame, names: pd.Series[str]) -> None:
     axes.errorbar(table["value"], y, xerr=errors, fmt="s", color=_BLUE, capsize=3)
     axes.set_yticks(y, list(names))
     axes.set_ylim(len(table) - 0.5, -0.5)
+    axes.locator_params(axis="x", nbins=5)  # or the numbers run into each other
 
 
 def plain_axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
