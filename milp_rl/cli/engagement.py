@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -38,7 +38,9 @@ def plan(
     ],
     output: Annotated[Path, typer.Option(help="CSV file for who calls whom when.")],
     budget: Annotated[int | None, typer.Option(help="Largest number of calls.")] = None,
-    by: Annotated[str, typer.Option(help="Value of a call: whittle or myopic.")] = "whittle",
+    by: Annotated[
+        Literal["whittle", "myopic"], typer.Option(help="Value of an answered call.")
+    ] = "whittle",
     rest: Annotated[int, typer.Option(help="Weeks without another call after a call.")] = 2,
     gap: Annotated[float, typer.Option(help="Largest relative gap of the allocation.")] = 1e-3,
     time_limit: Annotated[float | None, typer.Option(help="Seconds.")] = None,
@@ -48,7 +50,7 @@ def plan(
     from milp_rl.offline.engagement.roster import Roster
 
     roster = Roster.read(women, callers, clusters, budget=budget, rest=rest)
-    worth = roster.worth(by)  # type: ignore[arg-type]
+    worth = roster.worth(by)
     found = plan_calls(
         roster.programme,
         roster.women,

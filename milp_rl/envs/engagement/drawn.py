@@ -1,4 +1,9 @@
-"""Programmes and women that are drawn: as many drop out without calls as in mMitra."""
+"""Programmes and women that are drawn.
+
+Of mMitra's women about 40% gradually stop listening ("Using ML to boost engagement with a maternal
+and child health program in India", Google AI blog, August 2022); of those drawn here 38%, unless
+they are called.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from milp_rl.envs.engagement.programme import Beneficiaries, Programme
-from milp_rl.formulations.arrays import BoolArray, FloatArray
+from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
 
 DROPOUT = 0.38
 """Share of women who no longer listen after :data:`WEEKS` without calls."""
@@ -97,7 +102,7 @@ def draw_engagement(
 def _calibrated(
     drawn: FloatArray,
     women: Beneficiaries,
-    capacity: FloatArray,
+    capacity: IntArray,
     speaks: BoolArray,
     budget: int,
 ) -> Programme:
@@ -136,9 +141,9 @@ def _draw_free(rng: np.random.Generator, n: int) -> BoolArray:
     return free
 
 
-def _draw_familiar(rng: np.random.Generator, language: np.ndarray, speaks: BoolArray) -> np.ndarray:
+def _draw_familiar(rng: np.random.Generator, language: IntArray, speaks: BoolArray) -> IntArray:
     """Let 60% of the women know a caller of their language."""
-    familiar = np.full(len(language), -1, dtype=np.int32)
+    familiar = np.full(len(language), -1, dtype=np.intp)
     for spoken in range(speaks.shape[1]):
         able = np.flatnonzero(speaks[:, spoken])
         own = np.flatnonzero((language == spoken) & (rng.random(len(language)) < 0.6))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,11 +167,13 @@ def play_weeks(
             joint.append((state, action, reward, following))
             state = following
     columns = [np.array(column) for column in zip(*joint, strict=True)]
-    block: Callable[[ArrayLike], object] = env.action_space_block
     transitions = Transitions(
-        *columns,
+        columns[0],
+        columns[1],
+        columns[2],
+        columns[3],
         interventions=env.interventions,
         variables=env.variables,
-        feasible=block,  # type: ignore[arg-type]
+        feasible=env.action_space_block,
     )
     return CallLog(pd.concat(rows, ignore_index=True)), transitions

@@ -24,7 +24,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 from scipy.optimize import linprog
 
@@ -35,7 +34,7 @@ from milp_rl.offline.limits import Limit
 
 _MOST_LANGUAGES = 10
 _PASSES = 4
-_MOST_KNOWN = 20_000_000  # women times callers, up to which known callers have limits of their own
+_MOST_KNOWN = 2_000_000  # women times callers, up to which known callers have limits of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,17 +208,17 @@ def plan_violations(
     list of str
         What is wrong; empty for a plan that can be carried out.
     """
-    calls = pd.DataFrame({"woman": plan.women, "caller": plan.caller, "slot": plan.slot})
     said = []
-    twice = calls["woman"].duplicated()
-    if twice.any():
-        said.append(f"woman {calls['woman'][twice].iloc[0]} is called twice")
-    made = calls.groupby(["caller", "slot"]).size()
-    for (k, s), count in made.items():  # type: ignore[misc]
-        most = int(programme.capacity[k, s])
-        if count > most:
-            name = programme.callers[k]
-            said.append(f"{name!r} has {count} calls in {programme.slots[s]!r}, at most {most}")
+    persons, calls = np.unique(plan.women, return_counts=True)
+    if (calls > 1).any():
+        said.append(f"woman {persons[calls > 1][0]} is called {calls[calls > 1][0]} times")
+    made = np.zeros_like(programme.capacity)
+    np.add.at(made, (plan.caller, plan.slot), 1)
+    for k, s in np.argwhere(made > programme.capacity):
+        said.append(
+            f"{programme.callers[k]!r} has {made[k, s]} calls in {programme.slots[s]!r}, at most"
+            f" {programme.capacity[k, s]}"
+        )
     speaks = programme.speaks[plan.caller, women.language[plan.women]]
     for fine, what in (
         (speaks, "does not speak her language"),

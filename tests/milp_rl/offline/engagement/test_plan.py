@@ -70,7 +70,7 @@ def test_what_is_wrong_with_calls_is_said():
     programme, women = draw_engagement(40, budget=3, seed=1)
     plan = plan_calls(programme, women, np.ones(40))
     twice = replace(plan, women=plan.women[[0, 0, 0]])
-    assert "called twice" in plan_violations(programme, women, twice)[0]
+    assert "is called 3 times" in plan_violations(programme, women, twice)[0]
     less = replace(programme, capacity=np.zeros_like(programme.capacity), budget=2)
     said = plan_violations(less, women, plan)
     assert any("at most 0" in text for text in said)
