@@ -159,7 +159,7 @@ def _profiles(rows: pd.DataFrame, solved: pd.DataFrame, label: str) -> Figure:
         x = np.concatenate([[least], own, [largest]])
         y = np.concatenate([[0.0], share, share[-1:] if len(own) else [0.0]])
         virtual = method == VIRTUAL_BEST
-        how = {"color": "black", "linewidth": 1.0} if virtual else {}
+        how: dict[str, Any] = {"color": "black", "linewidth": 1.0} if virtual else {}
         line = ":" if virtual else _LINES[i // 10 % len(_LINES)]
         axes.step(x, y, where="post", label=str(method), linestyle=line, **how)
     axes.set(xscale="log", xlabel=label, ylabel="share of states solved", ylim=(0, 1.03))
