@@ -19,9 +19,10 @@ from milp_rl.baselines import (
     Policy,
     RandomPolicy,
     SamplingPolicy,
+    WhittlePolicy,
 )
 from milp_rl.baselines.actor_critic import ActorCritic
-from milp_rl.dqn import DQNAgent
+from milp_rl.dqn import DQNAgent, FlatDQN
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.networks.conversion import to_action_value
 from milp_rl.heuristics.greedy import GreedyArgmax
@@ -34,6 +35,8 @@ _HOW = {
     RandomPolicy: "drawn",
     SamplingPolicy: "best of 100 drawn",
     IterativeMyopicPolicy: "greedy building",
+    WhittlePolicy: "largest indices",
+    FlatDQN: "enumeration",  # an output for each action
 }
 _HEURISTICS = {
     "greedy": "greedy building",
@@ -108,7 +111,7 @@ def way_of(policy: Policy, answered: Counter[str]) -> str:
         if len(ranked) == 1:
             return ranked[0][0]
         return ", ".join(f"{name} ({share:.0%})" for name, share in ranked)
-    return next((how for kind, how in _HOW.items() if isinstance(policy, kind)), "")
+    return next((how for kind, how in _HOW.items() if isinstance(policy, kind)), "a rule")
 
 
 def greedy_losses(policy: Policy, played: Played, seed: int) -> dict[str, float | None]:
