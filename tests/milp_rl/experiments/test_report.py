@@ -155,8 +155,10 @@ def test_report_says_where_the_exact_argmax_pays_and_where_not(run, tmp_path):
         " greedy building is not optimal in 40.0% of the states and loses 2.00%." in text
     )
     assert "capacity, J = 4, B = 2: SEQUOIA: both decide alike" in text
-    row = next(line for line in text.splitlines() if "greedy building" in line and "|" in line)
-    assert f"[+{0.5 - half:.3f}, +{0.5 + half:.3f}]" in row
+    interval = f"[+{0.5 - half:.3f}, +{0.5 + half:.3f}]"
+    row = next(line for line in text.splitlines() if interval in line)
+    assert "iterative DQN, as published" in row
+    assert "greedy building" in row
 
 
 def test_runs_of_several_folders_are_paired_by_episode(run, tmp_path):
