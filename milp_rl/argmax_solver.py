@@ -285,7 +285,7 @@ class ArgmaxSolver:
         ------
         ValueError
             If the result has no action, or there are no proofs of the problem: of networks with a
-            link, of trees, of sets with variables that are not binary.
+            link, of trees, of blocks with auxiliary variables without bounds.
         NotProvenError
             If the time ends before, or float64 cannot tell the bound and the value apart.
 

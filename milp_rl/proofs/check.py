@@ -2,7 +2,7 @@ r"""The check of a proof: whether ``Q(a) <= bound`` for all feasible a, in real 
 
 It shares no code with the solvers. What it takes for granted: the network's float64 weights (as
 read from the model; of a model that is not [action, state] in one network, those that it has at
-the state), what the feasible set is (:func:`.rows_of`), and :mod:`.arithmetic`. No tolerance is in
+the state), what the feasible set is (:mod:`.sets`), and :mod:`.arithmetic`. No tolerance is in
 it: a leaf is closed if what was computed, rounded upward, is at most the bound.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.networks.action_value import ActionValue, NetworkValue
@@ -24,9 +24,11 @@ from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.proofs.arithmetic import Arithmetic, Exact, Rounded
 from milp_rl.proofs.proof import BOUND, EMPTY, VIOLATION, Proof, network_hash, space_text
 from milp_rl.proofs.relaxation import Network64, Parts, Ranges
-from milp_rl.proofs.rows import Rows, rows_of
+from milp_rl.proofs.rows import Rows
+from milp_rl.proofs.sets import rows_of
 
 _TOGETHER = 64  # leaves
+_TINIEST = np.array([2.0**-1022])  # of normal numbers; libraries may have the rest of them dropped
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def check(
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows bounds nothing
             value = to_action_value(network, space.n_actions, inputs=inputs, output=output)
             _check(value, space, state, proof, Exact() if exact else Rounded())
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         return Verdict(False, str(error), proof.value, proof.bound, 0)
     return Verdict(True, "", proof.value, proof.bound, len(proof.reasons))
 
@@ -115,16 +117,18 @@ def _check(
     arithmetic: Arithmetic,
 ) -> None:
     """Check every step; raise at the first one that fails."""
+    if not (_TINIEST / 2 > 0).all():
+        raise RefusedError("this process rounds the smallest numbers to 0: bounds are not sure")
+    if broken := proof.malformed():
+        raise RefusedError(broken)
     given = np.array([] if state is None else state, dtype=np.float64)
     network, left = network_at(value, given)
     if proof.network != network_hash(network):
         raise RefusedError("the network is not the proof's: its weights have another hash")
-    if json.loads(proof.space) != json.loads(space_text(space.to_dict())):
+    if space_text(json.loads(proof.space)) != space_text(space.to_dict()):
         raise RefusedError("the feasible set is not the proof's")
     if not np.array_equal(proof.state, given):
         raise RefusedError("the state is not the proof's")
-    if proof.sense not in ("maximize", "minimize"):
-        raise RefusedError(f"the sense is {proof.sense!r}")
     sign = -1.0 if proof.sense == "minimize" else 1.0
     checker = Checker(network, space, left, sign, arithmetic)
     checker.check_value(proof.action, sign * proof.value)
@@ -158,32 +162,34 @@ class Checker:
         state: FloatArray,
         sign: float,
         arithmetic: Arithmetic,
-        rows: Rows | None = None,
     ) -> None:
         self.space = space
-        rows = rows_of(space) if rows is None else rows
-        self.network = Network64(network, state, sign, arithmetic, rows)
-        self._negative = Network64(network, state, -sign, arithmetic, rows)
-        self.root = self.network.ranges(self._whole())
-
-    def _whole(self) -> Parts:
-        none = np.zeros((1, self.space.n_actions), dtype=bool)
-        return Parts(none, none, np.zeros((1, self.network.neurons), dtype=np.int8))
+        self.rows = rows_of(space)
+        self.network = Network64(network, state, sign, arithmetic, self.rows)
+        self._negative = network, state, -sign, arithmetic
+        self.whole = Parts(
+            self.rows.column_low[None],
+            self.rows.column_high[None],
+            np.zeros((1, self.network.neurons), dtype=np.int8),
+        )
+        self.root = self.network.ranges(self.whole)
 
     def least_value(self, action: ActionArray) -> float:
         """Return a number that the value of an action is proven to reach."""
-        split = np.zeros((1, self._negative.neurons), dtype=np.int8)
-        point = Parts(action[None] == 1, action[None] == 0, split)
-        ranges = self._negative.ranges(point)
+        point = np.asarray(action, dtype=np.float64)
+        negative = Network64(*self._negative, self.rows.of_point(point))
+        part = Parts(point[None], point[None], np.zeros((1, negative.neurons), dtype=np.int8))
+        ranges = negative.ranges(part)
         slopes = np.where(ranges.high > -ranges.low, 1.0, 0.0)
-        return -float(self._negative.bounds(point, ranges, slopes, 0.0 * slopes)[0])
+        return -float(negative.bounds(part, ranges, slopes, 0.0 * slopes)[0])
 
     def check_value(self, action: ActionArray, value: float) -> None:
         """Check that an action is feasible and its value no lower than is said."""
+        action = self.space.check_action(action)
         broken = self.space.violations(action)
         if broken:
             raise RefusedError(f"the proof's action is not feasible: {'; '.join(broken)}")
-        least = self.least_value(self.space.check_action(action))
+        least = self.least_value(action)
         if not least >= value:
             raise RefusedError(
                 f"the proof's action has a value of {least!r}, lower than its {value!r}"
@@ -191,23 +197,24 @@ class Checker:
 
     def check_tree(self, proof: Proof, bound: float) -> None:
         """Check that the leaves cover the feasible set, and that each is within the bound."""
-        if not np.isfinite(bound):
-            raise RefusedError(f"the bound is {bound}")
-        parts = leaves_of(proof.splits, self.space.n_actions, self.network.neurons)
-        shape = (len(parts), self.network.neurons)
-        slopes, multipliers = (
-            np.asarray(own, dtype=np.float64) for own in (proof.slopes, proof.multipliers)
-        )
-        if slopes.shape != shape or multipliers.shape != shape:
-            raise RefusedError(
-                f"{len(parts)} leaves of {shape[1]} neurons have slopes and multipliers of shapes"
-                f" {slopes.shape} and {multipliers.shape}"
-            )
-        if (
-            proof.reasons.shape != shape[:1]
-            or not np.isin(proof.reasons, (BOUND, EMPTY, VIOLATION)).all()
-        ):
+        parts = leaves_of(proof.splits, self.rows, self.network.neurons)
+        wanted = {
+            "slopes": (len(parts), self.network.neurons),
+            "multipliers": (len(parts), self.network.neurons),
+            "duals": (len(parts), len(self.rows.matrix)),
+            "reasons": (len(parts),),
+        }
+        for name, shape in wanted.items():
+            if getattr(proof, name).shape != shape:
+                raise RefusedError(
+                    f"{name} have the shape {getattr(proof, name).shape}, the tree's leaves {shape}"
+                )
+        if not np.isin(proof.reasons, (BOUND, EMPTY, VIOLATION)).all():
             raise RefusedError("not every leaf has a reason")
+        slopes, multipliers, duals = (
+            np.asarray(own, dtype=np.float64)
+            for own in (proof.slopes, proof.multipliers, proof.duals)
+        )
         wrong = ~((slopes >= 0) & (slopes <= 1)).all(axis=1)
         if wrong.any():
             raise RefusedError(f"a slope of leaf {np.argmax(wrong)} is not between 0 and 1")
@@ -217,25 +224,25 @@ class Checker:
         if not fits.all():
             leaf = np.argmax(~fits.all(axis=1))
             raise RefusedError(f"a multiplier of leaf {leaf} has not the sign of its split")
+        if not np.isfinite(duals).all():
+            raise RefusedError("not every dual value is a number")
         for first in range(0, len(parts), _TOGETHER):
             own = slice(first, first + _TOGETHER)
-            self._check_leaves(
-                first, parts.at(own), slopes[own], multipliers[own], proof.reasons[own], bound
-            )
+            found = self.leaves(parts.at(own), slopes[own], multipliers[own], duals[own])
+            self._check_leaves(first, parts.at(own), *found, proof.reasons[own], bound)
 
     def _check_leaves(
         self,
         first: int,
         parts: Parts,
-        slopes: FloatArray,
-        multipliers: FloatArray,
-        reasons: np.ndarray[Any, np.dtype[np.int8]],
+        ranges: Ranges,
+        bounds: FloatArray,
+        reasons: NDArray[np.int8],
         bound: float,
     ) -> None:
-        ranges, bounds = self.leaves(parts, slopes, multipliers)
         for i, reason in enumerate(reasons.tolist()):
             leaf = f"leaf {first + i}"
-            if reason == VIOLATION and not self.violated(parts.one[i], parts.zero[i]):
+            if reason == VIOLATION and not self.violated(parts.low[i], parts.high[i]):
                 raise RefusedError(f"{leaf} holds actions that are feasible")
             if reason == EMPTY and not ranges.empty[i]:
                 raise RefusedError(f"{leaf} is not seen to be empty")
@@ -245,50 +252,74 @@ class Checker:
                 )
 
     def leaves(
-        self, parts: Parts, slopes: FloatArray, multipliers: FloatArray
+        self,
+        parts: Parts,
+        slopes: FloatArray,
+        multipliers: FloatArray,
+        duals: FloatArray | None = None,
     ) -> tuple[Ranges, FloatArray]:
         """Return the ranges of the neurons and the bound of every part."""
         ranges = self.network.ranges(parts, self.root)
-        return ranges, self.network.bounds(parts, ranges, slopes, multipliers)
+        return ranges, self.network.bounds(parts, ranges, slopes, multipliers, duals)
 
-    def violated(self, one: np.ndarray[Any, Any], zero: np.ndarray[Any, Any]) -> bool:
-        """Say whether no action is feasible that has these ones and zeros, by the space's check.
+    def violated(self, low: FloatArray, high: FloatArray) -> bool:
+        """Say whether no action of whole numbers within bounds is feasible, by the space's check.
 
-        All actions are held, or a feasible action would stay so without its other ones.
+        A single action is left, or a feasible one would stay so without ones that are not held.
         """
-        if not ((one | zero).all() or self.space.down_closed):
+        n, space = self.space.n_actions, self.space
+        single = not space.continuous.any() and bool((low[:n] == high[:n]).all())
+        if not (single or (space.binary and space.down_closed)):
             return False
-        return bool(self.space.violations(one.astype(np.int8)))
+        return bool(space.violations(low[:n].astype(space.dtype)))
 
 
-def leaves_of(splits: np.ndarray[Any, Any], n_actions: int, neurons: int) -> Parts:
+def leaves_of(splits: NDArray[np.int32], rows: Rows, neurons: int) -> Parts:
     """Return the leaves of a tree, which cover the feasible set, whatever the numbers are.
 
-    Each division is into two parts of which the one or the other holds every action.
+    Each division is into two parts of which the one or the other holds every action: a number is
+    at least or at most the middle of its bounds, or, if whole, beyond or up to it; a neuron is on
+    or off.
 
     Raises
     ------
     RefusedError
         If the numbers are no tree.
     """
-    if splits.ndim != 1 or not np.issubdtype(splits.dtype, np.integer):
-        raise RefusedError("the splits are no list of whole numbers")
-    found: list[np.ndarray[Any, np.dtype[np.int8]]] = []
-    waiting = [np.zeros(n_actions + neurons, dtype=np.int8)]
+    columns = len(rows.whole)
+    found: list[Part] = []
+    waiting: list[Part] = [(rows.column_low, rows.column_high, np.zeros(neurons, dtype=np.int8))]
     for number, split in enumerate(splits.tolist()):
         if not waiting:
             raise RefusedError(f"the tree has ended before node {number}")
-        held = waiting.pop()
+        low, high, held = waiting.pop()
         if split == -1:
-            found.append(held)
-            continue
-        if not 0 <= split < n_actions + neurons or held[split]:
+            found.append((low, high, held))
+        elif (0 <= split < columns and low[split] < high[split]) or (
+            columns <= split < columns + neurons and not held[split - columns]
+        ):
+            waiting += reversed(halves(low, high, held, split, rows))
+        else:
             raise RefusedError(f"node {number} cannot be divided by {split}")
-        first, second = held.copy(), held.copy()
-        first[split], second[split] = 1, -1
-        waiting += [second, first]
     if waiting:
         raise RefusedError(f"the tree has no {len(waiting)} of its leaves: it does not cover all")
-    held = np.array(found)
-    own = held[:, :n_actions]
-    return Parts(own > 0, own < 0, held[:, n_actions:])
+    return Parts(*(np.array(own) for own in zip(*found, strict=True)))
+
+
+Part = tuple[FloatArray, FloatArray, NDArray[np.int8]]
+
+
+def halves(
+    low: FloatArray, high: FloatArray, held: NDArray[np.int8], split: int, rows: Rows
+) -> tuple[Part, Part]:
+    """Divide a part; each of its actions is in the one or the other."""
+    columns = len(rows.whole)
+    if split >= columns:
+        on, off = held.copy(), held.copy()
+        on[split - columns], off[split - columns] = 1, -1
+        return (low, high, on), (low, high, off)
+    first, second = low.copy(), high.copy()
+    middle = low[split] / 2 + high[split] / 2
+    second[split] = np.floor(middle) if rows.whole[split] else middle
+    first[split] = second[split] + 1.0 if rows.whole[split] else middle
+    return (first, high, held), (low, second, held)

@@ -3,7 +3,7 @@ r"""A proof that no feasible action is above a bound, as a value and as a file.
 The file is a numpy archive (``.npz``) of these arrays:
 
 ``format``
-    ``"milp-rl proof 1"``.
+    ``"milp-rl proof 2"``.
 ``network``
     SHA-256 of the network's weights (:func:`network_hash`).
 ``space``
@@ -14,13 +14,18 @@ The file is a numpy archive (``.npz``) of these arrays:
     The claim: no feasible action has a higher value than the bound (lower, if minimised), and that
     of ``action`` is no lower than ``value`` (higher).
 ``splits``
-    The tree, in preorder: -1 for a leaf, else what the node is divided by, an action by its number
-    or a neuron by its number among all plus the number of actions. First comes the part where the
-    action is 1, or the neuron on; then that where it is 0, or off.
+    The tree, in preorder: -1 for a leaf, else what the node is divided by, a variable by its
+    number, the auxiliary ones of the set's rows after the actions (:mod:`.sets`), or a neuron by
+    its number among all plus the number of variables. A variable is divided in the middle of its
+    bounds there, between whole numbers if it is whole. First comes the part where it is larger (an
+    action 1, a neuron on), then the other one.
 ``slopes``, ``multipliers``
     Of each leaf, in their order in the tree: lower slopes of the neurons, and multipliers of the
     neurons that it holds on or off, shape (leaves, neurons). Any slopes in [0, 1], and any
     multipliers with the sign of the split, give a bound; these give one that is good enough.
+``duals``
+    Of each leaf, dual values of the set's rows for the output, shape (leaves, rows), 0 where those
+    that the check finds by itself do.
 ``reasons``
     Of each leaf, what closes it: 0 its bound, 1 that it is empty, as a row of the feasible set
     cannot be met or a neuron not be as it is held, 2 that the actions it holds are not feasible.
@@ -31,7 +36,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,19 +51,24 @@ from milp_rl.formulations.files import write_atomically
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 
-FORMAT = "milp-rl proof 1"
+FORMAT = "milp-rl proof 2"
 BOUND, EMPTY, VIOLATION = range(3)
 Sense = Literal["maximize", "minimize"]
 
+_NOT_READ = (
+    *(ValueError, TypeError, KeyError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _TEXTS = ("network", "space", "sense")
 _NUMBERS = ("value", "bound")
-_ARRAYS = {
-    "state": np.float64,
-    "action": np.int8,
-    "splits": np.int32,
-    "slopes": np.float32,
-    "multipliers": np.float32,
-    "reasons": np.int8,
+_ARRAYS: dict[str, tuple[Any, ...]] = {  # dimensions and types
+    "state": (1, "float64"),
+    "action": (1, "int8", "int64", "float64"),
+    "splits": (1, "int32"),
+    "slopes": (2, "float32"),
+    "multipliers": (2, "float32"),
+    "duals": (2, "float32"),
+    "reasons": (1, "int8"),
 }
 
 
@@ -74,7 +86,27 @@ class Proof:
     splits: IntArray
     slopes: NDArray[np.float32]
     multipliers: NDArray[np.float32]
+    duals: NDArray[np.float32]
     reasons: NDArray[np.int8]
+
+    def malformed(self) -> str:
+        """Say what is not of its type, an empty text if everything is."""
+        for name, (dimensions, *kinds) in _ARRAYS.items():
+            own = getattr(self, name)
+            if not isinstance(own, np.ndarray) or own.dtype.name not in kinds:
+                return f"{name} is of type {getattr(own, 'dtype', type(own).__name__)}"
+            if own.ndim != dimensions:
+                return f"{name} has {own.ndim} dimensions, not {dimensions}"
+        for name in _TEXTS:
+            if not isinstance(getattr(self, name), str):
+                return f"{name} is no text"
+        if self.sense not in ("maximize", "minimize"):
+            return f"the sense is {self.sense!r}"
+        for name in _NUMBERS:
+            own = getattr(self, name)
+            if not isinstance(own, int | float) or not math.isfinite(own):
+                return f"the {name} is {own!r}, no finite number"
+        return ""
 
     def its_space(self) -> ActionSpace:
         """Return the feasible set that the proof says it is of.
@@ -91,7 +123,7 @@ class Proof:
         parts: dict[str, Any] = {"format": np.array(FORMAT)}
         parts |= {name: np.array(getattr(self, name)) for name in _TEXTS}
         parts |= {name: np.float64(getattr(self, name)) for name in _NUMBERS}
-        parts |= {name: np.asarray(getattr(self, name), kind) for name, kind in _ARRAYS.items()}
+        parts |= {name: getattr(self, name) for name in _ARRAYS}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **parts)
         return buffer.getvalue()
@@ -112,7 +144,7 @@ class Proof:
         try:
             with np.load(path, allow_pickle=False) as file:
                 parts = {name: file[name] for name in file.files}
-        except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        except _NOT_READ as error:
             raise ValueError(f"{path} is no proof: {error}") from error
         found = str(parts.get("format", "none"))
         if found != FORMAT:
@@ -120,16 +152,16 @@ class Proof:
         missing = {*_TEXTS, *_NUMBERS, *_ARRAYS} - set(parts)
         if missing:
             raise ValueError(f"{path} is no proof: it has no {', '.join(sorted(missing))}")
-        for name, kind in _ARRAYS.items():
-            if parts[name].dtype != kind:
-                raise ValueError(f"{path} is no proof: {name} is of type {parts[name].dtype}")
         known: dict[str, Any] = {name: parts[name] for name in _ARRAYS}
         known |= {name: str(parts[name]) for name in _TEXTS}
         try:
             known |= {name: float(parts[name]) for name in _NUMBERS}
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} is no proof: {error}") from error
-        return cls(**known)
+        proof = cls(**known)
+        if broken := proof.malformed():
+            raise ValueError(f"{path} is no proof: {broken}")
+        return proof
 
 
 def network_hash(network: Network) -> str:

@@ -1,7 +1,7 @@
 r"""Bounds of a ReLU network over parts of a feasible set, rigorously.
 
-In a part, actions are held at 0 or 1 and neurons on (:math:`z \ge 0`) or off (:math:`z \le 0`). A
-neuron with :math:`l \le z \le u` has
+In a part, variables have bounds of their own and neurons are held on (:math:`z \ge 0`) or off
+(:math:`z \le 0`). A neuron with :math:`l \le z \le u` has
 
 .. math:: \alpha z \le \max(0, z) \le s z + t, \qquad 0 \le \alpha, s \le 1, \quad
           t \ge \max(-s l, u - s u),
@@ -34,18 +34,18 @@ Signs = NDArray[np.int8]
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Parts of a feasible set: actions at one and at zero, and 1 and -1 for neurons on and off."""
+    """Parts of a feasible set: bounds of the variables, and 1 and -1 for neurons on and off."""
 
-    one: BoolArray
-    zero: BoolArray
+    low: FloatArray
+    high: FloatArray
     split: Signs
 
     def __len__(self) -> int:
-        return len(self.one)
+        return len(self.low)
 
     def at(self, rows: Any) -> Parts:
         """Return some of them."""
-        return Parts(self.one[rows], self.zero[rows], self.split[rows])
+        return Parts(self.low[rows], self.high[rows], self.split[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,16 @@ class Ranges:
     low: FloatArray
     high: FloatArray
     empty: BoolArray
+
+    def at(self, rows: Any) -> Ranges:
+        """Return those of some parts."""
+        return Ranges(self.low[rows], self.high[rows], self.empty[rows])
+
+    def within(self, split: Signs) -> Ranges:
+        """Return those of parts whose neurons are held so."""
+        low = np.where(split > 0, np.maximum(self.low, 0.0), self.low)
+        high = np.where(split < 0, np.minimum(self.high, 0.0), self.high)
+        return Ranges(low, high, self.empty | (low > high).any(axis=1))
 
 
 class Network64:
@@ -94,24 +104,30 @@ class Network64:
         low, high = np.full(shape, -np.inf), np.full(shape, np.inf)
         if known is not None:
             low[:], high[:] = known.low[0], known.high[0]
-        columns = self.rows.columns(parts.one, parts.zero)
-        empty = self.rows.contradicted(*columns, self.arithmetic)
+        empty = self.rows.contradicted(parts.low, parts.high, self.arithmetic)
         for depth, layer in enumerate(self.layers):
-            wanted = np.flatnonzero(((low[:, layer] < 0) & (high[:, layer] > 0)).any(axis=0))
+            open_ = (low[:, layer] < 0) & (high[:, layer] > 0)
+            wanted = np.flatnonzero(open_.any(axis=0))
             if len(wanted):
                 at = layer.start + wanted
                 both: dict[int, Numbers] = {}
                 for source, weight in self.weights[depth]:
                     both[source] = np.concatenate([weight[wanted], -weight[wanted]])[None]
                 lower_slopes = np.where(high > -low, 1.0, 0.0)
-                above = self._above(both, low, high, lower_slopes, None, columns)
+                c, constant = self._above(both, low, high, lower_slopes, None)
                 bias, wrong = (values[wanted] for values in self.bias[depth])
-                above = self.arithmetic.up(
-                    above, np.concatenate([bias, -bias]), np.concatenate([wrong, wrong])
+                own = self.arithmetic.up(
+                    constant, np.concatenate([bias, -bias]), np.concatenate([wrong, wrong])
                 )
-                found = float_above(above)
-                high[:, at] = np.minimum(high[:, at], found[:, : len(at)])
-                low[:, at] = np.maximum(low[:, at], -found[:, len(at) :])
+                both_open = np.concatenate([open_[:, wanted], open_[:, wanted]], axis=1)
+                found = np.full(both_open.shape, np.inf)
+                part, row = np.nonzero(both_open)
+                found[part, row] = self._highest(
+                    c[part, row][:, None], own[part, row][:, None], parts.at(part), None
+                )[:, 0]
+                # What is no number, as sums overflowed, bounds nothing.
+                high[:, at] = np.fmin(high[:, at], found[:, : len(at)])
+                low[:, at] = np.fmax(low[:, at], -found[:, len(at) :])
             held = parts.split[:, layer]
             low[:, layer] = np.where(held > 0, np.maximum(low[:, layer], 0.0), low[:, layer])
             high[:, layer] = np.where(held < 0, np.minimum(high[:, layer], 0.0), high[:, layer])
@@ -119,17 +135,45 @@ class Network64:
         return Ranges(low, high, empty)
 
     def bounds(
-        self, parts: Parts, ranges: Ranges, slopes: FloatArray, multipliers: FloatArray
+        self,
+        parts: Parts,
+        ranges: Ranges,
+        slopes: FloatArray,
+        multipliers: FloatArray,
+        duals: FloatArray | None = None,
     ) -> FloatArray:
         """Bound the output in every part, shape (parts,)."""
-        top = len(self.layers)
-        rows = {source: weight[None, :1] for source, weight in self.weights[top]}
-        columns = self.rows.columns(parts.one, parts.zero)
-        above = self._above(rows, ranges.low, ranges.high, slopes, multipliers, columns)
-        bias, wrong = self.bias[top]
-        found = float_above(self.arithmetic.up(above, bias[:1], wrong[:1]))[:, 0]
+        return self.highest(*self.output(ranges, slopes, multipliers), parts, ranges, duals)
+
+    def highest(
+        self,
+        c: Numbers,
+        constant: Numbers,
+        parts: Parts,
+        ranges: Ranges,
+        duals: FloatArray | None,
+    ) -> FloatArray:
+        """Bound the function of :meth:`output` in every part, shape (parts,)."""
+        found = self._highest(c, constant, parts, duals)[:, 0]
         finite = np.isfinite(ranges.low).all(axis=1) & np.isfinite(ranges.high).all(axis=1)
         return np.where(finite & ~np.isnan(found), found, np.inf)
+
+    def output(
+        self, ranges: Ranges, slopes: FloatArray, multipliers: FloatArray
+    ) -> tuple[Numbers, Numbers]:
+        """Return a linear function of the action above the output: coefficients and constant."""
+        top = len(self.layers)
+        rows = {source: weight[None, :1] for source, weight in self.weights[top]}
+        c, constant = self._above(rows, ranges.low, ranges.high, slopes, multipliers)
+        bias, wrong = self.bias[top]
+        return c, self.arithmetic.up(constant, bias[:1], wrong[:1])
+
+    def _highest(
+        self, c: Numbers, constant: Numbers, parts: Parts, duals: FloatArray | None
+    ) -> FloatArray:
+        """Bound linear functions over parts, (parts, functions)."""
+        most = self.rows.maxima(c, parts.low, parts.high, self.arithmetic, duals)
+        return float_above(self.arithmetic.up(most, constant))
 
     def _above(
         self,
@@ -138,9 +182,12 @@ class Network64:
         high: FloatArray,
         slopes: FloatArray,
         multipliers: FloatArray | None,
-        columns: tuple[FloatArray, FloatArray],
-    ) -> Numbers:
-        """Bound functions of outputs of layers, given by source, (1 or parts, rows, width) each."""
+    ) -> tuple[Numbers, Numbers]:
+        """Return linear functions of the action above functions of outputs of layers.
+
+        These are given by source, (1 or parts, rows, width) each; what is returned are coefficients
+        and constants, (parts, rows, n_actions) and (parts, rows).
+        """
         ar, left, count = self.arithmetic, dict(rows), len(low)
         constant = ar.of(np.zeros((count, 1)))
         for d in range(max(left), -1, -1):
@@ -178,15 +225,12 @@ class Network64:
                 left[source] = passed
                 pieces.append(ar.up_sum(ar.up_times(wrong, self._reach(source, high))))
             constant = ar.up(constant, *pieces)
-        if INPUT not in left:
-            return constant
-        c = left[INPUT]
-        if len(c) != count:
-            c = np.broadcast_to(c, (count, *c.shape[1:]))
-        return ar.up(self.rows.maxima(c, *columns, ar), constant)
+        none = ar.of(np.zeros((1, constant.shape[1], self.n_actions)))
+        c = left.get(INPUT, none)
+        return np.broadcast_to(c, (count, *c.shape[1:])), constant
 
     def _reach(self, source: int, high: FloatArray) -> Numbers:
         """Return the largest outputs of a layer, (parts, 1, width), or those of actions."""
         if source == INPUT:
-            return self.arithmetic.of(np.ones((1, 1, self.n_actions)))
+            return self.arithmetic.of(self.rows.reach[: self.n_actions])
         return self.arithmetic.of(np.maximum(high[:, None, self.layers[source]], 0.0))

@@ -7,75 +7,71 @@ some auxiliary variables) meets, and **any** multipliers y, weak duality gives
 
 So nothing depends on where y comes from. Here each y is found by a few rounds in which one
 multiplier after the other is made best with the others held: for a single row that is the
-fractional knapsack, so that ``BudgetTopK`` has the sum of its k largest coefficients.
-
-Rows of the blocks, all in the actions alone:
-
-- ``BudgetTopK``: the number, and the cost.
-- ``Capacity``: for every superadditive function f with f(0) = 0, here :math:`\lfloor c/t \rfloor`
-  for the costs t, what fits into the workers fits f of them:
-  :math:`\sum_i f(c_i) a_i \le \sum_w f(C_w)`.
-- ``Scheduling``: Hall's condition for sets of slots T,
-  :math:`\sum_{T_j \subseteq T} n_j a_j \le W_T`, with the same functions, and the budget.
-- Intersections: those of all members. Every other block: the rows it writes into a model.
+fractional knapsack, so that ``BudgetTopK`` has the sum of its k largest coefficients. For the
+output, proofs may have others, of a linear program.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray
-from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.formulations.spaces.budget import BudgetTopK
-from milp_rl.formulations.spaces.capacity import Capacity
-from milp_rl.formulations.spaces.intersection import Intersection
-from milp_rl.formulations.spaces.scheduling import Scheduling
 from milp_rl.proofs.arithmetic import Arithmetic, Numbers
 
-_ALLOWED = Fraction(1, 10**9)  # by which the blocks' checks let sums of costs exceed a limit
 _ROUNDS = 2  # of improving every multiplier
-_MOST_UNITS = 12  # functions floor(c / t) of one row
-_LARGEST = 2**40
-_MOST_SLOTS = 8  # of which all sets are looked at
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows, infinite where there is no such side, and bounds of the columns, the actions first."""
+    """Rows, infinite where there is no such side, and the columns, the actions first.
+
+    Parameters
+    ----------
+    matrix, low, high
+        Shapes (rows, columns), (rows,) and (rows,).
+    column_low, column_high
+        Finite bounds of the columns.
+    whole
+        Which columns are whole numbers.
+    """
 
     matrix: FloatArray
     low: FloatArray
     high: FloatArray
     column_low: FloatArray
     column_high: FloatArray
+    whole: BoolArray
 
-    def columns(self, one: BoolArray, zero: BoolArray) -> tuple[FloatArray, FloatArray]:
-        """Return the bounds of the columns with actions held, (sets, columns) each."""
-        n = one.shape[1]
-        low = np.tile(self.column_low, (len(one), 1))
-        high = np.tile(self.column_high, (len(one), 1))
-        low[:, :n] = np.where(one, 1.0, low[:, :n])
-        high[:, :n] = np.where(zero, 0.0, high[:, :n])
-        return low, high
+    @cached_property
+    def reach(self) -> FloatArray:
+        """The largest absolute value of every column."""
+        return np.maximum(np.abs(self.column_low), np.abs(self.column_high))
+
+    def of_point(self, action: FloatArray) -> Rows:
+        """Return the bounds of a single action, which need no rows."""
+        none = np.zeros(0)
+        whole = np.zeros(len(action), dtype=bool)
+        return Rows(np.zeros((0, len(action))), none, none, action, action, whole)
 
     def contradicted(self, low: FloatArray, high: FloatArray, arithmetic: Arithmetic) -> BoolArray:
-        """Say for each set of columns' bounds whether a row alone shows that it is empty."""
-        empty = np.zeros(len(low), dtype=bool)
-        for row, least, most in zip(self.matrix, self.low, self.high, strict=True):
-            used = row != 0
-            a, one, other = arithmetic.of(row[used]), low[:, used], high[:, used]
-            own, others = arithmetic.of(one), arithmetic.of(other)
-            upper = arithmetic.up_sum(np.maximum(*_both(arithmetic, a, own, others)))
-            lower = -arithmetic.up_sum(np.maximum(*_both(arithmetic, -a, own, others)))
-            empty |= np.asarray((upper < least) | (lower > most), dtype=bool)
-        return empty
+        """Say for each set of columns' bounds whether it is empty, as a row alone shows."""
+        up, down = (arithmetic.of(np.maximum(side, 0.0).T) for side in (self.matrix, -self.matrix))
+        one, other = arithmetic.of(low), arithmetic.of(high)
+        tops = (*arithmetic.product(other, up), *arithmetic.product(-one, down))
+        bottoms = (*arithmetic.product(-one, up), *arithmetic.product(other, down))
+        beyond = (arithmetic.up(*tops) < self.low) | (-arithmetic.up(*bottoms) > self.high)
+        return np.asarray(beyond.any(axis=1) | (low > high).any(axis=1), dtype=bool)
 
     def maxima(
-        self, c: Numbers, low: FloatArray, high: FloatArray, arithmetic: Arithmetic
+        self,
+        c: Numbers,
+        low: FloatArray,
+        high: FloatArray,
+        arithmetic: Arithmetic,
+        duals: FloatArray | None = None,
     ) -> Numbers:
         """Bound ``max c @ x`` from above.
 
@@ -85,21 +81,34 @@ class Rows:
             Coefficients of the actions, (sets, objectives, n_actions).
         low, high
             Bounds of the columns, (sets, columns).
+        duals
+            Multipliers of the rows, (sets, rows), to take where they are not all 0.
         """
-        y = self.multipliers(c.astype(np.float64), low, high)
-        up, down = arithmetic.of(np.maximum(y, 0.0)), arithmetic.of(np.maximum(-y, 0.0))
+        given = np.zeros(len(low), dtype=bool) if duals is None else duals.any(axis=1)
+        y = np.zeros((*c.shape[:2], len(self.matrix)))
+        if duals is not None:
+            y[given] = duals[given][:, None]
+        if not given.all():
+            y[~given] = self.multipliers(c[~given].astype(np.float64), low[~given], high[~given])
+        return self._above(c, y, low, high, arithmetic)
+
+    def _above(
+        self, c: Numbers, y: FloatArray, low: FloatArray, high: FloatArray, arithmetic: Arithmetic
+    ) -> Numbers:
+        """Bound ``max c @ x`` by multipliers; those of sides that there are not do not count."""
+        up = arithmetic.of(np.where(np.isfinite(self.high), np.maximum(y, 0.0), 0.0))
+        down = arithmetic.of(np.where(np.isfinite(self.low), np.maximum(-y, 0.0), 0.0))
         top = arithmetic.of(np.where(np.isfinite(self.high), self.high, 0.0))
         bottom = arithmetic.of(np.where(np.isfinite(self.low), self.low, 0.0))
         paid = arithmetic.up_sum(arithmetic.up_times(up, top))
         got = arithmetic.up_sum(arithmetic.up_times(down, -bottom))
-        left, wrong = arithmetic.product(-arithmetic.of(y), arithmetic.of(self.matrix))
+        left, wrong = arithmetic.product(down - up, arithmetic.of(self.matrix))
         n = c.shape[-1]
         left[..., :n], more = arithmetic.sum(left[..., :n], c)
         wrong[..., :n] = arithmetic.up(wrong[..., :n], more)
         own, others = arithmetic.of(low)[:, None], arithmetic.of(high)[:, None]
-        reach = np.maximum(np.abs(own), np.abs(others))
-        each = np.maximum(*_both(arithmetic, left, own, others))
-        most = arithmetic.up(each, arithmetic.up_times(wrong, reach))
+        each = np.maximum(arithmetic.up_times(left, own), arithmetic.up_times(left, others))
+        most = arithmetic.up(each, arithmetic.up_times(wrong, arithmetic.of(self.reach)))
         return arithmetic.up(arithmetic.up_sum(most), paid, got)
 
     def multipliers(self, c: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
@@ -131,128 +140,3 @@ class Rows:
             y[:, i] = np.where(np.isfinite(best), best, 0.0)
             left[:, used] = rest - a * y[:, i, None]
         return y.reshape(*c.shape[:2], len(self.matrix))
-
-
-def _both(arithmetic: Arithmetic, c: Numbers, low: Numbers, high: Numbers) -> tuple[Numbers, ...]:
-    return arithmetic.up_times(c, low), arithmetic.up_times(c, high)
-
-
-def rows_of(space: ActionSpace) -> Rows:
-    """Return rows that every feasible action meets.
-
-    Raises
-    ------
-    ValueError
-        If a variable is not binary, or one that a block writes into a model has no bounds.
-    """
-    if not space.binary:
-        raise ValueError("a proof is of binary actions; the space has other variables")
-    n, found = space.n_actions, _in_actions(space)
-    if found is not None:
-        found = _needed(found)
-        matrix = np.array([row for row, _, _ in found]).reshape(len(found), n)
-        low, high = (np.array([side[k] for side in found], dtype=float) for k in (1, 2))
-        return Rows(matrix, low, high, np.zeros(n), np.ones(n))
-    model = space.linear_model
-    matrix = np.asarray(model.matrix.toarray(), dtype=np.float64)
-    low, high = model.column_lower.copy(), model.column_upper.copy()
-    low[:n], high[:n] = np.maximum(low[:n], 0.0), np.minimum(high[:n], 1.0)
-    if not (np.isfinite(low) & np.isfinite(high)).all():
-        raise ValueError(
-            f"a proof needs bounds of all variables that {type(space).__name__} writes into a"
-            " model; some of them have none"
-        )
-    return Rows(matrix, model.row_lower, model.row_upper, low, high)
-
-
-_Sides = list[tuple[FloatArray, float, float]]
-
-
-def _in_actions(space: ActionSpace) -> _Sides | None:
-    """Return rows in the actions alone with their two sides, or ``None`` if they are not known."""
-    kind = type(space)
-    if kind is BudgetTopK:
-        assert isinstance(space, BudgetTopK)
-        k = float(space.k)
-        found: _Sides = [(np.ones(space.n_actions), k if space.exactly else -np.inf, k)]
-        if space.costs is not None and space.budget is not None:
-            found.append((space.costs, -np.inf, _above(_allowed(space.budget, space.costs))))
-        return found
-    if kind is Capacity:
-        assert isinstance(space, Capacity)
-        limits = [_allowed(limit, space.costs) for limit in space.capacities]
-        return _floors(space.costs, limits)
-    if kind is Scheduling:
-        assert isinstance(space, Scheduling)
-        return _halls(space)
-    if kind is Intersection:
-        assert isinstance(space, Intersection)
-        members = [_in_actions(member) for member in space.members]
-        if any(own is None for own in members):
-            return None
-        return [row for own in members if own is not None for row in own]
-    return None
-
-
-def _needed(rows: _Sides) -> _Sides:
-    """Return nonnegative rows without those that 0 and 1, or one other row, imply."""
-    left = [own for own in rows if own[1] > -np.inf or own[0].sum() > own[2]]
-    kept: _Sides = []
-    for i, (row, low, high) in enumerate(left):
-        implied = low == -np.inf and any(
-            (other >= row).all()
-            and limit <= high
-            and (limit < high or (other > row).any() or j < i)
-            for j, (other, _, limit) in enumerate(left)
-            if j != i
-        )
-        if not implied:
-            kept.append((row, low, high))
-    return kept
-
-
-def _floors(costs: FloatArray, limits: list[Fraction]) -> _Sides:
-    """Return the rows of costs, and of ``floor(c / t)`` for units t among them."""
-    exact = [Fraction(c) for c in costs.tolist()]
-    units = sorted({c for c in exact if c > 0}, reverse=True)[:_MOST_UNITS]
-    found: _Sides = []
-    if all(c.denominator == 1 for c in exact):
-        units = sorted({Fraction(1), *units}, reverse=True)
-    else:
-        found.append((costs, -np.inf, _above(sum(limits, Fraction(0)))))
-    for t in units:
-        if max(exact + limits) // t > _LARGEST:  # float64 has every whole number below
-            break
-        row = np.array([float(c // t) for c in exact])
-        found.append((row, -np.inf, float(sum(limit // t for limit in limits))))
-    return found
-
-
-def _halls(space: Scheduling) -> _Sides:
-    """Return Hall's rows, of all sets of slots or of all slots together, and the budget."""
-    n_slots = space.worker_slots.shape[1]
-    together = [range(n_slots)]
-    if n_slots <= _MOST_SLOTS:
-        sizes = range(n_slots + 1)
-        together = [s for k in sizes for s in itertools.combinations(range(n_slots), k)]  # type: ignore[misc]
-    found: _Sides = []
-    if space.budget is not None:
-        found.append((np.ones(space.n_actions), -np.inf, float(space.budget)))
-    for slots in together:
-        chosen = np.isin(np.arange(n_slots), list(slots))
-        inside = ~(space.arm_slots & ~chosen).any(axis=1)
-        if inside.any():
-            needs = np.where(inside, space.needs, 0).astype(np.float64)
-            offered = Fraction(int(space.worker_slots[:, chosen].sum()))
-            found += _floors(needs, [offered])
-    return found
-
-
-def _allowed(limit: float, costs: FloatArray) -> Fraction:
-    """Return what a sum of costs, rounded in float64, is allowed by a block's check."""
-    size = Fraction(limit) + sum(map(Fraction, costs.tolist()), Fraction(0))
-    return Fraction(limit) + 2 * _ALLOWED + size * len(costs) / 2**50
-
-
-def _above(value: Fraction) -> float:
-    return float(np.nextafter(float(value), np.inf))
