@@ -19,7 +19,7 @@ from milp_rl.proofs.programs import row_duals
 from milp_rl.proofs.proof import EMPTY, VIOLATION
 from milp_rl.proofs.relaxation import Parts
 from milp_rl.proofs.tree import Node, NotProvenError, preorder, short_stored, stored
-from milp_rl.solvers.branch_and_bound.branching import branchings, choose, divide
+from milp_rl.solvers.branch_and_bound.branching import Branching, branchings, choose, divide
 from milp_rl.solvers.branch_and_bound.node_bounds import NodeBounds
 from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 
@@ -114,7 +114,14 @@ class BinarySearch:
     def _divide(self, tree: list[Node], nodes: Nodes, maximum: Maximum) -> list[tuple[Node, Nodes]]:
         """Divide nodes where strong branching says."""
         targets = np.full(len(nodes), self.target)
-        chosen = branchings(nodes, maximum, self.bounds, targets)
+        chosen = [
+            own if own.actions or own.neurons else Branching((int(np.argmin(held)),), ())
+            for own, held in zip(
+                branchings(nodes, maximum, self.bounds, targets),
+                nodes.one | nodes.zero,
+                strict=True,
+            )  # only rounding is left where there is nothing that a bound depends on
+        ]
         children, candidates = divide(nodes, chosen)
         count = len(candidates.of)
         tried = self.bounds.maximize(children, np.full(2 * count, self.target), steps=1)

@@ -202,7 +202,7 @@ def test_each_step_that_fails_is_named():
     assert "not feasible: 10 actions chosen" in step(action=np.ones(10, dtype=np.int8))
     assert "above the proof's" in step(bound=proof.value - 1e-9)
     assert "does not cover" in step(splits=proof.splits[:-1])
-    assert "ended before" in step(splits=np.append(proof.splits, -1))
+    assert "ended before" in step(splits=np.append(proof.splits, np.int32(-1)))
     twice = proof.splits.copy()
     twice[1] = twice[0]
     assert "cannot be divided" in step(splits=twice)
