@@ -34,7 +34,7 @@ from milp_rl.offline.limits import Limit
 
 _MOST_LANGUAGES = 10
 _PASSES = 4
-_MOST_KNOWN = 2_000_000  # women times callers, up to which known callers have limits of their own
+_MOST_CALLERS, _MOST_KNOWN = 40, 2_000_000  # and women times callers: known ones have limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,9 @@ def plan_calls(
     --------
     >>> from milp_rl.baselines.engagement import cluster_indices
     >>> from milp_rl.envs.engagement import draw_engagement
-    >>> programme, women = draw_engagement(5_000, calls_per_slot=2, budget=400, seed=0)
+    >>> programme, women = draw_engagement(
+    ...     5_000, n_callers=8, calls_per_slot=30, budget=400, seed=0
+    ... )
     >>> plan = plan_calls(programme, women, cluster_indices(programme)[women.cluster, 0])
     >>> len(plan), plan.gap < 0.01, plan_violations(programme, women, plan)
     (400, True, [])
@@ -282,7 +284,8 @@ def _limits(programme: Programme, women: Beneficiaries, rows: IntArray) -> list[
                 limits.append(
                     Limit(f"{name}, {programme.slots[s]}", in_slot[s], float(calls[s]), factor)
                 )
-    if len(rows) * programme.n_callers <= _MOST_KNOWN:
+    few = programme.n_callers <= _MOST_CALLERS
+    if few and len(rows) * programme.n_callers <= _MOST_KNOWN:
         familiar = women.familiar[rows]
         for k in range(programme.n_callers):
             factor = (familiar == k).astype(np.float64)
