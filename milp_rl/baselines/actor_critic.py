@@ -175,7 +175,7 @@ class ActorCritic:
         likely = -((proto - self.actor(s)) ** 2).sum() / (2 * self.config.deviation**2)
         loss = nn.functional.huber_loss(error, torch.zeros(())) - error.detach() * likely
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_([*self.actor.parameters(), *self.critic.parameters()], 1.0)
         self.optimizer.step()
 

@@ -45,8 +45,9 @@ sepsis = typer.Typer(no_args_is_help=True, help="Sepsis care from logged steps."
 app.add_typer(sepsis, name="sepsis")
 calls = typer.Typer(no_args_is_help=True, help="Service calls to mothers: plans and policies.")
 app.add_typer(calls, name="engagement")
-for _command in (engagement.draw, engagement.plan, engagement.simulate):
-    calls.command(cls=Command)(_command)
+calls.command(cls=Command)(engagement.draw)
+calls.command(cls=Command)(engagement.plan)
+calls.command(cls=Command)(engagement.simulate)
 
 
 def _show_version(asked: bool) -> None:

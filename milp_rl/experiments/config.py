@@ -238,6 +238,10 @@ class ExperimentConfig:
         The ones that take longest then do not end up alone on one processor, and a run that is
         stopped early has finished whole instances.
         """
+
+        def learner(method: str) -> tuple[str | None, DQNConfig | ActorCriticConfig | None]:
+            return (None, None) if method in BASELINES else self.learner(method)
+
         found = [
             Cell(
                 domain,
@@ -249,7 +253,7 @@ class ExperimentConfig:
                 self.episodes,
                 self.validate_every,
                 self.validation_episodes,
-                *((None, None) if method in BASELINES else self.learner(method)),
+                *learner(method),
                 of=self.trained_by(method),
             )
             for seed in self.seeds

@@ -38,7 +38,7 @@ def exactness_section(
         greedy = ON_THE_SAME_NETWORK.get(str(method))
         if not len(cells):
             continue
-        setting = str(domain), int(n_arms), int(budget)
+        setting = str(domain), int(str(n_arms)), int(str(budget))
         gain = None
         if greedy is not None and setting in episodes:
             gain = paired(episodes[setting], str(method), greedy)
@@ -118,7 +118,7 @@ def method_table(
             "seeds": f"{own['seeds']:.0f}",
             "reward": f"{own['reward']:.3f}",
             "error over episodes": f"{own['error']:.3f}",
-            "error over seeds": _number(own["spread"], 3),
+            "error over seeds": _number(float(str(own["spread"])), 3),
         }
         gap = None
         if episodes is not None and method != reference:

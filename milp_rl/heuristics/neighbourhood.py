@@ -38,7 +38,7 @@ def neighbours(space: ActionSpace, action: ActionArray, rng: np.random.Generator
         near = np.concatenate([action + moves, action - moves])
         near = np.unique(np.clip(near, space.lower, space.upper).astype(action.dtype), axis=0)
         near = near[(near != action).any(axis=1)]
-        return near[space.feasible(near)]
+        return np.asarray(near[space.feasible(near)])
     chosen, free = np.flatnonzero(action), np.flatnonzero(action == 0)
     out, new = (grid.ravel() for grid in np.meshgrid(chosen, free, indexing="ij"))
     swaps = action + unit[new] - unit[out]

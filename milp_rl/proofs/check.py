@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.arrays import ActionArray, FloatArray, IntArray
 from milp_rl.formulations.networks.action_value import ActionValue, NetworkValue
 from milp_rl.formulations.networks.conversion import to_action_value
 from milp_rl.formulations.networks.network import Network
@@ -274,7 +274,7 @@ class Checker:
         return bool(space.violations(low[:n].astype(space.dtype)))
 
 
-def leaves_of(splits: NDArray[np.int32], rows: Rows, neurons: int) -> Parts:
+def leaves_of(splits: IntArray, rows: Rows, neurons: int) -> Parts:
     """Return the leaves of a tree, which cover the feasible set, whatever the numbers are.
 
     Each division is into two parts of which the one or the other holds every action: a number is

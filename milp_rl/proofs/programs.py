@@ -15,6 +15,7 @@ program whose rows may be exceeded at a cost.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -127,20 +128,18 @@ class Programs:
             [bounds[1], np.full(self.neurons, np.inf), np.where(on | chord, np.inf, 0.0)]
         )
         limits = np.column_stack([lower, upper])
-        found = linprog(
-            -self.objective, A_ub=matrix, b_ub=sides, A_eq=equal, b_eq=right, bounds=limits
-        )
+        found = _solution(-self.objective, matrix, sides, limits, equal, right)
         if found.status == 2:  # no point: some rows may be exceeded at a cost
-            none = sparse.csr_array((equal.shape[0], 1))
+            none = sparse.csr_array((equal.shape[0], 1), dtype=np.float64)
             exceeded = np.where(np.arange(matrix.shape[0]) < parts[2], -1.0, 0.0)[:, None]
             for cost in _COSTS:
-                found = linprog(
+                found = _solution(
                     np.append(-self.objective, cost * max(1.0, abs(target))),
-                    A_ub=sparse.hstack([matrix, exceeded], format="csr"),
-                    b_ub=sides,
-                    A_eq=sparse.hstack([equal, none], format="csr"),
-                    b_eq=right,
-                    bounds=np.vstack([limits, [[0.0, np.inf]]]),
+                    sparse.hstack([matrix, sparse.csr_array(exceeded)], format="csr"),
+                    sides,
+                    np.vstack([limits, [[0.0, np.inf]]]),
+                    sparse.hstack([equal, none], format="csr"),
+                    right,
                 )
                 if found.status != 0 or self.offset - found.fun < target:
                     break
@@ -164,16 +163,23 @@ class Programs:
         return Prices(np.clip(slopes, 0.0, 1.0), multipliers, duals, x, gaps)
 
 
+def _solution(
+    c: FloatArray, matrix: Any, sides: FloatArray, limits: Any, equal: Any = None, right: Any = None
+) -> Any:
+    """Minimise ``c @ x`` over rows that are at most their sides, equal rows, and limits of x."""
+    return linprog(c, A_ub=matrix, b_ub=sides, A_eq=equal, b_eq=right, bounds=limits)
+
+
 def row_duals(rows: Rows, c: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray | None:
     """Return the dual values of ``max c @ x`` over rows and bounds, ``None`` if there are none."""
     top, bottom = np.isfinite(rows.high), np.isfinite(rows.low)
     objective = np.zeros(len(rows.whole))
     objective[: len(c)] = -c
-    found = linprog(
+    found = _solution(
         objective,
-        A_ub=np.concatenate([rows.matrix[top], -rows.matrix[bottom]]),
-        b_ub=np.concatenate([rows.high[top], -rows.low[bottom]]),
-        bounds=np.column_stack([low, high]),
+        np.concatenate([rows.matrix[top], -rows.matrix[bottom]]),
+        np.concatenate([rows.high[top], -rows.low[bottom]]),
+        np.column_stack([low, high]),
     )
     if found.status != 0:
         return None

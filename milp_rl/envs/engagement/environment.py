@@ -278,4 +278,4 @@ class Engagement(KnownModelEnv):
 
     def _answered(self, action: ArrayLike) -> FloatArray:
         """Return the probability that each woman answers a call, at most 1, shape (..., N)."""
-        return np.minimum((self._pairs(action) * self.reach).sum(axis=-1), 1.0)
+        return np.asarray(np.minimum((self._pairs(action) * self.reach).sum(axis=-1), 1.0))

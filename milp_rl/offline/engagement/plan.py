@@ -250,7 +250,8 @@ def _values(
 ) -> FloatArray:
     """Return the table of values: no call, anybody in each slot, the known caller in each."""
     slots = programme.n_slots
-    staffed = (programme.speaks[:, :, None] & (programme.capacity > 0)[:, None]).any(axis=0)
+    able = programme.speaks[:, :, None] & (programme.capacity > 0)[:, None]
+    staffed: BoolArray = np.asarray(able.any(axis=0))
     can = worth > 0
     if may is not None:
         can &= may
@@ -289,7 +290,7 @@ def _limits(programme: Programme, women: Beneficiaries, rows: IntArray) -> list[
         familiar = women.familiar[rows]
         for k in range(programme.n_callers):
             factor = (familiar == k).astype(np.float64)
-            for s in np.flatnonzero(programme.capacity[k]):
+            for s in np.flatnonzero(programme.capacity[k]).tolist():
                 if programme.capacity[k, s] < factor.sum():
                     use = np.zeros(1 + 2 * slots)
                     use[1 + slots + s] = 1.0
@@ -308,7 +309,7 @@ def _language_sets(programme: Programme) -> list[tuple[Sequence[int], IntArray]]
     if n > _MOST_LANGUAGES:
         raise ValueError(f"a plan knows at most {_MOST_LANGUAGES} languages, got {n}")
     speaks = programme.speaks.astype(np.int64)
-    found = []
+    found: list[tuple[Sequence[int], IntArray]] = []
     for size in range(1, n + 1):
         for chosen in combinations(range(n), size):
             together = speaks[:, chosen].T @ speaks[:, chosen] > 0
@@ -382,13 +383,15 @@ def _flow(
     each = np.arange(n)
     to_caller = sparse.csr_array((one, (caller, each)), shape=(len(capacity), n))
     of_language = sparse.csr_array((one, (language, each)), shape=(len(needed), n))
+    within: Any = sparse.hstack([to_caller, to_caller])
+    exactly: Any = sparse.hstack([of_language, of_language])
     found: Any = linprog(
         np.concatenate([-gain, np.zeros(n)]),
-        A_ub=sparse.hstack([to_caller, to_caller]),
-        b_ub=capacity,
-        A_eq=sparse.hstack([of_language, of_language]),
-        b_eq=needed,
-        bounds=np.column_stack([np.zeros(2 * n), np.concatenate([asked, np.full(n, np.inf)])]),
+        A_ub=within,
+        b_ub=capacity.astype(np.float64),
+        A_eq=exactly,
+        b_eq=needed.astype(np.float64),
+        bounds=[*((0.0, limit) for limit in [*asked.tolist(), *([None] * n)])],
         method="highs-ds",
     )
     if found.status != 0:

@@ -239,6 +239,7 @@ def write_simulation(
                 own, _ = play_weeks(env, random, _LOGGED_EPISODES, seed=seed + 1)
             found = policies_of(env, logged=own, sequoia=sequoia, seed=seed)
             parts.append(play(env, found, episodes, seed=seed).assign(seed=seed))
+        assert own is not None
         own.write(out / "logged.csv.gz")
         weeks = pd.concat(parts, ignore_index=True)
         return _page(out, weeks, settings)
@@ -291,7 +292,8 @@ def _page(out: Path, weeks: pd.DataFrame, settings: dict[str, int]) -> Path:
     write_atomically(out / "weeks.csv", by_week.to_csv(index=False).encode())
     save_figure(weeks_chart(weeks), out / "listening.png")
     save_figure(gains_chart(table), out / "gains.png")
-    last = 100 * (1 - float(table.set_index("policy").loc["no calls", "last week"]))
+    listening = dict(zip(table["policy"], table["last week"].astype(float), strict=True))
+    last = 100 * (1 - listening["no calls"])
     text = (
         f"{settings['seeds']} programmes of {settings['n']} women, {settings['episodes']} episodes"
         " of 40 weeks each, with the same luck for all policies. Without calls"

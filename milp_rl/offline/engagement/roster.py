@@ -90,7 +90,7 @@ class Roster:
         refuse_missing_columns(chains, _CLUSTERS)
         staff = pd.read_csv(callers, dtype={"caller": str, "languages": str})
         refuse_missing_columns(staff, _CALLERS)
-        slots = [column for column in staff if column not in _CALLERS]
+        slots = [str(column) for column in staff if column not in _CALLERS]
         if not slots:
             raise ValueError("callers have no slots: give a column with calls for each slot")
         spoken = staff["languages"].fillna("").str.split(";")
@@ -243,5 +243,6 @@ def _slots(people: pd.DataFrame, slots: list[str]) -> BoolArray:
             if name in slots:
                 table[i, slots.index(name)] = True
     codes = values.codes.to_numpy()
-    refuse(people, "free", pd.Series(wrong[codes]), f"has other slots than {', '.join(slots)}")
+    elsewhere: pd.Series[bool] = pd.Series(wrong[codes].tolist(), dtype=bool)
+    refuse(people, "free", elsewhere, f"has other slots than {', '.join(slots)}")
     return np.asarray(table[codes])
