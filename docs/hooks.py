@@ -33,7 +33,7 @@ ROOT_PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
-FIRST = ("five_lines", "blocks", "training", "comparing", "embedding", "graphq")
+FIRST = ("five_lines", "your_own", "blocks", "training", "comparing", "embedding", "graphq")
 """Notebooks that come first, in this order; the others follow by name."""
 
 LIST = "<!-- notebooks -->"
