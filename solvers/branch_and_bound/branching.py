@@ -18,11 +18,11 @@ from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
 from milp_rl.solvers.branch_and_bound.node_bounds import NodeBounds
 from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 
-NEURONS_DUE = 0.3  # part of the excess that must be due to neurons to branch for their sake
-TIE_BREAK = 1e-3  # weight of what decides between equal scores
-ACTIONS_TRIED = 2  # of a node
-NEURONS_TRIED = 3
-LEAST_DOUBT = 0.1  # of the largest doubt, from which on a neuron is tried
+_NEURONS_DUE = 0.3  # part of the excess that must be due to neurons to branch for their sake
+_TIE_BREAK = 1e-3  # weight of what decides between equal scores
+_ACTIONS_TRIED = 2  # of a node
+_NEURONS_TRIED = 3
+_LEAST_DOUBT = 0.1  # of the largest doubt, from which on a neuron is tried
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def choose(
     known = np.isfinite(excess) & (excess > 0)  # without an incumbent there is no target
     gain = candidates.bound - np.maximum(bounds.reshape(2, -1), targets)
     gain = np.maximum(gain, 0.0) / np.where(known, excess, 1.0)
-    score = (gain + TIE_BREAK).prod(axis=0)
+    score = (gain + _TIE_BREAK).prod(axis=0)
     group = 2 * candidates.of + (candidates.at_neuron & of_each_kind)
     order = np.lexsort((-score, group))
     first = np.ones(len(order), dtype=bool)
@@ -130,22 +130,22 @@ def branchings(
     undecided = (nodes.low < 0) & (nodes.high > 0) & (nodes.split == 0)
     weight = np.abs(maximum.p)
     doubt = np.where(undecided, weight * np.abs(nodes.h - np.maximum(nodes.z, 0.0)), 0.0)
-    influence = bounds.influence(nodes, doubt + TIE_BREAK * weight)
-    fractional = doubt.sum(axis=1) < NEURONS_DUE * (nodes.bound - targets)
+    influence = bounds.influence(nodes, doubt + _TIE_BREAK * weight)
+    fractional = doubt.sum(axis=1) < _NEURONS_DUE * (nodes.bound - targets)
     splittable = ~fractional & ((nodes.split != 0).sum(axis=1) < free.sum(axis=1))
     size = np.abs(maximum.coefficients)
     size /= np.maximum(size.max(axis=1, keepdims=True), np.finfo(float).tiny)
-    part = np.minimum(nodes.x, 1 - nodes.x) + TIE_BREAK * (1 + nodes.x * size)
+    part = np.minimum(nodes.x, 1 - nodes.x) + _TIE_BREAK * (1 + nodes.x * size)
     score = np.where(free, np.where(fractional[:, None], part, influence), -1.0)
-    actions = _largest(score, ACTIONS_TRIED)
-    neurons = _largest(doubt, NEURONS_TRIED)
+    actions = _largest(score, _ACTIONS_TRIED)
+    neurons = _largest(doubt, _NEURONS_TRIED)
     found = []
     for i in range(len(nodes)):
         own = actions[i, score[i, actions[i]] >= 0].tolist()
         if not splittable[i]:
             found.append(Branching(tuple(own[:1]), ()))
             continue
-        most = LEAST_DOUBT * doubt[i, neurons[i, 0]] if neurons.shape[1] else 0.0
+        most = _LEAST_DOUBT * doubt[i, neurons[i, 0]] if neurons.shape[1] else 0.0
         tried = [int(j) for j in neurons[i] if undecided[i, j] and doubt[i, j] > most]
         found.append(Branching(tuple(own), tuple(tried)))
     return found

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.interruption import in_threads
-from milp_rl.formulations.kernels.description import CompiledOracle, Integers, NetworkArrays
+from milp_rl.formulations.kernels.description import CompiledOracle
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.branch_and_bound.node_bounds import (
@@ -25,7 +24,6 @@ from milp_rl.solvers.branch_and_bound.node_bounds import (
 from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 from milp_rl.solvers.options import late
 
-NodeRows = Any  # Nodes, or their arrays as compiled loops take them
 _WORK = 2_000_000  # multiplications between two looks at the clock
 
 
@@ -77,21 +75,9 @@ class CompiledNodeBounds(NodeBounds):
         products = len(self._arrays.weights) // max(networks.n_states, 1) + space.n_actions
         self._at_once = max(_WORK // (products * (1 + self._relaxation.neurons)), 1)
 
-    @property
-    def networks(self) -> NetworkArrays:
-        """What is bounded."""
-        return self._arrays
-
     def maximize(self, nodes: Nodes, targets: FloatArray, *, steps: int = STEPS) -> Maximum:
         """Bound the value of each node and improve its slopes and multipliers in place."""
         found = Maximum.unknown(nodes)
-        self.maximize_due(nodes, targets, np.ones(len(nodes), dtype=bool), found, steps)
-        return found
-
-    def maximize_due(
-        self, nodes: NodeRows, targets: FloatArray, due: BoolArray, found: Maximum, steps: int
-    ) -> None:
-        """Do the same of the nodes that are due, in place."""
 
         def bound(part: slice) -> None:
             self._kernels.maximize(
@@ -104,7 +90,6 @@ class CompiledNodeBounds(NodeBounds):
                 AVERAGE,
                 LARGEST_MULTIPLIER,
                 targets[part],
-                due[part],
                 nodes.state[part],
                 nodes.one[part],
                 nodes.zero[part],
@@ -123,17 +108,12 @@ class CompiledNodeBounds(NodeBounds):
                 found.p[part],
             )
 
-        self._for_all(len(due), bound)
+        self._for_all(len(nodes), bound)
+        return found
 
     def tighten(self, nodes: Nodes) -> BoolArray:
         """Tighten the bounds of undecided neurons in place; return which nodes are empty."""
         empty = np.zeros(len(nodes), dtype=bool)
-        self.tighten_due(nodes, np.ones(len(nodes), dtype=bool), empty)
-        return empty
-
-    def tighten_due(self, nodes: NodeRows, due: BoolArray, empty: BoolArray) -> None:
-        """Do the same of the nodes that are due, and say of these alone which are empty."""
-        empty[:] = False
 
         def tighten(part: slice) -> None:
             if late(self._deadline):
@@ -143,7 +123,6 @@ class CompiledNodeBounds(NodeBounds):
                 *self._oracle.arguments,
                 self._sizes,
                 self._relaxation.neuron_gammas,
-                due[part],
                 nodes.state[part],
                 nodes.one[part],
                 nodes.zero[part],
@@ -153,7 +132,8 @@ class CompiledNodeBounds(NodeBounds):
                 empty[part],
             )
 
-        self._for_all(len(due), tighten)
+        self._for_all(len(nodes), tighten)
+        return empty
 
     def probe(
         self, nodes: Nodes, maximum: Maximum, targets: FloatArray, due: BoolArray
@@ -161,19 +141,6 @@ class CompiledNodeBounds(NodeBounds):
         """Hold the actions without which a node is bounded by its target, in place."""
         free = (~(nodes.one | nodes.zero)).sum(axis=1)
         excluded, number = np.full(len(nodes), -np.inf), np.zeros(len(nodes), dtype=np.int64)
-        self.probe_due(nodes, maximum, targets, due, excluded, number)
-        return excluded, number >= np.maximum(MANY * np.where(due, free, 0), 1)
-
-    def probe_due(
-        self,
-        nodes: NodeRows,
-        maximum: Maximum,
-        targets: FloatArray,
-        due: BoolArray,
-        excluded: FloatArray,
-        number: Integers,
-    ) -> None:
-        """Do the same; write the highest bound of what was excluded and how many are held."""
         self._kernels.probe(
             *self._oracle.arguments,
             maximum.coefficients,
@@ -185,20 +152,15 @@ class CompiledNodeBounds(NodeBounds):
             excluded,
             number,
         )
+        return excluded, number >= np.maximum(MANY * np.where(due, free, 0), 1)
 
     def influence(self, nodes: Nodes, doubt: FloatArray) -> FloatArray:
         """Return by how far each action moves the neurons in doubt, in units of the value."""
         found = np.empty(nodes.one.shape)
-        self.influence_due(nodes, doubt, np.ones(len(nodes), dtype=bool), found)
-        return found
-
-    def influence_due(
-        self, nodes: NodeRows, doubt: FloatArray, due: BoolArray, found: FloatArray
-    ) -> None:
-        """Write the same of the nodes that are due."""
         self._kernels.influence(
-            self._arrays, due, nodes.state, nodes.low, nodes.high, nodes.split, doubt, found
+            self._arrays, nodes.state, nodes.low, nodes.high, nodes.split, doubt, found
         )
+        return found
 
     def _for_all(self, n: int, work: Callable[[slice], None]) -> None:
         """Do the work of n nodes, some at a time, in several threads if they are asked for."""

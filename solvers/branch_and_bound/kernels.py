@@ -1,7 +1,7 @@
 """Node work of branch and bound, compiled: what :mod:`.node_bounds` and :mod:`.branching` say.
 
-Rows of the arrays are nodes, as in :class:`.Nodes`. Those that are due are treated, each by itself,
-so that a node's bound does not depend on which others are bounded with it.
+Rows of the arrays are nodes, as in :class:`.Nodes`; each is treated by itself, so that a node's
+bound does not depend on which others are bounded with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ def maximize(
     weight: float,
     largest_multiplier: float,
     targets: FloatArray,
-    due: BoolArray,
     state: IntArray,
     one: BoolArray,
     zero: BoolArray,
@@ -56,8 +55,6 @@ def maximize(
     q, c, rounded, own_x = np.empty(neurons), np.empty(n), np.empty(neurons), np.empty(n)
     own_z, own_h = np.empty(neurons), np.empty(neurons)
     for i in range(len(state)):
-        if not due[i]:
-            continue
         s, target = state[i], targets[i]
         lines(low[i], high[i], split[i], upper, intercept, lower)
         for j in range(neurons):
@@ -153,7 +150,6 @@ def tighten(
     numbers: FloatArray,
     sizes: FloatArray,
     gammas: FloatArray,
-    due: BoolArray,
     state: IntArray,
     one: BoolArray,
     zero: BoolArray,
@@ -173,8 +169,6 @@ def tighten(
         if net.source[pair] == last:
             output, output_stride = net.offset[pair], net.stride[pair]
     for i in range(len(state)):
-        if not due[i]:
-            continue
         s = state[i]
         for j in range(neurons):
             rounded[j] = gammas[j] * sizes[s, j]
@@ -252,7 +246,6 @@ def probe(
 @compiled
 def influence(
     net: NetworkArrays,
-    due: BoolArray,
     state: IntArray,
     low: FloatArray,
     high: FloatArray,
@@ -264,8 +257,6 @@ def influence(
     neurons, n = low.shape[1], net.n_actions
     moved = np.empty(neurons)
     for i in range(len(state)):
-        if not due[i]:
-            continue
         s = state[i]
         for j in range(neurons):
             moved[j] = 0.0

@@ -30,9 +30,6 @@ from milp_rl.solvers.options import late
 
 LARGEST_MULTIPLIER = 100.0  # in units of a neuron's coefficient: larger ones add rounding only
 STEPS = 3  # Polyak steps of slopes and multipliers per bound, a backward and forward pass each
-STEPS_TRIED = 1  # of them, for the candidates of a branching
-PASSES = 3  # of tightening and probing, in one node
-PROBE_AGAIN = 0.7  # once the excess is less than this part of what it was at the last probing
 MANY = 0.3  # part of the free actions held by probing for which it is worth to start over
 _ENTRIES = 4_000_000  # of the coefficients that are made at a time
 _PROBED_ENTRIES = 8_000_000  # of the coefficients for all probes of a node

@@ -23,7 +23,6 @@ from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.solvers.bounded import BoundedArgmax
-from milp_rl.solvers.branch_and_bound.compiled_tree import CompiledTree
 from milp_rl.solvers.branch_and_bound.tree import Search, Tree
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
@@ -98,8 +97,7 @@ class BranchAndBoundArgmax(BoundedArgmax):
         pairs = zip(problems, bounds.unstable, strict=True)
         searches = [Search(problem, int(unstable)) for problem, unstable in pairs]
         deadline = options.deadline(begin)
-        compiled = problems[0].loops is not None
-        tree = (CompiledTree if compiled else Tree)(
+        tree = Tree(
             networks,
             self.space,
             searches,

@@ -26,7 +26,6 @@ from milp_rl.solvers.branch_and_bound.branching import (
     divide,
 )
 from milp_rl.solvers.branch_and_bound.compiled_bounds import bounds_of_nodes
-from milp_rl.solvers.branch_and_bound.node_bounds import PASSES, PROBE_AGAIN, STEPS_TRIED
 from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
@@ -40,6 +39,9 @@ _POOL_BYTES = 2**28  # of open nodes, above which the search dives
 _ACTION_BYTES = 6  # of a node per action: one, zero, x
 _NEURON_BYTES = 45  # of a node per neuron: low, high, split, alpha, beta, z, h
 _NODES_BEFORE_LOOPS = 256  # of a state, where loops are compiled for long searches alone
+_STEPS_TRIED = 1  # of slopes and multipliers, for the candidates of a branching
+_PASSES = 3  # of tightening and probing, in one node
+_PROBE_AGAIN = 0.7  # once the excess is less than this part of what it was at the last probing
 
 
 @dataclass
@@ -170,9 +172,9 @@ class Tree:
         found = [(i, action) for i, action in enumerate(built) if action is not None]
         if found:
             self._offer(np.array([i for i, _ in found]), np.array([action for _, action in found]))
-        known = [(i, start) for i, start in enumerate(starts) if start is not None]
-        if known:
-            self._offer(np.array([i for i, _ in known]), np.array([start for _, start in known]))
+        for i, start in enumerate(starts):
+            if start is not None:
+                self._offer(np.array([i]), start[None])
 
     def _offer(self, states: IntArray, actions: ActionArray) -> None:
         """Take feasible actions that are better than the incumbents, and climb from them."""
@@ -197,7 +199,7 @@ class Tree:
         parents = self._pool[rows]
         self._unused.extend(rows.tolist())
         children, candidates = divide(parents, [branching for _, branching in taken])
-        maximum = self.bounds.maximize(children, self.targets[children.state], steps=STEPS_TRIED)
+        maximum = self.bounds.maximize(children, self.targets[children.state], steps=_STEPS_TRIED)
         targets = self.targets[candidates.state]
         kept, candidates = choose(candidates, maximum.bound, targets, of_each_kind=True)
         children, bound = children[kept], maximum.bound[kept]
@@ -220,7 +222,7 @@ class Tree:
         some = children[above]
         empty = self.bounds.tighten(some)
         targets = self.targets[some.state]
-        again = self.bounds.maximize(some, targets, steps=STEPS_TRIED).bound
+        again = self.bounds.maximize(some, targets, steps=_STEPS_TRIED).bound
         again[empty] = -np.inf
         bound[above] = np.minimum(bound[above], again)
         children.put(above, some)
@@ -295,7 +297,7 @@ class Tree:
             The nodes that are not pruned and their relaxed maxima.
         """
         maximum = Maximum.unknown(nodes)
-        for again in range(PASSES):
+        for again in range(_PASSES):
             if not len(nodes) or (again and late(self.deadline)):
                 break
             empty = np.zeros(len(nodes), dtype=bool)
@@ -308,7 +310,7 @@ class Tree:
                 break
             targets = self.targets[nodes.state]
             excess = nodes.bound - targets
-            due = excess < PROBE_AGAIN * nodes.probed
+            due = excess < _PROBE_AGAIN * nodes.probed
             nodes.probed[due] = excess[due]
             excluded, many = self.bounds.probe(nodes, maximum, targets, due)
             self._prune(nodes.state, excluded)
@@ -367,20 +369,15 @@ class Tree:
 
     def _put(self, nodes: Nodes) -> list[int]:
         """Store nodes in unused rows of the pool."""
-        rows = self._unused_rows(len(nodes), nodes)
-        assert self._pool is not None
-        self._pool.put(np.array(rows), nodes)
-        return rows
-
-    def _unused_rows(self, n: int, like: Nodes) -> list[int]:
-        """Return unused rows of the pool, which grows if there are too few."""
-        missing = n - len(self._unused)
+        missing = len(nodes) - len(self._unused)
         if missing > 0:
             size = 0 if self._pool is None else len(self._pool)
             least = max(size + missing, _LEAST_ROUNDS * _NODES_PER_ROUND)
             grown = max(min(2 * size, self._most_rows), least)
-            self._pool = (like if self._pool is None else self._pool).resized(grown)
+            self._pool = (nodes if self._pool is None else self._pool).resized(grown)
             self._unused.extend(range(size, grown))
-        rows = self._unused[-n:]
-        del self._unused[-n:]
+        assert self._pool is not None
+        rows = self._unused[-len(nodes) :]
+        del self._unused[-len(nodes) :]
+        self._pool.put(np.array(rows), nodes)
         return rows

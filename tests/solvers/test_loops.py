@@ -13,12 +13,11 @@ import milp_rl as mr
 from milp_rl.formulations.kernels.description import Loops
 from milp_rl.formulations.networks.action_value import NetworkValue
 from milp_rl.formulations.spaces import Pins
-from milp_rl.solvers.branch_and_bound import BranchAndBoundArgmax, tree
+from milp_rl.solvers.branch_and_bound import tree
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.neighbours import neighbours_above
-from milp_rl.solvers.options import SolveOptions
 
 SPACES = {
     "at most k": mr.BudgetTopK(9, 3),
@@ -96,24 +95,6 @@ solver.solve([0.1, 0.2])
 assert "numba" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
-@pytest.mark.parametrize("name", SPACES)
-def test_a_search_in_loops_is_that_of_numpy(name, random_network):
-    space = SPACES[name]
-    network = random_network(np.random.default_rng(3), 12, (10, 8))
-    states = np.random.default_rng(4).normal(size=(6, 3))
-    search = BranchAndBoundArgmax(network, space)
-    found = search.solve(states, SolveOptions())
-    wanted = search.solve(states, SolveOptions(once=True))
-    best = EnumerationArgmax(network, space).solve(states, SolveOptions())
-    for one, other, true in zip(found, wanted, best, strict=True):
-        assert one.status == other.status == "optimal"
-        assert one.value == pytest.approx(true.value, abs=true.tolerance)
-        assert true.value <= one.bound + 1e-12
-        assert one.bound <= one.value + one.tolerance
-    nodes = sum(result.nodes for result in found)
-    assert 20 < nodes < 1.5 * sum(result.nodes for result in wanted)
 
 
 def test_a_long_search_goes_on_in_compiled_loops(random_network, monkeypatch):
