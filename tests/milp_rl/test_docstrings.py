@@ -11,6 +11,7 @@ import pytest
 
 import milp_rl
 import milp_rl.envs
+import milp_rl.envs.engagement
 import milp_rl.envs.performative
 import milp_rl.graphq
 from milp_rl.envs.care_management import RewardWeights
@@ -59,7 +60,7 @@ def example(value):
 def made(value):
     """The environment that the example of the arguments makes."""
     names = {"gymnasium": gymnasium, "Box": milp_rl.Box, "RewardWeights": RewardWeights}
-    for module in (milp_rl.envs, milp_rl.graphq):
+    for module in (milp_rl.envs, milp_rl.envs.engagement, milp_rl.graphq):
         names |= {name: getattr(module, name) for name in module.__all__}
     *lines, last = example(value)[1].strip().splitlines()
     exec("\n".join(lines), names)
