@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
@@ -19,6 +21,22 @@ settings.register_profile("milp_rl", deadline=None)
 settings.load_profile("milp_rl")
 
 RandomNetwork = Callable[..., Network]
+
+_FIRST_SOLVE = """
+import numpy as np
+import milp_rl as mr
+draw = np.random.default_rng(0).normal
+weights, biases = [draw(size=(16, 20)), draw(size=(1, 16))], [draw(size=16), [0.0]]
+network = mr.Network.from_arrays(weights, biases)
+mr.ArgmaxSolver(network, mr.BudgetTopK(20, 5), solver="branch_and_bound").solve([])
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the loops once, rather than in all workers and their processes at the same time."""
+    beside = config.getoption("numprocesses", default=None)
+    if beside and not hasattr(config, "workerinput"):
+        subprocess.run([sys.executable, "-c", _FIRST_SOLVE], check=False)
 
 
 def _random_network(
