@@ -136,7 +136,7 @@ class Training:
                     "states and values are not normalised (normalise=True): training begins without"
                     " data, as pretrain_epochs and random_steps are 0. Set random_steps, such as"
                     " 1000, or normalise=False",
-                    stacklevel=5,
+                    stacklevel=4,
                 )
             return
         data = agent.pretraining_data()

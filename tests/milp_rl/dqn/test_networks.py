@@ -172,8 +172,9 @@ def test_several_critics_are_one_network_to_the_argmax(architecture, reduce):
 
 def test_a_training_without_data_says_that_nothing_is_normalised():
     config = replace(SHORT, episodes=1, random_steps=0, pretrain_epochs=0)
-    with pytest.warns(UserWarning, match=r"not normalised.*Set random_steps, such as 1000"):
+    with pytest.warns(UserWarning, match=r"not normalised.*Set random_steps, such as 1000") as told:
         DQNAgent(Machines(), config, seed=0).train()
+    assert told[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         DQNAgent(Machines(), replace(config, normalise=False), seed=0).train()
