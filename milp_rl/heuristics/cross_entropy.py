@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray, check_states
+from milp_rl.formulations.arrays import ActionArray, check_states
 from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.formulations.spaces.sequential import SequentialBuilder
 from milp_rl.heuristics.greedy import HeuristicArgmax
+from milp_rl.heuristics.scores import built_by_scores
 
 
 class CombinatorialCrossEntropyArgmax(HeuristicArgmax):
@@ -53,9 +53,9 @@ class CombinatorialCrossEntropyArgmax(HeuristicArgmax):
                 "iterations must be at least 1 and elites between 1 and samples, got"
                 f" {iterations}, {elites} and {samples}"
             )
+        space.require_binary("built one by one")
         super().__init__(network, space)
         self.elites = elites
-        self._builder = SequentialBuilder(space)
         rng = np.random.default_rng(seed)
         self._noise = rng.standard_normal((iterations, samples, space.n_actions))
 
@@ -70,7 +70,7 @@ class CombinatorialCrossEntropyArgmax(HeuristicArgmax):
         of = np.repeat(each, samples)
         for noise in self._noise:
             scores = (mean[:, None] + deviation[:, None] * noise).reshape(-1, width)
-            drawn = self._built(scores - 0.5)
+            drawn = built_by_scores(self.space, scores - 0.5)
             values = networks.values(drawn.astype(np.float64), of).reshape(n, samples)
             drawn = drawn.reshape(n, samples, width)
             order = np.argsort(-values, axis=1, kind="stable")[:, : self.elites]
@@ -81,11 +81,3 @@ class CombinatorialCrossEntropyArgmax(HeuristicArgmax):
             # Floored: what no elite has, or all have, is still drawn otherwise now and then.
             mean, deviation = elite.mean(axis=1), np.maximum(elite.std(axis=1), 0.1)
         return best
-
-    def _built(self, scores: FloatArray) -> ActionArray:
-        def expand(
-            rows: IntArray, actions: ActionArray, allowed: BoolArray
-        ) -> tuple[FloatArray, FloatArray]:
-            return np.zeros(len(rows)), scores[rows]
-
-        return self._builder.build(expand, len(scores))

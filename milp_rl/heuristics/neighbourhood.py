@@ -21,6 +21,7 @@ import numpy as np
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.heuristics.scores import by_scores
+from milp_rl.solvers.neighbours import neighbourhood
 
 MOST_NEIGHBOURS = 200
 STEPS = 5  # in the values of integer variables
@@ -32,19 +33,19 @@ Values = Callable[[ActionArray], FloatArray]
 
 def neighbours(space: ActionSpace, action: ActionArray, rng: np.random.Generator) -> ActionArray:
     """Return feasible actions next to one, shape (at most 200, n_actions)."""
-    unit = np.eye(space.n_actions, dtype=action.dtype)
     if not space.binary:
+        unit = np.eye(space.n_actions, dtype=action.dtype)
         moves = np.concatenate([step * unit for step in range(1, STEPS + 1)])
         near = np.concatenate([action + moves, action - moves])
         near = np.unique(np.clip(near, space.lower, space.upper).astype(action.dtype), axis=0)
         near = near[(near != action).any(axis=1)]
         return np.asarray(near[space.feasible(near)])
     chosen, free = np.flatnonzero(action), np.flatnonzero(action == 0)
-    out, new = (grid.ravel() for grid in np.meshgrid(chosen, free, indexing="ij"))
-    swaps = action + unit[new] - unit[out]
-    near = np.concatenate([action + unit[free], action - unit[chosen], swaps])
-    if len(near) > MOST_NEIGHBOURS:
-        near = near[rng.choice(len(near), MOST_NEIGHBOURS, replace=False)]
+    swaps = space.n_actions + np.arange(len(chosen) * len(free))
+    rows = np.concatenate([free, chosen, swaps])
+    if len(rows) > MOST_NEIGHBOURS:
+        rows = rows[rng.choice(len(rows), MOST_NEIGHBOURS, replace=False)]
+    near = neighbourhood(action, rows)
     return near[space.feasible(near)]
 
 

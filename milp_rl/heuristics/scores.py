@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from milp_rl.formulations.arrays import ActionArray, FloatArray
+from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.sequential import SequentialBuilder
 
 
 def by_scores(space: ActionSpace, scores: FloatArray) -> ActionArray:
@@ -32,12 +33,29 @@ def by_scores(space: ActionSpace, scores: FloatArray) -> ActionArray:
         values = space.lower + share * (space.upper - space.lower)
         found: ActionArray = np.where(space.integer, np.rint(values), values).astype(space.dtype)
         return found
-    action: ActionArray = np.zeros(space.n_actions, dtype=np.int8)
-    while True:
-        fits = space.extensions(action)
-        if not len(fits):
-            return action
-        best = fits[np.argmax(scores[fits])]
-        if scores[best] < 0 and not space.violations(action):
-            return action
-        action[best] = 1
+    return built_by_scores(space, scores[None])[0]
+
+
+def built_by_scores(space: ActionSpace, scores: FloatArray) -> ActionArray:
+    """Return what :func:`by_scores` does for several scores of binary variables.
+
+    Parameters
+    ----------
+    space
+        The feasible set, of binary variables.
+    scores
+        Shape (n, n_actions).
+
+    Raises
+    ------
+    RuntimeError
+        If no feasible action can be built.
+    """
+    stopping = np.nextafter(0.0, -1.0)  # an item of score 0 is still taken
+
+    def expand(
+        rows: IntArray, actions: ActionArray, allowed: BoolArray
+    ) -> tuple[FloatArray, FloatArray]:
+        return np.full(len(rows), stopping), scores[rows]
+
+    return SequentialBuilder(space).build(expand, len(scores))
