@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -118,7 +119,7 @@ def method_table(
             "seeds": f"{own['seeds']:.0f}",
             "reward": f"{own['reward']:.3f}",
             "error over episodes": f"{own['error']:.3f}",
-            "error over seeds": _number(float(str(own["spread"])), 3),
+            "error over seeds": _number(own["spread"], 3),
         }
         gap = None
         if episodes is not None and method != reference:
@@ -150,7 +151,7 @@ def _mean(cells: pd.DataFrame, column: str, digits: int) -> str:
     return f"{known.mean():,.{digits}f}" if len(known) else ""
 
 
-def _number(value: float, digits: int) -> str:
+def _number(value: Any, digits: int) -> str:
     return "" if np.isnan(value) else f"{value:.{digits}f}"
 
 

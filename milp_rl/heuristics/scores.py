@@ -33,7 +33,7 @@ def by_scores(space: ActionSpace, scores: FloatArray) -> ActionArray:
         values = space.lower + share * (space.upper - space.lower)
         found: ActionArray = np.where(space.integer, np.rint(values), values).astype(space.dtype)
         return found
-    return built_by_scores(space, scores[None])[0]
+    return np.asarray(built_by_scores(space, scores[None])[0])
 
 
 def built_by_scores(space: ActionSpace, scores: FloatArray) -> ActionArray:

@@ -132,7 +132,8 @@ def plan_calls(
         if best is not None and left is not None and left <= 0:
             break
         found = allocate(q, limits, gap=gap / 4, time_limit=left)
-        bound = min(bound, found.bound) if best is None else bound
+        if best is None:  # later tables of values leave out calls that can be made
+            bound = found.bound
         made = _as_made(programme, women, rows, found.actions, values)
         if best is None or made.value > best.value:
             best = made
@@ -391,7 +392,7 @@ def _flow(
         b_ub=capacity.astype(np.float64),
         A_eq=exactly,
         b_eq=needed.astype(np.float64),
-        bounds=[*((0.0, limit) for limit in [*asked.tolist(), *([None] * n)])],
+        bounds=[(0.0, limit) for limit in [*asked.tolist(), *([None] * n)]],
         method="highs-ds",
     )
     if found.status != 0:

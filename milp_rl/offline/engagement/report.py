@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,8 +72,7 @@ def policies_of(
     seed
         Seed of whatever is drawn.
     """
-    if logged is None:
-        logged, _ = play_weeks(env, RandomCalls(env, seed=seed), _LOGGED_EPISODES, seed=seed + 1)
+    logged = _random_weeks(env, seed) if logged is None else logged
     budget = env.programme.budget
     calls = len(env.places) if budget is None else min(budget, len(env.places))
     values = fit_call_values(
@@ -91,6 +91,10 @@ def policies_of(
         config = sequoia_config or DQNConfig(episodes=sequoia, discount=DISCOUNT)
         found["SEQUOIA"] = DQNAgent(env, config, seed=seed).train()
     return found
+
+
+def _random_weeks(env: Engagement, seed: int) -> CallLog:
+    return play_weeks(env, RandomCalls(env, seed=seed), _LOGGED_EPISODES, seed=seed + 1)[0]
 
 
 def play(
@@ -212,7 +216,7 @@ def write_simulation(
     Raises
     ------
     ValueError
-        If a number is out of range, or the folder has the report of other settings.
+        If a number is out of range, or the folder has the report of other weeks or settings.
     RuntimeError
         If another run is writing to the folder.
     """
@@ -224,7 +228,13 @@ def write_simulation(
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    settings = {"n": n, "seeds": seeds, "episodes": episodes, "sequoia": sequoia}
+    settings = {
+        "n": n,
+        "seeds": seeds,
+        "episodes": episodes,
+        "sequoia": sequoia,
+        "logged": "simulated" if logged is None else logged.digest(),
+    }
     out, say = Path(folder), progress or log.info
     with locked(out):
         check_settings(out / "settings.json", settings)
@@ -233,13 +243,9 @@ def write_simulation(
         for seed in range(seeds):
             say(f"programme {seed}")
             env = Engagement(*draw_engagement(n, seed=seed))
-            own = logged
-            if own is None:
-                random = RandomCalls(env, seed=seed)
-                own, _ = play_weeks(env, random, _LOGGED_EPISODES, seed=seed + 1)
+            own = _random_weeks(env, seed) if logged is None else logged
             found = policies_of(env, logged=own, sequoia=sequoia, seed=seed)
             parts.append(play(env, found, episodes, seed=seed).assign(seed=seed))
-        assert own is not None
         own.write(out / "logged.csv.gz")
         weeks = pd.concat(parts, ignore_index=True)
         return _page(out, weeks, settings)
@@ -285,7 +291,7 @@ def gains_chart(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _page(out: Path, weeks: pd.DataFrame, settings: dict[str, int]) -> Path:
+def _page(out: Path, weeks: pd.DataFrame, settings: dict[str, Any]) -> Path:
     table = summarise(weeks)
     write_atomically(out / "results.csv", table.to_csv(index=False).encode())
     by_week = weeks.groupby(["policy", "week"], sort=False)["listening"].mean().reset_index()

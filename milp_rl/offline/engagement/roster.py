@@ -236,13 +236,13 @@ def _slots(people: pd.DataFrame, slots: list[str]) -> BoolArray:
     """Return which slots are named in each row; equal texts are read once."""
     values = people["free"].cat
     table = np.zeros((len(values.categories) + 1, len(slots)), dtype=bool)  # last: none
-    wrong = np.zeros(len(values.categories) + 1, dtype=bool)
+    wrong = np.zeros(len(values.categories), dtype=bool)
     for i, text in enumerate(values.categories):
         for name in str(text).split(";"):
             wrong[i] |= name not in slots
             if name in slots:
                 table[i, slots.index(name)] = True
     codes = values.codes.to_numpy()
-    elsewhere: pd.Series[bool] = pd.Series(wrong[codes].tolist(), dtype=bool)
-    refuse(people, "free", elsewhere, f"has other slots than {', '.join(slots)}")
+    elsewhere = np.isin(codes, np.flatnonzero(wrong))
+    refuse(people, "free", pd.Series(elsewhere), f"has other slots than {', '.join(slots)}")
     return np.asarray(table[codes])
