@@ -270,7 +270,8 @@ class ArgmaxSolver:
 
         A search that the check's own bounds guide starts from the answer. The proof is that no
         feasible action is better than the result's bound, or than its value by ``tolerance`` if
-        the bound is closer than that.
+        the bound is closer than that; where rounding alone keeps an action's value from being seen
+        to be within it, the proof states the bound that it reaches.
 
         Parameters
         ----------
@@ -287,7 +288,7 @@ class ArgmaxSolver:
             If the result has no action, or there are no proofs of the problem: of networks with a
             link, of trees, of blocks with auxiliary variables without bounds.
         NotProvenError
-            If the time ends before, or float64 cannot tell the bound and the value apart.
+            If the time ends before, or an action is better than what is to be proven.
 
         Examples
         --------

@@ -18,7 +18,14 @@ from milp_rl.proofs.check import Checker
 from milp_rl.proofs.programs import row_duals
 from milp_rl.proofs.proof import EMPTY, VIOLATION
 from milp_rl.proofs.relaxation import Parts
-from milp_rl.proofs.tree import Node, NotProvenError, preorder, short_stored, stored
+from milp_rl.proofs.tree import (
+    Node,
+    NotProvenError,
+    check_only_rounded,
+    preorder,
+    short_stored,
+    stored,
+)
 from milp_rl.solvers.branch_and_bound.branching import Branching, branchings, choose, divide
 from milp_rl.solvers.branch_and_bound.node_bounds import NodeBounds
 from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
@@ -94,16 +101,16 @@ class BinarySearch:
                     )[0]
                     if found < proven[i]:
                         proven[i], node.duals = found, duals
-            if proven[i] <= self.target:
+            if decided[i] and proven[i] > self.target:
+                node.duals = None
+                check_only_rounded(
+                    self.checker, nodes.one[i].astype(np.float64), float(proven[i]), self.target
+                )
+            if decided[i] or proven[i] <= self.target:
                 node.slopes, node.multipliers = slopes[i], multipliers[i]
                 self.highest = max(self.highest, float(proven[i]))
                 continue
             node.duals = None
-            if decided[i]:
-                raise NotProvenError(
-                    f"the feasible action {np.flatnonzero(nodes.one[i]).tolist()} is bounded by"
-                    f" {proven[i]} only, above the {self.target} that is to be proven"
-                )
             open_[i] = True
         if not open_.any():
             return []

@@ -126,11 +126,17 @@ class Search:
         """Close a part if it is bounded by the target, by short numbers if these will do."""
         if not node.numbers:
             self._price(node)
-        if node.bound > self.target:
-            return False
         part, ranges = node.part, node.ranges
         assert part is not None
         assert ranges is not None
+        if node.bound > self.target:
+            n = self.checker.space.n_actions
+            if (part.low < part.high).any() or self._unstable(part, ranges).any():
+                return False
+            check_only_rounded(self.checker, part.low[0, :n], node.bound, self.target)
+            node.slopes, node.multipliers, node.duals = (own[0] for own in node.numbers)
+            node.part, self.highest = None, max(self.highest, node.bound)
+            return True
         short = [short_stored(each) for each in node.numbers[:2]]
         none = 0.0 * node.numbers[2]
         for numbers in ([*short, none], [*short, node.numbers[2]], node.numbers):
@@ -152,7 +158,7 @@ class Search:
         assert ranges is not None
         width = (part.high - part.low)[0, self.divided]
         reach = np.maximum(self.rows.reach[self.divided], 1e-300)
-        unstable = (ranges.low[0] < 0) & (ranges.high[0] > 0) & (part.split[0] == 0)
+        unstable = self._unstable(part, ranges)
         off, gaps = 1e-3 * width / reach, np.minimum(-ranges.low[0], ranges.high[0])
         if prices is not None:
             x = prices.x[self.divided]
@@ -169,12 +175,12 @@ class Search:
             found.append(numbers[int(np.argmax(self._gains(bounds, node.bound)))])
         if len(neurons):
             found.append(len(self.rows.whole) + int(neurons[0]))
-        if not found:
-            raise NotProvenError(
-                f"the action {part.low[0, : self.checker.space.n_actions].tolist()} is bounded by"
-                f" {node.bound} only, above the {self.target} that is to be proven"
-            )
         return [Node(half, at=at, parent=node) for at in found for half in self._halves(part, at)]
+
+    @staticmethod
+    def _unstable(part: Parts, ranges: Ranges) -> BoolArray:
+        """Mark the neurons of a part that can be divided."""
+        return np.asarray((ranges.low[0] < 0) & (ranges.high[0] > 0) & (part.split[0] == 0))
 
     def _divided(self, nodes: list[Node], tried: list[Node]) -> list[Node]:
         """Divide nodes, each where its parts have the lowest bounds; return these."""
@@ -215,6 +221,19 @@ class Search:
     def _halves(self, part: Parts, at: int) -> list[Parts]:
         own = halves(part.low[0], part.high[0], part.split[0], at, self.rows)
         return [Parts(low[None], high[None], split[None]) for low, high, split in own]
+
+
+def check_only_rounded(checker: Checker, action: FloatArray, bound: float, target: float) -> None:
+    """Raise unless it is for rounding alone that an action's bound is above the target.
+
+    Its value is then not shown to be above; the bound that the proof states is.
+    """
+    least = checker.least_value(action)
+    if not (np.isfinite(bound) and least <= target):
+        raise NotProvenError(
+            f"the value of the feasible action {action.tolist()} is from {least} to {bound}, above"
+            f" the {target} that is to be proven"
+        )
 
 
 def _largest(values: FloatArray, allowed: BoolArray) -> IntArray:
