@@ -9,9 +9,8 @@ Rows of the blocks, all in the actions alone:
 - ``Scheduling``: Hall's condition for sets of slots T,
   :math:`\sum_{T_j \subseteq T} n_j a_j \le W_T`, with the same functions, and the budget.
 - ``Box``: its rows.
-- Intersections and products: those of all members.
-
-Every other block: the rows it writes into a model, with auxiliary columns.
+Every other block: the rows it writes into a model, with auxiliary columns after the actions.
+Intersections and products have those of all members.
 
 A set with continuous variables is what its rows and bounds say in real arithmetic. Where all are
 whole numbers it is what the blocks' own checks let pass, which allow for rounding: so sides are
@@ -21,11 +20,13 @@ moved outward by what they allow, rows of whole numbers to the next whole number
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
 
-from milp_rl.formulations.arrays import BoolArray, FloatArray
+from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
+from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.box import Box
 from milp_rl.formulations.spaces.budget import BudgetTopK
@@ -51,23 +52,41 @@ def rows_of(space: ActionSpace) -> Rows:
         If a variable that a block writes into a model has no bounds, or whole numbers are beyond
         what float64 tells apart.
     """
-    n, found = space.n_actions, _in_actions(space)
-    if found is not None:
-        low, high, whole = space.lower, space.upper, ~space.continuous
-        found = _needed(found, low, high)
-        matrix = np.array([row for row, _, _ in found]).reshape(len(found), n)
-        least, most = (np.array([side[k] for side in found], dtype=float) for k in (1, 2))
-    else:
-        model = space.linear_model
-        matrix = np.asarray(model.matrix.toarray(), dtype=np.float64)
-        low, high, whole = model.column_lower.copy(), model.column_upper.copy(), model.integer
-        low[:n], high[:n] = np.maximum(low[:n], space.lower), np.minimum(high[:n], space.upper)
-        if not space.continuous.any():
-            own = ~whole  # auxiliary ones, whose bounds may be sides of the blocks' checks, too
-            low[own], high[own] = _moved(low[own], -1.0), _moved(high[own], 1.0)
-        least, most = _allowed_sides(
-            matrix, model.row_lower, model.row_upper, whole, space.continuous
+    n, whole = space.n_actions, ~space.continuous
+    low, high = space.lower.astype(np.float64), space.upper.astype(np.float64)
+    found: _Sides = []
+    written: list[tuple[IntArray, LinearModel]] = []
+    for block, at in _blocks(space, np.arange(n)):
+        own = _in_actions(block, whole[at])
+        if own is None:
+            model = block.linear_model
+            low[at] = np.maximum(low[at], model.column_lower[: len(at)])
+            high[at] = np.minimum(high[at], model.column_upper[: len(at)])
+            written.append((at, model))
+        else:
+            found += [(_wide(row, at, n), least, most) for row, least, most in own]
+    found = _needed(found, low, high)
+    matrix = np.array([row for row, _, _ in found]).reshape(len(found), n)
+    least, most = (np.array([side[k] for side in found], dtype=float) for k in (1, 2))
+    for at, model in written:
+        free = not whole[at].all()
+        inside, more = np.asarray(model.matrix.toarray(), dtype=np.float64), len(model.integer)
+        columns = np.concatenate([at, np.arange(len(low), len(low) + more - len(at))])
+        auxiliary, own_whole = slice(len(at), None), model.integer[len(at) :]
+        own_low, own_high = model.column_lower[auxiliary], model.column_upper[auxiliary]
+        if not free:  # their bounds may be sides of the blocks' checks, too
+            own_low = np.where(own_whole, own_low, _moved(own_low, -1.0))
+            own_high = np.where(own_whole, own_high, _moved(own_high, 1.0))
+        low, high = np.concatenate([low, own_low]), np.concatenate([high, own_high])
+        whole = np.concatenate([whole, own_whole])
+        sides = _allowed_sides(inside, model.row_lower, model.row_upper, whole[columns], free)
+        matrix = np.concatenate(
+            [
+                np.pad(matrix, ((0, 0), (0, len(low) - matrix.shape[1]))),
+                _wide(inside, columns, len(low)),
+            ]
         )
+        least, most = (np.concatenate(own) for own in zip((least, most), sides, strict=True))
     if not (np.isfinite(low) & np.isfinite(high)).all():
         raise ValueError(
             f"a proof needs bounds of all variables that {type(space).__name__} writes into a"
@@ -78,20 +97,39 @@ def rows_of(space: ActionSpace) -> Rows:
     return Rows(matrix, least, most, low, high, whole)
 
 
+def _blocks(space: ActionSpace, at: IntArray) -> Iterator[tuple[ActionSpace, IntArray]]:
+    """Yield the blocks that a set is made of by intersections and products, and their variables."""
+    if type(space) in (Intersection, Product):
+        assert isinstance(space, Intersection | Product)
+        for member, part in space.parts():
+            yield from _blocks(member, at[part])
+    else:
+        yield space, at
+
+
+def _wide(rows: FloatArray, at: IntArray, n: int) -> FloatArray:
+    """Return rows of some columns as rows of all n."""
+    found = np.zeros((*rows.shape[:-1], n))
+    found[..., at] = rows
+    return found
+
+
 def _allowed_sides(
-    matrix: FloatArray, low: FloatArray, high: FloatArray, whole: BoolArray, continuous: BoolArray
+    matrix: FloatArray, low: FloatArray, high: FloatArray, whole: BoolArray, free: bool
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the sides of rows with what the blocks' checks let pass."""
+    """Return the sides of rows with what the blocks' checks let pass.
+
+    In a set with continuous variables (``free``), rows with any that is not whole are as they are.
+    """
     used = matrix != 0
     integral = (matrix == np.rint(matrix)).all(axis=1) & (np.abs(matrix) < _LARGEST).all(axis=1)
     mixed = (used & ~whole).any(axis=1)
-    free = mixed & continuous.any()
     size = np.abs(matrix).max(axis=1, initial=0.0)
     found = []
     for side, sign in ((low, -1.0), (high, 1.0)):
         loose = np.where(integral & (side == np.rint(side)), side, _moved(side, sign, size))
         inner = np.where(integral & ~mixed, sign * np.floor(sign * loose), loose)
-        found.append(np.where(free, side, inner))
+        found.append(np.where(mixed & free, side, inner))
     return found[0], found[1]
 
 
@@ -104,8 +142,11 @@ def _moved(side: FloatArray, sign: float, size: FloatArray | float = 0.0) -> Flo
 _Sides = list[tuple[FloatArray, float, float]]
 
 
-def _in_actions(space: ActionSpace) -> _Sides | None:
-    """Return rows in the actions alone with their two sides, or ``None`` if they are not known."""
+def _in_actions(space: ActionSpace, whole: BoolArray) -> _Sides | None:
+    """Return rows in the actions alone with their two sides, or ``None`` if they are not known.
+
+    ``whole`` says which variables are whole numbers.
+    """
     kind = type(space)
     if kind is BudgetTopK:
         assert isinstance(space, BudgetTopK)
@@ -125,21 +166,8 @@ def _in_actions(space: ActionSpace) -> _Sides | None:
     if kind is Box:
         assert isinstance(space, Box)
         none = np.full(len(space.right), -np.inf)
-        whole = ~space.continuous
-        _, right = _allowed_sides(space.matrix, none, space.right, whole, space.continuous)
+        _, right = _allowed_sides(space.matrix, none, space.right, whole, not whole.all())
         return [(row, -np.inf, float(side)) for row, side in zip(space.matrix, right, strict=True)]
-    if kind in (Intersection, Product):
-        assert isinstance(space, Intersection | Product)
-        found = []
-        for member, part in space.parts():
-            own = _in_actions(member)
-            if own is None:
-                return None
-            for row, low, high in own:
-                whole_row = np.zeros(space.n_actions)
-                whole_row[part] = row
-                found.append((whole_row, low, high))
-        return found
     return None
 
 

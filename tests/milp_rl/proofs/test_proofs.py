@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import pyomo.environ as pyo
 import pytest
@@ -59,6 +60,10 @@ SPACES = BLOCKS | {
     "product": mr.BudgetTopK(4, 2) * mr.Capacity([2, 3, 1], [3]),
     "union": mr.BudgetTopK(6, 1) | mr.Capacity([2, 3, 4, 2, 5, 3], [5, 4]),
     "a user's": Implied() & mr.BudgetTopK(4, 2),
+    "route in slots": mr.Routing(nx.cycle_graph(6), 0, max_length=6)
+    & mr.Scheduling([[1, 0, 1], [0, 1, 0]], np.tile(np.eye(3), (2, 1))),
+    "routes": mr.Routing(nx.cycle_graph(4), 0, max_length=4)
+    * mr.Scheduling([[1, 1]], [[1, 0], [1, 1], [0, 1]]),
 }
 
 
@@ -289,6 +294,19 @@ def test_commands(tmp_path, capfd):
         assert capfd.readouterr().out.count(reason) == 2
     with pytest.raises(ValueError, match=r"space\.json is no proof"):
         commands.check([file], q)
+
+
+@pytest.mark.parametrize("solver", ["enumeration", "branch_and_bound"])
+def test_a_value_below_what_rounding_tells_is_proven_with_the_bound_that_is_reached(solver):
+    w, v, b, c = np.random.default_rng(0).normal(size=4)
+    network = mr.Network.from_arrays([[[w]], [[v]]], [[b / 2], [c / 2]])
+    space = mr.BudgetTopK(1, 1, exactly=True)
+    solve = mr.ArgmaxSolver(network, space, solver=solver).solve
+    proof = solve([], proof=True).proof
+    assert check(network, space, [], proof).verified
+    value = exact_value(network, [], np.ones(1))
+    assert Fraction(proof.value) <= value <= Fraction(proof.bound)
+    assert proof.bound - proof.value < 1e-14
 
 
 def test_cancellation_is_allowed_for():
