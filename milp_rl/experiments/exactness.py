@@ -60,9 +60,10 @@ def exactness_section(
         " not optimal where its action has a lower value under the same network (by more than 1e-6"
         " of the spread of Q); its loss is a share of what the optimum is above the mean of random"
         " actions that spend the budget, mean over all states. Rewards: both play the same network"
-        " in the same episodes, with the 95% interval over episodes. " + " ".join(words)
+        " in the same episodes, with the 95% interval over episodes."
     )
-    return Section("Where the exact argmax pays", text, pd.DataFrame(rows).T)
+    table = pd.DataFrame(rows).T
+    return Section("Where the exact argmax pays", text, table, points=tuple(words))
 
 
 def shown(difference: Difference) -> str:

@@ -143,7 +143,8 @@ def write_report(
     ]
     if len(gains):
         write_atomically(out / "gains.csv", gains.to_csv().encode())
-        sections.append(Section("Gain of SEQUOIA", _verdict(rewards), _percent(gains)))
+        verdict, points = _verdict(rewards)
+        sections.append(Section("Gain of SEQUOIA", verdict, _percent(gains), points=points))
     differences = difference_table(rewards, read.episodes)
     if len(differences):
         write_atomically(out / "differences.csv", differences.to_csv(index=False).encode())
@@ -270,19 +271,20 @@ def _percent(gains: pd.DataFrame) -> pd.DataFrame:
     return written.rename(columns=label)
 
 
-def _verdict(rewards: dict[Setting, pd.DataFrame]) -> str:
-    """Say where SEQUOIA is not above every other method."""
-    below = []
+def _verdict(rewards: dict[Setting, pd.DataFrame]) -> tuple[str, tuple[str, ...]]:
+    """Say where SEQUOIA is not above every other method, in words and points."""
+    points = []
     for setting, table in rewards.items():
         reward = table.set_index("method")["reward"]
         if REFERENCE not in reward:
             continue
-        ahead = reward.drop(REFERENCE)
-        ahead = ahead[ahead >= reward[REFERENCE]]
-        below += [f"{label(str(method))} in {title(setting)}" for method in ahead.index]
-    if not below:
-        return "SEQUOIA's mean reward is above that of every other method in every setting."
-    return f"SEQUOIA's mean reward is not above that of: {'; '.join(below)}."
+        others = reward.drop(REFERENCE)
+        ahead = others[others >= reward[REFERENCE]]
+        if len(ahead):
+            points.append(f"{title(setting)}: {', '.join(label(str(m)) for m in ahead.index)}")
+    if not points:
+        return "SEQUOIA's mean reward is above that of every other method in every setting.", ()
+    return "SEQUOIA's mean reward is not above that of:", tuple(points)
 
 
 def _exact_section(results: pd.DataFrame) -> Section:

@@ -29,12 +29,13 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, and below it text, a table and charts, each of which may be missing."""
+    """A heading, and below it text, points, a table and charts, each of which may be missing."""
 
     heading: str
     text: str = ""
     table: pd.DataFrame | None = None
     charts: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -64,6 +65,8 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
             parts.append(f"## {section.heading}")
         if section.text:
             parts.append(section.text)
+        if section.points:
+            parts.append("\n".join(f"- {point}" for point in section.points))
         parts += [f"![{chart}]({chart})" for chart in section.charts]
         if section.table is not None:
             parts.append(section.table.to_markdown(stralign="right", disable_numparse=True))
@@ -78,6 +81,9 @@ def to_html(title: str, sections: Sequence[Section], folder: Path) -> str:
             parts.append(f"<h2>{html.escape(section.heading)}</h2>")
         if section.text:
             parts.append(f"<p>{html.escape(section.text)}</p>")
+        if section.points:
+            points = "\n".join(f"<li>{html.escape(point)}</li>" for point in section.points)
+            parts.append(f"<ul>\n{points}\n</ul>")
         for chart in section.charts:
             data = base64.b64encode((folder / chart).read_bytes()).decode()
             parts.append(f'<img alt="{chart}" src="data:image/png;base64,{data}">')

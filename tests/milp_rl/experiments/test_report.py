@@ -67,7 +67,7 @@ def test_report_says_where_sequoia_is_not_ahead(run, tmp_path):
     write_report([run], tmp_path / "report", heading="Two domains")
     text = (tmp_path / "report" / "report.md").read_text()
     assert text.startswith("# Two domains\n")
-    assert "not above that of: myopic in capacity, J = 4, B = 2." in text
+    assert "not above that of:\n\n- capacity, J = 4, B = 2: myopic\n" in text
     assert "6.00 ± 0.21" in text  # two seeds: 0.3 * sqrt(2) / 2
     assert "95.0%" in text  # of the exact optimum
     assert "75%" in text  # cache hits
@@ -154,7 +154,9 @@ def test_report_says_where_the_exact_argmax_pays_and_where_not(run, tmp_path):
         f"path, J = 20, B = 2: SEQUOIA: the exact argmax pays, +0.500 ± {half:.3f} a step, as"
         " greedy building is not optimal in 40.0% of the states and loses 2.00%." in text
     )
-    assert "capacity, J = 4, B = 2: SEQUOIA: both decide alike" in text
+    assert "\n- capacity, J = 4, B = 2: SEQUOIA: both decide alike" in text
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "<li>capacity, J = 4, B = 2: SEQUOIA: both decide alike" in page
     interval = f"[+{0.5 - half:.3f}, +{0.5 + half:.3f}]"
     row = next(line for line in text.splitlines() if interval in line)
     assert "iterative DQN, as published" in row
