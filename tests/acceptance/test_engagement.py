@@ -77,3 +77,9 @@ def test_policies_are_compared_on_one_page(tmp_path, monkeypatch):
     weeks = pd.read_csv(tmp_path / "out" / "weeks.csv")
     assert set(weeks["week"]) == set(range(1, 41))
     assert (tmp_path / "out" / "logged.csv.gz").exists()
+    first = (tmp_path / "out" / "results.csv").read_bytes()
+    (tmp_path / "out" / "results.csv").unlink()
+    monkeypatch.setattr("milp_rl.offline.engagement.report.play", None)  # what is done stays done
+    again = CliRunner().invoke(app, ["engagement", "simulate", str(tmp_path / "out"), *options])
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "out" / "results.csv").read_bytes() == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -190,11 +191,14 @@ def write_simulation(
 ) -> Path:
     """Compare all policies on programmes that are drawn, and write one HTML page.
 
+    A run that was stopped goes on with the programmes that are not finished.
+
     Parameters
     ----------
     folder
         For ``report.html``, ``report.md``, ``results.csv``, ``weeks.csv``, ``logged.csv.gz`` (the
-        weeks that values were learnt from, of the last programme) and the charts.
+        weeks that values were learnt from, of the last programme), ``programme-SEED.csv.gz`` (what
+        :func:`play` returns of each) and the charts.
     n
         Women in each programme.
     seeds
@@ -241,12 +245,17 @@ def write_simulation(
         write_json(out / "settings.json", settings)
         parts = []
         for seed in range(seeds):
-            say(f"programme {seed}")
-            env = Engagement(*draw_engagement(n, seed=seed))
-            own = _random_weeks(env, seed) if logged is None else logged
-            found = policies_of(env, logged=own, sequoia=sequoia, seed=seed)
-            parts.append(play(env, found, episodes, seed=seed).assign(seed=seed))
-        own.write(out / "logged.csv.gz")
+            path = out / f"programme-{seed}.csv.gz"
+            if not path.exists():
+                say(f"programme {seed}")
+                env = Engagement(*draw_engagement(n, seed=seed))
+                own = _random_weeks(env, seed) if logged is None else logged
+                if seed == seeds - 1:
+                    own.write(out / "logged.csv.gz")
+                found = policies_of(env, logged=own, sequoia=sequoia, seed=seed)
+                rows = play(env, found, episodes, seed=seed).to_csv(index=False)
+                write_atomically(path, gzip.compress(rows.encode(), mtime=0))
+            parts.append(pd.read_csv(path).assign(seed=seed))
         weeks = pd.concat(parts, ignore_index=True)
         return _page(out, weeks, settings)
 
