@@ -8,7 +8,6 @@ good. Dual values of the rows are of a linear program, where those that the chec
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 
@@ -20,8 +19,8 @@ from milp_rl.proofs.proof import EMPTY, VIOLATION
 from milp_rl.proofs.relaxation import Parts
 from milp_rl.proofs.tree import (
     Node,
-    NotProvenError,
     check_only_rounded,
+    expand_all,
     preorder,
     short_stored,
     stored,
@@ -57,21 +56,15 @@ class BinarySearch:
     def run(self) -> tuple[list[int], list[Node]]:
         """Return the tree in preorder and its leaves; errors as of :meth:`.tree.Search.run`."""
         root = Node()
-        nodes = Nodes.roots(self.start, self.checker.space.n_actions)
-        waiting = [(root, nodes)]
-        while waiting:
-            if time.perf_counter() > self.deadline:
-                raise NotProvenError(f"the time ended with {len(waiting)} parts to be proven")
-            taken = waiting[-_TOGETHER:]
-            del waiting[-_TOGETHER:]
-            together = Nodes(
-                *(np.concatenate([getattr(own, name) for _, own in taken]) for name in vars(nodes))
-            )
-            waiting += self._expand([node for node, _ in taken], together)
+        whole = Nodes.roots(self.start, self.checker.space.n_actions)
+        expand_all((root, whole), self._expand, _TOGETHER, self.deadline)
         return preorder(root)
 
-    def _expand(self, tree: list[Node], nodes: Nodes) -> list[tuple[Node, Nodes]]:
+    def _expand(self, taken: list[tuple[Node, Nodes]]) -> list[tuple[Node, Nodes]]:
         """Close nodes or divide them; return the parts that they are divided into."""
+        tree = [node for node, _ in taken]
+        names = vars(taken[0][1])
+        nodes = Nodes(*(np.concatenate([getattr(own, name) for _, own in taken]) for name in names))
         parts = self._parts(nodes)
         ranges = self.checker.network.ranges(parts, self.checker.root)
         nodes.low[:], nodes.high[:] = ranges.low, ranges.high

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -81,13 +83,7 @@ class Search:
             If the deadline ends, or a part within the set is above the target.
         """
         root = Node(self.checker.whole, self.checker.root)
-        waiting = [root]
-        while waiting:
-            if time.perf_counter() > self.deadline:
-                raise NotProvenError(f"the time ended with {len(waiting)} parts to be proven")
-            taken = waiting[-_TOGETHER:]
-            del waiting[-_TOGETHER:]
-            waiting += self._expand(taken)
+        expand_all(root, self._expand, _TOGETHER, self.deadline)
         return preorder(root)
 
     def _expand(self, nodes: list[Node]) -> list[Node]:
@@ -221,6 +217,28 @@ class Search:
     def _halves(self, part: Parts, at: int) -> list[Parts]:
         own = halves(part.low[0], part.high[0], part.split[0], at, self.rows)
         return [Parts(low[None], high[None], split[None]) for low, high, split in own]
+
+
+_T = TypeVar("_T")
+
+
+def expand_all(
+    root: _T, expand: Callable[[list[_T]], list[_T]], together: int, deadline: float
+) -> None:
+    """Expand a part and those that it is divided into, the newest first, some at a time.
+
+    Raises
+    ------
+    NotProvenError
+        If the deadline ends.
+    """
+    waiting = [root]
+    while waiting:
+        if time.perf_counter() > deadline:
+            raise NotProvenError(f"the time ended with {len(waiting)} parts to be proven")
+        taken = waiting[-together:]
+        del waiting[-together:]
+        waiting += expand(taken)
 
 
 def check_only_rounded(checker: Checker, action: FloatArray, bound: float, target: float) -> None:
