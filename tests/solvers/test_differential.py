@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 
 import milp_rl as mr
 from milp_rl.formulations.networks.network import Network
+from milp_rl.proofs import check
 
 CASES = int(os.environ.get("MILP_RL_FUZZ", "200"))
+PROVEN = "all" if "MILP_RL_FUZZ" in os.environ else "branch_and_bound"
 TOLERANCE = 1e-6
 MILPS = ["highs", "gurobi"] + (["scip"] if importlib.util.find_spec("pyscipopt") else [])
 SEEDS = st.integers(0, 2**32 - 1)
@@ -199,3 +201,8 @@ def test_every_solver_finds_the_optimum(problem, choice):
             assert result.value >= best - slack, (setting, result, best)
         else:
             assert result.status == "feasible", (setting, result)
+        if PROVEN in ("all", setting["solver"]):
+            proof = solver.prove(state, result)
+            verdict = check(network, space, state, proof)
+            assert verdict.verified, (setting, result, verdict)
+            assert proof.bound >= best - 1e-12 * size, (setting, result, best)
