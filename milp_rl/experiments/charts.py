@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import pandas as pd
@@ -36,11 +37,12 @@ COLORS = {
     "true_risk": "#b8a13a",
     "oracle": "#8a6fb0",
     "dqn_gradient": "#8fc9a8",
-    "dqn_cem": "#7fb2d9",
+    "dqn_cem": "#8d8ed6",
     "dqn_exact": "#1f5a91",
 }
 _OTHERS = ("#c2565b", "#4fb3bf", "#d98cb3", "#b5a642", "#6b6b9d")
 _UNIT = "expected reward per step"
+_IN_A_ROW = 3
 
 
 def label(method: str) -> str:
@@ -78,36 +80,38 @@ def reward_chart(rewards: pd.DataFrame, setting: Setting) -> Figure:
 def overview_chart(rewards: dict[Setting, pd.DataFrame]) -> Figure:
     """Draw the rewards in all settings: one row of charts per size, one column per domain.
 
-    The sizes of a single domain are drawn in one row.
+    The sizes of a single domain, and the domains of a single size, are drawn in rows of a few.
     """
     domains = list(dict.fromkeys(domain for domain, _, _ in rewards))
     sizes = list(dict.fromkeys((n_arms, budget) for _, n_arms, budget in rewards))
     methods = list(dict.fromkeys(m for frame in rewards.values() for m in frame["method"]))
     methods.sort(key=lambda method: list(COLORS).index(method) if method in COLORS else len(COLORS))
-    rows = [[(domain, *size) for domain in domains] for size in sizes]
-    if len(domains) == 1:
-        rows = [[setting for row in rows for setting in row]]
-    columns = len(rows[0])
-    figure = new_figure(1.2 + 2.7 * columns, 0.8 + 2.3 * len(rows))
+    rows: list[list[Setting]] = [[(domain, *size) for domain in domains] for size in sizes]
+    if min(len(domains), len(sizes)) == 1:
+        every = [setting for row in rows for setting in row]
+        rows = [every[i : i + _IN_A_ROW] for i in range(0, len(every), _IN_A_ROW)]
+    columns, width = len(rows[0]), 1.0 + 3.2 * len(rows[0])
+    longest = max(len(label(method)) for method in methods)
+    legend_columns = max(int(width / (0.6 + 0.1 * longest)), 1)
+    legend_rows = -(-len(methods) // legend_columns)
+    figure = new_figure(width, 0.3 + 0.27 * legend_rows + 2.7 * len(rows))
     grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
     for i, row in enumerate(rows):
         for j, setting in enumerate(row):
-            axes = grid[i, j]
             if setting not in rewards:
-                axes.set_axis_off()
                 continue
+            axes = grid[i, j]
+            axes.set_axis_on()
             _bars(axes, rewards[setting], names=False)
-            axes.set_title(title(setting), fontsize=9)
+            name, _, size = title(setting).partition(", J = ")
+            lines = textwrap.wrap(name, 30) + ([f"J = {size}"] if size else [])
+            axes.set_title("\n".join(lines))
             if j == 0:
-                axes.set_ylabel(_UNIT, fontsize=8)
+                axes.set_ylabel(_UNIT)
     handles = [_legend_entry(method, methods) for method in methods]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(len(handles), 1 + 3 * columns // 2),
-        frameon=False,
-        fontsize=8,
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns, frameon=False)
     return figure
 
 
