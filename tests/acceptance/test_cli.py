@@ -1,15 +1,14 @@
 """The command line as a user runs it."""
 
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
-COMMAND = Path(sys.executable).with_name("milp-rl")
+from tests.acceptance.forks import COMMAND, milp_rl
+
 CONFIG = """
 domains = ["capacity"]
 sizes = [[5, 2]]
@@ -22,10 +21,6 @@ pretrain_epochs = 5
 pretrain_states = 20
 pretrain_replay = 40
 """
-
-
-def milp_rl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([COMMAND, *arguments], cwd=cwd, capture_output=True, text=True)
 
 
 def test_an_experiment_is_run_and_reported(tmp_path):
