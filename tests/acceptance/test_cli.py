@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.acceptance.forks import COMMAND, milp_rl
+from tests.forks import COMMAND, milp_rl
 
 CONFIG = """
 domains = ["capacity"]

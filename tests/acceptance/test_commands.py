@@ -21,7 +21,7 @@ import milp_rl as mr
 from milp_rl.cli import doctor
 from milp_rl.formulations.milp.highs import new_highs
 from milp_rl.solvers.milp.highs import HighsSolver
-from tests.acceptance.forks import COMMAND, milp_rl
+from tests.forks import COMMAND, milp_rl
 
 OWN_BLOCK = """
 import pyomo.environ as pyo

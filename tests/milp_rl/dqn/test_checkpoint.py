@@ -2,8 +2,6 @@ import importlib.util
 import json
 import pickle
 import signal
-import subprocess
-import sys
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ from milp_rl.dqn import Callback, CSVLogger, DQNAgent, DQNConfig
 from milp_rl.dqn.checkpoint import AS_BEFORE, FORMAT
 from milp_rl.envs import CapacityBandit, CapacityInstance
 from milp_rl.graphq import GraphDQN, GraphDQNConfig, make_interventions
+from tests.forks import python
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
 _spec = importlib.util.spec_from_file_location("killed_run", SCRIPT)
@@ -38,9 +37,8 @@ def uninterrupted() -> DQNAgent:
 def test_killed_runs_end_with_the_same_weights(uninterrupted, tmp_path):
     file = tmp_path / "run.pt"
     for when, count in (("epoch", 3), ("step", 3), ("step", 18), ("step", 28)):
-        command = [sys.executable, str(SCRIPT), str(file), when, str(count)]
-        process = subprocess.run(command, capture_output=True, check=False)
-        assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+        run = python(SCRIPT, file, when, count, cwd=tmp_path)
+        assert run.returncode == -signal.SIGKILL, run.stderr
     resumed = killed_run.agent()
     resumed.train(checkpoint=file)
     assert resumed.step == 42

@@ -54,7 +54,8 @@ def milp_rl(
 @cache
 def _server() -> subprocess.Popen[str]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    server = subprocess.Popen([sys.executable, __file__], text=True, **pipes)
+    # -P: this folder has a folder milp_rl.
+    server = subprocess.Popen([sys.executable, "-P", __file__], text=True, **pipes)
     atexit.register(server.communicate)  # which ends it
     return server
 
@@ -84,7 +85,7 @@ def _run(
         os.close(new)
     sys.argv = command
     paths = environment.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:] = [str(Path(command[0]).parent), *filter(None, paths), *sys.path[1:]]
+    sys.path[:] = [str(Path(command[0]).parent), *filter(None, paths), *sys.path]
     status = _status_of(command[0])
     threading._shutdown()  # the end of a process, but for taking apart what was imported
     atexit._run_exitfuncs()
