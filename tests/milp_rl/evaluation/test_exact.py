@@ -42,7 +42,7 @@ def test_value_of_a_policy_is_what_episodes_average_to():
     env = make_bandit("capacity", 4, 2, horizon=10, seed=1)
     mdp = JointMDP(env)
     policies = {"null": NullPolicy(env.action_space_block()), "myopic": MyopicPolicy(env)}
-    played = evaluate(env, policies, seeds=range(1500)).groupby("policy")["reward"]
+    played = evaluate(env, policies, seeds=range(500)).groupby("policy")["reward"]
     for name, policy in policies.items():
         error = played.sem()[name]
         assert abs(played.mean()[name] - mdp.value(policy)) < 5 * error

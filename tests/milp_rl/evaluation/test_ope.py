@@ -500,9 +500,9 @@ def logged_care(n_patients, n_weeks, seed):
 def test_the_confidence_interval_covers_the_simulators_truth():
     truth = logged_care(10_000, 8, seed=10**6)[1]
     covered = 0
-    for seed in range(50):
+    for seed in range(25):
         logged, _, features = logged_care(150, 8, seed)
         q = outcome_model(logged, features, folds=2)
-        found = estimate(logged, "dr", q=q, n_bootstraps=400)
+        found = estimate(logged, "dr", q=q, n_bootstraps=200)
         covered += found.low <= truth <= found.high
-    assert covered >= 45
+    assert covered >= 23
