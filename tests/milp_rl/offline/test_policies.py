@@ -186,13 +186,13 @@ def test_the_target_network_is_that_of_the_end_of_the_last_epoch():
 
 
 def test_better_policies_than_usual_care_are_learnt():
-    train, test = (generate_care_management(600, 30, seed) for seed in (0, 1))
+    train, test = (generate_care_management(500, 20, seed) for seed in (0, 1))
     env = CareManagement()
     rewards = env.expected_rewards(test.states)
     behaviour = (env.behaviour(test.states) * rewards).sum(axis=1).mean()
     values = {}
     for method, change in (("bc", {}), ("awr", {}), ("cql", {"conservatism": 0.1})):
-        policy = train_policy(train, PolicyConfig(method=method, epochs=15, **change), seed=0)
+        policy = train_policy(train, PolicyConfig(method=method, epochs=10, **change), seed=0)
         target = policy.probabilities(test)
         np.testing.assert_allclose(target.sum(axis=1), 1.0)
         values[method] = (target * rewards).sum(axis=1).mean()

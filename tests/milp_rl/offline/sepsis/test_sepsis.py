@@ -549,7 +549,7 @@ def test_a_wards_pumps_are_shared_at_best():
 
 @pytest.mark.slow
 def test_a_run_is_resumed_and_reported(tmp_path):
-    options = {"seeds": (0,), "n_stays": 300, "epochs": 1}
+    options = {"seeds": (0,), "n_stays": 200, "epochs": 1}
     results = run_sepsis(tmp_path, **options)
     assert {"clinicians", "IQL, multi-task", "Double DQN"} <= set(results["model"])
     before = (tmp_path / "seed-0" / "models.csv").stat().st_mtime_ns
