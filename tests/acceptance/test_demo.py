@@ -1,8 +1,6 @@
 """`make demo`."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +8,14 @@ import pandas as pd
 import pytest
 
 import milp_rl as mr
+from tests.forks import python
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
 def test_the_demo_trains_compares_stores_and_reloads(tmp_path):
-    command = [sys.executable, ROOT / "examples" / "demo.py"]
-    result = subprocess.run(
-        [*command, "--output", "out"], cwd=tmp_path, capture_output=True, text=True, timeout=600
-    )
+    result = python(ROOT / "examples" / "demo.py", "--output", "out", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "episodes: 100%" in result.stderr  # the progress bar
     assert "optimal" in result.stdout.splitlines()[-1]
