@@ -3,14 +3,13 @@
 import pkgutil
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import gymnasium
 import pytest
 
 import milp_rl.envs  # noqa: F401  (registers environments)
+from tests.forks import python
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -23,14 +22,6 @@ def blocks(page):
 
 
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if blocks(page)]
-
-
-def run(*command, cwd):
-    result = subprocess.run(
-        [sys.executable, *command], cwd=cwd, capture_output=True, text=True, timeout=600
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
@@ -86,7 +77,8 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_every_picture_is_drawn_and_shown(tmp_path):
-    run(DOCS / "images" / "make.py", "--output", tmp_path, cwd=tmp_path)
+    run = python(DOCS / "images" / "make.py", "--output", tmp_path, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
     drawn = {path.name for path in tmp_path.glob("*.svg")}
     text = "\n".join(page.read_text() for page in DOCS.rglob("*.md"))
     assert drawn == {path.name for path in (DOCS / "images").glob("*.svg")}
