@@ -45,7 +45,7 @@ def test_value_of_a_policy_is_what_episodes_average_to():
     played = evaluate(env, policies, seeds=range(500)).groupby("policy")["reward"]
     for name, policy in policies.items():
         error = played.sem()[name]
-        assert abs(played.mean()[name] - mdp.value(policy)) < 5 * error
+        assert abs(played.mean()[name] - mdp.value(policy)) < 3 * error
         assert mdp.value(policy) <= mdp.optimum()
 
 
