@@ -27,7 +27,7 @@ from milp_rl.formulations.networks.link import linked
 from milp_rl.formulations.networks.network import INPUT, Layer, Network, NetworkError
 from tests.formulations.networks.drawn import BY_STATE, PLAIN, drawn_value
 
-CASES = int(os.environ.get("MILP_RL_FUZZ", "60"))
+CASES = int(os.environ.get("MILP_RL_FUZZ", "40"))
 PARTS = 4
 ENSEMBLE = ("residual", "leaky", "deep state")
 MILPS = ["highs", "gurobi"] + (["scip"] if importlib.util.find_spec("pyscipopt") else [])
