@@ -1,11 +1,17 @@
-"""Files: written whole or not at all, folders of one process and one run, strict JSON."""
+"""Files: written whole or not at all, folders of one process and one run, read with their places.
+
+What a file has wrong is said with its name, and with line and column where there are such.
+"""
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import re
 import socket
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,28 +119,155 @@ def write_json(path: str | Path, data: Any) -> None:
     write_atomically(path, text.encode())
 
 
+def read_text(path: str | Path) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is a folder, or not in UTF-8: says where, and what it seems to be.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise ValueError(f"{path} is a folder: give a file")
+    data = file.read_bytes()
+    for name, marks in _MARKS.items():
+        if data.startswith(marks):
+            raise ValueError(f"{path} is in {name}: save it as UTF-8")
+    if b"\0" in data:
+        raise ValueError(f"{path} is binary data, or in UTF-16: give a text file in UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before, byte = error.object[: error.start].decode(), error.object[error.start]
+        line, column = _place(before, len(before))
+        raise ValueError(
+            f"{path}, line {line}, column {column}: the byte {byte:#04x} is not UTF-8: save the"
+            " file as UTF-8"
+        ) from error
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file strictly: no NaN, no infinity, no key twice.
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
-        If the file is not such JSON, naming it.
+        If the file is not such JSON, with line and column where that has a place.
     """
+    text = read_text(path)
+    if not text.strip():
+        raise ValueError(f"{path} is empty: it should hold JSON")
     try:
         return json.loads(
-            Path(path).read_text(encoding="utf-8-sig"),
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_without_repetition,
+            text, parse_constant=_refuse_constant, object_pairs_hook=_without_repetition
         )
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply") from error
-    except ValueError as error:  # not JSON, not UTF-8, or refused
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{path}, {place}: not JSON: {_lowered(error.msg)}") from error
+    except _NoNumberError as error:
+        line, column = _place(text, _constant(text, error.name))
+        raise ValueError(
+            f"{path}, line {line}, column {column}: {error.name} is not a number of JSON"
+        ) from error
+    except ValueError as error:  # a key twice, a number without end
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not TOML, with line and column.
+    """
+    text = read_text(path)
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
+    except tomllib.TOMLDecodeError as error:
+        said = _TOML_PLACE.fullmatch(str(error))
+        assert said is not None  # each message of tomllib ends with the place
+        line, column = said["line"], said["column"]
+        if line is None:
+            line, column = map(str, _place(text, len(text)))
+        what = _lowered(said["what"])
+        raise ValueError(f"{path}, line {line}, column {column}: not TOML: {what}") from error
+
+
+def place_of_key(path: str | Path, *keys: str) -> str:
+    """Return a file, with the line on which a key is set, if that is written as in most files.
+
+    Parameters
+    ----------
+    path
+        A TOML or, by its ending, a JSON file.
+    *keys
+        The key, after the tables that it is in; of JSON only the key itself is looked for.
+    """
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if Path(path).suffix == ".json":
+            found = bool(keys and re.search(rf'"{re.escape(keys[-1])}"\s*:', line))
+        elif header := re.match(r"\s*\[+([^\[\]]+)\]", line):
+            found = keys == (table := _bare(header[1]))
+        else:
+            key = re.match(r"\s*([\w.\s\"'-]+?)\s*=", line)
+            found = key is not None and keys == (*table, *_bare(key[1]))
+        if found:
+            return f"{path}, line {number}"
+    return str(path)
+
+
+_TOML_PLACE = re.compile(
+    r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL
+)
+_MARKS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+
+
+class _NoNumberError(ValueError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not a number of JSON")
+        self.name = name
+
+
+def _place(text: str, position: int) -> tuple[int, int]:
+    """Return line and column, from 1, of what follows a number of characters."""
+    before = text[:position]
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+def _constant(text: str, name: str) -> int:
+    """Return the position of NaN or an infinity outside of texts."""
+    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|-?\w+', text):
+        if found[0] == name:
+            return found.start()
+    raise AssertionError(name)
+
+
+def _bare(key: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in key.split("."))
+
+
+def _lowered(message: str) -> str:
+    return message[:1].lower() + message[1:].removesuffix(" at")
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise _NoNumberError(name)
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Composite(ActionSpace):
     @classmethod
     def _from_parameters(cls, parameters: dict[str, Any]) -> Self:
         given = check_list(parameters["members"], "members")
-        members = [ActionSpace.from_dict(member) for member in given]
+        members = [_member(i, member) for i, member in enumerate(given)]
         return cls(**{**parameters, "members": members})
 
     def constrain(self, block: Any, actions: Sequence[Any]) -> None:
@@ -173,3 +173,10 @@ class Overlaid(Composite):
     def parts(self) -> list[tuple[ActionSpace, slice]]:
         """Return the members, each over all variables."""
         return [(member, slice(None)) for member in self.members]
+
+
+def _member(i: int, data: Any) -> ActionSpace:
+    try:
+        return ActionSpace.from_dict(data)
+    except ValueError as error:
+        raise ValueError(f"members[{i}]: {error}") from error

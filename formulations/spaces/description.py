@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, Self, TypeVar
 
+from milp_rl.formulations.checks import shown
+from milp_rl.formulations.suggestions import misfit, unknown
+
 
 class Described(Protocol):
     """A class that is built from parameters, as its subclasses are."""
@@ -27,13 +30,13 @@ def described(base: type[T], data: Mapping[str, Any]) -> T:
         If the type is unknown or a parameter is missing or wrong.
     """
     if not isinstance(data, Mapping) or not isinstance(data.get("type"), str):
-        raise ValueError('an action space needs a "type" naming its class')
+        raise ValueError(
+            f'an action space is an object with a "type" that names its class, got {shown(data)}'
+        )
     kinds = {kind.__name__: kind for kind in _subclasses(base)}
     if data["type"] not in kinds:
-        raise ValueError(
-            f"unknown action space {data['type']!r}; known are {', '.join(sorted(kinds))}"
-            " (a class of your own must be imported first)"
-        )
+        said = unknown("action space", data["type"], sorted(kinds))
+        raise ValueError(f"{said} (a class of your own must be imported first: --import)")
     kind = kinds[data["type"]]
     parameters = {key: value for key, value in data.items() if key != "type"}
     _check_depth(parameters)
@@ -41,7 +44,9 @@ def described(base: type[T], data: Mapping[str, Any]) -> T:
         return kind._from_parameters(parameters)
     except KeyError as error:
         raise ValueError(f"wrong parameters for {data['type']}: no {error}") from error
-    except (TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
+    except TypeError as error:
+        raise ValueError(misfit(kind, error)) from error
+    except (AttributeError, LookupError, OverflowError, RecursionError) as error:
         raise ValueError(f"wrong parameters for {data['type']}: {error}") from error
 
 

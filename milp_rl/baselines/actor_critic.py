@@ -65,9 +65,9 @@ class ActorCriticConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        if not 0 <= self.discount < 1:
+        if not (isinstance(self.discount, int | float) and 0 <= self.discount < 1):
             raise ValueError(f"discount must be in [0, 1), got {self.discount!r}")
-        if not 0 < self.deviation < np.inf:
+        if not (isinstance(self.deviation, int | float) and 0 < self.deviation < np.inf):
             raise ValueError(f"deviation must be positive, got {self.deviation!r}")
 
 

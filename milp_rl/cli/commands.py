@@ -104,7 +104,7 @@ def argmax(
         inputs=_order(order),
         output=_output(network_output),
     )
-    states = read_states(state, header=header)
+    states = read_states(state, header=header, width=solving.state_dim)
     if len(states) <= _FEW:
         solving.options = replace(solving.options, once=True)
     parts = [states[i : i + _AT_ONCE] for i in range(0, len(states), _AT_ONCE)]
@@ -139,7 +139,8 @@ def argmax(
 
 def check(
     files: Annotated[
-        list[Path], typer.Argument(help="Proofs of `milp-rl argmax --proof`.", exists=True)
+        list[Path],
+        typer.Argument(help="Proofs of `milp-rl argmax --proof`.", exists=True, dir_okay=False),
     ],
     network: Annotated[
         Path,
@@ -148,7 +149,9 @@ def check(
     space: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file of the feasible set; default: as the proof says.", exists=True
+            help="JSON file of the feasible set; default: as the proof says.",
+            exists=True,
+            dir_okay=False,
         ),
     ] = None,
     exact: Annotated[
@@ -174,9 +177,13 @@ def check(
     known = None if space is None else ActionSpace.from_json(space)
     for file in tracked(files, "proofs", len(files)):
         proof = Proof.load(file)
+        try:
+            its_own = proof.its_space() if known is None else known
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
         verdict = checked(
             model,
-            proof.its_space() if known is None else known,
+            its_own,
             proof.state,
             proof,
             exact=exact,
@@ -192,10 +199,14 @@ def check(
 def info(
     network: NetworkFile,
     space: Annotated[
-        Path | None, typer.Option(help="JSON file of the feasible set.", exists=True)
+        Path | None,
+        typer.Option(help="JSON file of the feasible set.", exists=True, dir_okay=False),
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(help="CSV file, one state per row; default: zeros.", exists=True)
+        Path | None,
+        typer.Option(
+            help="CSV file, one state per row; default: zeros.", exists=True, dir_okay=False
+        ),
     ] = None,
     order: OrderOption = None,
     network_output: OutputOption = None,
@@ -229,7 +240,9 @@ def info(
         summary = f"{known.n_actions} actions, {value.state_dim} state features"
         link = value.link
         zeros = np.zeros((1, value.state_dim))
-        states = zeros if state is None else read_states(state, header=header)
+        states = zeros
+        if state is not None:
+            states = read_states(state, header=header, width=value.state_dim)
         shown = value.at_state(states[0])
         rows = _strengths(value, known, check_states(states, value.state_dim))
     if link != "identity":
@@ -281,10 +294,11 @@ def export(
     from milp_rl.solvers.export import export_model
 
     import_modules(imports)
-    known, states = ActionSpace.from_json(space), read_states(state, header=header)
+    known = ActionSpace.from_json(space)
     value = to_action_value(
         network, known.n_actions, inputs=_order(order), output=_output(network_output)
     )
+    states = read_states(state, header=header, width=value.state_dim)
     output.parent.mkdir(parents=True, exist_ok=True)
     for number, row in tracked(enumerate(states), "models", len(states)):
         path = output

@@ -77,7 +77,9 @@ def main_options(
 
 @experiment.command(cls=Command)
 def run(
-    config: Annotated[Path, typer.Argument(help="TOML file, see configs/.", dir_okay=False)],
+    config: Annotated[
+        Path, typer.Argument(help="TOML file, see configs/.", exists=True, dir_okay=False)
+    ],
     output: Annotated[
         Path | None, typer.Option(help="Folder for the results; default runs/CONFIG.")
     ] = None,
@@ -138,7 +140,12 @@ def report(
 def care_report(
     folder: Annotated[Path, typer.Argument(help="Folder for the report.", file_okay=False)],
     data: Annotated[
-        Path | None, typer.Option(help="Your own weeks, parquet or CSV; default: simulated ones.")
+        Path | None,
+        typer.Option(
+            help="Your own weeks, parquet or CSV; default: simulated ones.",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
     patients: Annotated[int, typer.Option(help="Simulated patients.")] = 1000,
     weeks: Annotated[int, typer.Option(help="Simulated weeks.")] = 52,
@@ -169,7 +176,12 @@ def care_report(
 def sepsis_run(
     folder: Annotated[Path, typer.Argument(help="Folder for the results.", file_okay=False)],
     data: Annotated[
-        Path | None, typer.Option(help="Your own steps, parquet or CSV; default: simulated ones.")
+        Path | None,
+        typer.Option(
+            help="Your own steps, parquet or CSV; default: simulated ones.",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds, from 0.")] = 3,
     stays: Annotated[int, typer.Option(help="Simulated stays.")] = 3000,

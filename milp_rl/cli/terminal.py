@@ -84,7 +84,10 @@ def bar() -> Progress:
 def fail(error: Exception) -> NoReturn:
     """Print an error in a line and leave with status 1; with ``--verbose``, where it came from."""
     log.info("an error", exc_info=error)
-    text = ", ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", [])])
+    said = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        said = f"{error.filename}: {error.strerror.lower()}"
+    text = ", ".join([said, *getattr(error, "__notes__", [])])
     named = [option for word, option in _OPTIONS.items() if f"{word}=" in text]
     if named:
         text += f" (here: {', '.join(named)})"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.progress import Progress, TaskID
 
 from milp_rl.cli.commands import Imports, import_modules
 from milp_rl.cli.terminal import bar, echo
+
+if TYPE_CHECKING:
+    from milp_rl.experiments.training import TrainingRun
 
 Spread = Literal["error", "deviation", "range"]
 Environment = Annotated[
@@ -86,6 +88,7 @@ def train(
         evaluation_episodes=evaluation_episodes,
         patience=patience,
     )
+    check_parameters(run, config, settings)
     with bar() as shown:
         trained = run_training(
             run,
@@ -141,19 +144,30 @@ def read_space(path: Path | None) -> Any:
 
 def read_parameters(path: Path | None, settings: Sequence[str] | None) -> dict[str, Any]:
     """Return the parameters of a file, and of the command line, which take precedence."""
-    from milp_rl.formulations.files import read_json
+    from milp_rl.formulations.files import read_json, read_toml
 
     known: Any = {}
     if path is not None and path.suffix == ".toml":
-        try:
-            known = tomllib.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not a TOML file: {error}") from error
+        known = read_toml(path)
     elif path is not None:
         known = read_json(path)
     if not isinstance(known, dict):
         raise ValueError(f"{path} must hold an object of parameters by name")
     return {**known, **named_values(settings, "--set")}
+
+
+def check_parameters(run: TrainingRun, path: Path | None, settings: Sequence[str] | None) -> None:
+    """Raise ``ValueError`` for a wrong parameter, with its place in the file, if it is in one."""
+    from milp_rl.formulations.files import place_of_key
+    from milp_rl.formulations.suggestions import named_in
+
+    try:
+        run.config()
+    except ValueError as error:
+        key = named_in(str(error), run.parameters)
+        if path is None or key is None or key in named_values(settings, "--set"):
+            raise
+        raise ValueError(f"{place_of_key(path, key)}: {error}") from error
 
 
 def named_values(texts: Sequence[str] | None, option: str) -> dict[str, Any]:

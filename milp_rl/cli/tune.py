@@ -15,6 +15,7 @@ from milp_rl.cli.training import (
     EnvironmentArguments,
     Settings,
     SpaceFile,
+    check_parameters,
     named_values,
     read_parameters,
     read_space,
@@ -61,6 +62,7 @@ def dqn(
         space=read_space(space),
         parameters={**parameters, "episodes": episodes},
     )
+    check_parameters(run, config, settings)
     search = Search(
         name="dqn",
         learner=DQNAgent,

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from milp_rl.formulations.suggestions import unknown
+
 MILP_SOLVERS = ("highs", "gurobi", "scip")
 SOLVERS = (*MILP_SOLVERS, "branch_and_bound", "enumeration", "auto")
 
@@ -49,7 +51,7 @@ def all_methods(
     ):
         for name in given:
             if name not in known:
-                raise ValueError(f"unknown {kind} {name!r}; known are {', '.join(known)}")
+                raise ValueError(unknown(kind, name, known))
     found = []
     for solver in solvers:
         if solver in MILP_SOLVERS:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from pathlib import Path
 
 import numpy as np
 
 from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.files import read_text
 
 _MISSING = ("na", "n/a", "nan", "null", "none", "nil", "inf", "infinity", "true", "false")
 _DOUBT = "; say whether the first row is a header (--header or --no-header)"
 
 
-def read_states(path: str | Path, *, header: bool | None = None) -> FloatArray:
+def read_states(
+    path: str | Path, *, header: bool | None = None, width: int | None = None
+) -> FloatArray:
     """Read states, one per row, from a CSV file.
 
     Parameters
@@ -24,6 +28,8 @@ def read_states(path: str | Path, *, header: bool | None = None) -> FloatArray:
     header
         Whether the first row holds names. By default it does if every entry of it starts with a
         letter and cannot be a mistyped or missing number.
+    width
+        How many values a state must have; by default as many as the first.
 
     Returns
     -------
@@ -43,29 +49,37 @@ def read_states(path: str | Path, *, header: bool | None = None) -> FloatArray:
         lines = lines[1:]
     if not lines:
         raise ValueError(f"{path} has no states")
-    width = len(lines[0][1])
+    wanted = "the first has" if width is None else "network and space leave"
+    width = len(lines[0][1]) if width is None else width
     for line, row in lines:
         if len(row) != width:
             raise ValueError(
-                f"{path}, line {line}: a state of {len(row)} values, the first has {width}"
+                f"{path}, line {line}: a state of {len(row)} values, {wanted} {width}"
+                f"{_unseparated(row)}"
             )
         for column, entry in enumerate(row, start=1):
             if not (_is_number(entry) and math.isfinite(float(entry))):
                 doubt = "" if line > lines[0][0] or header is not None else _DOUBT
                 raise ValueError(
-                    f"{path}, line {line}, column {column}: {entry!r} is not a finite number{doubt}"
+                    f"{path}, line {line}, column {column}: {entry!r} is not a finite number"
+                    f"{_unseparated(row) or doubt}"
                 )
     return np.array([[float(entry) for entry in row] for _, row in lines])
 
 
+def _unseparated(row: list[str]) -> str:
+    """Say it if a row seems to be separated otherwise."""
+    other = next((sign for sign in ";\t|" if any(sign in entry for entry in row)), None)
+    return "" if other is None else f": separate values by commas, not by {other!r}"
+
+
 def _csv_rows(path: str | Path) -> list[tuple[int, list[str]]]:
     """Return the rows that are not empty, each with the line it ends on."""
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            return [(reader.line_num, row) for row in reader if row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
+        return [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
 
 
 def _has_names(path: str | Path, lines: list[tuple[int, list[str]]]) -> bool:

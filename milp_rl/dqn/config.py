@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.solvers.names import Engine, SolverName
@@ -277,16 +277,23 @@ class DQNConfig:
 
     def __post_init__(self) -> None:
         for name in ("hidden", "encoder", "head"):
-            widths = tuple(getattr(self, name))
+            given = getattr(self, name)
+            widths = tuple(given) if isinstance(given, Sequence) else ()
             object.__setattr__(self, name, widths)
             if not (widths and all(_is_count(width, 1) for width in widths)):
-                raise ValueError(f"{name} must be one or more widths of at least 1, got {widths}")
+                raise ValueError(
+                    f"{name} must be a list of one or more widths of at least 1, got {given!r}"
+                )
         if len(self.head) > 2:
             raise ValueError(f"head must be one or two widths, got {self.head}")
         for wanted, (valid, names) in _RANGES.items():
             for name in names.split():
                 value = getattr(self, name)
-                if not valid(value):
+                try:
+                    fits = valid(value)
+                except TypeError:  # a text where a number has to be
+                    fits = False
+                if not fits:
                     raise ValueError(f"{name} must be {wanted}, got {value!r}")
         if self.audit and self.argmax != "exact":
             raise ValueError(
@@ -398,6 +405,12 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: isinstance(v, bool),
         "dual_filtering normalise double level_targets expected_rewards",
     ),
+    f"one of {', '.join(map(repr, get_args(SolverName)))}": (
+        lambda v: v in get_args(SolverName),
+        "solver",
+    ),
+    "'bigm' or 'partition'": (lambda v: v in get_args(Formulation), "formulation"),
+    "'interval', 'linear' or 'lp'": (lambda v: v in get_args(Strength), "bounds"),
     "'compact' or 'pyomo'": (lambda v: v in ("compact", "pyomo"), "engine"),
     "'auto', 'concat', 'arms' or 'equivariant'": (
         lambda v: v in ("auto", "concat", "arms", "equivariant"),

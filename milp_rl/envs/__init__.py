@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from milp_rl.extras import needs
+from milp_rl.formulations.suggestions import unknown
 
 with needs("learn"):
     import gymnasium as gym
@@ -151,7 +152,7 @@ def make_bandit(
         If the domain is unknown or a size is out of range.
     """
     if domain not in PRESETS:
-        raise ValueError(f"unknown domain {domain!r}; known are {', '.join(PRESETS)}")
+        raise ValueError(unknown("domain", domain, PRESETS))
     kind, draw = PRESETS[domain]
     _, bandit = DOMAINS[kind]
     env: RestlessBandit = bandit(draw(n_arms, budget, horizon=horizon, seed=seed))

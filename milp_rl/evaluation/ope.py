@@ -34,6 +34,7 @@ from milp_rl.evaluation.outcome_models import (
     propensity_model,
 )
 from milp_rl.formulations.arrays import FloatArray
+from milp_rl.formulations.suggestions import unknown
 
 __all__ = [
     "ESTIMATORS",
@@ -117,8 +118,8 @@ def estimator_name(name: str, per: Per | None = None) -> str:
     own = {n: n for n in ESTIMATORS if per is None or (n in known.values())}
     found = {**own, **known}
     if lower not in found:
-        kind = "" if per is None else f" per {per}"
-        raise ValueError(f"unknown estimator {name!r}{kind}; known are {', '.join(sorted(found))}")
+        kind = "estimator" if per is None else f"estimator per {per}"
+        raise ValueError(unknown(kind, name, sorted(found)))
     return found[lower]
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,24 @@ from milp_rl.experiments.methods import (
     applies,
     config_class,
 )
+from milp_rl.formulations.files import place_of_key, read_toml
+from milp_rl.formulations.suggestions import misfit, named_in, unknown
+
+
+class SettingError(ValueError):
+    """A wrong setting.
+
+    Parameters
+    ----------
+    message
+        What is wrong.
+    *keys
+        The setting, after the tables that it is in.
+    """
+
+    def __init__(self, message: str, *keys: str) -> None:
+        super().__init__(message)
+        self.keys = keys
 
 
 @dataclass(frozen=True)
@@ -143,37 +160,63 @@ class ExperimentConfig:
         for name in ("domains", "sizes", "seeds", "methods"):
             values = getattr(self, name)
             if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-                raise ValueError(f"{name} must be a list with at least one entry, got {values!r}")
+                raise SettingError(
+                    f"{name} must be a list with at least one entry, got {values!r}", name
+                )
             if len({str(value) for value in values}) < len(values):
-                raise ValueError(f"{name} has an entry twice: {values!r}")
-        _known("domain", self.domains, DOMAIN_LABELS)
-        _known("method", self.methods, {**BASELINES, **LEARNERS, **self.learners})
-        if taken := [name for name in self.learners if name in BASELINES]:
-            raise ValueError(f"a learner of one's own cannot be named {taken[0]!r}")
-        if bad := [name for name in self.learners if not name.replace("_", "").isalnum()]:
-            raise ValueError(f"a learner's name is letters, digits and _, got {bad[0]!r}")
+                raise SettingError(f"{name} has an entry twice: {values!r}", name)
+        self._check_learners()
+        _check_known("domain", self.domains, DOMAIN_LABELS, "domains")
+        _check_known("method", self.methods, {**BASELINES, **LEARNERS, **self.learners}, "methods")
         for size in self.sizes:
-            if len(size) != 2 or not all(_is_count(n, 1) for n in size) or size[0] < size[1]:
-                raise ValueError(f"sizes are pairs [J, B] with 1 <= B <= J, got {size!r}")
+            pair = not isinstance(size, str) and isinstance(size, Sequence) and len(size) == 2
+            if not pair or not all(_is_count(n, 1) for n in size) or size[0] < size[1]:
+                raise SettingError(
+                    f"sizes are pairs [J, B] with 1 <= B <= J, got {size!r}", "sizes"
+                )
         for seed in self.seeds:
             if not _is_count(seed, 0):
-                raise ValueError(f"seeds are integers of at least 0, got {seed!r}")
+                raise SettingError(f"seeds are integers of at least 0, got {seed!r}", "seeds")
         for name, smallest in (
             ("horizon", 1),
             ("episodes", 2),
             ("validate_every", 1),
             ("validation_episodes", 1),
         ):
-            if not _is_count(getattr(self, name), smallest):
-                raise ValueError(
-                    f"{name} must be an integer of at least {smallest}, got {getattr(self, name)!r}"
+            value = getattr(self, name)
+            if not _is_count(value, smallest):
+                raise SettingError(
+                    f"{name} must be an integer of at least {smallest}, got {value!r}", name
                 )
-        _checked_preset(self.preset)
+        _check_preset(self.preset, "preset")
         for name in {**LEARNERS, **self.learners}:
             self.learner(name)
         for name in self.methods:
             if (of := self.trained_by(name)) is not None and of not in self.methods:
-                raise ValueError(f"{name!r} plays the network of {of!r}: add that to methods")
+                raise SettingError(
+                    f"{name!r} plays the network of {of!r}: add that to methods", "methods"
+                )
+
+    def _check_learners(self) -> None:
+        """Check that there are tables of names that learners may have."""
+        if not isinstance(self.dqn, Mapping):
+            raise SettingError(f"dqn must be a table of parameters, got {self.dqn!r}", "dqn")
+        if not isinstance(self.learners, Mapping):
+            raise SettingError(
+                f"learners must be a table of learners, got {self.learners!r}", "learners"
+            )
+        for name, changes in self.learners.items():
+            place = ("learners", name)
+            if name in BASELINES:
+                raise SettingError(f"a learner of one's own cannot be named {name!r}", *place)
+            if not name.replace("_", "").isalnum():
+                raise SettingError(
+                    f"a learner's name is letters, digits and _, got {name!r}", *place
+                )
+            if not isinstance(changes, Mapping):
+                raise SettingError(
+                    f"learner {name!r} must be a table of parameters, got {changes!r}", *place
+                )
 
     @classmethod
     def from_toml(cls, path: str | Path) -> ExperimentConfig:
@@ -181,25 +224,26 @@ class ExperimentConfig:
 
         Raises
         ------
+        FileNotFoundError
+            If there is no such file.
         ValueError
-            If the file is not TOML, a key is unknown or missing, or a value is wrong.
+            If the file is not TOML, a key is unknown or missing, or a value is wrong: says on which
+            line.
         """
-        try:
-            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a TOML file: {error}") from error
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise ValueError(
-                f"{path}: unknown {unknown[0]!r}; known are {', '.join(sorted(known))}"
-            )
+        data = read_toml(path)
+        names = [f.name for f in fields(cls)]
+        for name in data:
+            if name not in names:
+                raise ValueError(f"{place_of_key(path, name)}: {unknown('key', name, names)}")
         if missing := sorted({"domains", "sizes", "seeds"} - set(data)):
             raise ValueError(f"{path}: {missing[0]!r} is missing")
-        data["sizes"] = [tuple(size) if isinstance(size, list) else size for size in data["sizes"]]
+        if isinstance(data["sizes"], list):
+            pairs = [tuple(size) if isinstance(size, list) else size for size in data["sizes"]]
+            data["sizes"] = pairs
         try:
             return cls(**data)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
+        except SettingError as error:
+            raise ValueError(f"{place_of_key(path, *error.keys)}: {error}") from error
 
     def trained_by(self, name: str) -> str | None:
         """Return the method whose network a method plays, if it is not its own."""
@@ -208,26 +252,40 @@ class ExperimentConfig:
 
     def learner(self, name: str) -> tuple[str, DQNConfig | ActorCriticConfig]:
         """Return the algorithm of a learner and its parameters."""
+        table = ("learners", name)
         of = self.trained_by(name)
         if of is not None:
-            _known("learner", [of], {**LEARNERS, **self.learners})
+            _check_known("learner", [of], {**LEARNERS, **self.learners}, *table, "of")
             if self.trained_by(of) is not None:
-                raise ValueError(f"learner {name!r}: {of!r} trains no network of its own")
+                raise SettingError(
+                    f"learner {name!r}: {of!r} trains no network of its own", *table, "of"
+                )
         changes = {**({} if of is None else self._changes(of)), **self._changes(name)}
         changes.pop("of", None)
-        preset = _checked_preset(changes.pop("preset", self.preset))
+        preset = _check_preset(changes.pop("preset", self.preset), *table, "preset")
         algorithm = changes.pop("algorithm", "dqn")
-        _known("algorithm", [algorithm], (*ALGORITHMS, ACTOR_CRITIC))
+        _check_known("algorithm", [algorithm], (*ALGORITHMS, ACTOR_CRITIC), *table, "algorithm")
         kind = config_class(algorithm)
+        make: Callable[..., DQNConfig | ActorCriticConfig] = kind
+        names = [f.name for f in fields(kind)]
+        for key in changes:
+            if key not in names:
+                said = unknown("parameter", key, [*names, "algorithm", "of", "preset"])
+                raise SettingError(f"learner {name!r}: {said}", *table, key)
+        parameters = changes
+        if issubclass(kind, DQNConfig):
+            parameters = {**self.dqn, **changes}
+            if preset != "default":
+                make = kind.paper if preset == "paper" else kind.restless
         try:
-            if issubclass(kind, ActorCriticConfig):
-                return algorithm, kind(**changes)
-            changes = {**self.dqn, **changes}
-            if preset == "default":
-                return algorithm, kind(**changes)
-            return algorithm, (kind.paper if preset == "paper" else kind.restless)(**changes)
+            return algorithm, make(**parameters)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"learner {name!r}: {error}") from error
+            said = misfit(kind, error) if isinstance(error, TypeError) else str(error)
+            named = named_in(said, parameters)
+            if named is not None and named not in changes:
+                raise SettingError(f"dqn: {said}", "dqn", named) from error
+            place = table if named is None else (*table, named)
+            raise SettingError(f"learner {name!r}: {said}", *place) from error
 
     def _changes(self, name: str) -> dict[str, Any]:
         return {**LEARNERS.get(name, {}), **self.learners.get(name, {})}
@@ -271,16 +329,18 @@ class ExperimentConfig:
         return sorted(found, key=place)
 
 
-def _checked_preset(preset: str) -> str:
+def _check_preset(preset: Any, *keys: str) -> str:
     if preset not in ("restless", "default", "paper"):
-        raise ValueError(f"preset must be 'restless', 'default' or 'paper', got {preset!r}")
-    return preset
+        raise SettingError(
+            f"preset must be 'restless', 'default' or 'paper', got {preset!r}", *keys
+        )
+    return str(preset)
 
 
-def _known(kind: str, names: Sequence[str], known: Collection[str]) -> None:
+def _check_known(kind: str, names: Sequence[Any], known: Collection[str], *keys: str) -> None:
     for name in names:
-        if name not in known:
-            raise ValueError(f"unknown {kind} {name!r}; known are {', '.join(known)}")
+        if not isinstance(name, str) or name not in known:
+            raise SettingError(unknown(kind, name, known), *keys)
 
 
 def _is_count(value: Any, smallest: int) -> bool:

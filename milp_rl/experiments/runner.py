@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
 import logging
 import time
 from collections import Counter
@@ -35,7 +34,7 @@ from milp_rl.experiments.config import Cell, ExperimentConfig
 from milp_rl.experiments.methods import BASELINES, DRAWN, agent_class, environment
 from milp_rl.experiments.played import GREEDY, Played, greedy_losses, way_of
 from milp_rl.extras import needs
-from milp_rl.formulations.files import locked, write_atomically
+from milp_rl.formulations.files import locked, read_json, write_atomically, write_json
 from milp_rl.qnetwork import QNetwork
 from milp_rl.reports.progress import watched
 
@@ -149,7 +148,7 @@ def run_cell(cell: Cell, output: str | Path) -> dict[str, Any]:
     content = {"settings": cell.settings, "row": row, "episodes": rewards}
     path = _cell_path(folder, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_json(path, content)
     (folder / TRAINING / cell.name / CHECKPOINT).unlink(missing_ok=True)
     return row
 
@@ -300,9 +299,9 @@ def _finished(folder: Path, cell: Cell) -> tuple[dict[str, Any], list[float]] | 
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         row, rewards, settings = content["row"], content["episodes"], content["settings"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to run the cell again") from error
     if settings != cell.settings:
         differ = [key for key, value in cell.settings.items() if settings.get(key) != value]

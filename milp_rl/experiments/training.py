@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from milp_rl.evaluation.learning_curves import EVALUATIONS, plot_learning_curves
 from milp_rl.experiments.methods import ALGORITHMS, agent_class
 from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.suggestions import misfit, unknown
 from milp_rl.reports.document import Section, save_figure, to_html, to_markdown
 
 SETTINGS, CHECKPOINT, EPISODES = "settings.json", "checkpoint.pt", "episodes.csv"
@@ -80,7 +80,7 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         if self.agent not in ALGORITHMS:
-            raise ValueError(f"unknown agent {self.agent!r}; known are {', '.join(ALGORITHMS)}")
+            raise ValueError(unknown("agent", self.agent, ALGORITHMS))
 
     def config(self) -> DQNConfig:
         """Return the agent's configuration.
@@ -91,20 +91,10 @@ class TrainingRun:
             If a parameter is unknown or out of range.
         """
         kind = agent_class(self.agent).config_class
-        names = [f.name for f in fields(kind)]
-        for name in self.parameters:
-            if name not in names:
-                alike = difflib.get_close_matches(name, names, n=3)
-                hint = f"is it {' or '.join(alike)}?" if alike else f"it has {', '.join(names)}"
-                raise ValueError(f"{kind.__name__} has no parameter {name!r}; {hint}")
-        for name, value in self.parameters.items():
-            try:
-                kind(**{name: value})
-            except TypeError as error:  # a text where a number has to be
-                raise ValueError(f"{name} is of the wrong kind: {value!r}") from error
-            except ValueError:
-                pass  # said by all of them together
-        return kind(**self.parameters)
+        try:
+            return kind(**self.parameters)
+        except TypeError as error:
+            raise ValueError(misfit(kind, error)) from error
 
     def make(self) -> gym.Env[Any, Any]:
         """Return a new environment.

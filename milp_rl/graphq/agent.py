@@ -123,8 +123,9 @@ class GraphDQNConfig(DQNConfig):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         for name in ("temperature", "addition_weight"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise ValueError(f"{name} must be nonnegative, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 <= value < np.inf):
+                raise ValueError(f"{name} must be nonnegative, got {value!r}")
 
 
 class GraphQLearner(QLearner):

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import FloatArray
-from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.files import read_text, write_atomically
 from milp_rl.graphq.edges import Edge, Interaction
 from milp_rl.graphq.estimation import Estimation, estimate_edges
 from milp_rl.graphq.plots import draw_edges
@@ -257,7 +257,8 @@ class DependencyGraph:
         ValueError
             If the file is not GraphML or not such a graph.
         """
+        text = read_text(path)
         try:
-            return cls.parse_graphml(Path(path).read_text(encoding="utf-8"))
+            return cls.parse_graphml(text)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error

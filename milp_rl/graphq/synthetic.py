@@ -14,6 +14,7 @@ from milp_rl.envs.known_model import KnownModelEnv, StateArray
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.networks.piecewise import relu_pieces, sigmoid_chord_error, sigmoid_points
+from milp_rl.formulations.suggestions import unknown
 from milp_rl.graphq.instance import InterventionsInstance
 from milp_rl.graphq.presets import PRESETS
 
@@ -281,7 +282,7 @@ def make_interventions(preset: str, *, seed: int, **changes: Any) -> SyntheticIn
         If the preset is unknown.
     """
     if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
+        raise ValueError(unknown("preset", preset, PRESETS))
     env = SyntheticInterventions(PRESETS[preset](seed=seed, **changes))
     arguments = {"preset": preset, "seed": seed, **changes}
     env.spec = replace(gym.spec("milp_rl/Interventions-v0"), kwargs=arguments)

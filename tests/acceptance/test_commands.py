@@ -93,9 +93,11 @@ def test_exit_codes_tell_what_happened(files, tmp_path):
     assert run.returncode == 3, run.stdout
     assert "feasible" in run.stdout
     (tmp_path / "text.json").write_text("no json")
+    (tmp_path / "wide.csv").write_text("1,2,3\n")
     (tmp_path / "words.csv").write_text("1,2\n3,many\n")
     for wrong, message in (
-        (("--space", "text.json"), "is not a JSON file"),
+        (("--space", "text.json"), "text.json, line 1, column 1: not JSON"),
+        (("--space", folder / "space.json", "--state", "wide.csv"), "wide.csv, line 1: a state of"),
         (("--space", folder / "space.json", "--state", "words.csv"), "line 2, column 2: 'many'"),
         (("--space", "space.json"), "takes 8 inputs, which are not 40 actions and a state"),
     ):

@@ -6,7 +6,14 @@ import sys
 
 import pytest
 
-from milp_rl.formulations.files import check_settings, locked, read_json, write_json
+from milp_rl.formulations.files import (
+    check_settings,
+    locked,
+    place_of_key,
+    read_json,
+    read_toml,
+    write_json,
+)
 
 HOLD = """
 import sys, time
@@ -63,16 +70,20 @@ def test_settings_say_what_differs(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not a JSON file"),
-        ('{"a": NaN}', "NaN is not a number"),
-        ("[Infinity]", "Infinity is not a number"),
-        ("[-Infinity]", "-Infinity is not a number"),
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ('{\n "a": 1\n "b": 2}', "line 3, column 2: not JSON: expecting ',' delimiter"),
+        ('{"a": "NaN",\n "b": NaN}', "line 2, column 7: NaN is not a number"),
+        ("[Infinity]", "line 1, column 2: Infinity is not a number"),
+        ("[1,\n-Infinity]", "line 2, column 1: -Infinity is not a number"),
         ('{"a": 1, "b": 2, "a": 3}', "'a' is given twice"),
         ('[{"k": {"k": 1, "k": 1}}]', "'k' is given twice"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 50_000 + "1" + "}" * 50_000, "nested too deeply"),
         ("9" * 5000, "digits"),
-        (b"\xff\xfe\x00", "not a JSON file"),
+        (b"\xff\xfe\x00", "is in UTF-16: save it as UTF-8"),
+        ("[1]".encode("utf-16-le"), "is binary data, or in UTF-16"),
+        ('["ü",\n "é"]'.encode("latin-1"), "line 1, column 3: the byte 0xfc is not UTF-8"),
     ],
 )
 def test_what_is_not_strict_json_is_refused(tmp_path, text, message):
@@ -83,7 +94,47 @@ def test_what_is_not_strict_json_is_refused(tmp_path, text, message):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = 1\nb = [1\nc = 2\n", "line 3, column 1: not TOML: unclosed array"),
+        ("a = 1\na = 2\n", "line 2, column 6: not TOML: cannot overwrite a value"),
+        ("a = 1\nb", "line 2, column 2: not TOML: expected '='"),
+        (b"a = 1\nb = '\xe9'", "line 2, column 6: the byte 0xe9 is not UTF-8"),
+        ("a = 1".encode("utf-16"), "is in UTF-16: save it as UTF-8"),
+        ("a = 1".encode("utf-32"), "is in UTF-32: save it as UTF-8"),
+    ],
+)
+def test_what_is_not_toml_is_refused_with_its_place(tmp_path, text, message):
+    path = tmp_path / "x.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=message) as error:
+        read_toml(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_a_folder_is_no_file(tmp_path):
+    for read in (read_json, read_toml):
+        with pytest.raises(ValueError, match="is a folder: give a file"):
+            read(tmp_path)
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "missing")
+
+
+def test_the_line_of_a_key_is_found_where_it_is_set(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text('# a = 0\na = 1\n[t]\n"b" = 2\n[t.u]\na = 3\nv.w = 4\n')
+    places = {("a",): 2, ("t",): 3, ("t", "b"): 4, ("t", "u", "a"): 6, ("t", "u", "v", "w"): 7}
+    for keys, line in places.items():
+        assert place_of_key(path, *keys) == f"{path}, line {line}"
+    assert place_of_key(path, "b") == str(path)
+    (tmp_path / "x.json").write_text('{\n "a": 1,\n "b": 2}')
+    assert place_of_key(tmp_path / "x.json", "b") == f"{tmp_path / 'x.json'}, line 3"
+
+
 def test_a_byte_order_mark_is_no_error(tmp_path):
     path = tmp_path / "x.json"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps({"a": "ü"}).encode())
     assert read_json(path) == {"a": "ü"}
+    path.write_bytes(b"\xef\xbb\xbfa = 1")
+    assert read_toml(path) == {"a": 1}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from dataclasses import fields
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from milp_rl.envs.bandits.restless_bandit import ArmChains
 from milp_rl.formulations.arrays import FloatArray
-from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.files import read_json, write_json
+from milp_rl.formulations.suggestions import misfit
 
 GOOD_REWARDS = (0.2, 0.15, 0.1)
 OTHER_REWARDS = (0.1, 0.15, 0.2)
@@ -33,15 +34,16 @@ class Instance:
     @classmethod
     def from_dict(cls, data: Any) -> Self:
         """Rebuild an instance from :meth:`to_dict`; raises ``ValueError`` if it is not one."""
+        if not isinstance(data, dict):
+            raise ValueError(f"not a {cls.__name__}: an object of its parameters is missing")
         try:
             return cls(**data)
         except TypeError as error:
-            raise ValueError(f"not a {cls.__name__}: {error}") from error
+            raise ValueError(f"not a {cls.__name__}: {misfit(cls, error)}") from error
 
     def to_json(self, path: str | Path) -> None:
         """Write the instance; the file appears whole or not at all."""
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
-        write_atomically(path, text.encode())
+        write_json(path, self.to_dict())
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:
@@ -52,17 +54,18 @@ class Instance:
         ValueError
             If the file is not JSON or not an instance.
         """
+        data = read_json(path)
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a JSON file: {error}") from error
-        return cls.from_dict(data)
+            return cls.from_dict(data)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def _check_integer(self, name: str, lowest: int, highest: int | None = None) -> None:
         """Store an integer field as ``int``, or raise ``ValueError``."""
         value = getattr(self, name)
-        if isinstance(value, bool) or int(value) != value or value < lowest:
-            raise ValueError(f"{name} must be an integer of at least {lowest}, got {value}")
+        whole = isinstance(value, Real) and value % 1 == 0
+        if isinstance(value, bool) or not whole or value < lowest:
+            raise ValueError(f"{name} must be an integer of at least {lowest}, got {value!r}")
         if highest is not None and value > highest:
             raise ValueError(f"{name} must be at most {highest}, got {value}")
         object.__setattr__(self, name, int(value))
@@ -75,7 +78,10 @@ class Instance:
         highest: float = np.inf,
     ) -> None:
         """Store an array field, with any size where ``shape`` is ``None``, or raise."""
-        values = np.array(getattr(self, name), dtype=np.float64)
+        try:
+            values = np.array(getattr(self, name), dtype=np.float64)
+        except (TypeError, ValueError) as error:  # texts, rows of several lengths
+            raise ValueError(f"{name} must be an array of numbers: {error}") from error
         fits = values.ndim == len(shape) and all(
             size > 0 if wanted is None else size == wanted
             for size, wanted in zip(values.shape, shape, strict=True)
@@ -85,6 +91,8 @@ class Instance:
             raise ValueError(f"{name} must have shape ({wanted}), got {values.shape}")
         bad = ~(np.isfinite(values) & (values >= lowest) & (values <= highest))
         if bad.any():
+            if (lowest, highest) == (-np.inf, np.inf):
+                raise ValueError(f"{name} must be finite, got {values[bad][0]}")
             raise ValueError(
                 f"{name} must lie between {lowest:g} and {highest:g}, got {values[bad][0]}"
             )
@@ -127,6 +135,7 @@ class BanditInstance(Instance):
             """The number B."""
 
     def __post_init__(self) -> None:
+        self._check_array("rewards", (None, None), -np.inf)
         object.__setattr__(self, "rewards", ArmChains(self.rewards).rewards)
         self._check_integer("horizon", 1)
 

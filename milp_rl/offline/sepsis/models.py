@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from milp_rl.envs.sepsis import ACTIONS, FEATURES, true_value
 from milp_rl.evaluation.outcome_models import predict_all
 from milp_rl.formulations.arrays import FloatArray, IntArray
+from milp_rl.formulations.suggestions import unknown
 from milp_rl.offline.sepsis.data import SepsisData
 from milp_rl.offline.sepsis.iql import Evaluate, IQLConfig, predicted_return, train_q
 from milp_rl.offline.sepsis.networks import QPolicy
@@ -164,7 +165,7 @@ def train_model(
     if name == "behaviour cloning":
         return Behaviour.fit(train).probabilities
     if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; known are {', '.join([*MODELS, *REGRESSIONS])}")
+        raise ValueError(unknown("model", name, [*MODELS, *REGRESSIONS]))
     config = IQLConfig(**{**MODELS[name], **changes})
     return train_q(train, validation, config, seed=seed, log_file=log_file, evaluate=evaluate)
 

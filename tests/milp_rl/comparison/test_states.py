@@ -45,9 +45,12 @@ def test_states_are_read_whole(tmp_path, text, expected):
         ("0,1,2\n0.5,0.25,1\n", "line 1: 0,1,2 may be the numbers of the columns"),
         ("severity,load\n", "no states"),
         ("", "no states"),
-        (b"\xff\xfe1\x00,\x002\x00", "not a CSV file in UTF-8"),
-        ("1," + "2" * 200_000, "not a CSV file"),
-        ('1,"2\n', "not a CSV file"),
+        (b"\xff\xfe1\x00,\x002\x00", "is in UTF-16: save it as UTF-8"),
+        ("1," + "2" * 200_000, "line 1: not CSV: field larger"),
+        ('1,"2\n', "line 1: not CSV: unexpected end"),
+        ("1;2\n", "line 1, column 1: '1;2' is not a finite number: separate values by commas"),
+        (b"1,2\n3,4\xe9\n", "line 2, column 4: the byte 0xe9 is not UTF-8"),
+        (b"1,2\0\n", "is binary data"),
     ],
 )
 def test_states_in_doubt_are_an_error_with_file_line_and_column(tmp_path, text, where):

@@ -434,7 +434,7 @@ def test_names_are_those_of_the_literature():
         assert estimate(logged, name, per="trajectory", **plain).estimator == own
     assert estimator_name("wis", "decision") == "snips"
     for name, per in (("pdis", "decision"), ("snips", "trajectory"), ("trajectory_dr", "decision")):
-        with pytest.raises(ValueError, match=f"unknown estimator '{name}' per {per}"):
+        with pytest.raises(ValueError, match=f"unknown estimator per {per} '{name}'"):
             estimator_name(name, per)
     with pytest.raises(ValueError, match="per must be"):
         estimator_name("is", "patient")

@@ -131,8 +131,11 @@ def test_a_function_makes_the_environment_too():
     [
         ({"environment": "milp_rl.envs:milp_rl/Bandi-v0"}, "Did you mean: `Bandit`"),
         ({"arguments": {"arms": 3}}, r"cannot be made with the arguments {\"arms\": 3}"),
-        ({"parameters": {"n_stp": 3}}, "no parameter 'n_stp'; is it n_step"),
-        ({"parameters": {"learning_rate": "fast"}}, "learning_rate is of the wrong kind: 'fast'"),
+        ({"parameters": {"n_stp": 3}}, "unknown parameter 'n_stp' of DQNConfig; is it 'n_step'"),
+        (
+            {"parameters": {"learning_rate": "fast"}},
+            "learning_rate must be a positive number, got 'fast'",
+        ),
         ({"agent": "dqm"}, "unknown agent 'dqm'; known are dqn, flat_dqn, graphq"),
     ],
     ids=str,

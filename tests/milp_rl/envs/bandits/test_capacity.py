@@ -208,7 +208,7 @@ def test_json_round_trip_gives_the_same_episodes(env, tmp_path):
 def test_files_that_are_no_instance_are_refused(tmp_path):
     path = tmp_path / "x.json"
     for text, message in (
-        ("{", "not a JSON"),
+        ("{", r"x\.json, line 1, column 2: not JSON"),
         ("[1]", "not a CapacityInstance"),
         ('{"a": 1}', "not a"),
     ):
