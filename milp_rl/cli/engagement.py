@@ -13,7 +13,7 @@ from milp_rl.cli.terminal import console, echo
 def draw(
     folder: Annotated[Path, typer.Argument(help="Folder for the tables.", file_okay=False)],
     beneficiaries: Annotated[int, typer.Option(help="Number of women.")] = 1000,
-    callers: Annotated[int, typer.Option(help="Number of callers.")] = 5,
+    callers: Annotated[int, typer.Option(help="Number of callers, of three languages.", min=3)] = 5,
     calls: Annotated[int, typer.Option(help="Calls of a caller in each slot of the shift.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
 ) -> None:
@@ -74,7 +74,11 @@ def simulate(
     sequoia: Annotated[int, typer.Option(help="Episodes to train SEQUOIA; 0: without.")] = 20,
     logged: Annotated[
         Path | None,
-        typer.Option(help="Logged weeks to learn from, parquet or CSV; default: simulated ones."),
+        typer.Option(
+            help="Logged weeks to learn from, parquet or CSV; default: simulated ones.",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
 ) -> None:
     """Compare policies on the same weeks; one HTML page with tables and charts."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import hashlib
 import importlib
 import io
+import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from milp_rl.extras import needs
-from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.files import read_text, write_atomically
+from milp_rl.formulations.suggestions import closest
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +108,11 @@ class LoggedTable:
         Raises
         ------
         ValueError
-            If the file cannot be read or is not such a table.
+            If the file cannot be read or is not such a table: says where.
         """
-        frame = _read(path)
-        return cls(frame) if schema is None else cls._with_schema(schema.apply(frame), schema)
+        frame = read_table(path)
+        with places_in(path):
+            return cls(frame) if schema is None else cls._with_schema(schema.apply(frame), schema)
 
     @classmethod
     def _with_schema(cls, frame: pd.DataFrame, schema: Schema) -> Self:
@@ -130,17 +136,104 @@ class LoggedTable:
         write_atomically(path, buffer.getvalue())
 
 
-def _read(path: str | Path) -> pd.DataFrame:
+class CellError(ValueError):
+    """A cell of a table that is wrong.
+
+    Parameters
+    ----------
+    column, row
+        Where, as the table names them.
+    said
+        What is wrong with it; a ``{}`` stands for ``other``.
+    other
+        Another row that has to do with it.
+    """
+
+    def __init__(self, column: str, row: Any, said: str, other: Any = None) -> None:
+        super().__init__(f"column {column!r}, row {row}: {said.replace('{}', f'row {other}')}")
+        self.column, self.row, self.said, self.other = column, row, said, other
+
+
+@contextmanager
+def places_in(path: str | Path) -> Iterator[None]:
+    """Name the file in errors about its table, and in a CSV file the line instead of the row."""
+    try:
+        yield
+    except CellError as error:
+        lines = _lines(Path(path), error.row, error.other)
+        if lines is None:
+            raise ValueError(f"{path}: {error}") from error
+        said = error.said.replace("{}", f"line {lines[1]}")
+        raise ValueError(f"{path}, line {lines[0]}, column {error.column!r}: {said}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _lines(path: Path, *rows: Any) -> list[int | None] | None:
+    """Return the lines of rows of a CSV file, or ``None`` if it is none or they have no numbers."""
+    if not all(row is None or isinstance(row, int | np.integer) for row in rows):
+        return None
+    if (packing := _csv_packing(path)) is None:
+        return None
+    opened = gzip.open if packing == "gzip" else Path.open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        first, found = 1, {}
+        number = -1  # of the row; that of the header
+        for entries in reader:
+            if len(entries) > 1 or any(entry.strip() for entry in entries):
+                if number in rows:
+                    found[number] = first
+                number += 1
+            first = reader.line_num + 1
+    return [found.get(row) for row in rows]
+
+
+def read_table(path: str | Path, **options: Any) -> pd.DataFrame:
+    """Read a parquet or CSV file (also ``.csv.gz``), by its ending.
+
+    Parameters
+    ----------
+    path
+        The file.
+    **options
+        Of :func:`pandas.read_csv`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it cannot be read: says why and, of a CSV file, on which line.
+    """
     file = Path(path)
     packing = _csv_packing(file)
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder: give a file")
     try:
-        if packing is not None:
-            return pd.read_csv(file, compression=packing)
-        return pd.read_parquet(file)
+        if packing is None:
+            return pd.read_parquet(file)
+        frame: pd.DataFrame = pd.read_csv(file, compression=packing, **options)
+        return frame
     except FileNotFoundError:
         raise
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(f"{file} is empty: it should begin with the names of columns") from error
     except Exception as error:  # pandas and pyarrow raise many kinds
-        raise ValueError(f"{file} cannot be read: {error}") from error
+        if packing == "infer":
+            read_text(file)  # says it if it is no text, or not in UTF-8, and where
+        raise _unread(file, str(error)) from error
+
+
+def _unread(file: Path, said: str) -> ValueError:
+    """Return an error with the line that a message of pandas has."""
+    if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", said):
+        wanted, line, n = found.groups()
+        return ValueError(f"{file}, line {line}: {n} entries, but {wanted} columns are named")
+    if found := re.search(r"EOF inside string starting at row (\d+)", said):
+        line = str(int(found[1]) + 1)
+        return ValueError(f"{file}, line {line}: a quote that begins there is not closed")
+    return ValueError(f"{file} cannot be read: {said}")
 
 
 def _csv_packing(path: Path) -> Literal["infer", "gzip"] | None:
@@ -168,12 +261,13 @@ def in_order(frame: pd.DataFrame, who: str, when: str) -> pd.DataFrame:
     if wrong.any():
         i = int(np.argmax(wrong))
         value, name = (_plain(known[column].iloc[i]) for column in (when, who))
-        what = f"no {when} {expected[i]}"
-        if expected[i] and value == known[when].iloc[i - 1]:
-            what = f"{when} {value!r} twice, in rows {known.index[i - 1]} and {known.index[i]}"
-        raise ValueError(
-            f"column {when!r}, row {known.index[i]}: {value!r} is not 0, 1, ... in order:"
-            f" {who} {name!r} has {what}"
+        twice = expected[i] and value == known[when].iloc[i - 1]
+        what = f"{when} {value!r} twice, first in {{}}" if twice else f"no {when} {expected[i]}"
+        raise CellError(
+            when,
+            _plain(known.index[i]),
+            f"{value!r} is not 0, 1, ... in order: {who} {name!r} has {what}",
+            _plain(known.index[i - 1]) if twice else None,
         )
     return known.reset_index(drop=True)
 
@@ -189,16 +283,37 @@ def refuse(frame: pd.DataFrame, column: str, wrong: pd.Series[bool], what: str) 
     """
     if wrong.any():
         i = int(np.argmax(wrong.to_numpy()))
-        value, row = _plain(frame[column].iloc[i]), frame.index[i]
-        raise ValueError(
-            f"column {column!r}, row {row}: {value!r} {what} ({int(wrong.sum())} such rows)"
-        )
+        value, row = _plain(frame[column].iloc[i]), _plain(frame.index[i])
+        rows = f" ({wrong.sum()} such rows)" if wrong.sum() > 1 else ""
+        raise CellError(column, row, f"{'nothing' if value is None else repr(value)} {what}{rows}")
+
+
+def with_numbers(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """Return the table with numbers in some columns, all of which are texts once one entry is.
+
+    Raises
+    ------
+    ValueError
+        If an entry is no number: says where.
+    """
+    read = {}
+    for name in columns:
+        if not pd.api.types.is_numeric_dtype(frame[name]):
+            values = pd.to_numeric(frame[name], errors="coerce")
+            refuse(frame, name, values.isna() & frame[name].notna(), "is not a number")
+            read[name] = values
+    return frame.assign(**read)
 
 
 def refuse_missing_columns(frame: pd.DataFrame, columns: dict[str, str]) -> None:
     """Raise ``ValueError`` if a column is missing; ``columns`` says what each should hold."""
     missing = [name for name in columns if name not in frame]
     if missing:
-        raise ValueError(f"column {missing[0]!r} is missing ({columns[missing[0]]})")
+        name, there = missing[0], list(map(str, frame.columns))
+        others = [other for other in there if other not in columns]
+        asked = f": is it {other!r}?" if (other := closest(name, others)) else ""
+        if len(there) == 1 and re.search(r"[;\t|]", there[0]):
+            asked = f": the only one is {there[0]!r}; separate by commas"
+        raise ValueError(f"column {name!r} is missing ({columns[name]}){asked}")
     if not len(frame):
         raise ValueError("the table has no rows")

@@ -49,14 +49,20 @@ def test_a_week_is_planned(tables, by):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("language", "Tamil", "column 'language', row 7: 'Tamil' is not one of"),
-        ("free", "midnight", "column 'free', row 7: 'midnight' has other slots than morning"),
-        ("familiar", "Ada", "column 'familiar', row 7: 'Ada' is not one of"),
-        ("belief", 3.0, "column 'belief', row 7: 3.0 is not between"),
+        ("language", "Tamil", "women.csv, line 9, column 'language': 'Tamil' is not one of"),
+        (
+            "free",
+            "midnight",
+            "women.csv, line 9, column 'free': 'midnight' has other slots than morning",
+        ),
+        ("familiar", "Ada", "women.csv, line 9, column 'familiar': 'Ada' is not one of"),
+        ("belief", "high", "women.csv, line 9, column 'belief': 'high' is not a number"),
+        ("shared", "no", "women.csv, line 9, column 'shared': 'no' is not a number"),
+        ("belief", 3.0, "women.csv, line 9, column 'belief': 3.0 is not between"),
     ],
 )
 def test_wrong_tables_are_named(tables, column, value, message):
-    women = pd.read_csv("women.csv")
+    women = pd.read_csv("women.csv").astype(object)
     women.loc[7, column] = value
     women.to_csv("women.csv", index=False)
     run = CliRunner().invoke(app, PLAN)

@@ -26,7 +26,14 @@ from milp_rl.envs.factored_actions import FactoredActionSpace
 from milp_rl.envs.sampling import draw_each
 from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import FloatArray, IntArray
-from milp_rl.offline.tables import LoggedTable, Schema, in_order, refuse, refuse_missing_columns
+from milp_rl.offline.tables import (
+    LoggedTable,
+    Schema,
+    in_order,
+    refuse,
+    refuse_missing_columns,
+    with_numbers,
+)
 
 GROUP = "race_ethnicity"
 GROUPS = {"White": 0.45, "Black": 0.25, "Hispanic": 0.22, "Asian or other": 0.08}
@@ -288,15 +295,16 @@ def _checked(frame: pd.DataFrame, factors: Mapping[str, Sequence[str]]) -> pd.Da
     known = frame[[name for name in COLUMNS if name in frame]]
     for name in known:
         refuse(known, str(name), known[name].isna() & (name not in _MAY_MISS), "is missing")
+    texts = ("patient", GROUP, *factors)
+    known = with_numbers(known, (str(name) for name in known if name not in texts))
     for name in (*FEATURES, SOCIAL_NEED):
-        values = pd.to_numeric(known[name], errors="coerce")
-        refuse(known, name, ~values.between(0, 1), "is not in [0, 1]")
+        refuse(known, name, ~known[name].between(0, 1), "is not in [0, 1]")
     for name, levels in factors.items():
         refuse(known, name, ~known[name].isin(levels), f"is not one of {', '.join(levels)}")
     for name in OUTCOMES:
         refuse(known, name, ~known[name].isin([0, 1]) & known[name].notna(), "is not 0 or 1")
     if "propensity" in known:
-        values = pd.to_numeric(known["propensity"], errors="coerce")
+        values = known["propensity"]
         refuse(known, "propensity", ~((values > 0) & (values <= 1)), "is not in (0, 1]")
     by_patient = known.groupby("patient", sort=False)
     for name in (SOCIAL_NEED, GROUP):

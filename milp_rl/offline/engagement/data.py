@@ -14,7 +14,13 @@ from milp_rl.envs.engagement import Engagement
 from milp_rl.envs.transitions import Transitions
 from milp_rl.evaluation.logged import LoggedDecisions
 from milp_rl.formulations.arrays import FloatArray, IntArray
-from milp_rl.offline.tables import LoggedTable, in_order, refuse, refuse_missing_columns
+from milp_rl.offline.tables import (
+    LoggedTable,
+    in_order,
+    refuse,
+    refuse_missing_columns,
+    with_numbers,
+)
 
 COLUMNS = {
     "beneficiary": "the woman, of one episode of the programme",
@@ -46,16 +52,17 @@ class CallLog(LoggedTable):
 
     def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
         refuse_missing_columns(frame, COLUMNS)
+        optional = ["propensity"] if "propensity" in frame else []
+        frame = with_numbers(frame, [*_WITHIN_ONE, *_BINARY, "cluster", "week", *optional])
         for name in _WITHIN_ONE:
             refuse(frame, name, ~frame[name].between(0, 1), "is not between 0 and 1")
         for name in _BINARY:
             refuse(frame, name, ~frame[name].isin([0, 1]), "is not 0 or 1")
         refuse(frame, "cluster", ~(frame["cluster"] >= 0), "is no number of a cluster")
-        if "propensity" in frame:
+        if optional:
             known = frame["propensity"]
             refuse(frame, "propensity", ~((known > 0) & (known <= 1)), "is not in (0, 1]")
-        kept = [*COLUMNS, *(["propensity"] if "propensity" in frame else [])]
-        return in_order(frame[kept], "beneficiary", "week")
+        return in_order(frame[[*COLUMNS, *optional]], "beneficiary", "week")
 
     @property
     def clusters(self) -> IntArray:

@@ -14,7 +14,13 @@ from milp_rl.envs.engagement import Beneficiaries, Programme
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
 from milp_rl.formulations.files import write_atomically, write_json
 from milp_rl.offline.engagement.plan import CallPlan, plan_violations
-from milp_rl.offline.tables import refuse, refuse_missing_columns
+from milp_rl.offline.tables import (
+    places_in,
+    read_table,
+    refuse,
+    refuse_missing_columns,
+    with_numbers,
+)
 
 Value = Literal["whittle", "myopic"]
 
@@ -86,20 +92,32 @@ class Roster:
         ValueError
             If a column is missing or a value is wrong: says where.
         """
-        chains = pd.read_csv(clusters)
-        refuse_missing_columns(chains, _CLUSTERS)
-        staff = pd.read_csv(callers, dtype={"caller": str, "languages": str})
-        refuse_missing_columns(staff, _CALLERS)
-        slots = [str(column) for column in staff if column not in _CALLERS]
-        if not slots:
-            raise ValueError("callers have no slots: give a column with calls for each slot")
+        chains = read_table(clusters)
+        with places_in(clusters):
+            refuse_missing_columns(chains, _CLUSTERS)
+            shares = [name for name in _CLUSTERS if name != "cluster"]
+            chains = with_numbers(chains, shares)
+            for name in shares:
+                refuse(chains, name, ~chains[name].between(0, 1), "is not between 0 and 1")
+        staff = read_table(callers, dtype={"caller": str, "languages": str})
+        with places_in(callers):
+            refuse_missing_columns(staff, _CALLERS)
+            slots = [str(column) for column in staff if column not in _CALLERS]
+            if not slots:
+                raise ValueError("callers have no slots: give a column with calls for each slot")
+            staff = with_numbers(staff, slots)
+            for name in slots:
+                whole = (staff[name] >= 0) & (staff[name] % 1 == 0)
+                refuse(staff, name, ~whole, "is no number of calls")
         spoken = staff["languages"].fillna("").str.split(";")
         languages = sorted({language for own in spoken for language in own if language})
         texts = ("language", "free", "familiar", "cluster")
-        people = pd.read_csv(women, dtype=dict.fromkeys(texts, "category"))
-        refuse_missing_columns(people, _WOMEN)
-        refuse(people, "belief", ~people["belief"].between(0, 1), "is not between 0 and 1")
-        refuse(people, "shared", ~people["shared"].isin([0, 1]), "is not 0 or 1")
+        people = read_table(women, dtype=dict.fromkeys(texts, "category"))
+        with places_in(women):
+            refuse_missing_columns(people, _WOMEN)
+            people = with_numbers(people, ("belief", "shared", "weeks_since_call"))
+            refuse(people, "belief", ~people["belief"].between(0, 1), "is not between 0 and 1")
+            refuse(people, "shared", ~people["shared"].isin([0, 1]), "is not 0 or 1")
         found = Programme(
             chains[["returns", "stays"]].to_numpy(),
             chains[["returns_called", "stays_called"]].to_numpy(),
@@ -112,15 +130,17 @@ class Roster:
         )
         known = chains["cluster"].astype(str).tolist()
         since = people["weeks_since_call"].to_numpy(dtype=np.float64)
-        return cls(
-            found,
-            Beneficiaries(
+        with places_in(women):
+            who = Beneficiaries(
                 _numbers(people, "cluster", known),
                 _numbers(people, "language", languages),
                 _slots(people, slots),
                 people["shared"].to_numpy(),
                 _numbers(people, "familiar", list(found.callers), missing=True),
-            ),
+            )
+        return cls(
+            found,
+            who,
             people["beneficiary"].to_numpy(),
             people["belief"].to_numpy(dtype=np.float64),
             np.isnan(since) | (since > found.rest),

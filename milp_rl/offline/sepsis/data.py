@@ -13,7 +13,13 @@ from milp_rl.envs.sepsis import ACTIONS, FEATURES, SepsisCohort
 from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
 from milp_rl.formulations.spaces.budget import BudgetTopK
-from milp_rl.offline.tables import LoggedTable, in_order, refuse, refuse_missing_columns
+from milp_rl.offline.tables import (
+    LoggedTable,
+    in_order,
+    refuse,
+    refuse_missing_columns,
+    with_numbers,
+)
 
 Split = Literal["temporal", "random"]
 COLUMNS = {
@@ -152,10 +158,10 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     refuse_missing_columns(frame, {k: v for k, v in COLUMNS.items() if k != "propensity"})
     known = frame[[name for name in COLUMNS if name in frame]]
     refuse(known, "stay", known["stay"].isna(), "is missing")
-    numbers = [name for name in known if name not in ("stay",)]
-    for name in map(str, numbers):
-        values = pd.to_numeric(known[name], errors="coerce")
-        refuse(known, name, ~np.isfinite(values), "is not a finite number")
+    numbers = [str(name) for name in known if name != "stay"]
+    known = with_numbers(known, numbers)
+    for name in numbers:
+        refuse(known, name, ~np.isfinite(known[name]), "is not a finite number")
     for name in ("vasopressor", "fluid"):
         refuse(known, name, ~known[name].isin([0, 1, 2]), "is not 0, 1 or 2")
     if "propensity" in known:

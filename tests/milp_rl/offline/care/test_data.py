@@ -167,7 +167,7 @@ def test_weeks_that_are_twice_or_missing_are_refused_with_patient_and_row(data):
     with pytest.raises(ValueError, match=f"row {row[5]}: 5 is not .*: patient 7 has no week 4"):
         CareData(frame.drop(index=row[4]))
     twice = pd.concat([frame, frame.loc[[row[4]]]], ignore_index=True)
-    message = f"patient 7 has week 4 twice, in rows {row[4]} and {len(frame)}"
+    message = f"row {len(frame)}: .*patient 7 has week 4 twice, first in row {row[4]}"
     with pytest.raises(ValueError, match=message):
         CareData(twice)
 
@@ -179,6 +179,56 @@ def test_missing_columns_and_files_are_refused(data, tmp_path):
     (tmp_path / "x.parquet").write_text("no")
     with pytest.raises(ValueError, match="cannot be read"):
         CareData.read(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz"])
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("week", "third", "line 5, column 'week': 'third' is not a number"),
+        ("acute_event", "yes", "line 5, column 'acute_event': 'yes' is not a number"),
+        ("modality", "Fax", "line 5, column 'modality': 'Fax' is not one of Phone"),
+        ("week", 2, r"line 5, column 'week': 2 is not .* has week 2 twice, first in line 4"),
+    ],
+)
+def test_a_wrong_entry_of_a_file_is_found_by_its_line(data, tmp_path, name, column, value, message):
+    frame = data.frame.astype(object)
+    frame.loc[3, column] = value
+    frame.to_csv(tmp_path / name, index=False)
+    with pytest.raises(ValueError, match=f"{name}, {message}"):
+        CareData.read(tmp_path / name)
+
+
+def test_empty_lines_and_lines_in_quotes_count(data, tmp_path):
+    frame = data.frame.astype({"patient": str})
+    frame["patient"] = "a\nb" + frame["patient"]
+    frame.loc[2, "modality"] = "Fax"
+    header, rows = frame.to_csv(index=False).split("\n", 1)
+    (tmp_path / "x.csv").write_text(f"\ufeff\n{header}\n\n{rows}")
+    with pytest.raises(ValueError, match=r"x\.csv, line 8, column 'modality': 'Fax'"):
+        CareData.read(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"patient,week\n1,2\n1,2,3\n", "line 3: 3 entries, but 2 columns are named"),
+        (b'patient,week\n1,2\n"1,2\n', "line 3: a quote that begins there is not closed"),
+        (b"patient,week\n1,\xe9\n", "line 2, column 3: the byte 0xe9 is not UTF-8"),
+        ("patient,week\n1,2\n".encode("utf-16"), "is in UTF-16: save it as UTF-8"),
+        (b"patient;week\n1;2\n", "the only one is 'patient;week'; separate by commas"),
+        (b"patients,week\n1,2\n", "column 'patient' is missing .*: is it 'patients'?"),
+        (b"patient,week\n", "'clinical_risk' is missing"),
+    ],
+)
+def test_what_is_no_table_is_refused_with_its_place(tmp_path, content, message):
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        CareData.read(tmp_path / "x.csv")
+    assert str(error.value).startswith(str(tmp_path / "x.csv"))
+    with pytest.raises(ValueError, match="is a folder"):
+        CareData.read(tmp_path)
 
 
 def test_a_table_of_ones_own_is_read_by_its_schema(data, tmp_path):
@@ -200,7 +250,7 @@ def test_a_table_of_ones_own_is_read_by_its_schema(data, tmp_path):
     pd.testing.assert_frame_equal(CareData.read(tmp_path / "again.csv.gz").frame, read.frame)
     with pytest.raises(ValueError, match="'week' is column 'wk': the table has "):
         CareData.read(tmp_path / "log.csv.gz", schema=Schema({"week": "wk"}))
-    with pytest.raises(ValueError, match=r"column 'modality', row .*: '\w+' is not one of Phone"):
+    with pytest.raises(ValueError, match=r"line 2, column 'modality': 'sms' is not one of"):
         CareData.read(tmp_path / "log.csv.gz", schema=Schema(columns))
 
 

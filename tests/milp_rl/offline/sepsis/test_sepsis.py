@@ -200,7 +200,7 @@ def test_a_step_that_is_twice_is_refused_with_stay_and_rows(data, named):
     second = len(frame) - 1
     if named:
         frame = frame.reset_index(drop=True)
-    message = f"stay {stay} has step 2 twice, in rows {row[2]} and {second}"
+    message = f"row {second}: .*stay {stay} has step 2 twice, first in row {row[2]}"
     with pytest.raises(ValueError, match=message):
         SepsisData(frame)
 
