@@ -24,7 +24,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from milp_rl.dqn.callbacks import Callback
-from milp_rl.dqn.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from milp_rl.dqn.checkpoint import (
+    Checkpoint,
+    load_weights,
+    read_checkpoint,
+    read_tensors,
+    write_checkpoint,
+)
 from milp_rl.dqn.checks import checked_env
 from milp_rl.dqn.choosers import chooser_of
 from milp_rl.dqn.config import DQNConfig
@@ -496,9 +502,10 @@ class DQNAgent:
 
     def use(self, weights: Mapping[str, torch.Tensor] | str | Path) -> None:
         """Replace the weights by the ``state_dict()`` of a network of the same shape, or a file."""
-        given: Mapping[str, torch.Tensor]
-        given = weights if isinstance(weights, Mapping) else torch.load(weights, weights_only=True)
-        self.network.load_state_dict(given)
+        if isinstance(weights, Mapping):
+            load_weights(self.network, weights, "the mapping")
+        else:
+            load_weights(self.network, read_tensors(weights), weights)
         self.learner.greedy.renew()
 
     def save(self, path: str | Path) -> None:

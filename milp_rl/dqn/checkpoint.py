@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.formulations.files import write_atomically
@@ -93,6 +94,36 @@ def write_checkpoint(
     write_atomically(path, buffer.getvalue())
 
 
+def read_tensors(path: str | Path) -> Any:
+    """Return what ``torch.save`` wrote of tensors, numbers and texts; no code in it is run.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no file.
+    ValueError
+        If it is none of these, or damaged.
+    """
+    try:
+        return torch.load(path, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises many kinds, and advises to run the code in the file
+        raise ValueError(
+            f"{path} has no tensors that can be read without running code in it, or is damaged:"
+            " give another file, or train again"
+        ) from error
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], whose: str | Path) -> None:
+    """Put weights into a network; raise ``ValueError`` with whose they are if they do not fit."""
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:  # other names, shapes; no weights
+        said = str(error).partition("\n")[2].strip() or str(error)
+        raise ValueError(f"{whose} has the weights of another network: {said}") from error
+
+
 def read_checkpoint(path: str | Path, config_class: type[DQNConfig]) -> Checkpoint:
     """Return what a file of this version or an earlier one holds.
 
@@ -103,12 +134,7 @@ def read_checkpoint(path: str | Path, config_class: type[DQNConfig]) -> Checkpoi
     ValueError
         If it is damaged, no checkpoint, of a later version, or of parameters of another class.
     """
-    try:
-        content = torch.load(path, weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(f"{path} is not a checkpoint, or damaged: {error}") from error
+    content = read_tensors(path)
     named = str(content.get("format")) if isinstance(content, dict) else ""
     matched = re.fullmatch(rf"{re.escape(_NAME)}/(\d+)", named)
     if matched is None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from milp_rl.dqn.agent import DQNAgent
 from milp_rl.dqn.cached_argmax import CachedArgmax
 from milp_rl.dqn.callbacks import Callback
+from milp_rl.dqn.checkpoint import read_tensors
 from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import KnownModelEnv
 from milp_rl.envs.vector import ParallelEpisodes
@@ -158,7 +159,7 @@ class Validation(Callback):
         if not self._rows:
             raise ValueError("no network has been validated yet")
         episode = max(self._rows, key=lambda e: (self._rows[e], e))
-        weights: dict[str, Tensor] = torch.load(self._weights_path(episode), weights_only=True)
+        weights: dict[str, Tensor] = read_tensors(self._weights_path(episode))
         return weights
 
     def _validate_if_due(self, agent: DQNAgent) -> None:

@@ -116,7 +116,12 @@ class Proof:
         ValueError
             If that is no feasible set.
         """
-        return ActionSpace.from_dict(json.loads(self.space))
+        try:
+            return ActionSpace.from_dict(json.loads(self.space))
+        except RecursionError as error:
+            raise ValueError("the proof's feasible set is nested too deeply") from error
+        except ValueError as error:
+            raise ValueError(f"the proof's feasible set: {error}") from error
 
     def to_bytes(self) -> bytes:
         """Return the file's content."""
@@ -141,6 +146,8 @@ class Proof:
         ValueError
             If it is no proof, or of another version, naming the file and what is wrong.
         """
+        if Path(path).is_file() and not zipfile.is_zipfile(path):
+            raise ValueError(f"{path} is no proof: it is no .npz file, or the end is missing")
         try:
             with np.load(path, allow_pickle=False) as file:
                 parts = {name: file[name] for name in file.files}

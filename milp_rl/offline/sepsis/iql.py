@@ -36,9 +36,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from milp_rl.dqn.checkpoint import read_tensors
 from milp_rl.envs.sepsis import ACTIONS, FEATURES
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.files import write_atomically
+from milp_rl.formulations.suggestions import unknown
 from milp_rl.offline.losses import conservative_loss, expectile_loss
 from milp_rl.offline.sepsis.data import SepsisData
 from milp_rl.offline.sepsis.networks import HeadsNetwork, QPolicy, SeparateNetwork
@@ -113,7 +115,7 @@ class IQLConfig:
         object.__setattr__(self, "hidden", tuple(self.hidden))
         methods = ("iql_multitask", "iql", "double_dqn", "dueling_cql")
         if self.method not in methods:
-            raise ValueError(f"unknown method {self.method!r}; known are {', '.join(methods)}")
+            raise ValueError(unknown("method", self.method, methods))
         if self.selection not in ("value", "loss"):
             raise ValueError(f"selection must be 'value' or 'loss', got {self.selection!r}")
         if not self.hidden or min(self.hidden) < 1:
@@ -281,10 +283,7 @@ def predicted_return(policy: QPolicy, data: SepsisData) -> float:
 
 def _read(path: Path, setup: dict[str, Any]) -> dict[str, Any]:
     """Read a checkpoint, as data only: no code in it is run."""
-    try:
-        content = torch.load(path, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(f"{path} is not a checkpoint, or damaged: {error}") from error
+    content = read_tensors(path)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"{path} is not a checkpoint of this version ({_FORMAT})")
     different = sorted(k for k in setup if content["setup"].get(k) != setup[k])

@@ -148,13 +148,24 @@ def test_checkpoint_of_another_run_is_refused(tmp_path, uninterrupted, other, na
         other().train(checkpoint=tmp_path / "run.pt")
 
 
+def test_weights_of_no_file_or_of_another_network_are_refused_by_name(tmp_path, uninterrupted):
+    file = tmp_path / "best.pt"
+    file.write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"best\.pt has no tensors"):
+        uninterrupted.use(file)
+    for other in ({"a": torch.zeros(2)}, [1]):
+        torch.save(other, file)
+        with pytest.raises(ValueError, match=r"best\.pt has the weights of another network"):
+            uninterrupted.use(file)
+
+
 def test_damaged_files_are_refused(tmp_path, uninterrupted):
     file = tmp_path / "run.pt"
     uninterrupted.save(file)
     whole = file.read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], b"text", whole[1000:]):
         file.write_bytes(damaged)
-        with pytest.raises(ValueError, match="not a checkpoint, or damaged"):
+        with pytest.raises(ValueError, match=r"run\.pt has no tensors that can be read"):
             killed_run.agent().train(checkpoint=file)
     torch.save({"weights": 1}, file)
     with pytest.raises(ValueError, match="not a checkpoint of a"):
@@ -173,7 +184,7 @@ def test_files_with_code_are_refused(tmp_path, monkeypatch):
     torch.save({"format": "milp_rl.dqn/1", "config": Evil()}, "evil.pt")
     Path("evil.pickle").write_bytes(pickle.dumps(Evil()))
     for name in ("evil.pt", "evil.pickle"):
-        with pytest.raises(ValueError, match="not a checkpoint"):
+        with pytest.raises(ValueError, match="without running code in it"):
             DQNAgent.load(name, killed_run.agent().env)
     assert not Path("pwned").exists()
 
