@@ -18,7 +18,7 @@ from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.networks.action_value import ActionValue, NetworkValue
 from milp_rl.formulations.networks.conversion import to_action_value
 from milp_rl.formulations.networks.link import linked
-from milp_rl.formulations.networks.network import warn_if_badly_scaled
+from milp_rl.formulations.networks.network import NetworkError, warn_if_badly_scaled
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins, pins_of
 from milp_rl.formulations.time_limit import until
@@ -150,8 +150,12 @@ class ArgmaxSolver:
         self.options = SolveOptions(
             gap, absolute_gap, time_limit, threads, node_limit, log_of(verbose)
         )
-        self._reading: dict[str, Any] = {"inputs": inputs, "output": output}
-        value = self._oriented(network, state_dim)
+        self._reading: dict[str, Any] = {
+            "inputs": inputs,
+            "output": output,
+            "state_dim": state_dim,
+        }
+        value = self._oriented(network)
         self.state_dim = value.state_dim
         if isinstance(value, NetworkValue):
             warn_if_badly_scaled(value.network)
@@ -173,7 +177,7 @@ class ArgmaxSolver:
         RuntimeError
             If another thread is solving with this solver.
         """
-        value = self._oriented(network, None)
+        value = self._oriented(network)
         if value.state_dim != self.state_dim:
             raise ValueError(
                 f"the new network takes {self.space.n_actions + value.state_dim} inputs, the old"
@@ -586,8 +590,8 @@ class ArgmaxSolver:
             )
         return s
 
-    def _oriented(self, network: Any, state_dim: int | None) -> ActionValue:
-        value = to_action_value(network, self.space.n_actions, state_dim=state_dim, **self._reading)
+    def _oriented(self, network: Any) -> ActionValue:
+        value = to_action_value(network, self.space.n_actions, **self._reading)
         self._link = value.link
         return value.negated() if self.sense == "minimize" else value
 
@@ -609,7 +613,8 @@ def argmax(
     Parameters
     ----------
     network, state, space, start, available, required
-        As for :class:`ArgmaxSolver` and :meth:`ArgmaxSolver.solve`.
+        As for :class:`ArgmaxSolver` and :meth:`ArgmaxSolver.solve`. The state's size is taken where
+        a network does not tell how many state features it has.
     **options
         Options of :class:`ArgmaxSolver`: ``solver``, ``formulation``, ``bounds``, ``gap``,
         ``time_limit``, ``threads``, ...
@@ -650,8 +655,27 @@ def _solved(
 ) -> ArgmaxResult:
     """Set a solver up and solve once, the time limit being for both."""
     begin = time.perf_counter()
-    solver = ArgmaxSolver(network, space, **options)
+    solver = _solver_at(network, state, space, options)
     solver.options = replace(solver.options, once=True)
     limit = solver.options.time_limit
     left = None if limit is None else max(begin + limit - time.perf_counter(), _LEAST_SECONDS)
     return solver.solve(state, start=start, available=available, required=required, time_limit=left)
+
+
+def _solver_at(
+    network: Any, state: ArrayLike | None, space: ActionSpace, options: dict[str, Any]
+) -> ArgmaxSolver:
+    """Set a solver up, with the state's size if the network tells none, or a wrong one."""
+    if state is None or options.get("state_dim") is not None:
+        return ArgmaxSolver(network, space, **options)
+    of_state = {**options, "state_dim": np.size(state)}
+    try:
+        solver = ArgmaxSolver(network, space, **options)
+    except NetworkError:
+        return ArgmaxSolver(network, space, **of_state)
+    if solver.state_dim == np.size(state):
+        return solver
+    try:
+        return ArgmaxSolver(network, space, **of_state)
+    except ValueError:
+        return solver  # solving says what does not fit

@@ -76,6 +76,29 @@ def test_a_solver_is_used_from_several_threads(name, q_network):
     assert together == alone
 
 
+class OfTheMean(torch.nn.Module):
+    """Runs with states of any size, which no weight tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.q = torch.nn.Linear(7, 1)
+
+    def forward(self, action, state):
+        return self.q(torch.cat([action, state.mean(dim=1, keepdim=True)], dim=1))
+
+
+def test_the_state_says_how_many_features_a_network_takes():
+    network, space, state = OfTheMean(), mr.BudgetTopK(6, 2), [1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match="the state has 3 values, but network and space leave 7"):
+        mr.ArgmaxSolver(network, space).solve(state)
+    result = mr.argmax(network, state, space)
+    solver = mr.ArgmaxSolver(network, space, state_dim=3)
+    assert result.value == solver.solve(state).value
+    other = OfTheMean()
+    solver.update(other)
+    assert solver.solve(state).value == mr.argmax(other, state, space).value
+
+
 def test_an_updated_solver_answers_for_the_new_network(q_network):
     space = mr.BudgetTopK(6, 2)
     other = mr.QNetwork(3, 6, (8, 8), generator=torch.Generator().manual_seed(9))
