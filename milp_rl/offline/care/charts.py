@@ -169,10 +169,12 @@ def _intervals(axes: Axes, table: pd.DataFrame, names: pd.Series[str]) -> None:
     axes.locator_params(axis="x", nbins=5)  # or the numbers run into each other
 
 
-def plain_axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """Return a figure, in inches, and its axes side by side."""
+def plain_axes(
+    width: float, height: float, columns: int = 1, rows: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure, in inches, and its axes side by side, row by row."""
     figure = new_figure(width, height)
-    grid = list(figure.subplots(1, columns, squeeze=False)[0])
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.spines[["top", "right"]].set_visible(False)
     return figure, grid

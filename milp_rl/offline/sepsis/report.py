@@ -38,6 +38,7 @@ _TABLES = ("models", "response", "actions", "calibration", "course")
 _SETTINGS = "settings.json"
 _ROLLOUTS = 4000
 _DISCOUNT = 0.99
+_IN_A_ROW = 5  # charts of a model
 
 log = logging.getLogger(__name__)
 
@@ -347,20 +348,26 @@ def _response_chart(table: pd.DataFrame, order: list[str]) -> Figure:
 
 def _actions_chart(table: pd.DataFrame, order: list[str]) -> Figure:
     models = [m for m in order if m in set(table["model"])]
-    figure, grid = plain_axes(2.7 * len(models), 3.0, len(models))
+    columns = min(_IN_A_ROW, len(models))
+    lines = -(-len(models) // columns)
+    figure, grid = plain_axes(2.2 * columns, 2.3 * lines, columns, lines)
     doses = ACTIONS.factors["vasopressor"]
-    for axes, model in zip(grid, models, strict=True):
+    for axes in grid[len(models) :]:
+        axes.set_axis_off()
+    for axes, model in zip(grid, models, strict=False):
         rows = table[table["model"] == model]
         shares = rows.pivot_table(values="share", index="vasopressor", columns="fluid")
         shares = shares.loc[doses, doses]
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=0.6, origin="lower")
         for (i, j), share in np.ndenumerate(shares.to_numpy()):
-            axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=8)
+            on = "white" if share > 0.35 else "black"
+            axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=on)
         axes.set_xticks(range(3), doses, fontsize=7)
         axes.set_yticks(range(3), doses, fontsize=7)
         axes.set_title(model, fontsize=8)
         axes.set_xlabel("fluid", fontsize=7)
-    grid[0].set_ylabel("vasopressor", fontsize=7)
+    for axes in grid[::columns]:
+        axes.set_ylabel("vasopressor", fontsize=7)
     return figure
 
 
