@@ -829,6 +829,20 @@ def test_rewards_of_the_grid_shown_are_those_measured():
             assert cell.strip() == f"{mean:.2f} ± {error:.2f}", (name, domain)
 
 
+def test_all_solvers_earn_the_same_in_the_times_shown():
+    table = read(["results/grid20_solvers/results.csv"]).set_index(["domain", "method"])
+    episodes = read(["results/grid20_solvers/episodes.csv"])
+    ways = ["sequoia"] + [f"by_{n}{by}" for by in ("", "_in_pyomo") for n in ("highs", "gurobi")]
+    assert np.ptp(episodes[ways].to_numpy(), axis=1).max() < 1e-9
+    assert (table.xs("sequoia", level="method")["way"] == "enumeration").all()
+    text = (ROOT / "docs" / "benchmarks.md").read_text().split("### The same networks with")[1]
+    shown = re.findall(r"^\| ([\w, ]+) \|((?: [\d.]+ \|){5})$", text, re.MULTILINE)[:4]
+    times = table["cpu_ms_per_decision"].unstack()[ways]
+    found = [[float(cell) for cell in cells.split("|")[:5]] for _, cells in shown]
+    own = times.loc[[*PUBLISHED[:1], *PUBLISHED[2:]]].to_numpy()
+    np.testing.assert_array_equal(found, [[float(f"{x:.1f}") for x in row] for row in own])
+
+
 def test_times_of_wide_networks_and_many_actions_shown_are_those_measured():
     table = pd.read_csv(BENCHMARKS / "scale.csv").set_index("case")
     assert (table["optimal"] == table["of"]).all()
