@@ -69,8 +69,8 @@ def test_care_management_is_reported_on_one_page(tmp_path):
     values = pd.read_csv(tmp_path / "care" / "values-of-the-policies.csv")
     assert ((values["low"] < values["true value"]) & (values["true value"] < values["high"])).any()
     own = milp_rl("care", "report", "own", "--data", "care/values.csv", cwd=tmp_path)
-    assert own.returncode == 1
-    assert "No such file" in own.stderr.replace("\n", " ")
+    assert own.returncode == 2
+    assert "does not exist" in own.stderr
 
 
 @pytest.mark.slow
