@@ -397,6 +397,7 @@ def _check_enumerate(space: ActionSpace, reference: NDArray[np.int8]) -> None:
     )
     _expect(listed.dtype == space.dtype, f"listed actions are {space.dtype}, not {listed.dtype}")
     count = space.count()
+    _expect(count <= space.count_bound, f"count_bound is {space.count_bound}, below {count}")
     _expect(count == len(reference), f"count is {count}, there are {len(reference)} actions")
     if len(reference):
         _refuses(lambda: space.enumerate(len(reference) - 1), "more than", "a limit too small")

@@ -41,21 +41,21 @@ _SECONDS_PER_PRODUCT = 5e-11  # one multiplication of an evaluation
 _SECONDS_PER_NODE = 2e-4  # without its products
 _SECONDS_TO_START = 1e-3  # and so many nodes take next to no time:
 _FIRST_NODES = 4
-_COUNTED_AT_ONCE = 256  # binary vectors
+_COUNTED_AT_ONCE = 256  # actions at most
+_LISTED_AT_ONCE = 4096  # of a call's own space at most, if it counts quickly
 _SOLVES_BEFORE_COUNTING = 32  # states
 _SOLVES_OF_CALLS = 4  # with the space of calls, if it counts quickly
 _SHARE_TO_COUNT = 0.25  # of the time there is
 _SECONDS_BEFORE_COUNTING = 0.25  # of a state's search
-_MANY = 1000  # binary variables
 _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tried
 
 
 class AutoArgmax(Argmax):
     """Exact argmax by whichever solver suits the set, the network and the state.
 
-    A set that counts quickly is counted at once, that of a call when it is given for the fourth
-    time; another one, since that can take long, before the 32nd state, or when the search does not
-    solve a state soon. Which of several equally good actions is
+    A set that counts quickly is counted at once, that of a call if it is seen to be small or given
+    for the fourth time; another one, since that can take long, before the 32nd state, or when the
+    search does not solve a state soon. Which of several equally good actions is
     returned depends on the pick.
 
     Parameters
@@ -259,9 +259,10 @@ class AutoArgmax(Argmax):
 
     @property
     def _counts_at_once(self) -> bool:
+        bound = self.space.count_bound
         known = self.incumbents.like is None or self._solves >= _SOLVES_OF_CALLS
-        quick = known and self.space.counts_quickly
-        return quick or n_vectors(self.space) <= _COUNTED_AT_ONCE
+        quick = self.space.counts_quickly and (known or bound <= _LISTED_AT_ONCE)
+        return quick or bound <= _COUNTED_AT_ONCE
 
     def _count(self, deadline: float) -> None:
         """Count the set, which can take seconds, and list it if it is small."""
@@ -374,7 +375,7 @@ def is_small(
     until the deadline passes first.
     """
     limit = min(LARGEST_LISTED, _LIST_BYTES // space.n_actions)
-    if n_vectors(space) <= LARGEST_LISTED:
+    if space.count_bound <= limit:
         return True
     if not space.binary:
         return False
@@ -388,14 +389,6 @@ def is_small(
         return None
     except ValueError:  # more than can be counted, or none at all
         return False
-
-
-def n_vectors(space: ActionSpace) -> float:
-    """Return how many vectors there are within the bounds, infinite with continuous variables."""
-    if space.binary:
-        return 2.0**space.n_actions if space.n_actions < _MANY else math.inf
-    sizes = np.where(space.continuous, math.inf, space.upper - space.lower + 1.0)
-    return float(np.prod(np.maximum(sizes, 0.0)))
 
 
 def _draws_again(space: ActionSpace, deadline: float) -> bool | None:

@@ -52,6 +52,7 @@ _REBUILT = (
 INTEGRALITY = 1e-6  # by which an integer variable may differ from a whole number
 _BEYOND = 1e-6  # by which a continuous one may be beyond a bound, relative to it if above 1
 _FEW = 4096  # vectors of whole numbers within the bounds, of which all are looked at
+_MANY = 1000  # binary variables
 _KNOWN = 256  # feasible actions drawn to test answers with
 _KNOWN_SHARE = 0.3  # of a time limit, after which no more are drawn or tested
 _KNOWN_ONE_BY_ONE = 64  # of a space that draws them one after another
@@ -489,11 +490,16 @@ class ActionSpace(ABC):
                 self._open,
                 down_closed=self.down_closed,
                 limit=limit,
+                variables=self._choosable(),
             )
         if rows is None:
             rows = built(self.n_actions, self.violations, self.extensions, limit)
         check_limit(len(rows), limit)
         return rows
+
+    def _choosable(self) -> Sequence[int]:
+        """Return the variables that may be 1 as far as is known at once, in order."""
+        return range(self.n_actions)
 
     def feasible(self, actions: ActionArray) -> BoolArray:
         """Check many actions at once.
@@ -527,6 +533,17 @@ class ActionSpace(ABC):
     def count(self, limit: int = 100_000) -> int:
         """Count the feasible actions; raises ``ValueError`` beyond ``limit`` if it must list."""
         return len(self.enumerate(limit))
+
+    @property
+    def count_bound(self) -> float:
+        """No more actions than this are feasible, as is seen at once; it may be infinite.
+
+        Here the vectors of whole numbers within the bounds.
+        """
+        if self.binary:
+            return 2.0**self.n_actions if self.n_actions < _MANY else math.inf
+        sizes = np.where(self.continuous, math.inf, self.upper - self.lower + 1.0)
+        return float(np.prod(np.maximum(sizes, 0.0)))
 
     @property
     def counts_quickly(self) -> bool:

@@ -23,7 +23,7 @@ from milp_rl.formulations.checks import (
 )
 from milp_rl.formulations.kernels.description import KNAPSACK, TOP_K, CompiledOracle
 from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.formulations.spaces.listing import check_limit
+from milp_rl.formulations.spaces.listing import check_limit, subsets
 from milp_rl.formulations.spaces.oracles.knapsack import fractional_knapsack, knapsack_fractions
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.rows import within
@@ -309,6 +309,11 @@ class BudgetTopK(ActionSpace):
             sizes = rng.integers(0, self.k + 1, size=n)
         ranks = np.argsort(np.argsort(rng.random((n, self.n_actions)), axis=1), axis=1)
         return (ranks < sizes[:, None]).astype(np.int8)
+
+    @property
+    def count_bound(self) -> float:
+        """The number of sets of a size that is allowed, whatever they cost."""
+        return subsets(self.n_actions, self.k if self.exactly else 0, self.k)
 
     @property
     def counts_quickly(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -189,6 +190,13 @@ class Intersection(Overlaid):
             rng,
             maximal=maximal,
         )
+
+    @property
+    def count_bound(self) -> float:
+        """The least of the members' bounds, for whole numbers."""
+        if self.continuous.any():
+            return math.inf
+        return min(super().count_bound, *(member.count_bound for member in self.members))
 
     @property
     def counts_quickly(self) -> bool:

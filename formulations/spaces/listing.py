@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.time_limit import check_time
 
+_COUNTED = 1_000_000
 _MOST_PARTIAL = 2_000_000
 _PARTIAL_PER_ACTION = 8  # partial actions that may be open, per action listed
 _MOST_ENTRIES = 2**28
@@ -33,6 +35,7 @@ def grown(
     *,
     down_closed: bool,
     limit: int,
+    variables: Iterable[int],
 ) -> ActionArray | None:
     """List by deciding variable by variable for all partial actions at once.
 
@@ -47,6 +50,8 @@ def grown(
         Whether what is open is feasible.
     limit
         Largest number of actions to list.
+    variables
+        Those that may be 1, in order.
 
     Returns
     -------
@@ -58,7 +63,7 @@ def grown(
     rows: ActionArray = np.zeros((1, n), dtype=np.int8)
     if down_closed and not feasible(rows)[0]:
         return rows[:0]
-    for i in range(n):
+    for i in variables:
         chosen = rows.copy()
         chosen[:, i] = 1
         both = np.concatenate([rows, chosen])
@@ -167,3 +172,20 @@ def built(
 
     visit(np.zeros(n, dtype=np.int8), -1)
     return np.array(found, dtype=np.int8).reshape(len(found), n)
+
+
+def subsets(n: int, smallest: int, largest: int) -> float:
+    """Return how many subsets of n have a size in a range; infinite beyond a million.
+
+    >>> from milp_rl.formulations.spaces.listing import subsets
+    >>> subsets(4, 1, 2)
+    10
+    >>> subsets(1000, 0, 500)
+    inf
+    """
+    total = 0
+    for size in range(smallest, min(largest, n) + 1):
+        total += math.comb(n, size)
+        if total > _COUNTED:
+            return math.inf
+    return total

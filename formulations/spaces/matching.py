@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import MOST_VARIABLES, check_binary, check_integer, check_texts
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.listing import subsets
 from milp_rl.formulations.spaces.oracles.matching import (
     matching_number,
     maximum_matchings,
@@ -180,7 +181,8 @@ class Matching(ActionSpace):
                 " at most 1 allowed"
                 for i in np.flatnonzero(counts > 1).tolist()
             ]
-        found += [f"{pair} is not eligible" for pair in self.decode(x.reshape(-1) * self._never)]
+        if (wrong := x.reshape(-1) * self._never).any():
+            found += [f"{pair} is not eligible" for pair in self.decode(wrong)]
         pairs = int(x.sum())
         if pairs < self.min_pairs:
             found.append(f"{pairs} pairs, at least {self.min_pairs} are needed")
@@ -297,6 +299,15 @@ class Matching(ActionSpace):
                 weights = rng.random((1, *x.shape))
                 x[:] = maximum_matchings(weights, self.eligible, size, size)[0][0]
         return drawn.reshape(n, self.n_actions)
+
+    def _choosable(self) -> list[int]:
+        """Return the eligible pairs."""
+        return np.flatnonzero(self.eligible).tolist()
+
+    @property
+    def count_bound(self) -> float:
+        """The number of sets of eligible pairs of a size that is allowed."""
+        return subsets(int(self.eligible.sum()), self.min_pairs, self._most)
 
     @property
     def counts_quickly(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -99,6 +100,11 @@ class Product(Composite):
     def parts(self) -> list[tuple[ActionSpace, slice]]:
         """Return the members and their variables."""
         return list(zip(self.members, self._parts, strict=True))
+
+    @property
+    def count_bound(self) -> float:
+        """The product of the members' bounds."""
+        return math.prod(member.count_bound for member in self.members)
 
     def violations(self, action: ArrayLike) -> list[str]:
         """Collect the members' violations."""

@@ -379,6 +379,23 @@ def test_a_space_of_the_call_is_solved_as_by_a_solver_of_its_own(name, solver, r
     check(results, later, states, sets)
 
 
+def test_a_set_of_a_call_that_is_seen_to_be_small_is_listed_at_once(random_network):
+    """Few of many pairs are eligible, other ones every day."""
+    rng = np.random.default_rng(0)
+    network = random_network(rng, 2 + 20 * 7, (16, 32))
+    solving = mr.ArgmaxSolver(network, mr.Matching(np.ones((20, 7), dtype=bool), max_pairs=2))
+    for _ in range(3):
+        space = mr.Matching(rng.random((20, 7)) < 0.2, max_pairs=2)
+        state = rng.normal(size=2)
+        result = solving.solve(state, space=space)
+        assert result.solver == "enumeration"
+        actions = space.enumerate()
+        assert len(actions) <= space.count_bound <= 4096
+        values = network.at_state(state).forward(actions)[:, 0]
+        assert result.value == pytest.approx(values.max(), abs=1e-9)
+        assert space.violations(result.action) == []
+
+
 def test_equal_spaces_of_calls_are_kept_and_old_ones_left(random_network):
     solving = mr.ArgmaxSolver(
         random_network(np.random.default_rng(0), 8, (5,)), mr.BudgetTopK(6, 2)
