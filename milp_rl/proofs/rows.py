@@ -5,10 +5,9 @@ some auxiliary variables) meets, and **any** multipliers y, weak duality gives
 
 .. math:: \max c x \;\le\; R y^+ - r y^- + \sum_j \max_{l_j \le x_j \le u_j} (c - A^T y)_j x_j .
 
-So nothing depends on where y comes from. Here each y is found by a few rounds in which one
-multiplier after the other is made best with the others held: for a single row that is the
-fractional knapsack, so that ``BudgetTopK`` has the sum of its k largest coefficients. For the
-output, proofs may have others, of a linear program.
+So nothing depends on where y comes from. Here one multiplier after the other is made best with
+those before it held: for a single row that is the fractional knapsack, so that ``BudgetTopK`` has
+the sum of its k largest coefficients. For the output, proofs may have others, of a linear program.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ import numpy as np
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.proofs.arithmetic import Arithmetic, Numbers
-
-_ROUNDS = 2  # of improving every multiplier
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +116,10 @@ class Rows:
         left = np.zeros((len(each), self.matrix.shape[1]))
         left[:, :n] = c.reshape(-1, n)
         padded = np.zeros((len(each), left.shape[1] + 1))  # the last one: no limit is reached
-        for i in [*range(len(self.matrix))] * (1 if len(self.matrix) == 1 else _ROUNDS):
+        for i in range(len(self.matrix)):
             used = np.flatnonzero(self.matrix[i])
             a, size = self.matrix[i, used], len(used)
-            rest = left[:, used] + a * y[:, i, None]
+            rest = left[:, used]
             ratio = rest / a
             order = np.argsort(-ratio, axis=1)
             padded[:, :size] = ratio[each, order]

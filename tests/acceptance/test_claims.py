@@ -864,8 +864,9 @@ def test_sizes_and_times_of_proofs_shown_are_those_measured():
     text = " ".join((ROOT / "docs" / "proofs.md").read_text().split())
     shown = (
         f"files of at most {table['kilobytes_max'].max():.1f} kB, checked in {ratio.min():.1f} to"
-        f" {ratio.max():.0f} times the time that branch and bound took, in less than 10 times on"
-        f" {(ratio < 10).sum()} of {len(table)} problems"
+        f" {ratio.max():.1f} times the time that branch and bound took"
     )
+    assert (ratio < 10).all()
+    assert f"on {len(table)} problems" in text
     assert shown in text
     assert f"up to {table['prove_ms'].max() / 1e3:.1f} seconds" in text
