@@ -843,6 +843,23 @@ def test_all_solvers_earn_the_same_in_the_times_shown():
     np.testing.assert_array_equal(found, [[float(f"{x:.1f}") for x in row] for row in own])
 
 
+def test_gains_of_calls_shown_are_those_measured():
+    table = read(["benchmarks/engagement.csv"])
+    gains = 100 * table.groupby(["policy", "women"])["gain"].agg(["mean", "sem"])
+    assert (table.groupby(["policy", "women"])["seed"].nunique() == 3).all()
+    text = (ROOT / "docs" / "engagement.md").read_text()
+    shown = re.findall(r"^\| ([\w\-, ]+) \|((?: (?:[\d.]+ ± [\d.]+)? ?\|){3})$", text, re.MULTILINE)
+    assert {name for name, _ in shown} == set(table["policy"]) - {"no calls"}
+    for name, cells in shown:
+        for women, cell in zip((20, 40, 100), cells.split("|"), strict=False):
+            own = gains["mean"].get((name, women))
+            error = gains["sem"].get((name, women))
+            wanted = "" if own is None else f"{own:.1f} ± {error:.1f}"
+            assert cell.strip() == wanted, (name, women)
+    seconds = table[table["policy"] == "SEQUOIA"]["training (processor s)"].mean()
+    assert f"({seconds:.0f} s of processor time)" in text
+
+
 def test_times_of_wide_networks_and_many_actions_shown_are_those_measured():
     table = pd.read_csv(BENCHMARKS / "scale.csv").set_index("case")
     assert (table["optimal"] == table["of"]).all()
