@@ -259,10 +259,11 @@ class AutoArgmax(Argmax):
 
     @property
     def _counts_at_once(self) -> bool:
-        bound = self.space.count_bound
+        quick = self.space.counts_quickly
         known = self.incumbents.like is None or self._solves >= _SOLVES_OF_CALLS
-        quick = self.space.counts_quickly and (known or bound <= _LISTED_AT_ONCE)
-        return quick or bound <= _COUNTED_AT_ONCE
+        if quick and known:
+            return True
+        return self.space.count_bound <= (_LISTED_AT_ONCE if quick else _COUNTED_AT_ONCE)
 
     def _count(self, deadline: float) -> None:
         """Count the set, which can take seconds, and list it if it is small."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ from milp_rl.formulations.checks import (
 )
 from milp_rl.formulations.kernels.description import KNAPSACK, TOP_K, CompiledOracle
 from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.formulations.spaces.listing import check_limit, subsets
+from milp_rl.formulations.spaces.listing import check_limit, subsets, subsets_bound
 from milp_rl.formulations.spaces.oracles.knapsack import fractional_knapsack, knapsack_fractions
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.rows import within
@@ -313,7 +312,7 @@ class BudgetTopK(ActionSpace):
     @property
     def count_bound(self) -> float:
         """The number of sets of a size that is allowed, whatever they cost."""
-        return subsets(self.n_actions, self.k if self.exactly else 0, self.k)
+        return subsets_bound(self.n_actions, *self._sizes)
 
     @property
     def counts_quickly(self) -> bool:
@@ -324,19 +323,13 @@ class BudgetTopK(ActionSpace):
         """Count the feasible actions, in closed form without costs."""
         if self.costs is not None:
             return super().count(limit)
-        return self._count(math.inf)
+        return subsets(self.n_actions, *self._sizes)
 
-    def _count(self, most: float) -> int:
-        """Add up binomial coefficients, until the sum is above ``most``."""
-        largest = min(self.k, self.n_actions - self.k) if self.exactly else self.k
-        total, sets = 0, 1
-        for size in range(largest + 1):
-            if size:
-                sets = sets * (self.n_actions - size + 1) // size
-            total = sets if self.exactly else total + sets
-            if total > most:
-                break
-        return total
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """Sizes of which there are as many sets: to choose k is to leave out the others."""
+        same = min(self.k, self.n_actions - self.k)
+        return (same, same) if self.exactly else (0, self.k)
 
     def enumerate(self, limit: int = 100_000) -> ActionArray:
         """List every feasible action, smallest sets first."""
@@ -344,7 +337,7 @@ class BudgetTopK(ActionSpace):
             rows = super().enumerate(limit)
             ordered: ActionArray = rows[np.argsort(rows.sum(axis=1), kind="stable")]
             return ordered
-        check_limit(self._count(limit), limit)
+        check_limit(subsets(self.n_actions, *self._sizes, limit), limit)
         found = []
         for size in range(self.k if self.exactly else 0, self.k + 1):
             chosen = np.array(list(itertools.combinations(range(self.n_actions), size)), dtype=int)

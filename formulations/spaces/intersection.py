@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 
 import numpy as np
@@ -193,9 +192,7 @@ class Intersection(Overlaid):
 
     @property
     def count_bound(self) -> float:
-        """The least of the members' bounds, for whole numbers."""
-        if self.continuous.any():
-            return math.inf
+        """The least of the members' bounds."""
         return min(super().count_bound, *(member.count_bound for member in self.members))
 
     @property

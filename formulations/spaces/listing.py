@@ -174,18 +174,27 @@ def built(
     return np.array(found, dtype=np.int8).reshape(len(found), n)
 
 
-def subsets(n: int, smallest: int, largest: int) -> float:
-    """Return how many subsets of n have a size in a range; infinite beyond a million.
+def subsets(n: int, smallest: int, largest: int, most: float = math.inf) -> int:
+    """Count the subsets of n whose size is in a range, until there are more than ``most``.
 
     >>> from milp_rl.formulations.spaces.listing import subsets
     >>> subsets(4, 1, 2)
     10
-    >>> subsets(1000, 0, 500)
-    inf
     """
-    total = 0
-    for size in range(smallest, min(largest, n) + 1):
-        total += math.comb(n, size)
-        if total > _COUNTED:
-            return math.inf
+    total, sets = 0, 1
+    for size in range(min(largest, n) + 1):
+        if size:
+            sets = sets * (n - size + 1) // size
+        if size >= smallest:
+            total += sets
+        elif sets > most and smallest <= n - size:  # then there are no fewer of the smallest size
+            return sets
+        if total > most:
+            break
     return total
+
+
+def subsets_bound(n: int, smallest: int, largest: int) -> float:
+    """Return the number of such subsets, infinite beyond a million."""
+    found = subsets(n, smallest, largest, _COUNTED)
+    return found if found <= _COUNTED else math.inf

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import MOST_VARIABLES, check_binary, check_integer, check_texts
 from milp_rl.formulations.spaces.base import ActionSpace
-from milp_rl.formulations.spaces.listing import subsets
+from milp_rl.formulations.spaces.listing import subsets_bound
 from milp_rl.formulations.spaces.oracles.matching import (
     matching_number,
     maximum_matchings,
@@ -307,7 +307,7 @@ class Matching(ActionSpace):
     @property
     def count_bound(self) -> float:
         """The number of sets of eligible pairs of a size that is allowed."""
-        return subsets(int(self.eligible.sum()), self.min_pairs, self._most)
+        return subsets_bound(int(self.eligible.sum()), self.min_pairs, self._most)
 
     @property
     def counts_quickly(self) -> bool:
