@@ -9,6 +9,7 @@ Rows of the blocks, all in the actions alone:
 - ``Scheduling``: Hall's condition for sets of slots T,
   :math:`\sum_{T_j \subseteq T} n_j a_j \le W_T`, with the same functions, and the budget.
 - ``Box``: its rows.
+
 Every other block: the rows it writes into a model, with auxiliary columns after the actions.
 Intersections and products have those of all members.
 
@@ -66,27 +67,23 @@ def rows_of(space: ActionSpace) -> Rows:
         else:
             found += [(_wide(row, at, n), least, most) for row, least, most in own]
     found = _needed(found, low, high)
-    matrix = np.array([row for row, _, _ in found]).reshape(len(found), n)
-    least, most = (np.array([side[k] for side in found], dtype=float) for k in (1, 2))
+    rows = [(np.array([row for row, _, _ in found]).reshape(len(found), n), np.arange(n))]
+    sides = [tuple(np.array([own[k] for own in found], dtype=float) for k in (1, 2))]
     for at, model in written:
-        free = not whole[at].all()
-        inside, more = np.asarray(model.matrix.toarray(), dtype=np.float64), len(model.integer)
-        columns = np.concatenate([at, np.arange(len(low), len(low) + more - len(at))])
-        auxiliary, own_whole = slice(len(at), None), model.integer[len(at) :]
+        free, auxiliary = not whole[at].all(), slice(len(at), None)
+        own_whole = model.integer[auxiliary]
         own_low, own_high = model.column_lower[auxiliary], model.column_upper[auxiliary]
         if not free:  # their bounds may be sides of the blocks' checks, too
             own_low = np.where(own_whole, own_low, _moved(own_low, -1.0))
             own_high = np.where(own_whole, own_high, _moved(own_high, 1.0))
+        columns = np.concatenate([at, len(low) + np.arange(len(own_whole))])
         low, high = np.concatenate([low, own_low]), np.concatenate([high, own_high])
         whole = np.concatenate([whole, own_whole])
-        sides = _allowed_sides(inside, model.row_lower, model.row_upper, whole[columns], free)
-        matrix = np.concatenate(
-            [
-                np.pad(matrix, ((0, 0), (0, len(low) - matrix.shape[1]))),
-                _wide(inside, columns, len(low)),
-            ]
-        )
-        least, most = (np.concatenate(own) for own in zip((least, most), sides, strict=True))
+        matrix = np.asarray(model.matrix.toarray(), dtype=np.float64)
+        rows.append((matrix, columns))
+        sides.append(_allowed_sides(matrix, model.row_lower, model.row_upper, whole[columns], free))
+    matrix = np.concatenate([_wide(own, columns, len(low)) for own, columns in rows])
+    least, most = (np.concatenate(own) for own in zip(*sides, strict=True))
     if not (np.isfinite(low) & np.isfinite(high)).all():
         raise ValueError(
             f"a proof needs bounds of all variables that {type(space).__name__} writes into a"

@@ -130,14 +130,11 @@ class Search:
             if (part.low < part.high).any() or self._unstable(part, ranges).any():
                 return False
             check_only_rounded(self.checker, part.low[0, :n], node.bound, self.target)
-            node.slopes, node.multipliers, node.duals = (own[0] for own in node.numbers)
-            node.part, self.highest = None, max(self.highest, node.bound)
-            return True
         short = [short_stored(each) for each in node.numbers[:2]]
         none = 0.0 * node.numbers[2]
         for numbers in ([*short, none], [*short, node.numbers[2]], node.numbers):
             bound = float(self.network.bounds(part, ranges, *numbers)[0])
-            if bound <= self.target:
+            if bound <= max(self.target, node.bound):
                 node.slopes, node.multipliers, node.duals = (own[0] for own in numbers)
                 break
         node.part, self.highest = None, max(self.highest, bound)
