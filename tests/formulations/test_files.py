@@ -67,6 +67,14 @@ def test_settings_say_what_differs(tmp_path):
         check_settings(path, {})
 
 
+def refusal(read, path, text, message):
+    """Write a file that is refused with a message, and return the whole of that."""
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=message) as error:
+        read(path)
+    return str(error.value)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -87,11 +95,7 @@ def test_settings_say_what_differs(tmp_path):
     ],
 )
 def test_what_is_not_strict_json_is_refused(tmp_path, text, message):
-    path = tmp_path / "x.json"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=message) as error:
-        read_json(path)
-    assert str(path) in str(error.value)
+    assert str(tmp_path / "x.json") in refusal(read_json, tmp_path / "x.json", text, message)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +111,7 @@ def test_what_is_not_strict_json_is_refused(tmp_path, text, message):
 )
 def test_what_is_not_toml_is_refused_with_its_place(tmp_path, text, message):
     path = tmp_path / "x.toml"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=message) as error:
-        read_toml(path)
-    assert str(error.value).startswith(str(path))
+    assert refusal(read_toml, path, text, message).startswith(str(path))
 
 
 def test_a_folder_is_no_file(tmp_path):
