@@ -1,7 +1,8 @@
 """Programs and the command `milp-rl` as a user runs them, in forks of one process.
 
 What they import takes seconds, so one process imports it and forks for each: still a process of its
-own, with its own output, folder and status.
+own, with its own output, folder and status. It does not end as a process does, though: what has to
+be right at the end, such as solves that were left, is tested in processes of their own.
 """
 
 from __future__ import annotations

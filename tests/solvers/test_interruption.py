@@ -6,13 +6,10 @@ import sys
 
 import pytest
 
-from tests.forks import python
-
 SCRIPT = """
 import os, signal, threading, time
 import numpy as np, torch
 import milp_rl as mr
-signal.signal(signal.SIGINT, signal.default_int_handler)
 q = mr.QNetwork(10, 40, hidden=(64, 64), generator=torch.Generator().manual_seed(1))
 solver = mr.ArgmaxSolver(q, mr.BudgetTopK(40, 10), {options}, time_limit=60)
 state = np.full(10, 0.5)
@@ -31,24 +28,22 @@ except KeyboardInterrupt:
 
 
 PYOMO = 'solver="highs", engine="pyomo"'
-HIGHS, GUROBI, SCIP, OWN = (
-    f'solver="{name}"' for name in ("highs", "gurobi", "scip", "branch_and_bound")
-)
+SOLVERS = [f'solver="{name}"' for name in ("highs", "gurobi", "scip", "branch_and_bound")]
 
 
-def run(tmp_path, **values):
-    (tmp_path / "program.py").write_text(SCRIPT.format(**values))
-    return python(tmp_path / "program.py", cwd=tmp_path)
-
-
-# In a batch the processes have the solver, and are ended whatever it is.
 @pytest.mark.parametrize(
-    ("options", "batch"),
-    [(o, False) for o in (HIGHS, GUROBI, SCIP, OWN, PYOMO)] + [(HIGHS, True), (OWN, True)],
+    ("options", "batch"), [(o, b) for o in SOLVERS for b in (False, True)] + [(PYOMO, False)]
 )
-def test_ctrl_c_stops_the_solver_which_can_be_used_again(options, batch, tmp_path):
-    done = run(tmp_path, options=options, batch=batch, signal="SIGINT")
-    assert done.returncode == 0, done.stderr
+def test_ctrl_c_stops_the_solver_which_can_be_used_again(options, batch):
+    script = SCRIPT.format(options=options, batch=batch, signal="SIGINT")
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     again, status, seconds = done.stdout.splitlines()[-1].split()
     # Pyomo's interface to HiGHS takes no start, and HiGHS may find no action in half a second.
     known = ("feasible", "no_solution") if options == PYOMO else ("feasible",)
@@ -57,9 +52,10 @@ def test_ctrl_c_stops_the_solver_which_can_be_used_again(options, batch, tmp_pat
     assert float(seconds) < 2.5  # two, and what a busy machine adds
 
 
-@pytest.mark.parametrize(("options", "batch"), [(HIGHS, True), (GUROBI, False), (SCIP, False)])
-def test_a_process_that_is_told_to_end_does(options, batch, tmp_path):
-    done = run(tmp_path, options=options, batch=batch, signal="SIGTERM")
+@pytest.mark.parametrize("solver", ["highs", "gurobi", "scip"])
+def test_a_process_that_is_told_to_end_does(solver):
+    script = SCRIPT.format(options=f'solver="{solver}"', batch=True, signal="SIGTERM")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
     assert done.returncode == -signal.SIGTERM
 
 
