@@ -18,7 +18,6 @@ from milp_rl.formulations.kernels.description import SCHEDULE, SLOTS, CompiledOr
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.formulations.spaces.oracles.count_vectors import (
-    MAX_VECTORS,
     ClassCounts,
     maximal_counts_of_rows,
     maximal_counts_where,
@@ -26,14 +25,12 @@ from milp_rl.formulations.spaces.oracles.count_vectors import (
 )
 from milp_rl.formulations.spaces.oracles.visits import Visits, preferred_service
 from milp_rl.formulations.spaces.pins import Pins
-from milp_rl.formulations.time_limit import seconds_left
 
 _MAX_LISTED_SLOTS = 10
 _LARGEST_NEED = 10**9
 _MAX_LISTED_VISITS = 1000  # vectors of numbers of visits that are tried to list the maximal ones
 _LARGEST_CODE = 2.0**62
-_SECONDS_TO_LIST = 3.0  # maximal numbers of arms of each kind, of as many vectors times rows
-_MANY_VECTORS = 200 * MAX_VECTORS
+_MAX_LISTED = 1000  # maximal numbers of arms of each kind; with more, a polymatroid bounds faster
 
 
 class Scheduling(ActionSpace):
@@ -50,8 +47,8 @@ class Scheduling(ActionSpace):
     of the London Mathematical Society 10, 1935) there is one if in every set of slots the chosen
     arms that can be served only there need no more than the workers have there.
     Feasibility depends only on the number of chosen arms of each kind (availability and need), so
-    ``linear_max`` is exact where the maximal feasible numbers can be listed, or every need is one;
-    otherwise it is the linear relaxation (with different needs and a budget, the smaller of that
+    ``linear_max`` is exact where the maximal feasible numbers are few (at most 1,000), or every need
+    is one; otherwise it is the linear relaxation (with different needs and a budget, the smaller of that
     without the budget and a top-k bound). Beyond 10 slots it is the smaller of a top-k bound and
     a knapsack over all worker-slots.
 
@@ -531,19 +528,9 @@ class Scheduling(ActionSpace):
         binding = rows @ self._class_sizes > limits
         return rows[binding], limits[binding]
 
-    @property
-    def _class_counts(self) -> ClassCounts | None:
-        """The exact linear oracle, if it is needed and there is time to list maximal counts."""
-        if "_listed_counts" not in vars(self) and seconds_left() < _SECONDS_TO_LIST:
-            limits = self._hall[1]
-            vectors = np.prod(self._class_sizes + 1.0) * (1 if limits is None else len(limits) + 1)
-            share = min(float(vectors) / _MANY_VECTORS, 1.0)
-            if seconds_left() < share * _SECONDS_TO_LIST:
-                return None
-        return self._listed_counts
-
     @cached_property
-    def _listed_counts(self) -> ClassCounts | None:
+    def _class_counts(self) -> ClassCounts | None:
+        """The exact linear oracle, if it is needed and few numbers have to be listed for it."""
         if self.in_one:
             vectors = maximal_counts_where(self._fits, self._class_sizes, _MAX_LISTED_VISITS)
             return None if vectors is None else ClassCounts(self._class_of, vectors)
@@ -553,7 +540,7 @@ class Scheduling(ActionSpace):
         if self.budget is not None:
             rows = np.vstack([rows, np.ones(len(self._class_sizes), dtype=np.intp)])
             limits = np.append(limits, self.budget)
-        vectors = maximal_counts_of_rows(rows, limits, self._class_sizes)
+        vectors = maximal_counts_of_rows(rows, limits, self._class_sizes, _MAX_LISTED)
         return None if vectors is None else ClassCounts(self._class_of, vectors)
 
     @cached_property

@@ -219,7 +219,9 @@ class ClassCounts:
         return np.ascontiguousarray(best.reshape(batch, -1).T), base
 
 
-def maximal_counts_of_rows(rows: IntArray, limits: IntArray, sizes: IntArray) -> IntArray | None:
+def maximal_counts_of_rows(
+    rows: IntArray, limits: IntArray, sizes: IntArray, most: int
+) -> IntArray | None:
     """List the maximal integer vectors ``N`` with ``rows @ N <= limits``, ``0 <= N <= sizes``.
 
     Parameters
@@ -230,12 +232,14 @@ def maximal_counts_of_rows(rows: IntArray, limits: IntArray, sizes: IntArray) ->
         Nonnegative, shape (rows,).
     sizes
         Nonnegative, shape (classes,).
+    most
+        Maximal vectors that may be listed, at least 1.
 
     Returns
     -------
     numpy.ndarray or None
-        Shape (vectors, classes); ``None`` if there are more than ``MAX_VECTORS`` of them, or ten
-        times as many vectors to search.
+        Shape (vectors, classes); ``None`` if there are more of them, or many times as many vectors
+        to search.
     """
     counts = np.zeros((1, 0), dtype=np.intp)
     slack = np.asarray(limits[None, :], dtype=np.int64)
@@ -243,7 +247,7 @@ def maximal_counts_of_rows(rows: IntArray, limits: IntArray, sizes: IntArray) ->
         added = np.arange(size + 1)
         left = slack[:, None, :] - added[:, None] * rows[:, k]
         parents, steps = np.nonzero((left >= 0).all(axis=2))
-        if len(parents) * max(len(limits), 1) > 200 * MAX_VECTORS:
+        if len(parents) * max(len(limits), 1) > 200 * most:
             return None
         slack = np.asarray(left[parents, steps], dtype=np.int64)
         counts = np.column_stack([counts[parents], steps])
@@ -251,7 +255,7 @@ def maximal_counts_of_rows(rows: IntArray, limits: IntArray, sizes: IntArray) ->
     for k, size in enumerate(sizes):
         grows |= (counts[:, k] < size) & (slack >= rows[:, k]).all(axis=1)
     maximal = counts[~grows]
-    return maximal if len(maximal) <= MAX_VECTORS else None
+    return maximal if len(maximal) <= most else None
 
 
 def maximal_counts_where(
