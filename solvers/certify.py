@@ -174,7 +174,8 @@ def certify(
             f"the action's value {_with_offset(problem, value)} exceeds the claimed bound"
             f" {_with_offset(problem, bound)}"
         ]
-    for other in _candidates(problem, action, limit):
+    others = _candidates(problem, action, limit)
+    for other in others if incumbents is None else incumbents.hopeful(others):
         if incumbents.feasible(other) if incumbents else not space.violations(other):
             return [
                 f"the feasible action {shown(space, other)} has value"

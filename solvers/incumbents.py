@@ -88,6 +88,12 @@ class Incumbents:
         """Whether an action, of the space's dtype, is feasible."""
         return self._feasible(action.tobytes())
 
+    def hopeful(self, actions: ActionArray) -> ActionArray:
+        """Return those that may be feasible: where the space checks many at once, those that are."""
+        if type(self.space).feasible is ActionSpace.feasible or not len(actions):
+            return actions
+        return actions[self.space.feasible(actions)]
+
     def _check(self, key: bytes) -> bool:
         return not self.space.violations(np.frombuffer(key, dtype=self.space.dtype))
 
@@ -303,11 +309,10 @@ class Incumbents:
     ) -> Iterator[ActionArray]:
         """Yield neighbours, those at least that are feasible, from few to many at a time."""
         largest = max(_ENTRIES // len(action), 1)
-        together = type(self.space).feasible is not ActionSpace.feasible
         begin, size = 0, min(_FIRST_CHECKED, largest)
         while begin < len(rows) and not late(deadline):
             others = neighbourhood(action, rows[begin : begin + size])
-            yield from others[self.space.feasible(others)] if together else others
+            yield from self.hopeful(others)
             begin, size = begin + size, min(4 * size, largest)
 
 

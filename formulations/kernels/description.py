@@ -17,7 +17,7 @@ Integers = NDArray[np.int64]
 Signs = NDArray[np.int8]
 Singles = NDArray[np.float32]
 
-TOP_K, CLASS_COUNTS, SCHEDULE, SLOTS, KNAPSACK = range(5)
+TOP_K, CLASS_COUNTS, SCHEDULE, SLOTS, KNAPSACK, MATCHING = range(6)
 """Kinds of compiled oracles."""
 
 
@@ -28,7 +28,7 @@ class CompiledOracle:
     Parameters
     ----------
     kind
-        ``TOP_K``, ``CLASS_COUNTS``, ``SCHEDULE``, ``SLOTS`` or ``KNAPSACK``.
+        ``TOP_K``, ``CLASS_COUNTS``, ``SCHEDULE``, ``SLOTS``, ``KNAPSACK`` or ``MATCHING``.
     data, numbers
         Whole and other numbers: what they are is said with the loops
         (:mod:`milp_rl.formulations.kernels.oracles`).

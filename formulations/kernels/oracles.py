@@ -11,7 +11,8 @@ budget, number of Hall's rows, number of classes, the rows, their limits, then a
 the best actions within the budget are the maximum where Hall's conditions hold of them. ``SLOTS``:
 the same with units needed by an arm of each class and the class of each action instead, where a
 relaxation bounds what cannot be served. ``KNAPSACK``: as ``TOP_K``, and the budget and the costs
-in ``numbers``.
+in ``numbers``. ``MATCHING``: how many there are of each side, the least and the largest number of
+pairs, and of each pair 1 if it is eligible.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from milp_rl.formulations.kernels.compiling import compiled
 from milp_rl.formulations.kernels.description import (
     CLASS_COUNTS,
     KNAPSACK,
+    MATCHING,
     SCHEDULE,
     TOP_K,
     Integers,
@@ -46,6 +48,8 @@ def linear_maximum(
         return class_counts(data, c, one, zero, x)
     if kind == KNAPSACK:
         return knapsack(data, numbers, c, one, zero, x)
+    if kind == MATCHING:
+        return matching(data, c, one, zero, x)
     return schedule(kind == SCHEDULE, data, c, one, zero, x)
 
 
@@ -65,6 +69,8 @@ def other_maxima(
         _other_top_k(data[0], data[1], c, one, zero, x, found)
     elif kind == CLASS_COUNTS:
         _other_class_counts(data, c, one, zero, x, found)
+    elif kind == MATCHING:
+        _other_matchings(data, c, one, zero, x, found)
     else:
         held_one, held_zero, point = one.copy(), zero.copy(), np.empty(len(c))
         for j in range(len(c)):
@@ -389,6 +395,8 @@ def feasible(kind: int, data: Integers, numbers: FloatArray, action: ActionArray
         return kind == TOP_K or cost <= numbers[0]
     if kind == CLASS_COUNTS:
         return _listed(data, action)
+    if kind == MATCHING:
+        return _is_matching(data, action)
     n_rows, n_classes = data[1], data[2]
     limits = 3 + n_rows * n_classes
     class_of = limits + n_rows
@@ -576,3 +584,205 @@ def knapsack(
             x[j] = point[j]
         return total
     return value
+
+
+@compiled
+def _is_matching(data: Integers, action: ActionArray) -> bool:
+    """Tell whether everybody is in at most one eligible pair, and whether there are enough."""
+    n, m = data[0], data[1]
+    right = np.zeros(m, dtype=np.bool_)
+    pairs = 0
+    for i in range(n):
+        left = False
+        for j in range(m):
+            if action[i * m + j] == 1:
+                if left or right[j] or data[4 + i * m + j] == 0:
+                    return False
+                left, right[j] = True, True
+                pairs += 1
+    return bool(data[2] <= pairs <= data[3])
+
+
+@compiled
+def _free_pairs(
+    data: Integers, c: FloatArray, one: BoolArray, zero: BoolArray
+) -> tuple[float, int, FloatArray]:
+    """Return the sum and number of pairs held at one, and what each other one that may be is worth.
+
+    Others are worth ``-inf``; the sum is so where what is held is no matching.
+    """
+    n, m = data[0], data[1]
+    worth = np.full((n, m), -np.inf)
+    left, right = np.zeros(n, dtype=np.bool_), np.zeros(m, dtype=np.bool_)
+    base, held = 0.0, 0
+    for a in range(len(c)):
+        if one[a]:
+            i, j = a // m, a % m
+            if left[i] or right[j] or zero[a] or data[4 + a] == 0:
+                return -np.inf, held, worth
+            left[i], right[j] = True, True
+            base += c[a]
+            held += 1
+    for i in range(n):
+        for j in range(m):
+            a = i * m + j
+            if not left[i] and not right[j] and not zero[a] and data[4 + a] == 1:
+                worth[i, j] = c[a]
+    return base, held, worth
+
+
+@compiled
+def _exchanges(
+    worth: FloatArray, left: Integers, right: Integers, size: int
+) -> tuple[FloatArray, Integers]:
+    """Return what it gains that who is on the left of one pair takes the right of another.
+
+    The entry (p, q) of the gains is for the left of pair p and the right of pair q, which is given
+    up; the row ``size`` for the best who is in no pair on the left, the column ``size`` for the
+    best on the right. ``who`` says who that is: for (size, q) in its column 0, for (p, size) in 1.
+
+    Parameters
+    ----------
+    worth
+        Of each pair, ``-inf`` where it cannot be, shape (n, m).
+    left, right
+        Who is in each pair.
+    size
+        Number of pairs.
+    """
+    n, m = worth.shape
+    of_left, of_right = np.full(n, size), np.full(m, size)
+    given_up = np.zeros(size + 1)
+    for p in range(size):
+        of_left[left[p]], of_right[right[p]] = p, p
+        given_up[p] = worth[left[p], right[p]]
+    gains = np.full((size + 1, size + 1), -np.inf)
+    who = np.full((size + 1, 2), -1)
+    for i in range(n):
+        p = of_left[i]
+        for j in range(m):
+            q = of_right[j]
+            gain = worth[i, j] - given_up[q]
+            if gain > gains[p, q]:
+                gains[p, q] = gain
+                if p == size:
+                    who[q, 0] = i
+                if q == size:
+                    who[p, 1] = j
+    for p in range(size):
+        gains[p, p] = -np.inf  # it has that one
+    return gains, who
+
+
+@compiled
+def matching(
+    data: Integers, c: FloatArray, one: BoolArray, zero: BoolArray, x: FloatArray
+) -> float:
+    """Take a matching of one pair more by the best exchanges, while that gains or is needed.
+
+    Successive shortest paths: after s of them, the matching is the best of s pairs (Ahuja,
+    Magnanti and Orlin, "Network Flows", 1993, section 9.7).
+    """
+    n, m = data[0], data[1]
+    base, held, worth = _free_pairs(data, c, one, zero)
+    for a in range(len(c)):
+        x[a] = 1.0 if one[a] else 0.0
+    least, most = data[2] - held, data[3] - held
+    if base == -np.inf or most < 0:
+        return -np.inf
+    largest = 0.0
+    for i in range(n):
+        for j in range(m):
+            if worth[i, j] > -np.inf:
+                largest = max(largest, abs(worth[i, j]))
+    tolerance = 1e-14 * largest  # a smaller gain may be one of rounding, on a way round
+    left, right = np.zeros(most, dtype=np.int64), np.zeros(most, dtype=np.int64)
+    size = 0
+    while size < most:
+        gains, who = _exchanges(worth, left, right, size)
+        best, before = gains[size].copy(), np.full(size + 1, size)
+        changed = size > 0
+        while changed:
+            changed = False
+            for p in range(size):
+                for q in range(size + 1):
+                    if best[p] + gains[p, q] > best[q] + tolerance:
+                        best[q], before[q] = best[p] + gains[p, q], p
+                        changed = True
+        if best[size] == -np.inf or (best[size] <= 0.0 and size >= least):
+            break
+        p = before[size]
+        new, last = who[p, 1], size
+        while p != size:  # from the end: each left gets the right of the pair after it
+            new, right[p], last = right[p], new, p
+            p = before[p]
+        left[size], right[size] = who[last, 0], new
+        size += 1
+    if size < least:
+        return -np.inf
+    total = base
+    for p in range(size):
+        x[left[p] * m + right[p]] = 1.0
+        total += worth[left[p], right[p]]
+    return total
+
+
+@compiled
+def _other_matchings(
+    data: Integers, c: FloatArray, one: BoolArray, zero: BoolArray, x: FloatArray, found: FloatArray
+) -> None:
+    """Go by the best exchanges that return to the pair, in the residual graph of the matching.
+
+    Its nodes are the pairs, whose left is then free, and the ends of the flow: somebody on the
+    right taken that was in no pair, and somebody on the left given up.
+    """
+    n, m = data[0], data[1]
+    base, held, worth = _free_pairs(data, c, one, zero)
+    total, size = base, 0
+    left, right = np.zeros(data[3], dtype=np.int64), np.zeros(data[3], dtype=np.int64)
+    of_left, of_right = np.full(n, -1), np.full(m, -1)
+    for a in range(len(c)):
+        if x[a] > 0.5 and not one[a]:
+            i, j = a // m, a % m
+            left[size], right[size] = i, j
+            of_left[i], of_right[j] = size, size
+            total += c[a]
+            size += 1
+    gains, _ = _exchanges(worth, left, right, size)
+    taken, given = size, size + 1
+    arcs = np.full((size + 2, size + 2), -np.inf)
+    for p in range(size):
+        for q in range(size):
+            arcs[p, q] = gains[p, q]
+        arcs[p, taken], arcs[p, given] = gains[p, size], 0.0
+        arcs[taken, p] = -worth[left[p], right[p]]
+        arcs[given, p] = gains[size, p]
+    arcs[given, taken] = gains[size, size]
+    if held + size < data[3]:
+        arcs[taken, given] = 0.0
+    if held + size > data[2]:
+        arcs[given, taken] = max(gains[size, size], 0.0)
+    best = arcs.copy()
+    for v in range(size + 2):
+        best[v, v] = 0.0
+    for v in range(size + 2):
+        for p in range(size + 2):
+            for q in range(size + 2):
+                best[p, q] = max(best[p, q], best[p, v] + best[v, q])
+    for i in range(n):
+        for j in range(m):
+            a = i * m + j
+            if one[a] or zero[a]:
+                continue
+            p, q = of_left[i], of_right[j]
+            if x[a] > 0.5:
+                other = -np.inf
+                for v in range(size + 2):
+                    if v != p:
+                        other = max(other, best[p, v] + arcs[v, p])
+                found[a] = total + other
+                continue
+            start = taken if q < 0 else q
+            end = given if p < 0 else p
+            lost = 0.0 if q < 0 else worth[left[q], right[q]]
+            found[a] = total + worth[i, j] - lost + best[start, end]

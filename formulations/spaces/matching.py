@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import MOST_VARIABLES, check_binary, check_integer, check_texts
+from milp_rl.formulations.kernels.description import MATCHING, CompiledOracle
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.listing import subsets_bound
 from milp_rl.formulations.spaces.oracles.matching import (
@@ -20,6 +22,8 @@ from milp_rl.formulations.spaces.oracles.matching import (
     pairs_in_matchings,
 )
 from milp_rl.formulations.spaces.pins import Pins
+
+_MOST_IN_LOOPS = 32  # pairs
 
 
 class Matching(ActionSpace):
@@ -102,6 +106,16 @@ class Matching(ActionSpace):
     def exact(self) -> bool:
         """Always true."""
         return True
+
+    @property
+    def compiled_oracle(self) -> CompiledOracle | None:
+        """The same matchings, where they are small enough to be found by exchanges."""
+        return self._compiled_oracle if self._most <= _MOST_IN_LOOPS else None
+
+    @cached_property
+    def _compiled_oracle(self) -> CompiledOracle:
+        head = [*self.eligible.shape, self.min_pairs, self._most]
+        return CompiledOracle(MATCHING, np.concatenate([head, self.eligible.ravel()]).astype(int))
 
     @property
     def down_closed(self) -> bool:

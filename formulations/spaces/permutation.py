@@ -101,6 +101,7 @@ class Permutation(Matching):
             found.append(f"{self._job(j)} is not allowed at position {p}")
         return found
 
+    compiled_oracle = Matching.compiled_oracle
     feasible = Matching.feasible  # the same check, in another form
     _open = Matching._open
 

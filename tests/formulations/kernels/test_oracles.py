@@ -27,6 +27,13 @@ SPACES = {
     "schedule, listed": mr.Scheduling(SLOTS, ARMS, 2, budget=5),
     "schedule, relaxed": mr.Scheduling(SLOTS, MANY, 2, budget=20),
     "schedule, needs differ": mr.Scheduling(SLOTS, ARMS, GENERATOR.integers(1, 3, 14)),
+    "pairs": mr.Matching(GENERATOR.random((5, 7)) < 0.6),
+    "pairs, many": mr.Matching(GENERATOR.random((30, 12)) < 0.3),
+    "pairs, at most 3": mr.Matching(GENERATOR.random((6, 8)) < 0.7, max_pairs=3),
+    "pairs, 2 to 3": mr.Matching(GENERATOR.random((6, 5)) < 0.5, 2, 3),
+    "pairs, exactly 4": mr.Matching(GENERATOR.random((5, 6)) < 0.8, 4, 4),
+    "pairs, none eligible": mr.Matching(np.zeros((2, 3))),
+    "orders": mr.Permutation(6, GENERATOR.random((6, 6)) < 0.8),
     "schedule, needs of one": mr.Scheduling(SLOTS[:2], ARMS, 1, budget=6),
 }
 
@@ -88,6 +95,8 @@ def test_the_check_is_that_of_the_space(name: str) -> None:
     assert oracle is not None
     rng = np.random.default_rng(1)
     actions = (rng.random((300, space.n_actions)) < rng.random((300, 1)) * 0.7).astype(np.int8)
+    actions[:50] = space.sample(rng, 50)
+    actions[np.arange(25), rng.integers(0, space.n_actions, 25)] ^= 1
     wanted = [not space.violations(action) for action in actions]
     assert [feasible(*oracle.arguments, action) for action in actions] == wanted
     assert len(set(wanted)) == 2 or name == "all"
