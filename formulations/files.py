@@ -12,7 +12,7 @@ import re
 import socket
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -205,7 +205,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}, line {line}, column {column}: not TOML: {what}") from error
 
 
-def place_of_key(path: str | Path, *keys: str) -> str:
+def place_of_key(path: str | Path, *keys: str | int) -> str:
     """Return a file, with the line on which a key is set, if that is written as in most files.
 
     Parameters
@@ -213,13 +213,16 @@ def place_of_key(path: str | Path, *keys: str) -> str:
     path
         A TOML or, by its ending, a JSON file.
     *keys
-        The key, after the tables that it is in; of JSON only the key itself is looked for.
+        The key, after the tables that it is in; of JSON, the keys of objects and the numbers of
+        entries of lists that lead to a value, which need not all be there.
     """
+    if Path(path).suffix == ".json":
+        text = read_text(path)
+        at = _position(text, keys)
+        return str(path) if at is None else f"{path}, line {_place(text, at)[0]}"
     table: tuple[str, ...] = ()
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if Path(path).suffix == ".json":
-            found = bool(keys and re.search(rf'"{re.escape(keys[-1])}"\s*:', line))
-        elif header := re.match(r"\s*\[+([^\[\]]+)\]", line):
+        if header := re.match(r"\s*\[+([^\[\]]+)\]", line):
             found = keys == (table := _bare(header[1]))
         else:
             key = re.match(r"\s*([\w.\s\"'-]+?)\s*=", line)
@@ -256,6 +259,39 @@ def _constant(text: str, name: str) -> int:
         if found[0] == name:
             return found.start()
     raise AssertionError(name)
+
+
+def _position(text: str, keys: Sequence[str | int]) -> int | None:
+    """Return where in JSON the last of the keys is set that is there; ``None`` if the first isn't.
+
+    A key of an object is where its name is, an entry of a list where it begins.
+    """
+    decoder, at, found = json.JSONDecoder(), _skipped(text, 0), None
+    for key in keys:
+        if text[at] != ("{" if isinstance(key, str) else "["):
+            return found
+        at = _skipped(text, at + 1)
+        number = 0
+        while text[at] not in "]}":
+            begin, name = at, number
+            if isinstance(key, str):
+                name, at = decoder.raw_decode(text, at)
+                at = _skipped(text, _skipped(text, at) + 1)  # the colon
+            if name == key:
+                found = begin
+                break
+            at = _skipped(text, decoder.raw_decode(text, at)[1])
+            at, number = _skipped(text, at + (text[at] == ",")), number + 1
+        else:
+            return found
+    return found
+
+
+def _skipped(text: str, at: int) -> int:
+    """Return the position of what follows white space."""
+    while text[at : at + 1].isspace():
+        at += 1
+    return at
 
 
 def _bare(key: str) -> tuple[str, ...]:

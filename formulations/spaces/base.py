@@ -28,11 +28,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import LARGEST
-from milp_rl.formulations.files import read_json, write_json
+from milp_rl.formulations.files import place_of_key, read_json, write_json
 from milp_rl.formulations.kernels.description import CompiledOracle
 from milp_rl.formulations.milp.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.native import add_space, native_model
-from milp_rl.formulations.spaces.description import described
+from milp_rl.formulations.spaces.description import described, steps_to
 from milp_rl.formulations.spaces.listing import built, check_limit, counted_up, grown
 from milp_rl.formulations.spaces.oracles.lp import LinearOracle
 from milp_rl.formulations.spaces.pins import Pins
@@ -232,7 +232,8 @@ class ActionSpace(ABC):
         try:
             return ActionSpace.from_dict(data)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            steps = steps_to(str(error), data)
+            raise ValueError(f"{place_of_key(path, *steps)}: {error}") from error
 
     def decode(self, action: ArrayLike) -> Any:
         """Return a feasible action as values that a person reads.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, Self, TypeVar
 
 from milp_rl.formulations.checks import shown
-from milp_rl.formulations.suggestions import misfit, unknown
+from milp_rl.formulations.suggestions import misfit, named_in, unknown
 
 
 class Described(Protocol):
@@ -19,6 +20,7 @@ class Described(Protocol):
 T = TypeVar("T", bound=Described)
 
 _DEEPEST = 50
+_MEMBER = re.compile(r"members\[(\d+)\]: ")
 
 
 def described(base: type[T], data: Mapping[str, Any]) -> T:
@@ -48,6 +50,27 @@ def described(base: type[T], data: Mapping[str, Any]) -> T:
         raise ValueError(misfit(kind, error)) from error
     except (AttributeError, LookupError, OverflowError, RecursionError) as error:
         raise ValueError(f"wrong parameters for {data['type']}: {error}") from error
+
+
+def steps_to(message: str, data: Any) -> list[str | int]:
+    """Return the keys and numbers that lead to what a message of :func:`described` is about.
+
+    >>> from milp_rl.formulations.spaces.description import steps_to
+    >>> data = {"type": "Union", "members": [{"type": "Capacity", "costs": [1, -1]}]}
+    >>> steps_to("members[0]: costs[1] is -1; costs must not be negative", data)
+    ['members', 0, 'costs', 1]
+    """
+    steps: list[str | int] = []
+    while (found := _MEMBER.match(message)) and isinstance(data, Mapping):
+        steps += ["members", int(found[1])]
+        members = data.get("members")
+        data = members[int(found[1])] if isinstance(members, list) else None
+        message = message[found.end() :]
+    key = named_in(message, data) if isinstance(data, Mapping) else None
+    if key is not None:
+        entry = re.search(rf"\b{re.escape(key)}\[([\d, ]+)\]", message)
+        steps += [key, *(int(number) for number in re.findall(r"\d+", entry[1] if entry else ""))]
+    return steps
 
 
 def _check_depth(parameters: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Locks, settings and JSON files."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from milp_rl.formulations.files import (
     read_toml,
     write_json,
 )
+from milp_rl.formulations.spaces.base import ActionSpace
 
 HOLD = """
 import sys, time
@@ -130,7 +132,40 @@ def test_the_line_of_a_key_is_found_where_it_is_set(tmp_path):
         assert place_of_key(path, *keys) == f"{path}, line {line}"
     assert place_of_key(path, "b") == str(path)
     (tmp_path / "x.json").write_text('{\n "a": 1,\n "b": 2}')
-    assert place_of_key(tmp_path / "x.json", "b") == f"{tmp_path / 'x.json'}, line 3"
+    own = tmp_path / "x.json"
+    assert place_of_key(own, "b") == f"{own}, line 3"
+    own.write_text('{"c": ["a",\n {"a": [], "b\\"": {}},\n\n {"b" :\n  [0,\n1,2\n]}],\n"a": 3}\n')
+    for keys, line in {("a",): 8, ("c", 1, "a"): 2, ("c", 2, "b"): 4, ("c", 2, "b", 1): 6}.items():
+        assert place_of_key(own, *keys) == f"{own}, line {line}"
+    assert place_of_key(own, "c", 2, "no") == f"{own}, line 4"
+    assert place_of_key(own, "c", 3) == f"{own}, line 1"
+    assert place_of_key(own, "no") == place_of_key(own, 0) == str(own)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ('"k": 2', '"k": -2', 3),
+        ("[1, 2, 3, 4]", "[1, 2,\n\n-3, 4]", 7),
+        ("[4, 5]", '[4, "5"]', 6),
+        ('"Capacity"', '"Capacitiy"', 4),
+        ('"costs"', '"cost"', 5),
+    ],
+)
+def test_what_a_space_has_wrong_is_said_with_its_line(tmp_path, old, new, line):
+    text = """{"type": "Intersection",
+ "members": [
+  {"type": "BudgetTopK", "n_actions": 4, "k": 2},
+  {"type": "Capacity",
+   "costs": [1, 2, 3, 4],
+   "capacities": [4, 5]}]}
+"""
+    path = tmp_path / "space.json"
+    path.write_text(text)
+    ActionSpace.from_json(path)
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}, line {line}: "):
+        ActionSpace.from_json(path)
 
 
 def test_a_byte_order_mark_is_no_error(tmp_path):
