@@ -21,10 +21,10 @@ import pandas as pd
 import torch
 
 from milp_rl.baselines.engagement import cluster_indices, index_of
-from milp_rl.dqn import DQNAgent, DQNConfig
+from milp_rl.dqn import DQNConfig
 from milp_rl.envs.engagement import Engagement, draw_engagement
 from milp_rl.offline.engagement.plan import plan_calls, plan_violations
-from milp_rl.offline.engagement.report import play, policies_of, summarise
+from milp_rl.offline.engagement.report import play, policies_of, summarise, train_sequoia
 
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "engagement.csv"
@@ -39,7 +39,7 @@ def compare(n: int, seed: int, sequoia: int, episodes: int) -> pd.DataFrame:
     if sequoia:
         config = DQNConfig(episodes=sequoia, discount=0.97)
         started = time.process_time()
-        found["SEQUOIA"] = DQNAgent(env, config, seed=seed).train()
+        found["SEQUOIA"] = train_sequoia(env, config, seed=seed)
         seconds = round(time.process_time() - started, 1)
     weeks = play(env, found, episodes, seed=seed).assign(seed=seed)
     table = summarise(weeks).drop(columns="ms")

@@ -42,7 +42,7 @@ _SECONDS_PER_NODE = 2e-4  # without its products
 _SECONDS_TO_START = 1e-3  # and so many nodes take next to no time:
 _FIRST_NODES = 4
 _COUNTED_AT_ONCE = 256  # actions at most
-_LISTED_AT_ONCE = 4096  # of a call's own space at most, if it counts quickly
+LISTED_AT_ONCE = 4096  # of a call's own space at most, if it counts quickly
 _SOLVES_BEFORE_COUNTING = 32  # states
 _SOLVES_OF_CALLS = 4  # with the space of calls, if it counts quickly
 _SHARE_TO_COUNT = 0.25  # of the time there is
@@ -263,7 +263,7 @@ class AutoArgmax(Argmax):
         known = self.incumbents.like is None or self._solves >= _SOLVES_OF_CALLS
         if quick and known:
             return True
-        return self.space.count_bound <= (_LISTED_AT_ONCE if quick else _COUNTED_AT_ONCE)
+        return self.space.count_bound <= (LISTED_AT_ONCE if quick else _COUNTED_AT_ONCE)
 
     def _count(self, deadline: float) -> None:
         """Count the set, which can take seconds, and list it if it is small."""

@@ -30,6 +30,7 @@ from milp_rl.formulations.interruption import in_threads
 from milp_rl.formulations.networks.action_value import ActionValue
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.solvers.auto import LISTED_AT_ONCE
 from milp_rl.solvers.backends import Backends
 from milp_rl.solvers.options import SolveOptions
 from milp_rl.solvers.processes import safe_path
@@ -77,6 +78,25 @@ class Batch:
         starts = [self.starts[i] for i in rows]
         states = np.ascontiguousarray(self.states[rows])
         return replace(self, states=states, starts=starts, pins=self.pins[rows], spaces=spaces)
+
+    def with_masks_for_spaces(self, own: ActionSpace) -> Batch:
+        """Return the same, with a mask instead of a space that leaves out variables of ``own``.
+
+        Not of a set so small that it is listed.
+        """
+        masks = np.zeros((len(self), own.n_actions), dtype=bool)
+        kept: list[ActionSpace | None] = []
+        for row, space in enumerate(self.spaces or []):
+            mask = None if space is None or space is own else own.left_out_by(space)
+            if mask is None or space is None or space.count_bound <= LISTED_AT_ONCE:
+                kept.append(space)
+            else:
+                kept.append(None)
+                masks[row] = mask
+        if not masks.any():
+            return self
+        pins = self.pins.and_zero(masks, masks.shape)
+        return replace(self, pins=pins, spaces=kept if any(kept) else None)
 
     def groups(self) -> list[IntArray]:
         """Return the states that share a space, in the order of the first of each."""
@@ -162,6 +182,7 @@ class BatchSolver:
     def solve_one(self, batch: Batch) -> ArgmaxResult:
         """Solve for the one state of a batch."""
         with self.in_use():
+            batch = batch.with_masks_for_spaces(self.backend.space)
             return batch.solved_by(self.backends.over(batch.space))[0]
 
     def solve(self, batch: Batch, workers: int | None) -> list[ArgmaxResult]:
@@ -178,6 +199,7 @@ class BatchSolver:
         if workers is None:
             workers = 1 if parent_process() is not None else joblib.cpu_count()
         with self.in_use():
+            batch = batch.with_masks_for_spaces(self.backend.space)
             if self.backend.parallel == "threads":
                 return self._in_threads(batch, min(workers, len(batch)))
             return self._in_groups(batch, workers)

@@ -106,8 +106,10 @@ class ActionSpace(ABC):
                 if name not in own:
                     setattr(cls, name, getattr(ActionSpace, name))
         repeated = ("violations", "linear_max", "maximizers", "_linear_max", "_maximizers")
-        if "compiled_oracle" not in own and any(name in own for name in repeated):
-            cls.compiled_oracle = ActionSpace.compiled_oracle  # type: ignore[method-assign]
+        if any(name in own for name in repeated):
+            for name in ("compiled_oracle", "left_out_by"):
+                if name not in own:
+                    setattr(cls, name, getattr(ActionSpace, name))
 
     @property
     @abstractmethod
@@ -195,6 +197,19 @@ class ActionSpace(ABC):
     @property
     def compiled_oracle(self) -> CompiledOracle | None:
         """:meth:`linear_max` for compiled loops, where there is one; by default ``None``."""
+        return None
+
+    def left_out_by(self, other: ActionSpace) -> BoolArray | None:
+        """Return the variables that another space holds at zero, being the same otherwise.
+
+        What differs from call to call then is a mask, and many calls are solved together.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            Boolean, shape (n_actions,); ``None`` where the other is not known to be this space with
+            variables held at zero.
+        """
         return None
 
     @classmethod

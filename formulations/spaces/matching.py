@@ -117,6 +117,16 @@ class Matching(ActionSpace):
         head = [*self.eligible.shape, self.min_pairs, self._most]
         return CompiledOracle(MATCHING, np.concatenate([head, self.eligible.ravel()]).astype(int))
 
+    def left_out_by(self, other: ActionSpace) -> BoolArray | None:
+        """Return the pairs that are eligible here alone."""
+        if not isinstance(other, Matching) or type(other) is not type(self):
+            return None
+        same = other.eligible.shape == self.eligible.shape
+        same = same and (other.min_pairs, other.max_pairs) == (self.min_pairs, self.max_pairs)
+        if not same or (other.eligible & ~self.eligible).any():
+            return None
+        return np.asarray(self.eligible & ~other.eligible).ravel()
+
     @property
     def down_closed(self) -> bool:
         """True without a least number of pairs."""

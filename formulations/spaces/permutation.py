@@ -102,6 +102,7 @@ class Permutation(Matching):
         return found
 
     compiled_oracle = Matching.compiled_oracle
+    left_out_by = Matching.left_out_by
     feasible = Matching.feasible  # the same check, in another form
     _open = Matching._open
 

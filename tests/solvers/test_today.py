@@ -352,6 +352,11 @@ CHANGED = {
         if graph.add_nodes_from(nx.grid_2d_graph(2, 4)) is None
     ],
     "of one's own": [Linked(b) for b in (3.0, 5.0, 12.0)],
+    "pairs": [
+        mr.Matching(rows, 1, 3)
+        for rows in ([[1] * 4] * 4, [[1, 0, 1, 1]] * 3 + [[0] * 4], np.tri(4), np.eye(4))
+    ],
+    "orders": [mr.Permutation(3, rows) for rows in ([[1] * 3] * 3, np.tri(3, k=1), 1 - np.eye(3))],
     "intersection": [SPACES["capacity"] & mr.BudgetTopK(8, k) for k in (0, 2, 4)],
 }
 
@@ -377,6 +382,44 @@ def test_a_space_of_the_call_is_solved_as_by_a_solver_of_its_own(name, solver, r
     sets = [within(*own) for own in zip(sets, available, required, strict=True)]
     results = solving.solve_batch(states, space=each, available=available, required=required)
     check(results, later, states, sets)
+
+
+def test_sets_that_leave_out_other_pairs_each_day_are_solved_together(random_network, monkeypatch):
+    """As masks: the solver's own backend has all of them, and answers as for the sets alone."""
+    rng = np.random.default_rng(3)
+    network = random_network(rng, 2 + 40 * 6, (8,))
+    days = [mr.Matching(rng.random((40, 6)) < 0.5, max_pairs=3) for _ in range(5)]
+    solving = mr.ArgmaxSolver(network, mr.Matching(np.ones((40, 6)), max_pairs=3))
+    states = rng.normal(size=(5, 2))
+    alone = [mr.argmax(network, s, day) for s, day in zip(states, days, strict=True)]
+    monkeypatch.setattr(type(solving._batch.backends), "_entry", None)  # what makes another one
+    for found, own, day in zip(solving.solve_batch(states, space=days), alone, days, strict=True):
+        assert found.value == pytest.approx(own.value, abs=1e-9)
+        assert day.violations(found.action) == []
+    one = solving.solve(states[0], space=days[0], available=~days[1].eligible.ravel())
+    fewer = mr.Matching(days[0].eligible & ~days[1].eligible, max_pairs=3)
+    assert one.value == pytest.approx(mr.argmax(network, states[0], fewer).value, abs=1e-9)
+
+
+def test_other_pairs_are_a_mask_only_where_nothing_else_differs():
+    class Odd(mr.Matching):
+        def violations(self, action):
+            return super().violations(action) or (["even"] if np.sum(action) % 2 == 0 else [])
+
+    own, fewer = np.ones((3, 4)), np.tri(3, 4)
+    space = mr.Matching(own, 1, 2)
+    left_out = space.left_out_by(mr.Matching(fewer, 1, 2))
+    np.testing.assert_array_equal(left_out, (fewer == 0).ravel())
+    for other in (
+        mr.Matching(fewer, 0, 2),
+        mr.Matching(fewer, 1),
+        mr.Matching(np.tri(4, 3), 1, 2),
+        mr.BudgetTopK(12, 2),
+        Odd(fewer, 1, 2),
+    ):
+        assert space.left_out_by(other) is None
+    assert mr.Matching(fewer, 1, 2).left_out_by(space) is None
+    assert Odd(own, 1, 2).left_out_by(Odd(fewer, 1, 2)) is None
 
 
 def test_a_set_of_a_call_that_is_seen_to_be_small_is_listed_at_once(random_network):

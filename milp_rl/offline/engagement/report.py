@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from milp_rl.baselines.engagement import (
     whittle_calls,
 )
 from milp_rl.baselines.policies import NullPolicy, Policy
-from milp_rl.dqn import DQNAgent, DQNConfig
+from milp_rl.dqn import DQNAgent, DQNConfig, Validation
 from milp_rl.envs.engagement import Engagement, draw_engagement
 from milp_rl.formulations.files import check_settings, locked, write_atomically, write_json
 from milp_rl.offline.engagement.data import CallLog, play_weeks
@@ -90,8 +91,34 @@ def policies_of(
     }
     if sequoia:
         config = sequoia_config or DQNConfig(episodes=sequoia, discount=DISCOUNT)
-        found["SEQUOIA"] = DQNAgent(env, config, seed=seed).train()
+        found["SEQUOIA"] = train_sequoia(env, config, seed=seed)
     return found
+
+
+def train_sequoia(env: Engagement, config: DQNConfig, *, seed: int = 0) -> DQNAgent:
+    """Train a DQN with exact argmax; return it with the best of its networks.
+
+    Parameters
+    ----------
+    env
+        The environment.
+    config
+        Parameters.
+    seed
+        Seed of everything.
+
+    Returns
+    -------
+    milp_rl.dqn.DQNAgent
+        With the weights that earned most in ten episodes of the model, played before the first
+        episode and after every fifth.
+    """
+    agent = DQNAgent(env, config, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        validation = Validation(env, folder, every=5, episodes=10)
+        agent.train([validation])
+        agent.use(validation.best())
+    return agent
 
 
 def _random_weeks(env: Engagement, seed: int) -> CallLog:
