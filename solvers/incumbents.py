@@ -89,7 +89,7 @@ class Incumbents:
         return self._feasible(action.tobytes())
 
     def hopeful(self, actions: ActionArray) -> ActionArray:
-        """Return those that may be feasible: where the space checks many at once, those that are."""
+        """Return those that may be feasible; those that are, where many are checked at once."""
         if type(self.space).feasible is ActionSpace.feasible or not len(actions):
             return actions
         return actions[self.space.feasible(actions)]

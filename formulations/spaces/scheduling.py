@@ -47,10 +47,10 @@ class Scheduling(ActionSpace):
     of the London Mathematical Society 10, 1935) there is one if in every set of slots the chosen
     arms that can be served only there need no more than the workers have there.
     Feasibility depends only on the number of chosen arms of each kind (availability and need), so
-    ``linear_max`` is exact where the maximal feasible numbers are few (at most 1,000), or every need
-    is one; otherwise it is the linear relaxation (with different needs and a budget, the smaller of that
-    without the budget and a top-k bound). Beyond 10 slots it is the smaller of a top-k bound and
-    a knapsack over all worker-slots.
+    ``linear_max`` is exact where the maximal feasible numbers are few (at most 1,000), or every
+    need is one; otherwise it is the linear relaxation (with different needs and a budget, the
+    smaller of that without the budget and a top-k bound). Beyond 10 slots it is the smaller of a
+    top-k bound and a knapsack over all worker-slots.
 
     With ``durations``, a chosen arm is instead visited once, by one worker for :math:`d_j`
     consecutive slots. With :math:`W_{gt}` the workers of availability g in slot t, and
