@@ -25,7 +25,7 @@ import joblib
 import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from milp_rl.formulations.arrays import FloatArray, IntArray
+from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
 from milp_rl.formulations.interruption import in_threads
 from milp_rl.formulations.networks.action_value import ActionValue
 from milp_rl.formulations.spaces.base import ActionSpace
@@ -82,19 +82,23 @@ class Batch:
     def with_masks_for_spaces(self, own: ActionSpace) -> Batch:
         """Return the same, with a mask instead of a space that leaves out variables of ``own``.
 
-        Not of a set so small that it is listed.
+        Not of a set so small that it is listed, nor where a variable that is left out is required,
+        which leaves the set empty.
         """
-        masks = np.zeros((len(self), own.n_actions), dtype=bool)
-        kept: list[ActionSpace | None] = []
+        found: dict[int, BoolArray] = {}
+        one = self.pins.one
+        required = None if one is None else np.broadcast_to(one, (len(self), own.n_actions))
         for row, space in enumerate(self.spaces or []):
             mask = None if space is None or space is own else own.left_out_by(space)
-            if mask is None or space is None or space.count_bound <= LISTED_AT_ONCE:
-                kept.append(space)
-            else:
-                kept.append(None)
-                masks[row] = mask
-        if not masks.any():
+            if space is None or mask is None or space.count_bound <= LISTED_AT_ONCE:
+                continue
+            if required is None or not (mask & required[row]).any():
+                found[row] = mask
+        if not found:
             return self
+        masks = np.zeros((len(self), own.n_actions), dtype=bool)
+        masks[list(found)] = list(found.values())
+        kept = [None if row in found else space for row, space in enumerate(self.spaces or [])]
         pins = self.pins.and_zero(masks, masks.shape)
         return replace(self, pins=pins, spaces=kept if any(kept) else None)
 

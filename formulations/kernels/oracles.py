@@ -675,6 +675,14 @@ def _exchanges(
 
 
 @compiled
+def _comes_after(before: Integers, q: int, p: int, end: int) -> bool:
+    """Tell whether pair p is reached by way of q, where only rounding can gain by going on to q."""
+    while p != end and p != q:
+        p = before[p]
+    return p == q
+
+
+@compiled
 def matching(
     data: Integers, c: FloatArray, one: BoolArray, zero: BoolArray, x: FloatArray
 ) -> float:
@@ -683,32 +691,28 @@ def matching(
     Successive shortest paths: after s of them, the matching is the best of s pairs (Ahuja,
     Magnanti and Orlin, "Network Flows", 1993, section 9.7).
     """
-    n, m = data[0], data[1]
+    m = data[1]
     base, held, worth = _free_pairs(data, c, one, zero)
     for a in range(len(c)):
         x[a] = 1.0 if one[a] else 0.0
     least, most = data[2] - held, data[3] - held
     if base == -np.inf or most < 0:
         return -np.inf
-    largest = 0.0
-    for i in range(n):
-        for j in range(m):
-            if worth[i, j] > -np.inf:
-                largest = max(largest, abs(worth[i, j]))
-    tolerance = 1e-14 * largest  # a smaller gain may be one of rounding, on a way round
     left, right = np.zeros(most, dtype=np.int64), np.zeros(most, dtype=np.int64)
     size = 0
     while size < most:
         gains, who = _exchanges(worth, left, right, size)
         best, before = gains[size].copy(), np.full(size + 1, size)
-        changed = size > 0
-        while changed:
+        for _ in range(size):
             changed = False
             for p in range(size):
                 for q in range(size + 1):
-                    if best[p] + gains[p, q] > best[q] + tolerance:
-                        best[q], before[q] = best[p] + gains[p, q], p
+                    gain = best[p] + gains[p, q]
+                    if gain > best[q] and (q == size or not _comes_after(before, q, p, size)):
+                        best[q], before[q] = gain, p
                         changed = True
+            if not changed:
+                break
         if best[size] == -np.inf or (best[size] <= 0.0 and size >= least):
             break
         p = before[size]
@@ -768,7 +772,8 @@ def _other_matchings(
     for v in range(size + 2):
         for p in range(size + 2):
             for q in range(size + 2):
-                best[p, q] = max(best[p, q], best[p, v] + best[v, q])
+                if p != q:  # a way round gains nothing but rounding
+                    best[p, q] = max(best[p, q], best[p, v] + best[v, q])
     for i in range(n):
         for j in range(m):
             a = i * m + j

@@ -401,6 +401,19 @@ def test_sets_that_leave_out_other_pairs_each_day_are_solved_together(random_net
     assert one.value == pytest.approx(mr.argmax(network, states[0], fewer).value, abs=1e-9)
 
 
+def test_a_pair_that_is_required_and_left_out_that_day_leaves_nothing(random_network):
+    rng = np.random.default_rng(3)
+    network = random_network(rng, 2 + 40 * 6, (8,))
+    day = mr.Matching(rng.random((40, 6)) < 0.5, max_pairs=3)
+    required = np.zeros(240, dtype=bool)
+    required[np.argmin(day.eligible.ravel())] = True
+    for solver in ("auto", "branch_and_bound"):
+        solving = mr.ArgmaxSolver(
+            network, mr.Matching(np.ones((40, 6)), max_pairs=3), solver=solver
+        )
+        assert solving.solve(np.zeros(2), space=day, required=required).status == "infeasible"
+
+
 def test_other_pairs_are_a_mask_only_where_nothing_else_differs():
     class Odd(mr.Matching):
         def violations(self, action):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -86,6 +89,32 @@ def test_maxima_with_one_action_turned_are_those_of_the_space(name: str) -> None
         turned_zero[rows, free] = x[free] > 0.5
         wanted = space.linear_max(np.tile(c[i], (len(free), 1)), Pins(turned_one, turned_zero))
         np.testing.assert_allclose(other[free], wanted, atol=1e-9)
+
+
+NEAR_TIES = """
+import numpy as np
+import milp_rl as mr
+from milp_rl.formulations.kernels.oracles import linear_maximum, other_maxima
+
+rng = np.random.default_rng(1)
+for _ in range(3000):
+    n, m = rng.integers(4, 12, 2)
+    space = mr.Matching(rng.random((n, m)) < 0.9, max_pairs=None if rng.random() < 0.5 else 4)
+    c = rng.integers(-2, 3, n * m) + rng.integers(-40, 41, n * m) * 10.0 ** -rng.integers(13, 17)
+    if rng.random() < 0.3:
+        c[rng.integers(n * m)] = 10.0
+    free, x, other = np.zeros(n * m, dtype=bool), np.empty(n * m), np.empty(n * m)
+    arguments = space.compiled_oracle.arguments
+    found = linear_maximum(*arguments, c, free, free, x)
+    other_maxima(*arguments, c, free, free, x, other)
+    assert abs(found - space.linear_max(c[None])[0]) <= 1e-12
+    assert other.max() <= found + 1e-12
+"""
+
+
+def test_pairs_whose_worth_differs_by_rounding_alone_are_matched() -> None:
+    """In a process of its own: a loop that goes round for ever could not be stopped here."""
+    subprocess.run([sys.executable, "-c", NEAR_TIES], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("name", SPACES)
