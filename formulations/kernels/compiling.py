@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from importlib import resources
 from typing import Any, TypeVar, cast
 
 import numba
@@ -14,13 +16,33 @@ def compiled(function: _F) -> _F:
     """Compile a function of scalars, arrays and tuples of these when it is first called.
 
     It releases the interpreter lock, divides by zero as numpy does, and its indices are not
-    checked.
+    checked. Of functions in other files it may call those of this folder alone: a change there
+    compiles it anew.
     """
-    return cast(_F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    return _compiled(function)
 
 
 def compiled_freely(function: _F) -> _F:
     """Compile like :func:`compiled`, but let sums be added in any order, which is faster."""
-    any_order = {"reassoc", "contract", "nsz"}
-    how = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=any_order)
-    return cast(_F, how(function))
+    return _compiled(function, fastmath={"reassoc", "contract", "nsz"})
+
+
+def _compiled(function: _F, **options: Any) -> _F:
+    options = {"nogil": True, "error_model": "numpy", **options}
+    loop = numba.njit(cache=True, **options)(function)
+    kept: Any = getattr(getattr(loop, "_cache", None), "_cache_file", None)
+    if not hasattr(kept, "_source_stamp"):  # not compiled at all, or kept in a way unknown here
+        return cast(_F, numba.njit(**options)(function))
+    # numba compares a function's own file alone; a caller kept from before a change of what it
+    # calls would go on with the old code, and with the old layout of its arguments.
+    kept._source_stamp = (kept._source_stamp, _KERNELS)
+    return cast(_F, loop)
+
+
+def _digest_of_kernels() -> str:
+    sources = sorted(resources.files(__package__).iterdir(), key=lambda file: file.name)
+    texts = [file.read_bytes() for file in sources if file.name.endswith(".py")]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+_KERNELS = _digest_of_kernels()
