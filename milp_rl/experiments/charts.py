@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -71,7 +72,8 @@ def reward_chart(rewards: pd.DataFrame, setting: Setting) -> Figure:
     """
     figure = new_figure(1.8 + 0.95 * len(rewards), 3.6)
     axes = figure.add_subplot()
-    _bars(axes, rewards, rotate=len(rewards) > 6)
+    _bars(axes, rewards)
+    _rotate_if_wide(figure, axes)
     axes.set_ylabel(f"{_UNIT}\n(mean ± standard error)")
     axes.set_title(title(setting))
     return figure
@@ -183,7 +185,20 @@ def _legend_entry(method: str, methods: list[str]) -> Patch:
     return Patch(color=_color(method, methods), label=label(method))
 
 
-def _bars(axes: Any, rewards: pd.DataFrame, *, names: bool = True, rotate: bool = False) -> None:
+def _rotate_if_wide(figure: Figure, axes: Any) -> None:
+    """Rotate the names below the bars if two of them would meet."""
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.get_xticklabels()]
+    gap = 0.1 * figure.dpi
+    if all(left.x1 + gap <= right.x0 for left, right in pairwise(boxes)):
+        return
+    axes.tick_params(axis="x", labelrotation=30)
+    for text in axes.get_xticklabels():
+        text.set_horizontalalignment("right")
+        text.set_rotation_mode("anchor")
+
+
+def _bars(axes: Any, rewards: pd.DataFrame, *, names: bool = True) -> None:
     methods = list(rewards["method"])
     bars = axes.bar(
         [label(method) for method in methods],
@@ -198,11 +213,6 @@ def _bars(axes: Any, rewards: pd.DataFrame, *, names: bool = True, rotate: bool 
     if names:
         digits = 2 if rewards["reward"].abs().max() >= 1 else 4
         axes.bar_label(bars, fmt=f"%.{digits}f", padding=3, fontsize=9)
-        if rotate:
-            axes.tick_params(axis="x", labelrotation=30)
-            for text in axes.get_xticklabels():
-                text.set_horizontalalignment("right")
-                text.set_rotation_mode("anchor")
     else:
         axes.set_xticks([])
         axes.tick_params(axis="y", labelsize=8)

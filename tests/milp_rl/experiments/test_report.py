@@ -1,9 +1,11 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from milp_rl.experiments.charts import reward_chart
 from milp_rl.experiments.report import gain_table, read_results, write_report
 
 
@@ -173,3 +175,23 @@ def test_runs_of_several_folders_are_paired_by_episode(run, tmp_path):
     write_report([run, other], tmp_path / "report")
     found = pd.read_csv(tmp_path / "report" / "differences.csv").set_index("method")
     assert found.loc["dnc", ["mean", "seeds", "episodes"]].tolist() == [2.0, 2, 12]
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        ["null", "random", "dqn_gradient", "dqn_cem", "dqn_exact"],
+        ["null", "random", "sequoia"],
+        ["null", "random", "sampling", "myopic", "iterative_myopic", "iterative_dqn", "sequoia"],
+    ],
+)
+def test_names_below_bars_do_not_meet(methods):
+    rewards = pd.DataFrame({"method": methods, "reward": 1.0, "error": 0.1})
+    figure = reward_chart(rewards, ("pendulum", 1, 1))
+    figure.draw_without_rendering()
+    names = figure.axes[0].get_xticklabels()
+    if names[0].get_rotation():  # parallel at 30 degrees: what counts is the height
+        assert all(name.get_rotation() == 30 for name in names)
+        return
+    boxes = [name.get_window_extent() for name in names]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
