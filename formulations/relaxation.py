@@ -45,6 +45,7 @@ from milp_rl.formulations.networks.action_value import ActionNetworks, times_tra
 from milp_rl.formulations.networks.network import INPUT
 
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps)
+AT_LIMIT = 1e-9  # from the end of its range, within which a slope is at it
 
 
 @dataclass(frozen=True, eq=False)
@@ -391,9 +392,16 @@ def _products(rows: FloatArray, values: FloatArray) -> FloatArray:
     return np.asarray(np.matmul(rows, values[..., None])[..., 0])
 
 
-def slope_gradients(lines: Lines, p: FloatArray, z: FloatArray) -> FloatArray:
-    """Return the change of a bound per unit of each lower slope, zero where none can move."""
-    return np.where(lines.unstable & (p < 0), p * z, 0.0)
+def slope_gradients(lines: Lines, p: FloatArray, z: FloatArray, slopes: FloatArray) -> FloatArray:
+    """Return the change of a bound per unit of each lower slope, zero where a step moves none.
+
+    That is where the slope plays no part, and where it is at the end of its range that the step
+    goes to: such parts would only shorten it (Larsson, Patriksson and Stromberg, 1996, "Conditional
+    subgradient optimization").
+    """
+    gradients = np.where(lines.unstable & (p < 0), p * z, 0.0)
+    held = np.where(gradients > 0, slopes <= AT_LIMIT, slopes >= 1 - AT_LIMIT)
+    return np.where(held, 0.0, gradients)
 
 
 def polyak_steps(excess: FloatArray, *gradients: FloatArray) -> FloatArray:

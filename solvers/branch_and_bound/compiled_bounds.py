@@ -13,6 +13,7 @@ from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.interruption import in_threads
 from milp_rl.formulations.kernels.description import CompiledOracle
 from milp_rl.formulations.networks.action_value import ActionNetworks
+from milp_rl.formulations.relaxation import AT_LIMIT
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.solvers.branch_and_bound.node_bounds import (
     AVERAGE,
@@ -89,6 +90,7 @@ class CompiledNodeBounds(NodeBounds):
                 0 if late(self._deadline) else steps,
                 AVERAGE,
                 LARGEST_MULTIPLIER,
+                AT_LIMIT,
                 targets[part],
                 nodes.state[part],
                 nodes.one[part],

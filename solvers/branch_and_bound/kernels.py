@@ -27,6 +27,7 @@ def maximize(
     steps: int,
     weight: float,
     largest_multiplier: float,
+    at_limit: float,
     targets: FloatArray,
     state: IntArray,
     one: BoolArray,
@@ -54,6 +55,7 @@ def maximize(
     slope, multiplier = np.empty(neurons), np.empty(neurons)
     q, c, rounded, own_x = np.empty(neurons), np.empty(n), np.empty(neurons), np.empty(n)
     own_z, own_h = np.empty(neurons), np.empty(neurons)
+    by_slope, by_multiplier = np.empty(neurons), np.empty(neurons)
     for i in range(len(state)):
         s, target = state[i], targets[i]
         lines(low[i], high[i], split[i], upper, intercept, lower)
@@ -95,8 +97,11 @@ def maximize(
                     own_z,
                     value - target,
                     largest_multiplier,
+                    at_limit,
                     slope,
                     multiplier,
+                    by_slope,
+                    by_multiplier,
                 )
         for j in range(neurons):
             rounded[j] = gammas[j] * sizes[s, j]
@@ -114,10 +119,16 @@ def _step(
     z: FloatArray,
     excess: float,
     largest_multiplier: float,
+    at_limit: float,
     slope: FloatArray,
     multiplier: FloatArray,
+    by_slope: FloatArray,
+    by_multiplier: FloatArray,
 ) -> None:
-    """Move slopes and multipliers of a node by a step of Polyak's length."""
+    """Move slopes and multipliers of a node by a step of Polyak's length.
+
+    ``by_slope`` and ``by_multiplier`` are room for the parts of the gradient.
+    """
     neurons = len(p)
     mean = 0.0
     for j in range(neurons):
@@ -125,20 +136,26 @@ def _step(
     mean /= neurons
     squared = 0.0
     for j in range(neurons):
+        by_slope[j] = by_multiplier[j] = 0.0
         if low[j] < 0.0 and high[j] > 0.0 and p[j] < 0.0:
-            squared += (p[j] * z[j]) ** 2
+            down = p[j] * z[j]
+            if (slope[j] > at_limit) if down > 0.0 else (slope[j] < 1.0 - at_limit):
+                by_slope[j] = down
         if split[j] != 0:
-            squared += (z[j] * max(abs(p[j]), mean)) ** 2
+            unit = max(abs(p[j]), mean)
+            if abs(multiplier[j]) > at_limit * unit or z[j] * split[j] <= 0.0:
+                by_multiplier[j] = z[j] * unit
+        squared += by_slope[j] ** 2 + by_multiplier[j] ** 2
     if not (squared > 0.0 and 0.0 < excess < np.inf):
         return
     length = excess / squared
     for j in range(neurons):
-        if low[j] < 0.0 and high[j] > 0.0 and p[j] < 0.0:
-            slope[j] = min(max(slope[j] - length * p[j] * z[j], 0.0), 1.0)
+        if by_slope[j] != 0.0:
+            slope[j] = min(max(slope[j] - length * by_slope[j], 0.0), 1.0)
         if split[j] != 0:
             unit = max(abs(p[j]), mean)
             most = largest_multiplier * unit
-            moved = min(max(multiplier[j] - length * z[j] * unit * unit, -most), most)
+            moved = min(max(multiplier[j] - length * by_multiplier[j] * unit, -most), most)
             multiplier[j] = max(moved, 0.0) if split[j] > 0 else min(moved, 0.0)
 
 

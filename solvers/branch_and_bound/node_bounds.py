@@ -17,6 +17,7 @@ from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.networks.action_value import ActionNetworks, times
 from milp_rl.formulations.networks.network import INPUT
 from milp_rl.formulations.relaxation import (
+    AT_LIMIT,
     Lines,
     Relaxation,
     of_groups,
@@ -314,14 +315,15 @@ def _step(
 ) -> None:
     """Move slopes and multipliers by a step of Polyak's length, in place.
 
-    Multipliers are measured in units of the neuron's coefficient, which gives both kinds of
-    variables the same scale.
+    What their limits hold is left out, as in :func:`slope_gradients`. Multipliers are measured in
+    units of the neuron's coefficient, which gives both kinds of variables the same scale.
     """
     unit = np.abs(p)
     unit = np.maximum(unit, unit.mean(axis=1, keepdims=True))
     assert lines.split is not None
-    down_alpha = slope_gradients(lines, p, z)
+    down_alpha = slope_gradients(lines, p, z, alpha[live])
     down_beta = np.where(lines.split != 0, z * unit, 0.0)
+    down_beta[(np.abs(beta[live]) <= AT_LIMIT * unit) & (down_beta * lines.split > 0)] = 0.0
     step = polyak_steps(excess, down_alpha, down_beta)
     alpha[live] = np.clip(alpha[live] - step * down_alpha, 0.0, 1.0)
     most = LARGEST_MULTIPLIER * unit

@@ -541,9 +541,7 @@ def _moved(
     excess: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Take a Polyak step of slopes and multipliers; what their limits hold is left out."""
-    by_slope = slope_gradients(lines, p, z)
-    held = ((slopes <= 0) & (by_slope > 0)) | ((slopes >= 1) & (by_slope < 0))
-    by_slope = np.where(held, 0.0, by_slope)
+    by_slope = slope_gradients(lines, p, z, slopes)
     by_multiplier = np.where((multipliers <= 0) & (room > 0), 0.0, room)
     step = polyak_steps(excess, by_slope, by_multiplier)
     return (
