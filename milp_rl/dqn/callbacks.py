@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from milp_rl.formulations.files import write_atomically
 from milp_rl.reports.tensorboard import summary_writer
+
+if TYPE_CHECKING or find_spec("ipywidgets") is None:
+    from tqdm import tqdm  # the other one warns of this in every notebook, bar or not
+else:
+    from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
     from milp_rl.dqn.agent import DQNAgent
