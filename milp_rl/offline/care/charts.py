@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,11 +12,11 @@ from matplotlib.figure import Figure
 from milp_rl.reports.document import new_figure
 
 _BLUE, _GREY, _RED, _GREEN = "#1f5a91", "#9d9d9d", "#c2565b", "#3f9b6f"
+_VALUE = "value of a decision (doubly robust, 95% interval)"
+_LABEL_WIDTH = 40  # characters below an axis that long names leave little of
 
 
-def values_chart(
-    table: pd.DataFrame, label: str = "value of a decision (doubly robust, 95% interval)"
-) -> Figure:
+def values_chart(table: pd.DataFrame, label: str = _VALUE) -> Figure:
     """Draw each policy's estimate with its interval, and the true value where it is known.
 
     Columns ``policy``, ``value``, ``low``, ``high`` and, if known, ``true value``.
@@ -25,7 +27,7 @@ def values_chart(
         y = np.arange(len(table))
         axes.plot(table["true value"], y, "|", color=_RED, ms=14, mew=2, label="true value")
         axes.legend(frameon=False, fontsize=8)
-    axes.set_xlabel(label)
+    axes.set_xlabel(textwrap.fill(label, _LABEL_WIDTH))
     return figure
 
 
@@ -51,7 +53,7 @@ def subgroup_chart(table: pd.DataFrame) -> Figure:
     figure, (axes,) = plain_axes(6.4, 1.2 + 0.42 * len(table))
     _intervals(axes, table, table["group"])
     axes.plot(table["observed"], np.arange(len(table)), "o", color=_GREY, label="observed")
-    axes.set_xlabel("value of a decision (doubly robust, 95% interval)")
+    axes.set_xlabel(textwrap.fill(_VALUE, _LABEL_WIDTH))
     axes.legend(frameon=False, fontsize=8)
     return figure
 
