@@ -41,7 +41,10 @@ COLORS = {
     "dqn_cem": "#8d8ed6",
     "dqn_exact": "#1f5a91",
 }
-_OTHERS = ("#c2565b", "#4fb3bf", "#d98cb3", "#b5a642", "#6b6b9d")
+_OTHERS = (
+    *("#c2565b", "#4fb3bf", "#d98cb3", "#b5a642", "#6b6b9d"),
+    *("#5f9e5a", "#e0b088", "#444444", "#a8d8a0", "#9c4f2f"),
+)
 _UNIT = "expected reward per step"
 _IN_A_ROW = 3
 
