@@ -1024,8 +1024,9 @@ def test_gains_of_calls_shown_are_those_measured():
             error = gains["sem"].get((name, women))
             wanted = "" if own is None else f"{own:.1f} ± {error:.1f}"
             assert cell.strip() == wanted, (name, women)
-    seconds = table[table["policy"] == "SEQUOIA"]["training (processor s)"].mean()
-    assert f"({seconds:.0f} s of processor time" in text
+    trained = table[table["policy"] == "SEQUOIA"].groupby("women")["training (processor s)"].mean()
+    few, many = trained[20], trained[40]
+    assert f"({few:.0f} s of processor time with 20 women and {many:.0f} s with 40," in text
 
 
 def test_times_of_wide_networks_and_many_actions_shown_are_those_measured():
