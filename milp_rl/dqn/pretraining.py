@@ -17,6 +17,8 @@ from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
 
 _RANDOM_STEPS = 1000  # where there is no model
+_MOST_ENTRIES = 2**27  # of the actions that are fitted: half a gigabyte of float32
+_ENTRIES_AT_ONCE = 2**24  # of actions whose expected rewards are asked for
 
 
 @runtime_checkable
@@ -122,7 +124,9 @@ def one_step_data(
     Every informative state is paired with: each single action on, each single action off, all on,
     all off (feasible or not: they teach what each action does), and random feasible actions. Where
     a budget is the only constraint, a copy of each random action with one chosen action swapped
-    for another is added in the same state: it teaches which of two is worth more.
+    for another is added in the same state: it teaches which of two is worth more. Of very many
+    single actions, more than some hundred in the mean of the states, each state gets a random part,
+    so that all rows take half a gigabyte.
 
     Parameters
     ----------
@@ -152,9 +156,7 @@ def one_step_data(
     check_model_rows("informative_states", states)
     feasible.check_all(np.unique(states, axis=0))
     n = feasible.space.n_actions
-    unit = np.eye(n, dtype=np.int8)
-    none = np.zeros((1, n), dtype=np.int8)
-    fixed = np.concatenate([unit, 1 - unit, none, 1 - none])
+    fixed = _single_actions(rng, len(states), n)
     maximal = n_actions // 2
     spaces = feasible.in_states(states)
     drawn = np.concatenate(
@@ -170,12 +172,35 @@ def one_step_data(
     ):
         drawn = np.concatenate([drawn, _swapped(drawn, rng)])
         drawn_states = np.tile(drawn_states, (2, 1))
-    all_states = np.concatenate([np.repeat(states, len(fixed), axis=0), drawn_states])
-    all_actions = np.concatenate([np.tile(fixed, (len(states), 1)), drawn])
-    rewards = env.expected_reward(all_states, all_actions)
+    all_states = np.concatenate([np.repeat(states, fixed.shape[1], axis=0), drawn_states])
+    all_actions = np.concatenate([fixed.reshape(-1, n), drawn])
+    rewards = _expected_rewards(env, all_states, all_actions)
     check_model_rows("expected_reward", rewards, ("state", all_states), ("action", all_actions))
-    random = slice(len(states) * len(fixed), None)
+    random = slice(len(states) * fixed.shape[1], None)
     return all_states, all_actions.astype(np.float32), rewards.astype(np.float32), random
+
+
+def _single_actions(rng: np.random.Generator, n_states: int, n: int) -> ActionArray:
+    """Return single actions on, then off, then none and all, shape (states, rows, n)."""
+    each = max(_MOST_ENTRIES // (n_states * n) // 2 - 1, 1)
+    if each < n:
+        chosen = np.argpartition(rng.random((n_states, n)), each, axis=1)[:, :each]
+    else:
+        each, chosen = n, np.tile(np.arange(n), (n_states, 1))
+    rows = np.zeros((n_states, 2 * each + 2, n), dtype=np.int8)
+    state, row = np.arange(n_states)[:, None], np.arange(each)
+    rows[state, row, chosen] = 1
+    rows[:, each : 2 * each] = 1 - rows[:, :each]
+    rows[:, -1] = 1
+    return rows
+
+
+def _expected_rewards(
+    env: ModelledEnv, states: NDArray[np.float32], actions: ActionArray
+) -> FloatArray:
+    size = max(_ENTRIES_AT_ONCE // actions.shape[1], 1)
+    parts = (slice(i, i + size) for i in range(0, len(actions), size))
+    return np.concatenate([env.expected_reward(states[part], actions[part]) for part in parts])
 
 
 def _drawn(

@@ -278,4 +278,5 @@ class Engagement(KnownModelEnv):
 
     def _answered(self, action: ArrayLike) -> FloatArray:
         """Return the probability that each woman answers a call, at most 1, shape (..., N)."""
-        return np.asarray(np.minimum((self._pairs(action) * self.reach).sum(axis=-1), 1.0))
+        answers = np.einsum("...np,np->...n", self._pairs(action), self.reach)
+        return np.asarray(np.minimum(answers, 1.0))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from milp_rl.baselines import GreedyArgmax, MyopicPolicy, RandomPolicy
-from milp_rl.dqn import Callback, DQNAgent, DQNConfig, ProgressBar
+from milp_rl.dqn import Callback, DQNAgent, DQNConfig, ProgressBar, pretraining
 from milp_rl.dqn.choosers import chooser_of
 from milp_rl.dqn.learner import QLearner
 from milp_rl.dqn.pretraining import one_step_data
@@ -246,6 +246,26 @@ def test_one_step_data_covers_every_single_action():
         assert sum(not space.violations(np.array(a)) for a in tried) >= 2
     assert len(states[feasible]) == n_states * 4
     assert not any(space.violations(a) for a in actions[feasible])
+
+
+def test_of_many_single_actions_each_state_tries_some(monkeypatch):
+    env = bandit()
+    n_states = 2 + 2 * 4 + 5
+    most = n_states * 4 * (2 * 2 + 2)  # entries of two actions on, the same off, none and all
+    monkeypatch.setattr(pretraining, "_MOST_ENTRIES", most)
+    monkeypatch.setattr(pretraining, "_ENTRIES_AT_ONCE", 40)
+    states, actions, rewards, feasible = one_step_data(
+        env, fixed(env), np.random.default_rng(0), 5, 4
+    )
+    assert actions[: feasible.start].size == most
+    np.testing.assert_allclose(rewards, env.expected_reward(states, actions), rtol=1e-6)
+    tried = set()
+    for rows in actions[: feasible.start].reshape(n_states, 6, 4):
+        np.testing.assert_array_equal(rows[:2], 1 - rows[2:4])
+        assert rows.sum(axis=1).tolist() == [1, 1, 3, 3, 0, 4]
+        assert len(np.unique(rows[:2], axis=0)) == 2
+        tried |= set(rows[:2].argmax(axis=1))
+    assert tried == {0, 1, 2, 3}
 
 
 def test_pretraining_learns_one_step_rewards():
