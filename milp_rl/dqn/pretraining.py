@@ -17,7 +17,7 @@ from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
 
 _RANDOM_STEPS = 1000  # where there is no model
-_MOST_ENTRIES = 2**27  # of the actions that are fitted: half a gigabyte of float32
+_MOST_ENTRIES = 2**25  # of the actions that are fitted: 128 MB of float32
 _ENTRIES_AT_ONCE = 2**24  # of actions whose expected rewards are asked for
 
 
@@ -126,7 +126,7 @@ def one_step_data(
     a budget is the only constraint, a copy of each random action with one chosen action swapped
     for another is added in the same state: it teaches which of two is worth more. Of very many
     single actions, more than some hundred in the mean of the states, each state gets a random part,
-    so that all rows take half a gigabyte.
+    so that all rows take 128 MB.
 
     Parameters
     ----------
