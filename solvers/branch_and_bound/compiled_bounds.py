@@ -19,6 +19,7 @@ from milp_rl.solvers.branch_and_bound.node_bounds import (
     AVERAGE,
     LARGEST_MULTIPLIER,
     MANY,
+    STEP_LENGTH,
     STEPS,
     NodeBounds,
 )
@@ -91,6 +92,7 @@ class CompiledNodeBounds(NodeBounds):
                 AVERAGE,
                 LARGEST_MULTIPLIER,
                 AT_LIMIT,
+                STEP_LENGTH,
                 targets[part],
                 nodes.state[part],
                 nodes.one[part],

@@ -31,6 +31,7 @@ from milp_rl.solvers.options import late
 
 LARGEST_MULTIPLIER = 100.0  # in units of a neuron's coefficient: larger ones add rounding only
 STEPS = 3  # Polyak steps of slopes and multipliers per bound, a backward and forward pass each
+STEP_LENGTH = 0.3  # of Polyak's, which aims at the incumbent: below what a node can reach
 MANY = 0.3  # part of the free actions held by probing for which it is worth to start over
 _ENTRIES = 4_000_000  # of the coefficients that are made at a time
 _PROBED_ENTRIES = 8_000_000  # of the coefficients for all probes of a node
@@ -313,7 +314,7 @@ def _step(
     z: FloatArray,
     excess: FloatArray,
 ) -> None:
-    """Move slopes and multipliers by a step of Polyak's length, in place.
+    """Move slopes and multipliers by a part of Polyak's length, in place.
 
     What their limits hold is left out, as in :func:`slope_gradients`. Multipliers are measured in
     units of the neuron's coefficient, which gives both kinds of variables the same scale.
@@ -324,7 +325,7 @@ def _step(
     down_alpha = slope_gradients(lines, p, z, alpha[live])
     down_beta = np.where(lines.split != 0, z * unit, 0.0)
     down_beta[(np.abs(beta[live]) <= AT_LIMIT * unit) & (down_beta * lines.split > 0)] = 0.0
-    step = polyak_steps(excess, down_alpha, down_beta)
+    step = polyak_steps(STEP_LENGTH * excess, down_alpha, down_beta)
     alpha[live] = np.clip(alpha[live] - step * down_alpha, 0.0, 1.0)
     most = LARGEST_MULTIPLIER * unit
     moved = np.clip(beta[live] - step * down_beta * unit, -most, most)
