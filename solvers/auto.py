@@ -3,10 +3,11 @@
 Listing a small set once and evaluating all of it takes a time known beforehand. Branch and bound
 is faster than that, or than a MILP, on most trained networks and slower on others, and trying is
 the only way to tell: it gets about as many nodes as what would come after it takes, so that the
-pick costs at most twice the better of both. A :class:`.Box` of continuous and integer actions is
-searched spatially (:mod:`milp_rl.solvers.branch_and_bound.spatial`); another space whose variables
-are not binary is listed if it is small, or goes to the MILP. The bound of a result is the best that
-any solver has proven.
+pick costs at most twice the better of both; over a network of few neurons it ends sooner, if its
+nodes hardly bring the bound down. A :class:`.Box` of continuous and integer actions is searched
+spatially (:mod:`milp_rl.solvers.branch_and_bound.spatial`); another space whose variables are not
+binary is listed if it is small, or goes to the MILP. The bound of a result is the best that any
+solver has proven.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ _SOLVES_BEFORE_COUNTING = 32  # states
 _SOLVES_OF_CALLS = 4  # with the space of calls, if it counts quickly
 _SHARE_TO_COUNT = 0.25  # of the time there is
 _SECONDS_BEFORE_COUNTING = 0.25  # of a state's search
+_FEW_NEURONS = 64  # with which a MILP solver seldom takes long
+_STALL_SHARE = 32  # of its nodes one in so many, before the search is asked whether it is stalled,
+_LEAST_BEFORE_STALL = 250  # or so many
 _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tried
 
 
@@ -221,6 +225,9 @@ class AutoArgmax(Argmax):
         if options.node_limit is not None and options.node_limit <= limit:
             return search.results(networks, _remaining(options, begin), starts, pins)
         limited = replace(_remaining(options, begin), node_limit=max(limit, 1))
+        if self._listed is None and sum(layer.width for layer in networks.hidden) <= _FEW_NEURONS:
+            least = max(self._nodes // _STALL_SHARE, _LEAST_BEFORE_STALL)
+            limited = replace(limited, stall_limit=least)
         first = _TRIED_FIRST if networks.n_states > 2 * _TRIED_FIRST else networks.n_states
         results = (
             search.results(networks.rows(slice(first)), limited, starts[:first], pins[:first])

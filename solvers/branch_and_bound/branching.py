@@ -21,7 +21,7 @@ from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 _NEURONS_DUE = 0.3  # part of the excess that must be due to neurons to branch for their sake
 _TIE_BREAK = 1e-3  # weight of what decides between equal scores
 _ACTIONS_TRIED = 2  # of a node
-_NEURONS_TRIED = 3
+_NEURONS_TRIED = 10
 _LEAST_DOUBT = 0.1  # of the largest doubt, from which on a neuron is tried
 
 

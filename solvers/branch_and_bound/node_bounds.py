@@ -30,7 +30,7 @@ from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 from milp_rl.solvers.options import late
 
 LARGEST_MULTIPLIER = 100.0  # in units of a neuron's coefficient: larger ones add rounding only
-STEPS = 3  # Polyak steps of slopes and multipliers per bound, a backward and forward pass each
+STEPS = 6  # Polyak steps of slopes and multipliers per bound, a backward and forward pass each
 STEP_LENGTH = 0.3  # of Polyak's, which aims at the incumbent: below what a node can reach
 MANY = 0.3  # part of the free actions held by probing for which it is worth to start over
 _ENTRIES = 4_000_000  # of the coefficients that are made at a time

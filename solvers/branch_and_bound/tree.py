@@ -40,6 +40,7 @@ _ACTION_BYTES = 6  # of a node per action: one, zero, x
 _NEURON_BYTES = 45  # of a node per neuron: low, high, split, alpha, beta, z, h
 _NODES_BEFORE_LOOPS = 256  # of a state, where loops are compiled for long searches alone
 _STEPS_TRIED = 1  # of slopes and multipliers, for the candidates of a branching
+_STALLED = 0.8  # part of the excess that is left, as the nodes have doubled
 _PASSES = 3  # of tightening and probing, in one node
 _PROBE_AGAIN = 0.7  # once the excess is less than this part of what it was at the last probing
 
@@ -62,6 +63,10 @@ class Search:
         The highest bound of what was pruned.
     nodes
         Bounded so far.
+    asked, excess
+        Nodes when the search was last asked whether it is stalled, and its excess then.
+    stalled
+        Whether it was.
     """
 
     problem: ArgmaxProblem
@@ -71,11 +76,22 @@ class Search:
     open: list[tuple[float, int, int, Branching]] = field(default_factory=list)
     pruned: float = -math.inf
     nodes: int = 0
+    asked: int = 0
+    excess: float = math.inf
+    stalled: bool = False
 
     def bound(self) -> float:
         """Nothing that is open or was pruned is better than this."""
         highest = -self.open[0][0] if self.open else -math.inf
         return max(self.value, self.pruned, highest)
+
+    def ask_whether_stalled(self, target: float, limit: int) -> None:
+        """Compare the excess with that of half the nodes; there are to be ``limit`` or more."""
+        if not self.open or self.nodes < max(limit // 2, 2 * self.asked):
+            return
+        before, self.excess = self.excess, -self.open[0][0] - target
+        self.asked = self.nodes
+        self.stalled = self.nodes >= limit and self.excess > _STALLED * before
 
 
 class Tree:
@@ -212,6 +228,9 @@ class Tree:
         self._prune(children.state[~above], children.bound[~above])
         nodes = children[above]
         self._open(*self._bound_and_probe(nodes))
+        if self.options.stall_limit is not None:
+            for i in np.unique(parents.state):
+                self.searches[i].ask_whether_stalled(self.targets[i], self.options.stall_limit)
         return True
 
     def _tighten_tried(self, children: Nodes, bound: FloatArray) -> None:
@@ -269,9 +288,9 @@ class Tree:
         return [(row, branching) for _, _, row, branching in newest]
 
     def _done(self, i: int) -> bool:
-        """Whether a search is at its node limit, or its best open bound at the target."""
+        """Whether a search is at its node limit, stalled, or its best open bound at the target."""
         search, limit = self.searches[i], self.options.node_limit
-        if limit is not None and search.nodes >= limit:
+        if search.stalled or (limit is not None and search.nodes >= limit):
             return True
         return bool(-search.open[0][0] <= self.targets[i])
 
