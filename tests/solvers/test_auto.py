@@ -1,11 +1,14 @@
 """The solver that picks: limits of time, and what it may spend on the choice."""
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 import milp_rl as mr
+from milp_rl.formulations.networks.onnx_reader import read_onnx
 from milp_rl.solvers import auto
 from milp_rl.solvers.backends import new_backend
 from milp_rl.solvers.options import SolveOptions
@@ -79,3 +82,59 @@ def test_a_listing_that_takes_less_than_a_node_is_not_preceded_by_a_search(
     monkeypatch.setattr(backend, "_next_to_no_time", lambda networks: 0.0)
     result = backend.solve(np.zeros((1, 0)), SolveOptions())[0]
     assert (result.status, result.solver) == ("optimal", "enumeration")
+
+
+# A network of capacity with 100 arms after its pretraining (grid100.toml, seed 0), whose 48 neurons
+# are rough: most states are decided in some nodes, the last three of these in many thousands.
+ROUGH = Path(__file__).parent / "data" / "rough_capacity"
+
+
+def rough():
+    space = mr.ActionSpace.from_json(ROUGH / "space.json")
+    return read_onnx(ROUGH / "q.onnx"), space, np.load(ROUGH / "states.npy")
+
+
+def test_a_search_that_is_stalled_is_handed_over():
+    network, space, states = rough()
+    solver = mr.ArgmaxSolver(network, space)
+    highs = mr.ArgmaxSolver(network, space, solver="highs")
+    for state in states[2:]:
+        result = solver.solve(state)
+        assert result.status == "optimal"
+        assert result.solver == "highs"
+        searched = int(re.search(r"after (\d+) nodes", result.message)[1])
+        assert 900 < searched < 8000
+        np.testing.assert_allclose(result.value, highs.solve(state).value, rtol=1e-7)
+
+
+def test_the_bound_of_a_stalled_search_is_one():
+    network, space, states = rough()
+    search = new_backend(network, space, "branch_and_bound")
+    options = SolveOptions(stall_limit=300)
+    best = mr.ArgmaxSolver(network, space, solver="highs").solve(states[2]).value
+    (result,) = search.solve(states[2:3], options)
+    assert result.status == "feasible"
+    assert 300 <= result.nodes < 3000
+    assert result.value <= best + 1e-6 <= result.bound
+
+
+def test_a_rough_network_is_mostly_searched_in_few_nodes():
+    network, space, states = rough()
+    solver = mr.ArgmaxSolver(network, space)
+    highs = mr.ArgmaxSolver(network, space, solver="highs")
+    for state in states[:2]:
+        result = solver.solve(state)
+        assert (result.status, result.solver) == ("optimal", "branch_and_bound")
+        assert result.nodes < 900
+        np.testing.assert_allclose(result.value, highs.solve(state).value, rtol=1e-7)
+
+
+def test_a_search_whose_bound_falls_is_not_handed_over():
+    """A random network of 40 actions: thousands of nodes, each soon bounded."""
+    rng = np.random.default_rng(1)
+    space = mr.BudgetTopK(n_actions=40, k=8)
+    weights = [rng.normal(size=size) / np.sqrt(size[1]) for size in ((16, 40), (32, 16), (1, 32))]
+    network = mr.Network.from_arrays(weights, [rng.normal(size=len(w)) / 3 for w in weights])
+    result = mr.ArgmaxSolver(network, space).solve(None)
+    assert (result.status, result.solver) == ("optimal", "branch_and_bound")
+    assert result.nodes > 1000
