@@ -49,6 +49,8 @@ _SOLVES_OF_CALLS = 4  # with the space of calls, if it counts quickly
 _SHARE_TO_COUNT = 0.25  # of the time there is
 _SECONDS_BEFORE_COUNTING = 0.25  # of a state's search
 _FEW_NEURONS = 64  # with which a MILP solver seldom takes long
+_SECONDS_OF_MILP = 10.0  # with so few
+_OBJECTIVES_PER_NODE = 50  # that the oracle is asked for
 _STALL_SHARE = 32  # of its nodes one in so many, before the search is asked whether it is stalled,
 _LEAST_BEFORE_STALL = 250  # or so many
 _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tried
@@ -190,7 +192,7 @@ class AutoArgmax(Argmax):
     ) -> list[ArgmaxResult]:
         """Try the search for as long as counting the set may take; count it for what is left."""
         assert self._search is not None
-        limit = max(int(_SECONDS_BEFORE_COUNTING / _seconds_per_node(networks)), _FIRST_NODES)
+        limit = max(int(_SECONDS_BEFORE_COUNTING / self._node_seconds(networks)), _FIRST_NODES)
         limit = min(limit, self._nodes)
         if options.node_limit is not None and options.node_limit <= limit:
             return self._search.results(networks, options, starts, pins)
@@ -221,11 +223,14 @@ class AutoArgmax(Argmax):
         waited = time.perf_counter() - begin  # for counting
         if self._listed is not None:
             after = self._listed
-            limit = int(self._seconds_to_list(networks) / _seconds_per_node(networks))
+            limit = int(self._seconds_to_list(networks) / self._node_seconds(networks))
         if options.node_limit is not None and options.node_limit <= limit:
             return search.results(networks, _remaining(options, begin), starts, pins)
+        few = self._listed is None and sum(layer.width for layer in networks.hidden) <= _FEW_NEURONS
+        if few:
+            limit = min(limit, max(int(_SECONDS_OF_MILP / self._node_seconds(networks)), 1))
         limited = replace(_remaining(options, begin), node_limit=max(limit, 1))
-        if self._listed is None and sum(layer.width for layer in networks.hidden) <= _FEW_NEURONS:
+        if few:
             least = max(self._nodes // _STALL_SHARE, _LEAST_BEFORE_STALL)
             limited = replace(limited, stall_limit=least)
         first = _TRIED_FIRST if networks.n_states > 2 * _TRIED_FIRST else networks.n_states
@@ -264,6 +269,9 @@ class AutoArgmax(Argmax):
                     results[i] = _explained([merged], why)[0]
         return results
 
+    def _node_seconds(self, networks: ActionNetworks) -> float:
+        return _seconds_per_node(networks) + _OBJECTIVES_PER_NODE * self.space.oracle_seconds
+
     @property
     def _counts_at_once(self) -> bool:
         quick = self.space.counts_quickly
@@ -290,7 +298,7 @@ class AutoArgmax(Argmax):
         return size
 
     def _next_to_no_time(self, networks: ActionNetworks) -> float:
-        return _SECONDS_TO_START + _FIRST_NODES * _seconds_per_node(networks)
+        return _SECONDS_TO_START + _FIRST_NODES * self._node_seconds(networks)
 
     def _solve(
         self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins

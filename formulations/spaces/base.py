@@ -569,6 +569,11 @@ class ActionSpace(ABC):
             own._open is not ActionSpace._open or own.feasible is not ActionSpace.feasible
         )
 
+    @property
+    def oracle_seconds(self) -> float:
+        """Estimated time of :meth:`linear_max` per objective where it is milliseconds, else 0."""
+        return 0.0
+
     def check_action(self, action: ArrayLike) -> ActionArray:
         """Return a copy of ``action`` in the space's :attr:`dtype`.
 

@@ -196,6 +196,11 @@ class Intersection(Overlaid):
         return min(super().count_bound, *(member.count_bound for member in self.members))
 
     @property
+    def oracle_seconds(self) -> float:
+        """Of all members together."""
+        return sum(member.oracle_seconds for member in self.members)
+
+    @property
     def counts_quickly(self) -> bool:
         """True if every member does, and actions may be left out one by one."""
         return self.down_closed and all(member.counts_quickly for member in self.members)

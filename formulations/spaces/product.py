@@ -161,6 +161,11 @@ class Product(Composite):
         return all(member.completable(a[part]) for member, part in pairs)
 
     @property
+    def oracle_seconds(self) -> float:
+        """Of all members together."""
+        return sum(member.oracle_seconds for member in self.members)
+
+    @property
     def counts_quickly(self) -> bool:
         """True if every member does."""
         return all(member.counts_quickly for member in self.members)

@@ -402,6 +402,11 @@ class Routing(ActionSpace):
         """False: each action is the search for a walk."""
         return False
 
+    @property
+    def oracle_seconds(self) -> float:
+        """That of the walks."""
+        return 0.0 if self._walks is None else self._walks.seconds
+
     def _shortest(self, action: ActionArray, limit: float | None) -> list[int] | None:
         """Order the chosen nodes; with a limit, any walk within it will do."""
         chosen = self._node_of[action == 1]

@@ -227,6 +227,11 @@ class Union(Overlaid):
         return any(member.completable(action) for member in self.members)
 
     @property
+    def oracle_seconds(self) -> float:
+        """Of all members together."""
+        return sum(member.oracle_seconds for member in self.members)
+
+    @property
     def counts_quickly(self) -> bool:
         """True if every member does."""
         return all(member.counts_quickly for member in self.members)

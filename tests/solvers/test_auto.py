@@ -138,3 +138,31 @@ def test_a_search_whose_bound_falls_is_not_handed_over():
     result = mr.ArgmaxSolver(network, space).solve(None)
     assert (result.status, result.solver) == ("optimal", "branch_and_bound")
     assert result.nodes > 1000
+
+
+def test_nodes_are_few_where_the_oracle_takes_long(monkeypatch, random_network):
+    """Closed walks of 40 edges through the Underground take some milliseconds per objective."""
+    graph = mr.london_underground()
+    spaces = [
+        mr.Routing(graph, "Green Park", max_length=length, budget=length // 2)
+        for length in (20, 40)
+    ]
+    limits: list[list[int]] = []
+    for space in spaces:
+        network = random_network(np.random.default_rng(0), space.n_actions + 8, (16, 8))
+        backend = new_backend(network, space)
+        none = ArgmaxResult(None, math.nan, math.inf, math.inf, "no_solution", 1.0, "none")
+        asked = []
+
+        def results(networks, options, starts, pins, asked=asked, none=none):
+            asked.append(options.node_limit)
+            return [none]
+
+        monkeypatch.setattr(backend._search, "results", results)
+        monkeypatch.setattr(backend._milp, "results", lambda *_, none=none: [none])
+        backend.solve(np.zeros((1, 8)), SolveOptions())
+        limits.append(asked[:2])
+    (_, short), (first, long) = limits
+    assert spaces[0].oracle_seconds < 1e-3 < 2e-3 < spaces[1].oracle_seconds < 5e-2
+    assert (spaces[0] & mr.BudgetTopK(66, 3)).oracle_seconds == spaces[0].oracle_seconds
+    assert first < long < 100 < 200 < short

@@ -25,6 +25,7 @@ _MANY_ARCS = 20_000  # above which the nodes are numbered otherwise,
 _OTHER_NUMBERS = 2  # so many times, to find fewer
 _WIDEST = 8  # nodes of a frontier
 _ORDERS = 24  # that are followed at a time
+_SECONDS_PER_LENGTH = 1e-8  # of an arc, for all the prices that are tried
 _DONE = 15  # instead of the depot's component: the walk is complete
 
 
@@ -61,6 +62,14 @@ class WalkStates(NamedTuple):
     first_entry: IntArray
     limit: int
 
+    @property
+    def lengths_of_arcs(self) -> int:
+        """How many lengths the arcs have together: the work of following all of them once."""
+        target = np.repeat(np.arange(len(self.least)), np.diff(self.first_arc))
+        start = np.maximum(self.least[self.source] + self.length, self.least[target])
+        entries = np.diff(self.first_entry)[target]
+        return int(np.maximum(self.least[target] + entries - start, 0).sum())
+
 
 class BestWalks:
     """What actions on a walk are worth at most, by its states.
@@ -88,6 +97,8 @@ class BestWalks:
         self._n_nodes = n_nodes
         self._most = most
         self._last: dict[bytes, BoolArray] = {}
+        self.seconds = _SECONDS_PER_LENGTH * states.lengths_of_arcs
+        """Estimated time to bound an objective."""
 
     def bounds(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Bound objectives, shape (batch, actions), from above; ``-inf`` where there is no walk."""
