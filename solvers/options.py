@@ -31,14 +31,14 @@ class SolveOptions:
         Threads per solve, at least 1.
     node_limit
         Branch-and-bound nodes, at least 1; ``None`` for no limit.
-    stall_limit
-        Nodes of the native search from which it ends if the second half of them has hardly brought
-        its bound down; ``None`` to go on.
     log
         Gets the lines that the solver writes; without, it writes none.
     once
         Whether nothing like it is solved again: then loops are compiled, or fetched as they were
         compiled before, only for a search that takes long.
+    stall_limit
+        Nodes of the native search from which it ends if the second half of them has hardly brought
+        its bound down; ``None`` to go on.
     """
 
     gap: float = 0.0
@@ -46,9 +46,9 @@ class SolveOptions:
     time_limit: float | None = None
     threads: int = 1
     node_limit: int | None = None
-    stall_limit: int | None = None
     log: Log | None = field(default=None, compare=False)
     once: bool = False
+    stall_limit: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("gap", "absolute_gap"):
