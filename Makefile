@@ -78,7 +78,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	for program in argmax dqn_loop growth memory allocation; do \
+	for program in argmax rough dqn_loop growth memory allocation; do \
 		OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$program.py || exit 1; \
 	done
 
