@@ -51,8 +51,7 @@ _SECONDS_BEFORE_COUNTING = 0.25  # of a state's search
 _FEW_NEURONS = 64  # with which a MILP solver seldom takes long
 _SECONDS_OF_MILP = 10.0  # with so few
 _OBJECTIVES_PER_NODE = 50  # that the oracle is asked for
-_STALL_SHARE = 32  # of its nodes one in so many, before the search is asked whether it is stalled,
-_LEAST_BEFORE_STALL = 250  # or so many
+_STALL_SHARE = 32  # of its nodes one in so many, in loops, before it is asked whether it is stalled
 _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tried
 
 
@@ -230,9 +229,8 @@ class AutoArgmax(Argmax):
         if few:
             limit = min(limit, max(int(_SECONDS_OF_MILP / self._node_seconds(networks)), 1))
         limited = replace(_remaining(options, begin), node_limit=max(limit, 1))
-        if few:
-            least = max(self._nodes // _STALL_SHARE, _LEAST_BEFORE_STALL)
-            limited = replace(limited, stall_limit=least)
+        if few and self.space.compiled_oracle is not None:
+            limited = replace(limited, stall_limit=self._nodes // _STALL_SHARE)
         first = _TRIED_FIRST if networks.n_states > 2 * _TRIED_FIRST else networks.n_states
         results = (
             search.results(networks.rows(slice(first)), limited, starts[:first], pins[:first])
