@@ -1065,6 +1065,49 @@ def test_gains_of_calls_shown_are_those_measured():
     assert told in " ".join(text.split())
 
 
+def test_times_over_rough_networks_shown_are_those_measured():
+    table = pd.read_csv(BENCHMARKS / "rough.csv")
+    rows = table.groupby(["domain", "arms", "method"])
+    assert (rows["states"].sum() == 60).all()
+    mean, longest = rows["mean ms"].mean().unstack(), rows["longest ms"].max().unstack()
+    names = {
+        "capacity": "capacity",
+        "scheduling": "scheduling_published",
+        "interventions, grouped": "multiple_interventions_grouped",
+        "path": "path_underground",
+    }
+    ways = ["default", "branch and bound", "HiGHS", "Gurobi"]
+    text = (BENCHMARKS / "RESULTS.md").read_text()
+    found = re.findall(
+        r"^\| ([\w, ]+), (\d+) arms \|((?: [\d.]+ \([\d,]+\) \|){4})$", text, re.MULTILINE
+    )
+    assert len(found) == len(mean) == 5
+    for name, arms, cells in found:
+        own = names[name], int(arms)
+        for way, cell in zip(ways, cells.split("|"), strict=False):
+            x = mean.loc[own, way]
+            shown = f"{x:.1f}" if x < 10 else f"{x:.0f}"
+            assert cell.strip() == f"{shown} ({longest.loc[own, way]:,.0f})", (own, way)
+    rough, path = mean.loc["capacity", 100], mean.loc["path_underground", 40]
+    assert rough["Gurobi"] == rough.min()
+    assert path["branch and bound"] < path["Gurobi"] < path["default"]
+    assert (mean["HiGHS"] == mean.max(axis=1)).all()
+    others = mean.drop(index=[("capacity", 100), ("path_underground", 40)])
+    assert (others["default"] < others["Gurobi"]).all()
+    told = (
+        f"the default takes {rough['default']:.0f} ms in the mean, Gurobi {rough['Gurobi']:.0f} and"
+        f" HiGHS {rough['HiGHS']:.0f}; in path with 40 arms the default {path['default']:.0f},"
+        f" Gurobi {path['Gurobi']:.0f}, and branch and bound alone {path['branch and bound']:.0f}."
+    )
+    assert told in " ".join((ROOT / "docs" / "benchmarks.md").read_text().split())
+    choosing = (ROOT / "docs" / "choosing.md").read_text()
+    assert ", ".join(f"{rough[way]:.0f}" for way in ("default", "Gurobi", "HiGHS")) in choosing
+    assert (
+        f"{path['branch and bound']:.0f}; the default {path['default']:.0f},"
+        f" Gurobi {path['Gurobi']:.0f}, HiGHS {path['HiGHS']:.0f}" in choosing
+    )
+
+
 def test_times_of_wide_networks_and_many_actions_shown_are_those_measured():
     table = pd.read_csv(BENCHMARKS / "scale.csv").set_index("case")
     assert (table["optimal"] == table["of"]).all()
