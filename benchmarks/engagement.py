@@ -22,10 +22,15 @@ import pandas as pd
 import torch
 
 from milp_rl.baselines.engagement import cluster_indices, index_of
-from milp_rl.dqn import DQNConfig
 from milp_rl.envs.engagement import Engagement, draw_engagement
 from milp_rl.offline.engagement.plan import plan_calls, plan_violations
-from milp_rl.offline.engagement.report import play, policies_of, summarise, train_sequoia
+from milp_rl.offline.engagement.report import (
+    config_of_calls,
+    play,
+    policies_of,
+    summarise,
+    train_sequoia,
+)
 
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "engagement.csv"
@@ -38,9 +43,7 @@ def compare(n: int, seed: int, sequoia: int, episodes: int) -> pd.DataFrame:
     found = policies_of(env, seed=seed)
     seconds = np.nan
     if sequoia:
-        config = DQNConfig(
-            episodes=sequoia, discount=0.97, dynamic_tolerance=0.1, dynamic_tolerance_decay=1.0
-        )
+        config = config_of_calls(sequoia)
         started = time.process_time()
         found["SEQUOIA"] = train_sequoia(env, config, seed=seed)
         seconds = round(time.process_time() - started, 1)

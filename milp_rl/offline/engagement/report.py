@@ -90,9 +90,19 @@ def policies_of(
         "learnt from logs": learnt_calls(env, values),
     }
     if sequoia:
-        config = sequoia_config or DQNConfig(episodes=sequoia, discount=DISCOUNT)
+        config = sequoia_config or config_of_calls(sequoia)
         found["SEQUOIA"] = train_sequoia(env, config, seed=seed)
     return found
+
+
+def config_of_calls(episodes: int) -> DQNConfig:
+    """Return how SEQUOIA is trained on calls: the gap of its targets follows their error."""
+    return DQNConfig(
+        episodes=episodes,
+        discount=DISCOUNT,
+        dynamic_tolerance=0.1,
+        dynamic_tolerance_decay=1.0,
+    )
 
 
 def train_sequoia(env: Engagement, config: DQNConfig, *, seed: int = 0) -> DQNAgent:
