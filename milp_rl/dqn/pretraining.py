@@ -124,9 +124,9 @@ def one_step_data(
     Every informative state is paired with: each single action on, each single action off, all on,
     all off (feasible or not: they teach what each action does), and random feasible actions. Where
     a budget is the only constraint, a copy of each random action with one chosen action swapped
-    for another is added in the same state: it teaches which of two is worth more. Of very many
-    single actions, more than some hundred in the mean of the states, each state gets a random part,
-    so that all rows take 128 MB.
+    for another is added in the same state: it teaches which of two is worth more. Where the rows
+    of single actions would be more than 2**25 numbers, each state gets a random part of these
+    actions, as many as fit.
 
     Parameters
     ----------

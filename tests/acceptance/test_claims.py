@@ -1094,6 +1094,22 @@ def test_times_over_rough_networks_shown_are_those_measured():
     assert (mean["HiGHS"] == mean.max(axis=1)).all()
     others = mean.drop(index=[("capacity", 100), ("path_underground", 40)])
     assert (others["default"] < others["Gurobi"]).all()
+    each = table.pivot(index=["domain", "arms", "seed"], columns="method", values="mean ms")
+    behind = each[each["default"] > each["Gurobi"]]
+    instances = behind.groupby(["domain", "arms"]).size()
+    assert instances.to_dict() == {
+        ("capacity", 40): 1,
+        ("capacity", 100): 2,
+        ("path_underground", 40): 2,
+        ("scheduling_published", 100): 1,
+    }
+    words = " ".join(text.split())
+    for own in (("capacity", 40), ("scheduling_published", 100)):
+        one = behind.loc[own].iloc[0]
+        assert f"({one['default']:.0f} and {one['Gurobi']:.0f} ms)" in words
+    seconds = longest.loc["path_underground", 40] / 1e3
+    assert f"took {seconds['default']:.0f} s, branch and bound alone at most" in words
+    assert f"at most {seconds['branch and bound']:.1f} s" in words
     told = (
         f"the default takes {rough['default']:.0f} ms in the mean, Gurobi {rough['Gurobi']:.0f} and"
         f" HiGHS {rough['HiGHS']:.0f}; in path with 40 arms the default {path['default']:.0f},"

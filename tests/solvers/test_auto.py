@@ -84,7 +84,7 @@ def test_a_listing_that_takes_less_than_a_node_is_not_preceded_by_a_search(
     assert (result.status, result.solver) == ("optimal", "enumeration")
 
 
-# A network of capacity with 100 arms after its pretraining (grid100.toml, seed 0), whose 48 neurons
+# A network of capacity with 100 arms, pretrained as grid100.toml does, seed 0, whose 48 neurons
 # are rough: most states are decided in some nodes, the last three of these in many thousands.
 ROUGH = Path(__file__).parent / "data" / "rough_capacity"
 
@@ -156,6 +156,7 @@ def test_nodes_are_few_where_the_oracle_takes_long(monkeypatch, random_network):
 
         def results(networks, options, starts, pins, asked=asked, none=none):
             asked.append(options.node_limit)
+            assert options.stall_limit is None  # nodes of routes are not taken in loops
             return [none]
 
         monkeypatch.setattr(backend._search, "results", results)
