@@ -49,8 +49,8 @@ _SOLVES_OF_CALLS = 4  # with the space of calls, if it counts quickly
 _SHARE_TO_COUNT = 0.25  # of the time there is
 _SECONDS_BEFORE_COUNTING = 0.25  # of a state's search
 _FEW_NEURONS = 64  # with which a MILP solver seldom takes long
-_SECONDS_OF_MILP = 10.0  # with so few
-_OBJECTIVES_PER_NODE = 50  # that the oracle is asked for
+_SECONDS_OF_MILP = 60.0  # with so few
+_OBJECTIVES_PER_NODE = 100  # that the oracle is asked for
 _STALL_SHARE = 32  # of its nodes one in so many, in loops, before it is asked whether it is stalled
 _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tried
 

@@ -119,7 +119,10 @@ class BranchAndBoundArgmax(BoundedArgmax):
             return Answer(problem, None, bound, seconds, search.nodes, search.unstable, "", status)  # type: ignore[arg-type]
         message = f"{search.nodes} nodes"
         if not problem.finished(search.value, bound, options):
-            message = f"stopped at the limit after {message}"
+            why = (
+                "given up, as its bound hardly fell," if search.stalled else "stopped at the limit"
+            )
+            message = f"{why} after {message}"
         return Answer(
             problem, search.action, bound, seconds, search.nodes, search.unstable, message
         )

@@ -115,6 +115,7 @@ def test_the_bound_of_a_stalled_search_is_one():
     (result,) = search.solve(states[2:3], options)
     assert result.status == "feasible"
     assert 300 <= result.nodes < 3000
+    assert result.message.startswith("given up, as its bound hardly fell, after")
     assert result.value <= best + 1e-6 <= result.bound
 
 
@@ -141,7 +142,7 @@ def test_a_search_whose_bound_falls_is_not_handed_over():
 
 
 def test_nodes_are_few_where_the_oracle_takes_long(monkeypatch, random_network):
-    """Closed walks of 40 edges through the Underground take some milliseconds per objective."""
+    """Closed walks of 40 edges through the Underground take half a millisecond per objective."""
     graph = mr.london_underground()
     spaces = [
         mr.Routing(graph, "Green Park", max_length=length, budget=length // 2)
@@ -164,6 +165,6 @@ def test_nodes_are_few_where_the_oracle_takes_long(monkeypatch, random_network):
         backend.solve(np.zeros((1, 8)), SolveOptions())
         limits.append(asked[:2])
     (_, short), (first, long) = limits
-    assert spaces[0].oracle_seconds < 1e-3 < 2e-3 < spaces[1].oracle_seconds < 5e-2
+    assert spaces[0].oracle_seconds < 1e-4 < 3e-4 < spaces[1].oracle_seconds < 5e-3
     assert (spaces[0] & mr.BudgetTopK(66, 3)).oracle_seconds == spaces[0].oracle_seconds
-    assert first < long < 100 < 200 < short
+    assert first < 10 < 300 < long < 1800 < short

@@ -5,6 +5,8 @@ Imported when it is first needed, since numba takes longer to import than everyt
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
@@ -13,42 +15,61 @@ from milp_rl.formulations.spaces.oracles.walk_states import WalkStates
 
 _MOST_PRICES = 12  # that are tried for an objective
 _ENOUGH = 1e-4  # what a better price can still give, relative to the bound
+_LANES = 8  # objectives at once
+_FEW = 4  # so many are quicker one after the other
 
 
-@compiled
-def _forward(
-    walks: WalkStates,
-    worth_out: FloatArray,
-    worth_on: FloatArray,
-    value: FloatArray,
-) -> None:
-    """Find the largest worth of ways to each state of at most each length.
+def _forward_of(lanes: int) -> Callable[..., None]:
+    """Return what finds the largest worth of ways to each state of at most each length.
 
     Parameters
     ----------
-    worth_out, worth_on
-        Worth of each node that is out and on the walk, shape (nodes,).
-    value
-        Is set, a number for each entry.
+    lanes
+        How many objectives it does so for at once: with several, a walk's states are read once for
+        all, and their numbers lie side by side.
+
+    Returns
+    -------
+    Callable
+        A function of the states; of the worth of each node that is out and on the walk, shape
+        (nodes, lanes); and of what it sets, shape (entries * lanes,).
     """
-    for entry in range(walks.first_entry[1]):
-        value[entry] = 0.0
-    for layer in range(len(walks.node)):
-        v = walks.node[layer]
-        for state in range(walks.first_state[layer + 1], walks.first_state[layer + 2]):
-            begin, end = walks.first_entry[state], walks.first_entry[state + 1]
-            for entry in range(begin, end):
-                value[entry] = -np.inf
-            for arc in range(walks.first_arc[state], walks.first_arc[state + 1]):
-                own = worth_on[v] if walks.on[arc] else worth_out[v]
-                before, moved = walks.source[arc], walks.length[arc]
-                # From the length at this state to the entry of the other one.
-                start = max(walks.least[before] + moved, walks.least[state])
-                shift = walks.first_entry[before] - moved - walks.least[before]
-                first = begin + start - walks.least[state]
-                other = shift + start
-                for k in range(end - first):
-                    value[first + k] = max(value[first + k], value[other + k] + own)
+    own_entry = np.uint64(lanes)
+
+    @compiled
+    def forward(
+        walks: WalkStates, worth_out: FloatArray, worth_on: FloatArray, value: FloatArray
+    ) -> None:
+        for at in range(walks.first_entry[1] * lanes):
+            value[at] = 0.0
+        for layer in range(len(walks.node)):
+            v = walks.node[layer]
+            for state in range(walks.first_state[layer + 1], walks.first_state[layer + 2]):
+                begin, end = walks.first_entry[state], walks.first_entry[state + 1]
+                for at in range(begin * lanes, end * lanes):
+                    value[np.uint64(at)] = -np.inf
+                for arc in range(walks.first_arc[state], walks.first_arc[state + 1]):
+                    own = worth_on[v] if walks.on[arc] else worth_out[v]
+                    before, moved = walks.source[arc], walks.length[arc]
+                    # From the length at this state to the entry of the other one.
+                    start = max(walks.least[before] + moved, walks.least[state])
+                    shift = walks.first_entry[before] - moved - walks.least[before]
+                    first = begin + start - walks.least[state]
+                    # Unsigned, since a negative index would be one from the end: that takes time.
+                    to, of = np.uint64(first * lanes), np.uint64((shift + start) * lanes)
+                    for _ in range(end - first):
+                        for lane in range(own_entry):
+                            got = value[of + lane] + own[lane]
+                            kept = value[to + lane]
+                            value[to + lane] = got if got > kept else kept
+                        to += own_entry
+                        of += own_entry
+
+    return forward
+
+
+_forward = _forward_of(1)
+_forward_together = _forward_of(_LANES)
 
 
 @compiled
@@ -66,7 +87,7 @@ def _backward(
     Parameters
     ----------
     worth_out, worth_on, value
-        As :func:`_forward` has them.
+        As :func:`_forward` has them, of one objective: shapes (nodes,) and (entries,).
     rest
         Working space, a number for each entry.
     with_out, with_on
@@ -103,18 +124,23 @@ def _traced(
     worth_out: FloatArray,
     worth_on: FloatArray,
     value: FloatArray,
+    lane: int,
     visited: BoolArray,
 ) -> None:
-    """Mark the nodes of the walk behind the last value of :func:`_forward`."""
-    state, entry = len(walks.first_arc) - 2, len(value) - 1
+    """Mark the nodes of the walk behind a lane's last value of :func:`_forward_of`."""
+    lanes = worth_out.shape[1]
+    state, entry = len(walks.first_arc) - 2, len(value) // lanes - 1
     for layer in range(len(walks.node) - 1, -1, -1):
         v = walks.node[layer]
         for arc in range(walks.first_arc[state], walks.first_arc[state + 1]):
-            own = worth_on[v] if walks.on[arc] else worth_out[v]
+            own = worth_on[v, lane] if walks.on[arc] else worth_out[v, lane]
             before = walks.source[arc]
             at = walks.least[state] + entry - walks.first_entry[state] - walks.length[arc]
             other = walks.first_entry[before] + at - walks.least[before]
-            if at >= walks.least[before] and value[other] + own == value[entry]:
+            if (
+                at >= walks.least[before]
+                and value[other * lanes + lane] + own == value[entry * lanes + lane]
+            ):
                 visited[v] = walks.on[arc]
                 state, entry = before, other
                 break
@@ -161,13 +187,17 @@ def bounds_on_walks(
         on a walk that were seen, at most B if any such were, shape (batch, actions).
     """
     batch, n = c.shape
-    value, rest = np.zeros(walks.first_entry[-1]), np.zeros(walks.first_entry[-1])
-    visited = np.zeros(n_nodes, dtype=np.bool_)
-    worth_out, worth_on = np.zeros(n_nodes), np.zeros(n_nodes)
+    entries = walks.first_entry[-1]
+    value, rest = np.zeros(entries), np.zeros(entries)
+    worth_out, worth_on = np.zeros((n_nodes, 1)), np.zeros((n_nodes, 1))
     with_out, with_on = np.zeros(n_nodes), np.zeros(n_nodes)
     bounds, points = np.zeros(batch), np.zeros((batch, n), dtype=np.bool_)
-    all_one, all_zero = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
-    point = np.zeros(n, dtype=np.bool_)
+    prices = np.zeros(batch)
+    common_one, common_zero = np.zeros((1, n), dtype=np.bool_), np.zeros((1, n), dtype=np.bool_)
+    common_bound, common_price = np.zeros(1), np.zeros(1)
+    common_point = np.zeros((1, n), dtype=np.bool_)
+    only = np.zeros(1, dtype=np.int64)
+    alone, n_alone = np.zeros(batch, dtype=np.int64), 0  # rows that are priced by themselves
     end = 0
     for row in range(batch):
         if row == end:
@@ -177,63 +207,43 @@ def bounds_on_walks(
             together = end - begin > 2
             if together:
                 for i in range(n):
-                    all_one[i] = all_zero[i] = True
+                    common_one[0, i] = common_zero[0, i] = True
                     for other in range(begin, end):
-                        all_one[i] &= one[other, i]
-                        all_zero[i] &= zero[other, i]
-                common, price = _priced(
+                        common_one[0, i] &= one[other, i]
+                        common_zero[0, i] &= zero[other, i]
+                shared = c[row : row + 1]
+                _price(
                     walks,
-                    c[row],
-                    all_one,
-                    all_zero,
+                    shared,
+                    common_one,
+                    common_zero,
+                    only,
                     node_of,
+                    n_nodes,
                     most,
-                    worth_out,
-                    worth_on,
-                    value,
-                    visited,
-                    point,
+                    common_bound,
+                    common_price,
+                    common_point,
                 )
-                _weigh(c[row], all_one, all_zero, node_of, price, worth_out, worth_on)
-                _forward(
-                    walks,
-                    worth_out,
-                    worth_on,
-                    value,
+                common, price = common_bound[0], common_price[0]
+                _weigh(
+                    c[row], common_one[0], common_zero[0], node_of, price, worth_out, worth_on, 0
                 )
-                _backward(
-                    walks,
-                    worth_out,
-                    worth_on,
-                    value,
-                    rest,
-                    with_out,
-                    with_on,
-                )
+                _forward(walks, worth_out, worth_on, value)
+                _backward(walks, worth_out[:, 0], worth_on[:, 0], value, rest, with_out, with_on)
         differences, i = 0, -1
         if together:
             for j in range(n):
-                if one[row, j] != all_one[j] or zero[row, j] != all_zero[j]:
+                if one[row, j] != common_one[0, j] or zero[row, j] != common_zero[0, j]:
                     differences += 1
                     i = j
         if not together or (differences > 1 and common > -np.inf):
-            bounds[row], _ = _priced(
-                walks,
-                c[row],
-                one[row],
-                zero[row],
-                node_of,
-                most,
-                worth_out,
-                worth_on,
-                value,
-                visited,
-                points[row],
-            )
+            alone[n_alone] = row
+            n_alone += 1
             continue
         bounds[row] = common
         for j in range(n):
-            points[row, j] = point[j]
+            points[row, j] = common_point[0, j]
         if differences == 1 and common > -np.inf:
             v = node_of[i]
             own = max(with_on[v], with_out[v])
@@ -241,75 +251,117 @@ def bounds_on_walks(
                 own = with_on[v] + c[row, i] - price
             bounds[row] = min(common, own + price * most + _margin(c[row], price, most))
             points[row, i] = one[row, i]
+    _price(walks, c, one, zero, alone[:n_alone], node_of, n_nodes, most, bounds, prices, points)
     return bounds, points
 
 
 @compiled
-def _priced(
+def _price(
     walks: WalkStates,
     c: FloatArray,
     one: BoolArray,
     zero: BoolArray,
+    rows: IntArray,
     node_of: IntArray,
+    n_nodes: int,
     most: int,
-    worth_out: FloatArray,
-    worth_on: FloatArray,
-    value: FloatArray,
-    visited: BoolArray,
-    point: BoolArray,
-) -> tuple[float, float]:
-    """Bound one objective; return the bound and the price, and set the point behind it."""
-    n = len(c)
-    bound, seen = np.inf, -np.inf
-    low_value = high_value = 0.0
-    low_count, high_count = -1, -1  # of walks with at most, and with more than B actions
-    price = at = 0.0
-    for k in range(_MOST_PRICES):
-        _weigh(c, one, zero, node_of, at, worth_out, worth_on)
-        _forward(
-            walks,
-            worth_out,
-            worth_on,
-            value,
-        )
-        got = value[len(value) - 1]
-        if got == -np.inf:
-            return -np.inf, 0.0
-        got += at * most + _margin(c, at, most)
-        if got < bound:
-            bound, price = got, at
-        _traced(
-            walks,
-            worth_out,
-            worth_on,
-            value,
-            visited,
-        )
-        total, count = 0.0, 0
-        for i in range(n):
-            visited_here = visited[node_of[i]] and not zero[i]
-            if visited_here and (c[i] > at or one[i]):
-                total += c[i]
-                count += 1
-        if k == 0 or (count <= most and total > seen):
-            seen = total if count <= most else -np.inf
+    bounds: FloatArray,
+    prices: FloatArray,
+    points: BoolArray,
+) -> None:
+    """Bound objectives, each by itself: set the bounds, prices and points of ``rows``.
+
+    Each has a lane until its price is found; then another one takes its place.
+    """
+    n, together = c.shape[1], len(rows) > _FEW
+    value = np.empty(walks.first_entry[-1])
+    values = np.empty(walks.first_entry[-1] * _LANES if together else 0)
+    worth_out, worth_on = np.zeros((n_nodes, _LANES)), np.zeros((n_nodes, _LANES))
+    own_out, own_on = np.zeros((n_nodes, 1)), np.zeros((n_nodes, 1))
+    visited = np.zeros(n_nodes, dtype=np.bool_)
+    row_of, tried = np.full(_LANES, -1), np.zeros(_LANES, dtype=np.int64)
+    at, seen = np.zeros(_LANES), np.zeros(_LANES)
+    # Of walks with at most, and with more than B actions.
+    low_value, high_value = np.zeros(_LANES), np.zeros(_LANES)
+    low_count, high_count = np.zeros(_LANES, dtype=np.int64), np.zeros(_LANES, dtype=np.int64)
+    taken = 0
+    while True:
+        going = 0
+        for lane in range(_LANES):
+            if row_of[lane] < 0 and taken < len(rows):
+                row = row_of[lane] = rows[taken]
+                taken += 1
+                bounds[row], prices[row] = np.inf, 0.0
+                tried[lane], at[lane] = 0, 0.0
+                low_value[lane] = high_value[lane] = 0.0
+                low_count[lane] = high_count[lane] = -1
+            row = row_of[lane]
+            if row >= 0:
+                _weigh(c[row], one[row], zero[row], node_of, at[lane], worth_out, worth_on, lane)
+                going += 1
+        if not going:
+            break
+        several = going > _FEW
+        if several:
+            _forward_together(walks, worth_out, worth_on, values)
+        for lane in range(_LANES):
+            row = row_of[lane]
+            if row < 0:
+                continue
+            if several:
+                got = values[len(values) - _LANES + lane]
+            else:
+                for v in range(n_nodes):
+                    own_out[v, 0], own_on[v, 0] = worth_out[v, lane], worth_on[v, lane]
+                _forward(walks, own_out, own_on, value)
+                got = value[len(value) - 1]
+            if got == -np.inf:
+                bounds[row], row_of[lane] = -np.inf, -1
+                continue
+            if several:
+                _traced(walks, worth_out, worth_on, values, lane, visited)
+            else:
+                _traced(walks, own_out, own_on, value, 0, visited)
+            got += at[lane] * most + _margin(c[row], at[lane], most)
+            if got < bounds[row]:
+                bounds[row], prices[row] = got, at[lane]
+            total, count = 0.0, 0
             for i in range(n):
-                point[i] = visited[node_of[i]] and not zero[i] and (c[i] > at or one[i])
-        if count > most:
-            high_value, high_count = total, count
-        else:
-            low_value, low_count = total, count
-        if count == most or high_count < 0 or bound - seen <= _ENOUGH * abs(bound):
-            break
-        if low_count < 0:
-            at = _next_price(c, point, most) if k == 0 else c.max()
-            continue
-        following = (high_value - low_value) / (high_count - low_count)
-        lower = low_value + following * (most - low_count)
-        if following == at or bound - lower <= _ENOUGH * abs(bound):
-            break
-        at = following
-    return bound, price
+                visited_here = visited[node_of[i]] and not zero[row, i]
+                if visited_here and (c[row, i] > at[lane] or one[row, i]):
+                    total += c[row, i]
+                    count += 1
+            first = tried[lane] == 0
+            if first or (count <= most and total > seen[lane]):
+                seen[lane] = total if count <= most else -np.inf
+                for i in range(n):
+                    points[row, i] = (
+                        visited[node_of[i]]
+                        and not zero[row, i]
+                        and (c[row, i] > at[lane] or one[row, i])
+                    )
+            if count > most:
+                high_value[lane], high_count[lane] = total, count
+            else:
+                low_value[lane], low_count[lane] = total, count
+            tried[lane] += 1
+            enough = _ENOUGH * abs(bounds[row])
+            if (
+                count == most
+                or high_count[lane] < 0
+                or bounds[row] - seen[lane] <= enough
+                or tried[lane] == _MOST_PRICES
+            ):
+                row_of[lane] = -1
+            elif low_count[lane] < 0:
+                at[lane] = _next_price(c[row], points[row], most) if first else c[row].max()
+            else:
+                gained = high_value[lane] - low_value[lane]
+                following = gained / (high_count[lane] - low_count[lane])
+                lower = low_value[lane] + following * (most - low_count[lane])
+                if following == at[lane] or bounds[row] - lower <= enough:
+                    row_of[lane] = -1
+                at[lane] = following
 
 
 @compiled
@@ -346,16 +398,17 @@ def _weigh(
     price: float,
     worth_out: FloatArray,
     worth_on: FloatArray,
+    lane: int,
 ) -> None:
-    """Set the worth of each node that is out and on the walk."""
+    """Set the worth of each node that is out and on the walk, shape (nodes, lanes), in a lane."""
     for v in range(len(worth_out)):
-        worth_out[v] = worth_on[v] = 0.0
+        worth_out[v, lane] = worth_on[v, lane] = 0.0
     for i in range(len(c)):
         v = node_of[i]
         if one[i]:
-            worth_out[v], worth_on[v] = -np.inf, c[i] - price
+            worth_out[v, lane], worth_on[v, lane] = -np.inf, c[i] - price
         elif not zero[i]:
-            worth_on[v] = max(c[i] - price, 0.0)
+            worth_on[v, lane] = max(c[i] - price, 0.0)
 
 
 @compiled

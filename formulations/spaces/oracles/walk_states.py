@@ -25,7 +25,7 @@ _MANY_ARCS = 20_000  # above which the nodes are numbered otherwise,
 _OTHER_NUMBERS = 2  # so many times, to find fewer
 _WIDEST = 8  # nodes of a frontier
 _ORDERS = 24  # that are followed at a time
-_SECONDS_PER_LENGTH = 1e-8  # of an arc, for all the prices that are tried
+_SECONDS_PER_LENGTH = 1e-9  # of an arc, for all the prices that are tried
 _DONE = 15  # instead of the depot's component: the walk is complete
 
 
@@ -96,7 +96,7 @@ class BestWalks:
         self._node_of = node_of
         self._n_nodes = n_nodes
         self._most = most
-        self._last: dict[bytes, BoolArray] = {}
+        self._last: tuple[FloatArray, Pins, BoolArray] | None = None
         self.seconds = _SECONDS_PER_LENGTH * states.lengths_of_arcs
         """Estimated time to bound an objective."""
 
@@ -106,10 +106,12 @@ class BestWalks:
 
     def points(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Return the points behind the bounds, those of the last call from memory."""
-        keys = self._keys(c, pins)
-        last = self._last
-        if all(key in last for key in keys):
-            return np.array([last[key] for key in keys], dtype=np.float64).reshape(c.shape)
+        if self._last is not None:
+            objectives, held, points = self._last
+            last = dict(zip(_keys(objectives, held), points, strict=True))
+            keys = _keys(c, pins)
+            if all(key in last for key in keys):
+                return np.array([last[key] for key in keys], dtype=np.float64).reshape(c.shape)
         return self._found(c, pins)[1].astype(np.float64)
 
     def _found(self, c: FloatArray, pins: Pins) -> tuple[FloatArray, BoolArray]:
@@ -121,7 +123,7 @@ class BestWalks:
         objectives = np.array(c, order="C")
         own = (self._node_of, self._n_nodes, self._most)
         bounds, points = bounds_on_walks(self._states, objectives, one, zero, *own)
-        self._last = dict(zip(self._keys(c, pins), points, strict=True))
+        self._last = objectives, Pins(one, zero), points
         return bounds, points
 
     def visit(self, chosen: BoolArray) -> BoolArray:
@@ -132,10 +134,12 @@ class BestWalks:
         needed[:, self._node_of] = chosen
         return np.asarray(shortest_walks(self._states, needed) <= self._states.limit)
 
-    def _keys(self, c: FloatArray, pins: Pins) -> list[bytes]:
-        """Return what each row is told from others by."""
-        rows = [c, *(mask for mask in (pins.one, pins.zero) if mask is not None)]
-        return [b"".join(row[i].tobytes() for row in rows) for i in range(len(c))]
+
+def _keys(c: FloatArray, pins: Pins) -> list[bytes]:
+    """Return what each row is told from others by."""
+    none = np.zeros(c.shape, dtype=bool)
+    rows = [c, *(none if mask is None else mask for mask in (pins.one, pins.zero))]
+    return [b"".join(row[i].tobytes() for row in rows) for i in range(len(c))]
 
 
 def walk_states(

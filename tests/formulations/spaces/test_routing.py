@@ -335,6 +335,26 @@ def test_the_oracle_bounds_what_walks_collect(seed):
                 assert c[row] @ points[row] == pytest.approx(best, abs=1e-9)
 
 
+@pytest.mark.parametrize("length", [10, 16])
+def test_bounds_do_not_depend_on_what_is_bounded_beside_them(length):
+    """Several objectives pass the states of the walks at once."""
+    rng = np.random.default_rng(length)
+    space = Routing(london_underground(), "Green Park", length, length // 3)
+    n = 30
+    c = rng.normal(0.3, 1.0, (n, space.n_actions)) * rng.integers(0, 2, (n, space.n_actions))
+    pinned, held = rng.random((2, *c.shape))
+    pins = Pins(one=(pinned < 0.05) & (held < 0.4), zero=(pinned < 0.05) & (held >= 0.4))
+    bounds, points = space.linear_max(c, pins), space.maximizers(c, pins)
+    empty = np.isneginf(bounds)
+    assert 0 < empty.sum() < n
+    for size in (1, 3, 5, 12):
+        for i in range(0, n, size):
+            part = slice(i, i + size)
+            assert np.array_equal(space.linear_max(c[part], pins[part]), bounds[part])
+            own = space.maximizers(c[part], pins[part])
+            assert np.array_equal(own[~empty[part]], points[part][~empty[part]])
+
+
 def test_walks_are_the_same_in_other_numbers(monkeypatch):
     """Many states are looked for under several numberings of the nodes."""
     c = np.random.default_rng(0).normal(0.5, 1.0, (6, 66))
