@@ -266,6 +266,9 @@ def _check_linear_max(
     _expect(
         space.linear_max(np.zeros((0, n))).shape == (0,), "linear_max of no objectives is empty"
     )
+    _expect(
+        space.maximizers(np.zeros((0, n))).shape == (0, n), "maximizers of no objectives are none"
+    )
     for wrong in (np.zeros(n), np.zeros((2, n + 1))):
         _refuses(lambda c=wrong: space.linear_max(c), "coefficients", f"shape {wrong.shape}")  # type: ignore[misc]
     _refuses(

@@ -3,10 +3,12 @@ r"""Linear maximisation over spaces, one objective at a time: what ``linear_max`
 Each loop returns the maximum, ``-inf`` where what is held at one and zero leaves no action, and
 writes a maximiser into ``x``. Of equal coefficients those of the first actions are taken.
 
-Data of the kinds: ``TOP_K``: k, and 1 if exactly k are taken. ``CLASS_COUNTS``: the trie of the
-maximal count vectors (:mod:`milp_rl.formulations.spaces.oracles.count_vectors`): number of classes,
-number of nodes, the class of each level, first node of each level and the end, class of each
-action, then of each node its count, its first child and the end of its children. ``SCHEDULE``:
+Data of the kinds: ``TOP_K``: k, and 1 if exactly k are taken. ``CLASS_COUNTS``: the
+decision diagram of the maximal count vectors
+(:mod:`milp_rl.formulations.spaces.oracles.count_vectors`): number of classes, number of states and
+of arcs, the class of each level, first state of each level and of the last one, class of each
+action, first arc of each state but the last, and the end, then of all arcs the counts, and the
+states that they lead to. ``SCHEDULE``:
 budget, number of Hall's rows, number of classes, the rows, their limits, then a ``CLASS_COUNTS``:
 the best actions within the budget are the maximum where Hall's conditions hold of them. ``SLOTS``:
 the same with units needed by an arm of each class and the class of each action instead, where a
@@ -191,9 +193,8 @@ def _classes(
     The actions one class after another, the first of each class and the end, how many of each
     class are held at one, and how many a class has in all.
     """
-    n_classes, n_nodes = data[0], data[1]
-    n = len(c)
-    class_of = 3 + 2 * n_classes
+    n_classes, n = data[0], len(c)
+    class_of = 4 + 2 * n_classes
     taken = np.zeros(n_classes, dtype=np.int64)
     size = np.zeros(n_classes, dtype=np.int64)
     first = np.zeros(n_classes + 1, dtype=np.int64)
@@ -221,7 +222,6 @@ def _classes(
             end[k] += 1
     for k in range(n_classes):
         _sort(members, first[k], first[k + 1], c)
-    assert n_nodes >= 0
     return base, members, first, taken, size
 
 
@@ -269,23 +269,27 @@ def _sums(
 
 @compiled
 def _below(data: Integers, sums: FloatArray, at: Integers) -> FloatArray:
-    """Return the best sum of each node of the trie with what is below it."""
-    n_classes, n_nodes, n = data[0], data[1], len(data)
-    counts, children = n - 3 * n_nodes, n - 2 * n_nodes
-    best = np.empty(n_nodes)
-    last = n_classes - 1
-    for level in range(last, -1, -1):
-        start = at[data[2 + level]]
-        for node in range(data[2 + n_classes + level], data[3 + n_classes + level]):
-            value = sums[start + data[counts + node]]
-            if level < last:
-                first, end = data[children + node], data[children + n_nodes + node]
-                below = best[first]
-                for child in range(first + 1, end):
-                    below = max(below, best[child])
-                value += below
-            best[node] = value
+    """Return the best sum on a way from each state of the diagram to the last one."""
+    n_classes, n_states = data[0], data[1]
+    first_arc, counts, targets = _diagram(data)
+    best = np.empty(n_states)
+    best[n_states - 1] = 0.0
+    for level in range(n_classes - 1, -1, -1):
+        start = at[data[3 + level]]
+        for state in range(data[3 + n_classes + level], data[4 + n_classes + level]):
+            value = -np.inf
+            for arc in range(data[first_arc + state], data[first_arc + state + 1]):
+                own = sums[start + data[counts + arc]] + best[data[targets + arc]]
+                value = max(value, own)
+            best[state] = value
     return best
+
+
+@compiled
+def _diagram(data: Integers) -> tuple[int, int, int]:
+    """Return where the first arcs of states, the arcs' counts and their targets begin."""
+    n_arcs = data[2]
+    return len(data) - 2 * n_arcs - data[1], len(data) - 2 * n_arcs, len(data) - n_arcs
 
 
 @compiled
@@ -293,34 +297,28 @@ def class_counts(
     data: Integers, c: FloatArray, one: BoolArray, zero: BoolArray, x: FloatArray
 ) -> float:
     """Take the best actions of each class, as many as the best of the maximal vectors has."""
-    n_classes, n_nodes = data[0], data[1]
+    n_classes = data[0]
     base, members, first, taken, size = _classes(data, c, one, zero)
     for j in range(len(c)):
         x[j] = 1.0 if one[j] else 0.0
-    if base == -np.inf or n_classes == 0:
+    if base == -np.inf:
         return base
     sums, at = _sums(members, first, taken, size, c)
     best = _below(data, sums, at)
-    node, end = 0, data[3 + n_classes]
-    for other in range(1, end):
-        if best[other] > best[node]:
-            node = other
-    value = best[node]
+    value = best[0]
     if value == -np.inf:
         return -np.inf
-    counts, children = len(data) - 3 * n_nodes, len(data) - 2 * n_nodes
+    first_arc, counts, targets = _diagram(data)
+    state = 0
     for level in range(n_classes):
-        k = data[2 + level]
-        free = data[counts + node] - taken[k]
+        k = data[3 + level]
+        arc = data[first_arc + state]
+        while sums[at[k] + data[counts + arc]] + best[data[targets + arc]] < best[state]:
+            arc += 1
+        free = data[counts + arc] - taken[k]
         for i in range(first[k], min(first[k] + free, first[k + 1])):
             x[members[i]] = 1.0
-        if level < n_classes - 1:
-            begin = data[children + node]
-            end = data[children + n_nodes + node]
-            node = begin
-            for child in range(begin + 1, end):
-                if best[child] > best[node]:
-                    node = child
+        state = data[targets + arc]
     total: float = base + value
     return total
 
@@ -329,11 +327,11 @@ def class_counts(
 def _other_class_counts(
     data: Integers, c: FloatArray, one: BoolArray, zero: BoolArray, x: FloatArray, found: FloatArray
 ) -> None:
-    n_classes, n_nodes = data[0], data[1]
+    n_classes, n_states = data[0], data[1]
     base, members, first, taken, size = _classes(data, c, one, zero)
     for j in range(len(c)):
         found[j] = base
-    if base == -np.inf or n_classes == 0:
+    if base == -np.inf:
         return
     sums, at = _sums(members, first, taken, size, c)
     best = _below(data, sums, at)
@@ -341,22 +339,17 @@ def _other_class_counts(
     rest = np.empty(len(sums))
     for i in range(len(sums)):
         rest[i] = -np.inf
-    above = np.zeros(n_nodes)
-    counts, children = len(data) - 3 * n_nodes, len(data) - 2 * n_nodes
+    above = np.full(n_states, -np.inf)  # the best sum on a way to each state
+    above[0] = 0.0
+    first_arc, counts, targets = _diagram(data)
     for level in range(n_classes):
-        start = at[data[2 + level]]
-        for node in range(data[2 + n_classes + level], data[3 + n_classes + level]):
-            place = start + data[counts + node]
-            here = above[node] + sums[place]
-            begin, end = data[children + node], data[children + n_nodes + node]
-            below = 0.0
-            if begin < end:
-                below = -np.inf
-                for child in range(begin, end):
-                    above[child] = here
-                    below = max(below, best[child])
-            rest[place] = max(rest[place], above[node] + below)
-    class_of = 3 + 2 * n_classes
+        start = at[data[3 + level]]
+        for state in range(data[3 + n_classes + level], data[4 + n_classes + level]):
+            for arc in range(data[first_arc + state], data[first_arc + state + 1]):
+                place, target = start + data[counts + arc], data[targets + arc]
+                rest[place] = max(rest[place], above[state] + best[target])
+                above[target] = max(above[target], above[state] + sums[place])
+    class_of = 4 + 2 * n_classes
     for j in range(len(c)):
         k = data[class_of + j]
         if one[j] or zero[j]:
@@ -401,7 +394,7 @@ def feasible(kind: int, data: Integers, numbers: FloatArray, action: ActionArray
     limits = 3 + n_rows * n_classes
     class_of = limits + n_rows
     if kind == SCHEDULE:
-        class_of += 3 + 2 * data[class_of]
+        class_of += 4 + 2 * data[class_of]
     else:
         class_of += n_classes
     counts = np.zeros(n_classes, dtype=np.int64)
@@ -427,32 +420,27 @@ def feasible(kind: int, data: Integers, numbers: FloatArray, action: ActionArray
 @compiled
 def _listed(data: Integers, action: ActionArray) -> bool:
     """Tell whether a maximal vector has at least as many of each class as an action."""
-    n_classes, n_nodes = data[0], data[1]
-    class_of = 3 + 2 * n_classes
-    counts = np.zeros(n_classes, dtype=np.int64)
+    n_classes, n_states = data[0], data[1]
+    class_of = 4 + 2 * n_classes
+    chosen = np.zeros(n_classes, dtype=np.int64)
     for j in range(len(action)):
         if action[j] == 1:
             k = data[class_of + j]
             if k < 0:
                 return False
-            counts[k] += 1
-    if n_classes == 0:
-        return True
-    of_node, children = len(data) - 3 * n_nodes, len(data) - 2 * n_nodes
-    node, end = np.empty(n_classes, dtype=np.int64), np.empty(n_classes, dtype=np.int64)
-    level, node[0], end[0] = 0, 0, data[3 + n_classes]
-    while level >= 0:
-        own = node[level]
-        if own == end[level]:
-            level -= 1
-            continue
-        node[level] += 1
-        if data[of_node + own] >= counts[data[2 + level]]:
-            if level == n_classes - 1:
-                return True
-            level += 1
-            node[level], end[level] = data[children + own], data[children + n_nodes + own]
-    return False
+            chosen[k] += 1
+    reached = np.zeros(n_states, dtype=np.bool_)
+    reached[0] = True
+    first_arc, counts, targets = _diagram(data)
+    for level in range(n_classes):
+        least = chosen[data[3 + level]]
+        for state in range(data[3 + n_classes + level], data[4 + n_classes + level]):
+            if not reached[state]:
+                continue
+            for arc in range(data[first_arc + state], data[first_arc + state + 1]):
+                if data[counts + arc] >= least:
+                    reached[data[targets + arc]] = True
+    return bool(reached[n_states - 1])
 
 
 @compiled
@@ -463,7 +451,7 @@ def schedule(
     n, budget, n_rows, n_classes = len(c), data[0], data[1], data[2]
     limits = 3 + n_rows * n_classes
     own = data[limits + n_rows :]
-    class_of = 3 + 2 * own[0] if listed else n_classes
+    class_of = 4 + 2 * own[0] if listed else n_classes
     never = np.empty(n, dtype=np.bool_)
     for j in range(n):
         never[j] = zero[j] or own[class_of + j] < 0

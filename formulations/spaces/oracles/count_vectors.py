@@ -14,6 +14,7 @@ often few maximal vectors where there are many actions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +24,6 @@ from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.formulations.kernels.description import CLASS_COUNTS, CompiledOracle
 
 MAX_VECTORS = 20_000
-_NARROW = 16  # objectives
 _CHUNK = 64  # rows whose sums stay in the cache
 
 
@@ -40,61 +40,36 @@ class ClassCounts:
     """
 
     def __init__(self, class_of: IntArray, maximal: IntArray) -> None:
-        n_vectors, n_classes = maximal.shape
+        n_classes = maximal.shape[1]
         self._never = class_of < 0
         self._class_of = class_of
         sizes = np.bincount(class_of[~self._never], minlength=n_classes)
-        # A trie of the vectors, the classes with the fewest arms at its root, so that the many
-        # vectors share the sums of their first classes.
-        order = np.argsort(sizes, kind="stable")
-        vectors = maximal[:, order]
-        if n_classes:
-            vectors = vectors[np.lexsort(vectors.T[::-1])]
+        order = np.argsort(sizes, kind="stable")  # large classes last, where most is shared
         self._n_classes = n_classes
         self._order = order
         self._width = int(sizes.max(initial=0))
         self._members = np.full((n_classes, self._width), len(class_of), dtype=np.intp)
         for k in range(n_classes):
             self._members[k, : sizes[k]] = np.flatnonzero(class_of == k)
-        self._rows: list[IntArray] = []  # per level: row of the prefix-sum table of each node
-        self._starts: list[IntArray] = []  # per level: first child of each node
-        self._later: list[list[tuple[IntArray, IntArray]]] = []  # nodes with a second child, ...
-        first = np.zeros(n_vectors, dtype=bool)
-        first[:1] = True
-        nodes_before = np.zeros(0, dtype=np.intp)
-        for level in range(n_classes):
-            first[1:] |= vectors[1:, level] != vectors[:-1, level]
-            nodes = np.flatnonzero(first)
-            self._rows.append(order[level] * (self._width + 1) + vectors[nodes, level])
-            if level:
-                starts = np.searchsorted(nodes, nodes_before)
-                counts = np.diff(np.append(starts, len(nodes)))
-                ranks = range(1, int(counts.max(initial=1)))
-                with_rank = [np.flatnonzero(counts > k) for k in ranks]
-                self._starts.append(starts)
-                self._later.append(
-                    [(own, starts[own] + k) for own, k in zip(with_rank, ranks, strict=True)]
-                )
-            nodes_before = nodes
+        self._levels = _diagram(maximal[:, order])
+        self._rows = [  # per level: row of the prefix-sum table of each arc
+            k * (self._width + 1) + level.count
+            for k, level in zip(order, self._levels, strict=True)
+        ]
 
     @cached_property
     def compiled(self) -> CompiledOracle:
-        """The trie, for compiled loops."""
-        sizes = [len(rows) for rows in self._rows]
-        firsts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        counts = [rows % (self._width + 1) for rows in self._rows]
-        begins, ends = [], []
-        for level, own in enumerate(self._starts):
-            first, end = firsts[level + 1], firsts[level + 2]
-            begins.append(own + first)
-            ends.append(np.append(own[1:] + first, end))
-        begins.append(np.zeros(sizes[-1] if sizes else 0, dtype=np.int64))
-        ends.append(begins[-1])
-        parts = [[self._n_classes, firsts[-1]], self._order, firsts, self._class_of]
-        return CompiledOracle(
-            CLASS_COUNTS,
-            np.concatenate([*parts, *counts, *begins, *ends]).astype(np.int64),
-        )
+        """The diagram, for compiled loops."""
+        levels = self._levels
+        first_state = np.cumsum([0, *(len(level.first) for level in levels)])
+        before = np.cumsum([0, *(len(level.count) for level in levels)])
+        first_arc = [level.first + at for level, at in zip(levels, before[:-1], strict=True)]
+        targets = [level.target + at for level, at in zip(levels, first_state[1:], strict=True)]
+        sizes = [self._n_classes, first_state[-1] + 1, before[-1]]
+        parts = [sizes, self._order, first_state, self._class_of, *first_arc, before[-1:]]
+        counts = [level.count for level in levels]
+        data = np.concatenate([*parts, *counts, *targets]).astype(np.int64)
+        return CompiledOracle(CLASS_COUNTS, data)
 
     def maxima(
         self,
@@ -117,9 +92,7 @@ class ClassCounts:
                 None if fixed_one is None else fixed_one[part],
                 None if fixed_zero is None else fixed_zero[part],
             )
-            found[part] = base
-            if self._rows:
-                found[part] += self._levels(table)[0].max(axis=0)
+            found[part] = base + self._below(table)[0][0]
         return found
 
     def maximizers(
@@ -130,58 +103,42 @@ class ClassCounts:
     ) -> FloatArray:
         """Return an action that attains each maximum, shape (batch, n_actions)."""
         batch, n = coefficients.shape
+        if not batch:
+            return np.zeros((0, n))
         rank = np.zeros((batch, n + 1))
         rank[:, :n] = coefficients
         if fixed_zero is not None:
             rank[:, :n][fixed_zero] = 0.0
         if fixed_one is not None:
             rank[:, :n][fixed_one] = np.inf
-        x = np.zeros((batch, n + 1))
+        x, each = np.zeros((batch, n + 1)), np.arange(batch)
         table, _ = self._prefix_sums(coefficients, fixed_one, fixed_zero)
-        if self._rows and batch:
-            levels = self._levels(table)
-            each = np.arange(batch)
-            node = levels[0].argmax(axis=0)
-            for level, rows in enumerate(self._rows):
-                if level:  # go on to the child that the maximum came from
-                    starts = np.append(self._starts[level - 1], len(rows))
-                    first, end = starts[node], starts[node + 1]
-                    children = first[:, None] + np.arange((end - first).max())
-                    inside = children < end[:, None]
-                    values = levels[level][np.where(inside, children, 0), each[:, None]]
-                    node = first + np.where(inside, values, -np.inf).argmax(axis=1)
-                k, count = np.divmod(rows[node], self._width + 1)
-                members = self._members[k]
-                best = np.argsort(-np.take_along_axis(rank, members, axis=1), axis=1)
-                arms = np.take_along_axis(members, best, axis=1)
-                np.put_along_axis(x, arms, np.arange(self._width) < count[:, None], axis=1)
+        below = self._below(table)
+        state = np.zeros(batch, dtype=np.intp)
+        for level, rows, best in zip(self._levels, self._rows, below[1:], strict=True):
+            # Go on along the arc that the maximum came from.
+            first = level.first[state]
+            end = np.append(level.first, len(rows))[state + 1]
+            arcs = first[:, None] + np.arange((end - first).max(initial=0))
+            inside = arcs < end[:, None]
+            own = np.where(inside, arcs, 0)
+            values = table[rows[own], each[:, None]] + best[level.target[own], each[:, None]]
+            arc = first + np.where(inside, values, -np.inf).argmax(axis=1)
+            k, count = np.divmod(rows[arc], self._width + 1)
+            members = self._members[k]
+            best_first = np.argsort(-np.take_along_axis(rank, members, axis=1), axis=1)
+            arms = np.take_along_axis(members, best_first, axis=1)
+            np.put_along_axis(x, arms, np.arange(self._width) < count[:, None], axis=1)
+            state = level.target[arc]
         return np.where(rank > 0, x, 0.0)[:, :n]
 
-    def _levels(self, table: FloatArray) -> list[FloatArray]:
-        """Return the best sum below each node of the trie, (nodes, batch) a level, root first."""
-        if table.shape[1] < _NARROW:
-            return self._levels_of_few(table)
-        values = [table[self._rows[-1]]]
-        for rows, starts, later in zip(
-            self._rows[-2::-1], self._starts[::-1], self._later[::-1], strict=True
-        ):
-            best = values[-1][starts]
-            for parents, children in later:
-                best[parents] = np.maximum(best[parents], values[-1][children])
-            best += table[rows]
-            values.append(best)
+    def _below(self, table: FloatArray) -> list[FloatArray]:
+        """Return the best sums on ways from the states of each level, shape (states, batch)."""
+        values = [np.zeros((1, table.shape[1]))]
+        for level, rows in zip(self._levels[::-1], self._rows[::-1], strict=True):
+            own = table[rows] + values[-1][level.target]
+            values.append(np.maximum.reduceat(own, level.first, axis=0))
         return values[::-1]
-
-    def _levels_of_few(self, table: FloatArray) -> list[FloatArray]:
-        """Do the same along rows, which is faster for few objectives."""
-        across = np.ascontiguousarray(table.T)
-        values = [across[:, self._rows[-1]]]
-        for rows, starts in zip(self._rows[-2::-1], self._starts[::-1], strict=True):
-            best = values[-1]
-            if len(starts) < best.shape[1]:
-                best = np.maximum.reduceat(best, starts, axis=1)
-            values.append(best + across[:, rows])
-        return [value.T for value in values[::-1]]
 
     def _prefix_sums(
         self,
@@ -217,6 +174,55 @@ class ClassCounts:
             best = np.take_along_axis(best, np.maximum(place, 0), axis=2)
             best[place < 0] = -np.inf
         return np.ascontiguousarray(best.reshape(batch, -1).T), base
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """A level of a decision diagram: states, and their arcs to those of the next level.
+
+    Attributes
+    ----------
+    first
+        First arc of each state.
+    count, target
+        Of each arc, how many arms of the level's class are taken, and the state it leads to.
+    """
+
+    first: IntArray
+    count: IntArray
+    target: IntArray
+
+
+def _diagram(vectors: IntArray) -> list[_Level]:
+    """Return the decision diagram of some vectors, a level for each column.
+
+    Ways from the one state of the first level to the last one are the vectors; prefixes that are
+    continued in the same ways share a state, so that there are few (Bergman, Cire, van Hoeve and
+    Hooker, "Decision Diagrams for Optimization", Springer 2016).
+    """
+    n_vectors, n_classes = vectors.shape
+    if n_classes:
+        vectors = vectors[np.lexsort(vectors.T[::-1])]
+    new = [np.arange(n_vectors) == 0]  # where a vector differs from the one before, up to a column
+    for column in vectors.T:
+        new.append(new[-1] | np.append(False, column[1:] != column[:-1]))
+    levels: list[_Level] = []
+    below = np.zeros(len(np.flatnonzero(new[-1])), dtype=np.intp)  # state after each prefix
+    for k in range(n_classes - 1, -1, -1):
+        longer = np.flatnonzero(new[k + 1])
+        starts = np.searchsorted(longer, np.flatnonzero(new[k]))
+        arcs = np.column_stack([vectors[longer, k], below])
+        known: dict[bytes, int] = {}
+        kept: list[IntArray] = []
+        below = np.empty(len(starts), dtype=np.intp)
+        for i, own in enumerate(np.split(arcs, starts[1:])):
+            below[i] = known.setdefault(own.tobytes(), len(known))
+            if below[i] == len(kept):
+                kept.append(own)
+        first = np.cumsum([0, *(len(own) for own in kept[:-1])])
+        count, target = np.concatenate(kept).T
+        levels.append(_Level(first, count.copy(), target.copy()))
+    return levels[::-1]
 
 
 def maximal_counts_of_rows(
