@@ -459,7 +459,8 @@ class DQNAgent:
         """
         if self.normalises:
             assert isinstance(self.network, NormalisedQNetwork)
-            self.network.normalise(states, rewards, self.arms)
+            bounds = self.space.lower, self.space.upper
+            self.network.normalise(states, rewards, self.arms, bounds)
 
     @property
     def normalises(self) -> bool:

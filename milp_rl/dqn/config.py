@@ -58,10 +58,11 @@ class DQNConfig:
     """What several critics are worth: the least of their values (clipped double), or the mean."""
 
     normalise: bool = True
-    """Give the network states and values of a size near one, by the data that training begins with.
+    """Give the network states, actions and values of a size near one.
 
-    The values stay in units of the rewards; losses and gradients then do not depend on them. A
-    network of your own is left as it is.
+    States and values go by the data that training begins with, actions by their bounds. The values
+    stay in units of the rewards; losses and gradients then do not depend on them. A network of your
+    own is left as it is.
     """
 
     discount: float = 0.99

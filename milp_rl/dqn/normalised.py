@@ -1,9 +1,11 @@
 r"""A Q-network in the units of its environment around one that works with numbers near one.
 
-.. math:: Q(s, a) = \rho\, q\big((s - \mu) / \sigma, a\big)
+.. math:: Q(s, a) = \rho\, q\big((s - \mu) / \sigma, (a - o) / w\big)
 
-with fixed :math:`\mu, \sigma` and :math:`\rho`. The values, targets and temporal differences are in
-the units of the rewards; learning rates, losses and gradients do not depend on them.
+with fixed :math:`\mu, \sigma` and :math:`\rho`; o is the value of each action variable that is
+nearest to zero, and w the largest distance from it, which leaves binary ones as they are. The
+values, targets and temporal differences are in the units of the rewards; learning rates, losses and
+gradients do not depend on them.
 """
 
 from __future__ import annotations
@@ -22,13 +24,14 @@ from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.networks.action_value import ActionLayer, ActionNetworks, NetworkValue
 from milp_rl.formulations.networks.action_value import ActionValue as Value
 from milp_rl.formulations.networks.conversion import to_action_value
+from milp_rl.formulations.networks.network import INPUT
 from milp_rl.qnetwork import ActionValue, QNetwork, check_action_value, export_onnx
 
 _ROUNDING = 1e-7  # relative to the largest value; that of float32 is 6e-8
 
 
 class NormalisedQNetwork(ActionValue):
-    """A Q-network whose states are centred and scaled, and whose values are scaled.
+    """A Q-network whose states are centred, and states, actions and values scaled.
 
     Until :meth:`normalise` is called it is the network itself.
 
@@ -46,6 +49,8 @@ class NormalisedQNetwork(ActionValue):
     centre: Tensor
     spread: Tensor
     scale: Tensor
+    action_origin: Tensor
+    action_reach: Tensor
 
     def __init__(self, inner: ActionValue) -> None:
         super().__init__()
@@ -55,6 +60,8 @@ class NormalisedQNetwork(ActionValue):
         self.register_buffer("centre", torch.zeros(self.state_dim))
         self.register_buffer("spread", torch.ones(self.state_dim))
         self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("action_origin", torch.zeros(self.action_dim))
+        self.register_buffer("action_reach", torch.ones(self.action_dim))
 
     @property
     def unit(self) -> float:
@@ -62,7 +69,11 @@ class NormalisedQNetwork(ActionValue):
         return float(self.scale)
 
     def normalise(
-        self, states: NDArray[Any], rewards: NDArray[Any], arms: Arms | None = None
+        self,
+        states: NDArray[Any],
+        rewards: NDArray[Any],
+        arms: Arms | None = None,
+        bounds: tuple[FloatArray, FloatArray] | None = None,
     ) -> None:
         """Take centres and spreads from observed states, and the unit from observed rewards.
 
@@ -76,6 +87,9 @@ class NormalisedQNetwork(ActionValue):
             Shapes (samples, state_dim) and (samples,), at least one sample, finite.
         arms
             Which features belong to arms; by default none.
+        bounds
+            Least and largest values of the action variables, to scale them to at most one; by
+            default they are left as they are.
 
         Raises
         ------
@@ -102,14 +116,31 @@ class NormalisedQNetwork(ActionValue):
         self.centre.copy_(torch.from_numpy(centre))
         self.spread.copy_(torch.from_numpy(spread))
         self.scale.fill_(unit if unit > 0 else 1.0)
+        if bounds is not None:
+            lower, upper = (np.asarray(bound, dtype=np.float64) for bound in bounds)
+            if {lower.shape, upper.shape} != {(self.action_dim,)} or not np.isfinite(
+                upper - lower
+            ).all():
+                raise ValueError(
+                    f"bounds must be two finite arrays of shape ({self.action_dim},), got"
+                    f" {lower.tolist()} and {upper.tolist()}"
+                )
+            origin = np.clip(0.0, lower, upper)
+            reach = np.maximum(upper - origin, origin - lower)
+            self.action_origin.copy_(torch.from_numpy(origin))
+            self.action_reach.copy_(torch.from_numpy(np.where(reach > 0, reach, 1.0)))
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         """Evaluate batches of states (batch, state_dim) and actions (batch, action_dim)."""
-        return self.scale * self.inner.q((state - self.centre) / self.spread, action)
+        return self.scale * self.inner.q(*self._normalised(state, action))
 
     def each(self, state: Tensor, action: Tensor) -> Tensor:
         """Return the values of every critic, shape (critics, batch)."""
-        return self.scale * self.inner.each((state - self.centre) / self.spread, action)
+        return self.scale * self.inner.each(*self._normalised(state, action))
+
+    def _normalised(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        own = (action - self.action_origin) / self.action_reach
+        return (state - self.centre) / self.spread, own
 
     def q(self, state: Tensor, action: Tensor) -> Tensor:
         """Return Q(state, action), shape (batch,)."""
@@ -123,17 +154,23 @@ class NormalisedQNetwork(ActionValue):
     def action_value(self) -> Value:
         """Return its networks in the action, in float64, with the weights as they are now."""
         inner = to_action_value(self.inner, self.action_dim, state_dim=self.state_dim)
-        centre, spread = (part.double().numpy() for part in (self.centre, self.spread))
-        if not centre.any() and (spread == 1).all() and self.unit == 1:
+        names = ("centre", "spread", "action_origin", "action_reach")
+        centre, spread, origin, reach = (getattr(self, name).double().numpy() for name in names)
+        trivial = not (centre.any() or origin.any()) and (spread == 1).all() and (reach == 1).all()
+        if trivial and self.unit == 1:
             return inner
         if isinstance(inner, NetworkValue):
-            n = self.action_dim
-            factors = np.concatenate([np.ones(n), 1 / spread])
-            offsets = np.concatenate([np.zeros(n), -centre / spread])
+            factors = np.concatenate([1 / reach, 1 / spread])
+            offsets = np.concatenate([-origin / reach, -centre / spread])
             network = inner.network.affine_of_inputs(factors, offsets)
             bias = self.unit * network.output.bias
-            return NetworkValue(network.with_output(self.unit, bias), n)
-        return _NormalisedValue(inner, centre, spread, self.unit)
+            return NetworkValue(network.with_output(self.unit, bias), self.action_dim)
+        return _NormalisedValue(inner, centre, spread, origin, reach, self.unit)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in ("action_origin", "action_reach"):  # before 0.2, actions were left as they are
+            state_dict.setdefault(prefix + name, getattr(self, name))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def for_arms(self, n_arms: int) -> NormalisedQNetwork:
         """Return the same network for another number of arms, a copy.
@@ -149,15 +186,16 @@ class NormalisedQNetwork(ActionValue):
             raise ValueError(f"only a network of arms, not {type(inner).__name__}, has for_arms")
         other = NormalisedQNetwork(inner.for_arms(n_arms))
         other.scale.copy_(self.scale)
-        f, own = inner.arm_features, inner.n_arms * inner.arm_features
         by_arm = inner.layout == "arm"
-        for name in ("centre", "spread"):
+        for name in ("centre", "spread", "action_origin", "action_reach"):
             values: Tensor = getattr(self, name)
+            each = inner.arm_actions if name.startswith("action") else inner.arm_features
+            own = inner.n_arms * each
             parts = values[:own]
-            rows = parts.reshape(-1, f) if by_arm else parts.reshape(f, -1).T
+            rows = parts.reshape(-1, each) if by_arm else parts.reshape(each, -1).T
             one = rows[0]
             if not bool((rows == one).all()):
-                raise ValueError("the features were normalised for each arm by itself")
+                raise ValueError("features or actions were normalised for each arm by itself")
             tiled = one.repeat(n_arms) if by_arm else one.repeat_interleave(n_arms)
             getattr(other, name).copy_(torch.cat([tiled, values[own:]]))
         return other
@@ -175,20 +213,42 @@ class NormalisedQNetwork(ActionValue):
 
 
 class _NormalisedValue(Value):
-    """An action value of normalised states, and in another unit."""
+    """An action value of normalised states and actions, and in another unit."""
 
-    def __init__(self, inner: Value, centre: FloatArray, spread: FloatArray, unit: float) -> None:
+    def __init__(
+        self,
+        inner: Value,
+        centre: FloatArray,
+        spread: FloatArray,
+        origin: FloatArray,
+        reach: FloatArray,
+        unit: float,
+    ) -> None:
         self.inner, self._centre, self._spread, self._unit = inner, centre, spread, unit
+        self._origin, self._reach = origin, reach
         self.n_actions, self.state_dim = inner.n_actions, inner.state_dim
         self.binary, self.link = inner.binary, inner.link
 
     def at_states(self, states: FloatArray) -> ActionNetworks:
         """Return the networks in the action alone, for finite states (states, state_dim)."""
         found = self.inner.at_states((states - self._centre) / self._spread)
-        last = found.layers[-1]
+        layers = tuple(self._of_actions(layer) for layer in found.layers)
+        last = layers[-1]
         inputs = tuple((source, weight * self._unit) for source, weight in last.inputs)
-        layers = (*found.hidden, ActionLayer(inputs, last.bias * self._unit))
+        layers = (*layers[:-1], ActionLayer(inputs, last.bias * self._unit))
         return ActionNetworks(layers, found.n_actions, found.n_states)
+
+    def _of_actions(self, layer: ActionLayer) -> ActionLayer:
+        """Return the layer of actions that are not scaled."""
+        if not self._origin.any() and (self._reach == 1).all():
+            return layer
+        bias, inputs = layer.bias, []
+        for source, weight in layer.inputs:
+            if source == INPUT:
+                weight = weight / self._reach
+                bias = bias - weight @ self._origin
+            inputs.append((source, weight))
+        return ActionLayer(tuple(inputs), bias)
 
 
 def deviations(values: FloatArray) -> FloatArray:

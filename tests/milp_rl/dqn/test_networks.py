@@ -100,6 +100,73 @@ def test_the_unit_of_the_rewards_changes_nothing_that_is_learnt(more):
     assert small.unit == pytest.approx(np.std(agents[0].random_play.rewards), rel=1e-6)
 
 
+@pytest.mark.parametrize("architecture", ["concat", "arms"])
+def test_values_of_actions_of_any_range_whoever_evaluates_them(architecture, tmp_path):
+    network, states, rewards = drawn(architecture)
+    lower, upper = np.array([-2.0, 0, 5, 0, 3]), np.array([4.0, 30, 6, 1, 3])
+    network.normalise(states, rewards, Machines.arm_layout, (lower, upper))
+    plain, *_ = drawn(architecture)
+    plain.normalise(states, rewards, Machines.arm_layout)
+    space = mr.Box(lower, upper, integer=range(5))
+    actions = space.enumerate().astype(float)
+    scaled = (actions - [0, 0, 5, 0, 3]) / [4.0, 30, 1, 1, 1]
+    state = states[0]
+    value = mr.to_action_value(plain, 5, state_dim=11)
+    expected = value.values(np.tile(state, (len(actions), 1)), scaled)
+    with torch.no_grad():
+        tiled = torch.from_numpy(state).float().repeat(len(actions), 1)
+        q = network.q(tiled, torch.from_numpy(actions).float())
+    np.testing.assert_allclose(q, expected, rtol=1e-4, atol=1e-3)
+    network.to_onnx(tmp_path / "q.onnx")
+    for q in (network, tmp_path / "q.onnx"):
+        best = mr.argmax(q, state, space)
+        assert best.status == "optimal"
+        assert best.value == pytest.approx(expected.max(), rel=1e-5)
+
+
+class Doses(gym.Env):
+    """Two doses, best near two fifths of the largest."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def __init__(self, largest: float) -> None:
+        self.largest = largest
+        self.action_space = gym.spaces.Box(0.0, largest, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
+
+    def step(self, action):
+        parts = np.asarray(action, dtype=np.float64) / self.largest
+        self.time += 1
+        reward = -float(((parts - 0.4) ** 2).sum())
+        state = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return state, reward, False, self.time == 10, {}
+
+
+def test_the_range_of_the_actions_changes_nothing_that_is_learnt():
+    config = replace(SHORT, episodes=1)
+    agents = [DQNAgent(Doses(largest), config, seed=0).train() for largest in (1.0, 2.0**10)]
+    small, large = (agent.network for agent in agents)
+    for one, other in zip(small.inner.parameters(), large.inner.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert large.action_reach.tolist() == [2.0**10] * 2
+
+
+def test_weights_of_before_actions_were_scaled_are_read():
+    network, states, rewards = drawn("arms")
+    network.normalise(states, rewards, Machines.arm_layout, (np.full(5, -1.0), np.full(5, 9.0)))
+    old = {name: part for name, part in network.state_dict().items() if "action" not in name}
+    assert len(old) == len(network.state_dict()) - 2
+    other, *_ = drawn("arms", seed=1)
+    other.load_state_dict(old)
+    assert other.action_origin.tolist() == [0.0] * 5
+    assert other.action_reach.tolist() == [1.0] * 5
+    assert torch.equal(other.centre, network.centre)
+
+
 def test_what_is_constant_but_for_rounding_is_not_blown_up():
     network = NormalisedQNetwork(mr.QNetwork(3, 2))
     states = np.tile([0.1, 1e6 + 0.1, 1e-42], (1000, 1))
@@ -152,6 +219,9 @@ def test_what_cannot_be_normalised_by_is_refused():
     for states, rewards in (([[1.0, 2.0]], [1.0]), (np.ones((2, 3)), [1.0]), ([], [])):
         with pytest.raises(ValueError, match=r"shape \(samples, 3\)"):
             network.normalise(states, rewards)
+    for bounds in (([0.0], [1.0]), ([0.0, -np.inf], [1.0, 1.0])):
+        with pytest.raises(ValueError, match=r"bounds must be two finite arrays of shape \(2,\)"):
+            network.normalise(np.ones((2, 3)), [1.0, 2.0], bounds=bounds)
 
 
 @pytest.mark.parametrize("reduce", ["min", "mean"])
@@ -241,7 +311,8 @@ def test_a_normalised_network_goes_over_to_more_arms(layout):
     )
     arms, rng = Arms(3, 2, 1, layout=layout), np.random.default_rng(0)
     network = NormalisedQNetwork(inner)
-    network.normalise(rng.normal(5, [3, 3, 3, 3, 3, 3, 1], (50, 7)), rng.normal(size=50) * 9, arms)
+    states, rewards = rng.normal(5, [3, 3, 3, 3, 3, 3, 1], (50, 7)), rng.normal(size=50) * 9
+    network.normalise(states, rewards, arms, (np.full(3, -1.0), np.full(3, 3.0)))
     features, shared = rng.normal(5, 3, (3, 2)), [0.4]
 
     def value(net, rows, action):
@@ -253,6 +324,10 @@ def test_a_normalised_network_goes_over_to_more_arms(layout):
     found = value(network.for_arms(6), np.tile(features, (2, 1)), [0, 1, 1, 0, 0, 0])
     assert found == pytest.approx(value(network, features, [0, 1, 1]), rel=1e-4)
     assert network.for_arms(6).unit == network.unit != 1.0
+    assert network.for_arms(6).action_reach.tolist() == [3.0] * 6
+    network.normalise(states, rewards, arms, (np.zeros(3), np.array([1.0, 1.0, 2.0])))
+    with pytest.raises(ValueError, match="normalised for each arm by itself"):
+        network.for_arms(6)
 
 
 def test_a_network_that_knows_its_arms_does_not_go_over_to_others():
