@@ -18,25 +18,24 @@ from .transfer import RESULTS as TRANSFER
 PAGE = Path(__file__).parents[2] / "docs" / "learners.md"
 STEPS = 10_000
 SEEDS = 3
-ORDER = ["random", "heuristic", "ppo", "ppo-scores", "maskable-ppo", "dnc"]
+ORDER = ["random", "heuristic", "ppo", "ppo-scores", "maskable-ppo", "dnc", "milp-rl"]
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n)(?:\|.*\n)*")
 
 
 def returns(rows: pd.DataFrame) -> str:
     """Return a line for each domain, with the return of each learner."""
-    equal = rows[rows["steps"].isin([0, STEPS])]
-    return _table(equal, _shown)
+    return _table(rows[_equal(rows)], _shown)
 
 
 def seconds(rows: pd.DataFrame) -> str:
     """Return a line for each domain, with the processor seconds of each training."""
-    trained = rows[rows["steps"] == STEPS]
+    trained = rows[_equal(rows) & (rows["steps"] == STEPS)]
     return _table(trained, lambda own: f"{own['cpu_seconds'].mean():.0f}")
 
 
 def other(rows: pd.DataFrame) -> str:
-    """Return a line for each learner that was trained for another number of steps."""
-    found = rows[~rows["steps"].isin([0, STEPS])]
+    """Return a line for each learner that was trained for other steps, or otherwise."""
+    found = rows[~_equal(rows)]
     lines = ["| domain | learner | steps | return | seconds |", "|---|---|---|---|---|"]
     for (domain, learner, steps), own in found.groupby(["domain", "learner", "steps"], sort=False):
         spent = own["cpu_seconds"].mean()
@@ -70,9 +69,13 @@ def written(page: str) -> str:
     return TABLE.sub(lambda found: found[1] + tables[found[2]], page)
 
 
+def _equal(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Mark the learners as they are, after equal steps or none."""
+    return rows["learner"].isin(ORDER) & rows["steps"].isin([0, STEPS])
+
+
 def _table(rows: pd.DataFrame, cell: Callable[[pd.DataFrame], str]) -> str:
-    known = [name for name in ORDER if (rows["learner"] == name).any()]
-    learners = known + sorted(set(rows["learner"]) - set(ORDER))
+    learners = [name for name in ORDER if (rows["learner"] == name).any()]
     lines = [f"| domain | {' | '.join(learners)} |", "|---" * (len(learners) + 1) + "|"]
     for domain in dict.fromkeys(rows["domain"]):
         own = rows[rows["domain"] == domain]

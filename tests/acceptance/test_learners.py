@@ -153,6 +153,32 @@ def test_the_returns_shown_are_those_measured():
     assert f"| {own.mean():.1f} ± {np.std(own, ddof=1) / len(own) ** 0.5:.1f} |" in line
 
 
+def test_what_is_said_of_the_returns_is_so():
+    rows = records.read(program.RESULTS)
+    equal = rows[rows["steps"].isin([0, table.STEPS])]
+    mean = equal.pivot_table("mean", "domain", "learner")
+    own, best = mean["milp-rl"].dropna(), mean["heuristic"]
+    others = mean[["random", "ppo", "maskable-ppo", "dnc"]].max(axis=1)
+    assert own.index[own < others[own.index]].tolist() == ["inventory"]
+    assert set(mean.index) - set(own.index) == {"wildfire72", "capacity40", "capacity100"}
+    error = equal[equal["learner"] == "heuristic"].set_index("domain")["standard_error"]
+    for domain in ("sysadmin20", "sysadmin50"):
+        assert abs(own[domain] - best[domain]) < error[domain]
+    assert abs(own["tamarisk16"] - best["tamarisk16"]) < error["tamarisk16"]
+    words = " ".join(table.PAGE.read_text().split())
+    assert 1.45 < own["capacity20"] / best["capacity20"] < 1.55
+    assert f"dynamic assortment ({own['assortment'] / best['assortment']:.0%})" in words
+    assert f"Game of Life ({own['life30']:.0f} of {best['life30']:.0f})" in words
+    assert f"Advising ({own['advising30']:.0f}, {best['advising30']:.0f})" in words
+    stock = rows[rows["domain"] == "inventory"].set_index(["learner", "steps"])["mean"]
+    scaled, raw = "milp-rl", "milp-rl, actions not scaled"
+    three = {name: [f"{x:.0f}" for x in stock[name, 3000]] for name in (scaled, raw)}
+    assert "three get {}, {} and {}, one after 10,000 only".format(*three[scaled]) in words
+    assert f"only {stock[scaled, 10_000].item():.0f}. With orders" in words
+    assert "three get {}, {} and {} after 3,000 steps".format(*three[raw]) in words
+    assert f"and one {stock[raw, 10_000].item():.0f} after 10,000" in words
+
+
 def test_the_page_says_what_the_heuristics_are():
     page = table.PAGE.read_text()
     for name, domain in DOMAINS.items():
