@@ -51,7 +51,7 @@ _SECONDS_BEFORE_COUNTING = 0.25  # of a state's search
 _FEW_NEURONS = 64  # with which a MILP solver seldom takes long
 _SECONDS_OF_MILP = 60.0  # with so few
 _OBJECTIVES_PER_NODE = 100  # that the oracle is asked for
-_STALL_SHARE = 32  # of its nodes one in so many, in loops, before it is asked whether it is stalled
+_STALL_SHARE = 8  # of its nodes one in so many, in loops, before it is asked whether it is stalled
 _TRIED_FIRST = 4  # states of a batch; if none is solved, the others are not tried
 
 

@@ -98,12 +98,12 @@ def test_a_search_that_is_stalled_is_handed_over():
     network, space, states = rough()
     solver = mr.ArgmaxSolver(network, space)
     highs = mr.ArgmaxSolver(network, space, solver="highs")
-    for state in states[2:]:
+    for state in states[4:]:
         result = solver.solve(state)
         assert result.status == "optimal"
         assert result.solver == "highs"
         searched = int(re.search(r"after (\d+) nodes", result.message)[1])
-        assert 900 < searched < 8000
+        assert 3600 < searched < 16_000
         np.testing.assert_allclose(result.value, highs.solve(state).value, rtol=1e-7)
 
 
@@ -123,10 +123,10 @@ def test_a_rough_network_is_mostly_searched_in_few_nodes():
     network, space, states = rough()
     solver = mr.ArgmaxSolver(network, space)
     highs = mr.ArgmaxSolver(network, space, solver="highs")
-    for state in states[:2]:
+    for i, state in enumerate(states[:4]):
         result = solver.solve(state)
         assert (result.status, result.solver) == ("optimal", "branch_and_bound")
-        assert result.nodes < 900
+        assert result.nodes < (900 if i < 2 else 10_000)  # the bound of the others falls
         np.testing.assert_allclose(result.value, highs.solve(state).value, rtol=1e-7)
 
 
