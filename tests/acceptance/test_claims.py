@@ -252,6 +252,13 @@ def exactness_over_instances(table):
     return [found[d][1] for d in ("capacity", "path_underground")]
 
 
+def exactness_in_capacity(table):
+    mean, half, share, each = on_the_network_of_arms(table)["capacity"]
+    assert mean < half
+    assert (each > 0).all()
+    return [share]
+
+
 def exactness_elsewhere(table):
     found = on_the_network_of_arms(table)
     pays = [found.pop(d) for d in ("capacity", "path_underground")]
@@ -488,6 +495,24 @@ CLAIMS = [
         " interventions",
         GRID100,
         exactness_with_100,
+    ),
+    Claim(
+        ["README.md"],
+        "{:.1%} more reward with 20 arms (five instances, their interval includes zero)",
+        GRID,
+        exactness_in_capacity,
+    ),
+    Claim(
+        ["README.md"],
+        "{:.1%} with 40 (three, outside the interval)",
+        GRID40,
+        lambda table: where_exactness_pays_with_40(table)[1:2],
+    ),
+    Claim(
+        ["README.md"],
+        "{:.1%} and {:.1%} with 100 (two); in most other domains next to nothing",
+        GRID100,
+        lambda table: exactness_in_capacity_with_100(table)[:2],
     ),
     Claim(
         ["docs/benchmarks.md"],
