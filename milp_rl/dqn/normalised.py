@@ -168,8 +168,9 @@ class NormalisedQNetwork(ActionValue):
         return _NormalisedValue(inner, centre, spread, origin, reach, self.unit)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name in ("action_origin", "action_reach"):  # before 0.2, actions were left as they are
-            state_dict.setdefault(prefix + name, getattr(self, name))
+        # Of before 0.2, when actions were left as they are.
+        state_dict.setdefault(f"{prefix}action_origin", torch.zeros_like(self.action_origin))
+        state_dict.setdefault(f"{prefix}action_reach", torch.ones_like(self.action_reach))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def for_arms(self, n_arms: int) -> NormalisedQNetwork:

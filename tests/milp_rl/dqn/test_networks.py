@@ -161,6 +161,7 @@ def test_weights_of_before_actions_were_scaled_are_read():
     old = {name: part for name, part in network.state_dict().items() if "action" not in name}
     assert len(old) == len(network.state_dict()) - 2
     other, *_ = drawn("arms", seed=1)
+    other.normalise(states, rewards, Machines.arm_layout, (np.full(5, 0.0), np.full(5, 7.0)))
     other.load_state_dict(old)
     assert other.action_origin.tolist() == [0.0] * 5
     assert other.action_reach.tolist() == [1.0] * 5
