@@ -1145,7 +1145,7 @@ def test_times_over_rough_networks_shown_are_those_measured():
     found = re.findall(
         r"^\| ([\w, ]+), (\d+) arms \|((?: [\d.]+ \([\d,]+\) \|){4})$", text, re.MULTILINE
     )
-    assert len(found) == len(mean) == 5
+    assert len(found) == len(mean) == 6
     for name, arms, cells in found:
         own = names[name], int(arms)
         for way, cell in zip(ways, cells.split("|"), strict=False):
@@ -1153,15 +1153,29 @@ def test_times_over_rough_networks_shown_are_those_measured():
             shown = f"{x:.1f}" if x < 10 else f"{x:.0f}"
             assert cell.strip() == f"{shown} ({longest.loc[own, way]:,.0f})", (own, way)
     assert (mean["HiGHS"] == mean.max(axis=1)).all()
-    assert (mean["default"] < mean["Gurobi"]).all()
+    assert (mean["default"] < mean["Gurobi"]).all()  # in path with 100 arms hardly, see below
     each = table.pivot(index=["domain", "arms", "seed"], columns="method", values="mean ms")
     behind = each[each["default"] > each["Gurobi"]]
-    assert behind.index.tolist() == [("capacity", 40, 0), ("scheduling_published", 100, 0)]
+    routes = [("path_underground", 100, 1), ("path_underground", 100, 2)]
+    others = [("capacity", 40, 0), ("scheduling_published", 100, 0)]
+    assert sorted(behind.index) == sorted([*routes, *others])
     words = " ".join(text.split())
     tie = each.loc[("path_underground", 40, 0)]
     assert abs(tie["default"] / tie["Gurobi"] - 1.0) < 0.01
-    for one in (behind.iloc[0], behind.iloc[1], tie):
+    for one in (*(behind.loc[own] for own in others), tie):
         assert f"({one['default']:.0f} and {one['Gurobi']:.0f} ms)" in words
+    seconds = [f"{each.loc[own, way] / 1e3:.1f}" for own in routes for way in ("default", "Gurobi")]
+    slowest = longest.loc[("path_underground", 100), "default"] / 1e3
+    told = "{} and {} s, and {} and {} s, where one state takes it {:.0f} s".format(
+        *seconds, slowest
+    )
+    assert told in words
+    unproven = 60 - rows["proven"].sum().unstack().loc[("path_underground", 100)]
+    assert unproven[["default", "Gurobi", "branch and bound", "HiGHS"]].tolist() == [0, 1, 2, 7]
+    both = mean.loc[("path_underground", 100)] / 1e3
+    assert abs(both["default"] / both["Gurobi"] - 1.0) < 0.05
+    page = " ".join((ROOT / "docs" / "benchmarks.md").read_text().split())
+    assert f"ties with Gurobi, {both['default']:.1f} and {both['Gurobi']:.1f} s" in page
     rough, path = (mean.loc[own] for own in ROUGH)
     assert path["branch and bound"] < path["default"]
     told = (
@@ -1169,7 +1183,7 @@ def test_times_over_rough_networks_shown_are_those_measured():
         f" HiGHS {rough['HiGHS']:.0f}; in path with 40 arms the default {path['default']:.0f},"
         f" Gurobi {path['Gurobi']:.0f}, and branch and bound alone {path['branch and bound']:.0f}."
     )
-    assert told in " ".join((ROOT / "docs" / "benchmarks.md").read_text().split())
+    assert told in page
 
 
 def test_the_times_that_solvers_are_chosen_by_are_those_measured():
