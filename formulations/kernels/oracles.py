@@ -271,7 +271,7 @@ def _sums(
 def _below(data: Integers, sums: FloatArray, at: Integers) -> FloatArray:
     """Return the best sum on a way from each state of the diagram to the last one."""
     n_classes, n_states = data[0], data[1]
-    first_arc, counts, targets = _diagram(data)
+    first_arc, counts, targets = _arcs(data)
     best = np.empty(n_states)
     best[n_states - 1] = 0.0
     for level in range(n_classes - 1, -1, -1):
@@ -286,7 +286,7 @@ def _below(data: Integers, sums: FloatArray, at: Integers) -> FloatArray:
 
 
 @compiled
-def _diagram(data: Integers) -> tuple[int, int, int]:
+def _arcs(data: Integers) -> tuple[int, int, int]:
     """Return where the first arcs of states, the arcs' counts and their targets begin."""
     n_arcs = data[2]
     return len(data) - 2 * n_arcs - data[1], len(data) - 2 * n_arcs, len(data) - n_arcs
@@ -308,7 +308,7 @@ def class_counts(
     value = best[0]
     if value == -np.inf:
         return -np.inf
-    first_arc, counts, targets = _diagram(data)
+    first_arc, counts, targets = _arcs(data)
     state = 0
     for level in range(n_classes):
         k = data[3 + level]
@@ -341,7 +341,7 @@ def _other_class_counts(
         rest[i] = -np.inf
     above = np.full(n_states, -np.inf)  # the best sum on a way to each state
     above[0] = 0.0
-    first_arc, counts, targets = _diagram(data)
+    first_arc, counts, targets = _arcs(data)
     for level in range(n_classes):
         start = at[data[3 + level]]
         for state in range(data[3 + n_classes + level], data[4 + n_classes + level]):
@@ -431,7 +431,7 @@ def _listed(data: Integers, action: ActionArray) -> bool:
             chosen[k] += 1
     reached = np.zeros(n_states, dtype=np.bool_)
     reached[0] = True
-    first_arc, counts, targets = _diagram(data)
+    first_arc, counts, targets = _arcs(data)
     for level in range(n_classes):
         least = chosen[data[3 + level]]
         for state in range(data[3 + n_classes + level], data[4 + n_classes + level]):

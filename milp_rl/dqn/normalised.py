@@ -105,6 +105,14 @@ class NormalisedQNetwork(ActionValue):
             )
         if not (np.isfinite(x).all() and np.isfinite(r).all()):
             raise ValueError("states and rewards must be finite")
+        if bounds is not None:
+            lower, upper = (np.asarray(bound, dtype=np.float64) for bound in bounds)
+            fits = lower.shape == upper.shape == (self.action_dim,)
+            if not (fits and np.isfinite(lower).all() and np.isfinite(upper).all()):
+                raise ValueError(
+                    f"bounds must be two finite arrays of shape ({self.action_dim},), got"
+                    f" {lower.tolist()} and {upper.tolist()}"
+                )
         features = feature_groups(self.state_dim, arms)
         centre, spread = np.zeros(self.state_dim), np.ones(self.state_dim)
         for group in np.unique(features):
@@ -117,14 +125,6 @@ class NormalisedQNetwork(ActionValue):
         self.spread.copy_(torch.from_numpy(spread))
         self.scale.fill_(unit if unit > 0 else 1.0)
         if bounds is not None:
-            lower, upper = (np.asarray(bound, dtype=np.float64) for bound in bounds)
-            if {lower.shape, upper.shape} != {(self.action_dim,)} or not np.isfinite(
-                upper - lower
-            ).all():
-                raise ValueError(
-                    f"bounds must be two finite arrays of shape ({self.action_dim},), got"
-                    f" {lower.tolist()} and {upper.tolist()}"
-                )
             origin = np.clip(0.0, lower, upper)
             reach = np.maximum(upper - origin, origin - lower)
             self.action_origin.copy_(torch.from_numpy(origin))

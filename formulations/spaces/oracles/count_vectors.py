@@ -162,7 +162,7 @@ class ClassCounts:
             base[fixed_one[:, self._never].any(axis=1)] = -np.inf
             if fixed_zero is not None:
                 base[(fixed_one & fixed_zero).any(axis=1)] = -np.inf
-        if not (self._n_classes and batch):
+        if not self._n_classes:
             return np.zeros((0, batch)), base
         ranked = -np.sort(-gains[:, self._members], axis=2)
         best = np.zeros((batch, self._n_classes, self._width + 1))

@@ -224,6 +224,7 @@ def bounds_on_walks(
                     common_bound,
                     common_price,
                     common_point,
+                    value,
                 )
                 common, price = common_bound[0], common_price[0]
                 _weigh(
@@ -251,7 +252,8 @@ def bounds_on_walks(
                 own = with_on[v] + c[row, i] - price
             bounds[row] = min(common, own + price * most + _margin(c[row], price, most))
             points[row, i] = one[row, i]
-    _price(walks, c, one, zero, alone[:n_alone], node_of, n_nodes, most, bounds, prices, points)
+    rows = alone[:n_alone]
+    _price(walks, c, one, zero, rows, node_of, n_nodes, most, bounds, prices, points, value)
     return bounds, points
 
 
@@ -268,14 +270,15 @@ def _price(
     bounds: FloatArray,
     prices: FloatArray,
     points: BoolArray,
+    value: FloatArray,
 ) -> None:
     """Bound objectives, each by itself: set the bounds, prices and points of ``rows``.
 
-    Each has a lane until its price is found; then another one takes its place.
+    Each has a lane until its price is found; then another one takes its place. ``value`` is working
+    space, a number for each entry.
     """
     n, together = c.shape[1], len(rows) > _FEW
-    value = np.empty(walks.first_entry[-1])
-    values = np.empty(walks.first_entry[-1] * _LANES if together else 0)
+    values = np.empty(len(value) * _LANES if together else 0)
     worth_out, worth_on = np.zeros((n_nodes, _LANES)), np.zeros((n_nodes, _LANES))
     own_out, own_on = np.zeros((n_nodes, 1)), np.zeros((n_nodes, 1))
     visited = np.zeros(n_nodes, dtype=np.bool_)

@@ -223,6 +223,7 @@ def test_what_cannot_be_normalised_by_is_refused():
     for bounds in (([0.0], [1.0]), ([0.0, -np.inf], [1.0, 1.0])):
         with pytest.raises(ValueError, match=r"bounds must be two finite arrays of shape \(2,\)"):
             network.normalise(np.ones((2, 3)), [1.0, 2.0], bounds=bounds)
+    assert network.unit == 1.0  # nothing was taken over
 
 
 @pytest.mark.parametrize("reduce", ["min", "mean"])
