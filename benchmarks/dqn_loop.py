@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -46,8 +47,8 @@ class PublishedArgmax:
         ]
 
 
-def run(domain: str, episodes: int, pretrained: Path | None = None) -> dict[str, float]:
-    """Train for some episodes, on from a checkpoint if there is one; return the seconds."""
+def run(domain: str, episodes: int, pretrained: Path | None = None) -> dict[str, Any]:
+    """Train for some episodes, on from a checkpoint if there is one; return seconds and ways."""
     env = make_bandit(domain, 20, 5, seed=0)
     changes = {} if pretrained else {"pretrain_epochs": 1}
     agent = mr.DQNAgent(env, mr.DQNConfig.paper(episodes=episodes, **changes), seed=0)
@@ -55,13 +56,15 @@ def run(domain: str, episodes: int, pretrained: Path | None = None) -> dict[str,
         own = None if pretrained is None else Path(shutil.copy(pretrained, folder))
         agent.train(checkpoint=own, checkpoint_every=10**9)
     seconds = sum(row["seconds"] for row in agent.history)
-    solves = agent.learner.greedy.solves + agent.learner.target_greedy.solves
-    argmax = agent.learner.greedy.seconds + agent.learner.target_greedy.seconds
+    both = agent.learner.greedy, agent.learner.target_greedy
+    solves, argmax = (sum(getattr(own, name) for own in both) for name in ("solves", "seconds"))
+    ways = sum((own.answered or Counter() for own in both), Counter[str]())
     return {
         "episodes (s)": seconds,
         "of it argmaxes (s)": argmax,
         "argmaxes solved": solves,
         "ms per argmax": 1e3 * argmax / solves,
+        "way": ", ".join(f"{way} {count}" for way, count in ways.most_common()),
     }
 
 
