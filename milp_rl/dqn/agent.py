@@ -35,6 +35,7 @@ from milp_rl.dqn.checks import checked_env
 from milp_rl.dqn.choosers import chooser_of
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.episodes import EpisodePlayer, RunningEpisode
+from milp_rl.dqn.lanes import Lanes, OneLane, VectorLanes, one_of
 from milp_rl.dqn.learner import QLearner
 from milp_rl.dqn.networks import new_network, own_network
 from milp_rl.dqn.normalised import NormalisedQNetwork
@@ -46,7 +47,7 @@ from milp_rl.dqn.pretraining import (
     random_steps_of,
 )
 from milp_rl.dqn.training import Budget, Training
-from milp_rl.envs.adaptation import FeasibleSet, FlatEnv, adapted
+from milp_rl.envs.adaptation import AnyEnv, FeasibleSet, FlatEnv, adapted
 from milp_rl.envs.arms import arms_of
 from milp_rl.envs.feasible_sets import FeasibleSets
 from milp_rl.envs.fixed_set import FixedSet
@@ -89,6 +90,9 @@ class DQNAgent:
         a remembered state is learnt from. Pretraining with a model also needs what
         :class:`milp_rl.dqn.pretraining.ModelledEnv` lists. Resetting it with a seed must make what
         follows reproducible.
+        Or a vector environment of such, which are played side by side: each of their steps is one
+        of the training, and their actions are solved for at once. One more is made like them, for
+        feasible sets and random steps.
     config
         Parameters; by default those of the class.
     network
@@ -111,9 +115,11 @@ class DQNAgent:
     random_steps
         Random steps that training begins with; none after :meth:`fit`.
     epoch, episode, step
-        Pretraining epochs, episodes and steps done.
+        Pretraining epochs, episodes and steps done, those of all environments together.
     pretrain_seconds
         Wall-clock time of the pretraining epochs.
+    running
+        The episode in progress, of each environment.
     budget
         When the training in progress, or the last one, ends.
     history
@@ -134,7 +140,7 @@ class DQNAgent:
 
     def __init__(
         self,
-        env: gym.Env[Any, Any],
+        env: AnyEnv,
         config: DQNConfig | None = None,
         *,
         network: nn.Module | None = None,
@@ -142,18 +148,29 @@ class DQNAgent:
         seed: int = 0,
     ) -> None:
         self._given_space = space
-        self.env = env = self.adapted(env)
+        lanes: Lanes
+        if isinstance(env, gym.vector.VectorEnv):
+            one = self.adapted(one_of(env))
+            lanes = VectorLanes(env, one)
+        else:
+            one = self.adapted(env)
+            lanes = OneLane(one)
+        self.env, self.lanes = one, lanes
         self.config = self.config_class() if config is None else config
         self.seed = seed
         self._feasible, self.state_dim = checked_env(
-            env, self.config, type(self).__name__, self._kind_of_set
+            one, self.config, type(self).__name__, self._kind_of_set
         )
         self.space = self._feasible.space
         self.player = EpisodePlayer(
-            env, self._feasible, self.state_dim, expected_rewards=self.config.expected_rewards
+            lanes,
+            one,
+            self._feasible,
+            self.state_dim,
+            expected_rewards=self.config.expected_rewards,
         )
-        self.arms = arms_of(env, self.state_dim, self.space.n_actions)
-        self.random_steps = random_steps_of(env, self.config)
+        self.arms = arms_of(one, self.state_dim, self.space.n_actions)
+        self.random_steps = random_steps_of(one, self.config)
         sizes = self.state_dim, self.space.n_actions
         self._own = None if network is None else own_network(network, *sizes)
         self.learner = self._new_learner()
@@ -161,7 +178,7 @@ class DQNAgent:
         self.epoch = self.episode = self.step = 0
         self.pretrain_seconds = 0.0
         self.history: list[dict[str, Any]] = []
-        self.running = RunningEpisode()
+        self.running = [RunningEpisode(number) for number in range(self.lanes.n)]
         self.budget = Budget(episodes=self.config.episodes)
         self.callback_states: dict[str, Any] = {}
         self._luck = np.random.default_rng([seed, 3])  # of predictions that are not deterministic
@@ -306,7 +323,9 @@ class DQNAgent:
             A file to write everything to. If it exists, training goes on from it: a run killed
             at any moment and started again ends with the same weights to the last bit; one that is
             over goes on if ``config.episodes`` is larger now, and ends as if it had been from the
-            start (not with ``early_gap``, which goes by the number of episodes).
+            start (not with ``early_gap``, which goes by the number of episodes). Of a vector
+            environment that begins episodes by itself, in another autoreset mode than ``DISABLED``,
+            those in progress are left, and new ones begin.
         checkpoint_every
             Steps (in pretraining: epochs) between checkpoints; one more is written at the end.
 
@@ -322,7 +341,8 @@ class DQNAgent:
         """
         self.budget = Budget(episodes=self.config.episodes)
         file = self._resume(checkpoint)
-        if file is not None and self.episode > self.config.episodes:
+        # Several environments may have ended episodes in the last step.
+        if file is not None and self.episode >= self.config.episodes + self.lanes.n:
             raise ValueError(
                 f"{file}: {self.episode} episodes were played, more than"
                 f" episodes={self.config.episodes}"
@@ -402,7 +422,8 @@ class DQNAgent:
         """Train as :meth:`train` does, for a budget of steps, or of time, rather than episodes.
 
         It may end in the middle of an episode, which is gone on with if training is. After
-        ``learn(1000)``, ``learn(3000)`` ends as ``learn(3000)`` alone would have.
+        ``learn(1000)``, ``learn(3000)`` ends as ``learn(3000)`` alone would have. Environments that
+        are played side by side end a step together, up to one less than their number later.
 
         Parameters
         ----------
@@ -515,7 +536,7 @@ class DQNAgent:
             "learner": self.learner.state_dict(),
             "rng": self.rng.bit_generator.state,
             "history": self.history,
-            "running": asdict(self.running),
+            "running": [asdict(episode) for episode in self.running],
             "sets vary": self._feasible.varies,
             "callbacks": self.callback_states,
         }
@@ -527,7 +548,14 @@ class DQNAgent:
         if checkpoint is None:
             return None
         if Path(checkpoint).exists():
-            self._restore(checkpoint, read_checkpoint(checkpoint, type(self.config)))
+            read = read_checkpoint(checkpoint, type(self.config))
+            if len(read.state["running"]) != self.lanes.n:
+                raise ValueError(
+                    f"{checkpoint} belongs to a run of {len(read.state['running'])} environments"
+                    f" side by side, this is one of {self.lanes.n}; delete it to start afresh, or"
+                    " give another path"
+                )
+            self._restore(checkpoint, read)
         return Path(checkpoint)
 
     def _restore(self, path: str | Path, checkpoint: Checkpoint) -> None:
@@ -539,7 +567,9 @@ class DQNAgent:
             raise ValueError(f"{path} has the weights of another network: {error}") from error
         self.rng.bit_generator.state = state["rng"]
         self.history = state["history"]
-        self.running = RunningEpisode(**state["running"])
+        self.running = [RunningEpisode(**episode) for episode in state["running"]]
+        if len(self.running) != self.lanes.n:  # read to act, or to go on in another way
+            self.running = [RunningEpisode(self.episode + i) for i in range(self.lanes.n)]
         self._feasible.varies = state["sets vary"]
         self.callback_states = state.get("callbacks", {})
         for name in _COUNTERS:
@@ -549,7 +579,7 @@ class DQNAgent:
     def load(
         cls,
         path: str | Path,
-        env: gym.Env[Any, Any],
+        env: AnyEnv,
         network: nn.Module | None = None,
         space: FeasibleSet | None = None,
     ) -> Self:
@@ -560,7 +590,7 @@ class DQNAgent:
         path
             The file. It is read as data only: no code in it is run.
         env
-            An environment like the one it was trained on.
+            An environment like the one it was trained on, or a vector environment of such.
         network
             If it was trained with a network of your own, another of the same kind, which takes
             over the weights.
@@ -586,6 +616,11 @@ class DQNAgent:
         return agent
 
     @classmethod
-    def _like(cls, env: gym.Env[Any, Any], checkpoint: Checkpoint, **given: Any) -> Self:
+    def _like(
+        cls,
+        env: AnyEnv,
+        checkpoint: Checkpoint,
+        **given: Any,
+    ) -> Self:
         """Return an untrained agent of a checkpoint's parameters and seed."""
         return cls(env, checkpoint.config, seed=checkpoint.setup["seed"], **given)

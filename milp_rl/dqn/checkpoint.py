@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.formulations.files import write_atomically
 
-_NAME, FORMAT = "milp_rl.dqn", 8
+_NAME, FORMAT = "milp_rl.dqn", 9
 
 AS_BEFORE: dict[str, Any] = {
     "architecture": "concat",
@@ -176,4 +176,9 @@ def _from_7(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "setup": {"config": config, **setup}}
 
 
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {7: _from_7}
+def _from_8(content: dict[str, Any]) -> dict[str, Any]:
+    """Let there be more than one running episode."""
+    return {**content, "running": [{"number": content["episode"], **content["running"]}]}
+
+
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {7: _from_7, 8: _from_8}

@@ -1,4 +1,4 @@
-"""Playing an environment: its numbers are checked, and interrupted episodes are resumed."""
+"""Playing episodes: numbers are checked, and episodes that were interrupted are gone on with."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from milp_rl.dqn.checks import finite_reward, finite_state
+from milp_rl.dqn.lanes import Lanes
 from milp_rl.dqn.replay import Step
 from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import StateArray, model_of
@@ -23,6 +25,9 @@ class RunningEpisode:
     The environment itself is not stored: it is reset with the episode's seed and given the same
     actions again, which works for every environment that its seed makes reproducible.
     """
+
+    number: int = 0
+    """Which episode it is, in the order in which they were begun; its seed goes by it."""
 
     actions: list[list[float]] = field(default_factory=list)
     """The actions played so far."""
@@ -41,12 +46,14 @@ class RunningEpisode:
 
 
 class EpisodePlayer:
-    """Plays the episodes of an environment, one after the other.
+    """Plays the episodes of an environment, or of several at once, one in each lane.
 
     Parameters
     ----------
+    lanes
+        The environments that are played.
     env
-        The environment.
+        One like them, which is asked for feasible sets and for its model.
     feasible
         Its feasible sets, which are asked for in every state that is met.
     state_dim
@@ -56,48 +63,159 @@ class EpisodePlayer:
     """
 
     def __init__(
-        self, env: gym.Env[Any, Any], feasible: FixedSet, state_dim: int, *, expected_rewards: bool
+        self,
+        lanes: Lanes,
+        env: gym.Env[Any, Any],
+        feasible: FixedSet,
+        state_dim: int,
+        *,
+        expected_rewards: bool,
     ) -> None:
+        self._lanes = lanes
         self._env = env
         self._feasible = feasible
-        self._state_dim = state_dim
         self.rewards_expected = expected_rewards and hasattr(model_of(env), "expected_reward")
-        self._episode = self._played = 0
-        self._state: StateArray = np.zeros(state_dim, dtype=np.float32)
+        self._numbers = [0] * lanes.n
+        self._played = [0] * lanes.n
+        self._over = np.zeros(lanes.n, dtype=bool)  # lanes whose episode has ended
+        self._states: StateArray = np.zeros((lanes.n, state_dim), dtype=np.float32)
+        self._actions: list[ActionArray] = []  # the last of each lane
 
-    def begin(self, episode: int, seed: int) -> StateArray:
-        """Reset the environment for an episode; return the state it begins in."""
-        sequence = np.random.SeedSequence([seed, episode])
-        observed, _ = self._env.reset(seed=int(sequence.generate_state(1)[0]))
-        self._state = finite_state(
-            observed, self._state_dim, f"after the reset of episode {episode}"
-        )
-        self._feasible.at(observed)
-        self._episode, self._played = episode, 0
-        return self._state
+    def resume(
+        self, running: Sequence[RunningEpisode], seed: int, step: int
+    ) -> tuple[list[RunningEpisode], list[list[Step]]]:
+        """Begin an episode in each lane, or play again what was played of it.
 
-    def repeat(self, actions: Sequence[Sequence[float]]) -> list[Step]:
-        """Play the actions of an episode that was interrupted; return its steps."""
+        Where lanes begin their next episodes by themselves, nothing can be played again: episodes
+        that were interrupted are left, and new ones begin.
+
+        Parameters
+        ----------
+        running
+            The episode of each lane.
+        seed
+            Seed of the run.
+        step
+            Steps done so far.
+
+        Returns
+        -------
+        tuple
+            The episode that now runs in each lane, and the steps of it that were played again.
+        """
+        n = self._lanes.n
+        self._actions = []
+        seeds = [episode_seed(seed, episode.number) for episode in running]
+        played: list[list[Step]] = [[] for _ in range(n)]
+        if self._lanes.begins_itself:
+            if step:
+                seeds = [episode_seed(seed, episode.number, step) for episode in running]
+            self._reset(running, seeds, np.ones(n, dtype=bool))
+            return [RunningEpisode(episode.number) for episode in running], played
+        self._reset(running, seeds, np.ones(n, dtype=bool))
+        lengths = np.array([len(episode.actions) for episode in running])
+        longest, filler = int(lengths.max()), np.random.default_rng(0)
         dtype = self._feasible.space.dtype
-        return [self.step(np.asarray(action).astype(dtype)) for action in actions]
+        for t in range(longest):
+            # A lane that has played less than another does something else until its turn comes.
+            begins = (lengths == longest - t) if t else np.zeros(n, dtype=bool)
+            self._reset(running, seeds, begins | self._over)
+            actions: list[ActionArray] = []
+            for i, episode in enumerate(running):
+                at = t - longest + int(lengths[i])
+                if at >= 0:
+                    actions.append(np.asarray(episode.actions[at]).astype(dtype))
+                else:
+                    space = self._feasible.in_state(self._states[i])
+                    actions.append(space.sample(filler, 1)[0])
+            for i, step_ in self.step(actions):
+                if t - longest + lengths[i] >= 0:
+                    played[i].append(step_)
+        if longest:
+            self._reset(running, seeds, lengths == 0)
+        return list(running), played
 
-    def step(self, action: ActionArray) -> Step:
-        """Play an action.
+    def states(self, running: Sequence[RunningEpisode], seed: int) -> StateArray:
+        """Return the states in which actions are to be chosen, beginning the episodes due.
+
+        Parameters
+        ----------
+        running
+            The episode of each lane.
+        seed
+            Seed of the run.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the lanes in which an action is played, shape (at most lanes, state_dim).
+        """
+        self._numbers = [episode.number for episode in running]
+        if self._over.any() and not self._lanes.begins_itself:
+            seeds = [episode_seed(seed, episode.number) for episode in running]
+            self._reset(running, seeds, self._over)
+        return self._states[~self._lanes.waiting]
+
+    def step(self, actions: Sequence[ActionArray]) -> list[tuple[int, Step]]:
+        """Play an action in each of the lanes in which one was to be chosen.
+
+        Returns
+        -------
+        list of tuple
+            The lanes in which something was played, and what.
 
         Raises
         ------
         ValueError
-            If the observation or the reward is not finite, or the feasible set of the state that
+            If an observation or a reward is not finite, or the feasible set of a state that
             follows cannot be learnt with.
         """
-        observed, sampled, terminated, truncated, _ = self._env.step(action)
-        moment = f"step {self._played} of episode {self._episode}"
-        state, next_state = self._state, finite_state(observed, self._state_dim, f"after {moment}")
-        if not terminated:  # in the end nothing is chosen
-            self._feasible.at(observed)
-        if self.rewards_expected:
-            sampled = model_of(self._env).expected_reward(state, action)
-        reward = finite_reward(sampled, f"of {moment}")
-        self._state = next_state
-        self._played += 1
-        return Step(state, action, reward, next_state, terminated, truncated)
+        acting = np.flatnonzero(~self._lanes.waiting).tolist()
+        if not self._actions:
+            self._actions = list(actions)
+        for i, action in zip(acting, actions, strict=True):
+            self._actions[i] = action
+        before = self._states.copy()
+        after = self._lanes.step(self._actions)
+        expected = None
+        if self.rewards_expected and acting:
+            expected = model_of(self._env).expected_reward(before[acting], np.array(actions))
+        steps = []
+        for k, i in enumerate(acting):
+            moment = f"step {self._played[i]} of episode {self._numbers[i]}"
+            observed, terminated = after.observed[i], bool(after.terminated[i])
+            state = self._finite(observed, f"after {moment}")
+            if not terminated:  # in the end nothing is chosen
+                self._feasible.at(observed)
+            reward = after.rewards[i] if expected is None else expected[k]
+            paid = finite_reward(reward, f"of {moment}")
+            truncated = bool(after.truncated[i])
+            self._played[i] += 1
+            self._states[i] = state
+            self._over[i] = terminated or truncated
+            steps.append((i, Step(before[i], actions[k], paid, state, terminated, truncated)))
+        for i, observed in after.begun.items():
+            self._begin(i, observed, f"at the beginning of an episode in environment {i}")
+        return steps
+
+    def _reset(
+        self, running: Sequence[RunningEpisode], seeds: list[int], which: NDArray[np.bool_]
+    ) -> None:
+        if which.any():
+            observed = self._lanes.reset(seeds, which)
+            for i in np.flatnonzero(which).tolist():
+                self._numbers[i] = running[i].number
+                self._begin(i, observed[i], f"after the reset of episode {running[i].number}")
+
+    def _begin(self, lane: int, observed: Any, moment: str) -> None:
+        self._states[lane] = self._finite(observed, moment)
+        self._feasible.at(observed)
+        self._played[lane], self._over[lane] = 0, False
+
+    def _finite(self, observed: Any, moment: str) -> StateArray:
+        return finite_state(observed, self._states.shape[1], moment)
+
+
+def episode_seed(*entropy: int) -> int:
+    """Return the seed of an episode, by the seed of its run and its number."""
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])

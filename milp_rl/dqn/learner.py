@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -94,17 +94,31 @@ class QLearner:
         self.greedy = self.new_argmax(self.network)
         self.target_greedy = self.new_argmax(self.target)
         self.mean_error = self.mean_value = 0.0
-        self._recent: deque[Step] = deque()  # steps whose n-step transitions are not complete
+        # The steps of each lane whose n-step transitions are not complete.
+        self._recent: defaultdict[int, deque[Step]] = defaultdict(deque)
 
     # Acting ---------------------------------------------------------------------------------
 
     def explore(
-        self, state: StateArray, step: int, episode: int, rng: np.random.Generator
-    ) -> ActionArray:
-        """Choose the greedy action, or with probability epsilon a random maximal one."""
-        if rng.random() < self.epsilon(step):
-            return np.asarray(self.feasible.in_state(state).sample(rng, 1, maximal=True)[0])
-        return np.asarray(self.greedy.actions(state[None], self.gap(episode))[0])
+        self, states: StateArray, step: int, episode: int, rng: np.random.Generator
+    ) -> list[ActionArray]:
+        """Choose the greedy action, or with probability epsilon a random maximal one.
+
+        In each of the states of one step, or of several environments side by side: the step of the
+        first is given, the others' follow it.
+        """
+        actions: list[ActionArray] = [np.empty(0)] * len(states)
+        greedy = []
+        for i, state in enumerate(states):
+            if rng.random() < self.epsilon(step + i):
+                actions[i] = self.feasible.in_state(state).sample(rng, 1, maximal=True)[0]
+            else:
+                greedy.append(i)
+        if greedy:
+            found = self.greedy.actions(states[greedy], self.gap(episode))
+            for i, action in zip(greedy, found, strict=True):
+                actions[i] = action
+        return actions
 
     def epsilon(self, step: int) -> float:
         """Return the probability of a random action after this many steps."""
@@ -127,12 +141,13 @@ class QLearner:
 
     # Remembering ----------------------------------------------------------------------------
 
-    def remember(self, step: Step) -> None:
+    def remember(self, step: Step, lane: int = 0) -> None:
         """Put the n-step transition that a step completes into the replay buffer.
 
-        At the end of an episode, the shorter ones that begin at the last steps too.
+        At the end of an episode, the shorter ones that begin at the last steps too. Steps of
+        environments that are played side by side are told apart by their lane.
         """
-        c, recent = self.config, self._recent
+        c, recent = self.config, self._recent[lane]
         recent.append(step)
         while recent and (step.last or len(recent) == c.n_step):
             total = sum(c.discount**i * past.reward for i, past in enumerate(recent))
@@ -322,9 +337,9 @@ class QLearner:
         self.optimizer = self._new_optimizer()
         self._sync_target()
 
-    def begin_episode(self, played: Iterable[Step] = ()) -> None:
+    def begin_episode(self, played: Iterable[Step] = (), lane: int = 0) -> None:
         """Begin an episode, or go on with one whose steps so far are remembered already."""
-        self._recent = deque(deque(played, maxlen=self.config.n_step - 1))
+        self._recent[lane] = deque(deque(played, maxlen=self.config.n_step - 1))
 
     def shift_level(self, amount: float) -> None:
         """Add ``amount`` to every value of the network."""

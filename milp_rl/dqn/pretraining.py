@@ -102,7 +102,7 @@ def data_of_model(
 
 def check_model_rows(what: str, values: NDArray[Any], *given: tuple[str, NDArray[Any]]) -> None:
     """Raise ``ValueError`` if a row of what an environment's model returned is not finite."""
-    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    finite = np.isfinite(values).all(axis=tuple(range(1, np.ndim(values))))
     if not finite.all():
         row = int(np.argmin(finite))
         where = " and ".join(f"{name} {shown(rows[row])}" for name, rows in given)

@@ -99,8 +99,8 @@ class Training:
             self._tell("on_train_begin")
             if not self._stopped:
                 self._pretrain()
-            while not self._over:
-                self._play_episode()
+            if not self._over:
+                self._play()
             self._save()
         finally:
             torch.set_num_threads(threads)
@@ -175,40 +175,44 @@ class Training:
         late = limit is not None and time.perf_counter() - self._started >= limit
         return self._stopped or late
 
-    def _play_episode(self) -> None:
-        """Play an episode, with updates after every step, to its end or that of the training."""
+    def _play(self) -> None:
+        """Play episodes, with updates after every step, to the end of the training."""
+        agent, player = self._agent, self._agent.player
+        agent.running, played = player.resume(agent.running, agent.seed, agent.step)
+        for lane, steps in enumerate(played):
+            agent.learner.begin_episode(steps, lane)
+        while not self._over:
+            before = agent.step
+            self._take_step()
+            if agent.step // self._checkpoint_every > before // self._checkpoint_every:
+                self._save()
+
+    def _take_step(self) -> None:
+        """Take a step, in all environments where several are played, and learn from each."""
         agent, learner, player = self._agent, self._agent.learner, self._agent.player
-        running = agent.running
-        state = player.begin(agent.episode, agent.seed)
-        played = player.repeat(running.actions)  # if the episode was interrupted
-        learner.begin_episode(played)
-        if played:
-            state = played[-1].next_state
-        done = False
-        while not done:
+        started = time.perf_counter()
+        states = player.states(agent.running, agent.seed)
+        actions = learner.explore(states, agent.step, agent.episode, agent.rng)
+        steps = player.step(actions)
+        shared = (time.perf_counter() - started) / max(len(steps), 1)
+        for lane, step in steps:
             started = time.perf_counter()
-            action = learner.explore(state, agent.step, agent.episode, agent.rng)
-            step = player.step(action)
-            learner.remember(step)
-            running.actions.append(action.tolist())
+            running = agent.running[lane]
+            learner.remember(step, lane)
+            running.actions.append(step.action.tolist())
             running.reward += step.reward
             agent.step += 1
             for loss in learner.learn(agent.step, agent.episode, agent.rng):
                 running.loss += loss
                 running.updates += 1
-            state, done = step.next_state, step.last
-            running.seconds += time.perf_counter() - started
-            if done:
-                self._end_episode()
+            running.seconds += shared + time.perf_counter() - started
+            if step.last:
+                self._end_episode(lane)
             self._tell("on_step")
-            if agent.step % self._checkpoint_every == 0:
-                self._save()
-            if self._over:
-                return
 
-    def _end_episode(self) -> None:
+    def _end_episode(self, lane: int) -> None:
         agent = self._agent
-        running, learner = agent.running, agent.learner
+        running, learner = agent.running[lane], agent.learner
         row = {
             "episode": agent.episode,
             "steps": len(running.actions),
@@ -223,7 +227,7 @@ class Training:
         }
         agent.history.append(row)
         agent.episode += 1
-        agent.running = RunningEpisode()
+        agent.running[lane] = RunningEpisode(number=1 + max(r.number for r in agent.running))
         self._tell("on_episode_end", row)
 
 

@@ -19,6 +19,7 @@ from milp_rl.envs.spaces import FeasibleActions, FeasibleBox
 from milp_rl.formulations.spaces.base import ActionSpace
 
 FeasibleSet = ActionSpace | Callable[[Any], ActionSpace]
+AnyEnv = gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]
 _MASK = "action_mask"
 _REMEMBERED = 1000  # feasible sets
 
@@ -211,7 +212,7 @@ def adapted(env: gym.Env[Any, Any], space: FeasibleSet | None = None) -> gym.Env
         raise ValueError(
             f"one environment is played, got the vector environment {type(several).__name__} of"
             f" {several.num_envs}; give one of them (milp_rl.evaluation.evaluate_parallel plays"
-            " many)"
+            " many, DQNAgent trains on many)"
         )
     method = block_of(env)
     declared, observed = env.action_space, env.observation_space

@@ -273,7 +273,7 @@ def _only_checks(wrapper: gym.Wrapper[Any, Any, Any, Any]) -> bool:
 def _finish(
     run: TrainingRun, agent: DQNAgent, evaluation: EvaluationCallback, out: Path, steps: int
 ) -> Trained:
-    seconds = agent.pretrain_seconds + agent.running.seconds
+    seconds = agent.pretrain_seconds + sum(running.seconds for running in agent.running)
     seconds += sum(row["seconds"] for row in agent.history)
     step = agent.num_timesteps
     if evaluation.rows:

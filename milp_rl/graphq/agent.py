@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from milp_rl.dqn.checkpoint import Checkpoint
 from milp_rl.dqn.choosers import HeuristicChooser
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.learner import QLearner
+from milp_rl.envs.adaptation import AnyEnv
 from milp_rl.envs.known_model import StateArray
 from milp_rl.formulations.arrays import ActionArray
 from milp_rl.graphq.graph import DependencyGraph
@@ -139,17 +139,23 @@ class GraphQLearner(QLearner):
     """
 
     def explore(
-        self, state: StateArray, step: int, episode: int, rng: np.random.Generator
-    ) -> ActionArray:
+        self, states: StateArray, step: int, episode: int, rng: np.random.Generator
+    ) -> list[ActionArray]:
         """Choose as without a graph; with a temperature, draw from marginal values instead."""
         network, config = self.network, self.config
         assert isinstance(network, GraphQNetwork)
         assert isinstance(config, GraphDQNConfig)
-        if not config.temperature or rng.random() < self.epsilon(step):
-            return super().explore(state, step, episode, rng)
-        space = self.feasible.in_state(state)
-        policy = GraphQPolicy(network, space, temperature=config.temperature)
-        return np.asarray(policy.actions(state[None], rng)[0])
+        if not config.temperature:
+            return super().explore(states, step, episode, rng)
+        actions: list[ActionArray] = []
+        for i, state in enumerate(states):
+            if rng.random() < self.epsilon(step + i):
+                actions += super().explore(state[None], step + i, episode, rng)
+                continue
+            space = self.feasible.in_state(state)
+            policy = GraphQPolicy(network, space, temperature=config.temperature)
+            actions.append(policy.actions(state[None], rng)[0])
+        return actions
 
     def _values(
         self, states: Tensor, actions: Tensor, rng: np.random.Generator
@@ -201,7 +207,7 @@ class GraphDQN(DQNAgent):
 
     def __init__(
         self,
-        env: gym.Env[Any, Any],
+        env: AnyEnv,
         config: GraphDQNConfig | None = None,
         *,
         graph: DependencyGraph | None = None,
@@ -245,7 +251,7 @@ class GraphDQN(DQNAgent):
         return {**super().setup, "dependency graph": self.graph.graphml()}
 
     @classmethod
-    def _like(cls, env: gym.Env[Any, Any], checkpoint: Checkpoint, **given: Any) -> Self:
+    def _like(cls, env: AnyEnv, checkpoint: Checkpoint, **given: Any) -> Self:
         graph = DependencyGraph.parse_graphml(checkpoint.setup["dependency graph"])
         return super()._like(env, checkpoint, graph=graph, **given)
 

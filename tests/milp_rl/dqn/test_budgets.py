@@ -43,7 +43,7 @@ def whole() -> bytes:
 def test_a_budget_of_steps_is_spent_exactly_and_in_parts(whole, tmp_path):
     agent = fresh(episodes=1)  # plays no part
     assert agent.learn(9) is agent
-    assert (agent.step, agent.episode, len(agent.running.actions)) == (9, 2, 1)
+    assert (agent.step, agent.episode, len(agent.running[0].actions)) == (9, 2, 1)
     assert weights(agent.learn(9)) != whole
     assert weights(agent.learn(20)) == whole
     file = tmp_path / "run.pt"

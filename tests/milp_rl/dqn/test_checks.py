@@ -12,6 +12,7 @@ from milp_rl.baselines import IterativeDQNPolicy, MyopicPolicy, RandomPolicy
 from milp_rl.dqn import DQNAgent, DQNConfig, FlatDQN, Validation
 from milp_rl.dqn.pretraining import data_of_model
 from milp_rl.envs import BudgetBandit, BudgetInstance, ParallelEpisodes
+from milp_rl.envs.adaptation import adapted
 from milp_rl.envs.feasible_sets import FeasibleSets
 from milp_rl.envs.known_model import model_of
 from milp_rl.evaluation import JointMDP, evaluate
@@ -314,7 +315,7 @@ def test_other_things_than_an_environment_with_a_set_are_refused():
     with pytest.raises(ValueError, match=r"must return an action space, .* got list"):
         DQNAgent(env, PLAIN)
     with pytest.raises(ValueError, match="the vector environment SyncVectorEnv of 2"):
-        DQNAgent(gym.vector.SyncVectorEnv([Machines, Machines]), PLAIN)
+        adapted(gym.vector.SyncVectorEnv([Machines, Machines]))
     env = Machines()
     env.observation_space = gym.spaces.Sequence(env.observation_space)
     with pytest.raises(ValueError, match=r"observations of Sequence.* have no vectors"):
