@@ -335,7 +335,7 @@ class BoundPropagator:
         found = np.zeros((count, 3))
         nonempty = neuron_bounds(
             networks.flat,
-            *oracle.arguments,
+            oracle,
             *pins.masks((count, n)),
             not pins.empty,
             np.atleast_2d(ranges[0]),

@@ -213,9 +213,7 @@ class Incumbents:
             if late(deadline):
                 return found + self._best_known(networks.rows(slice(i, None)), held[i:])
             _, zero = held[i].masks(len(action))
-            complete = build(
-                networks.flat, i, *loops.arguments, zero, self.space.down_closed, action
-            )
+            complete = build(networks.flat, i, loops, zero, self.space.down_closed, action)
             known = complete and self.feasible(action)
             found.append(action if known else self._best_known(networks[i], held[i : i + 1])[0])
         return found
@@ -293,9 +291,7 @@ class Incumbents:
         margin = 2.0 * problem.rounding
         while not late(deadline):
             other = action.copy()
-            moved = best_neighbour(
-                loops.networks, loops.state, *loops.oracle.arguments, *held, margin, other
-            )
+            moved = best_neighbour(loops.networks, loops.state, loops.oracle, *held, margin, other)
             if not moved or not self.feasible(other):
                 break
             found = problem.value(other)

@@ -11,7 +11,7 @@ import numpy as np
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.kernels.compiling import compiled, compiled_freely
-from milp_rl.formulations.kernels.description import Integers, NetworkArrays
+from milp_rl.formulations.kernels.description import CompiledOracle, Integers, NetworkArrays
 from milp_rl.formulations.kernels.oracles import feasible
 
 
@@ -78,9 +78,7 @@ def value_after(net: NetworkArrays, state: int, given: FloatArray, h: FloatArray
 def build(
     net: NetworkArrays,
     state: int,
-    kind: int,
-    data: Integers,
-    numbers: FloatArray,
+    oracle: CompiledOracle,
     zero: BoolArray,
     down_closed: bool,
     action: ActionArray,
@@ -93,10 +91,10 @@ def build(
     n = net.n_actions
     each = columns(net, state)
     here, given, h = np.empty(each.shape[1]), np.empty(each.shape[1]), np.empty(each.shape[1])
-    if down_closed and not feasible(kind, data, numbers, action):
+    if down_closed and not feasible(oracle, action):
         return False
     while True:
-        complete = down_closed or feasible(kind, data, numbers, action)
+        complete = down_closed or feasible(oracle, action)
         if complete and not down_closed:
             return True
         products(each, action, here)
@@ -110,7 +108,7 @@ def build(
             value = value_after(net, state, given, h)
             if value > best:
                 action[i] = 1
-                if not down_closed or feasible(kind, data, numbers, action):
+                if not down_closed or feasible(oracle, action):
                     best, chosen = value, i
                 action[i] = 0
         if chosen < 0:
@@ -122,9 +120,7 @@ def build(
 def best_neighbour(
     net: NetworkArrays,
     state: int,
-    kind: int,
-    data: Integers,
-    numbers: FloatArray,
+    oracle: CompiledOracle,
     one: BoolArray,
     zero: BoolArray,
     margin: float,
@@ -154,7 +150,7 @@ def best_neighbour(
                     action[i] = 1
                 if j >= 0:
                     action[j] = 0
-                if feasible(kind, data, numbers, action):
+                if feasible(oracle, action):
                     best, added, taken = value, i, j
                 if i >= 0:
                     action[i] = 0

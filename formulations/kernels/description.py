@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,31 +17,66 @@ Integers = NDArray[np.int64]
 Signs = NDArray[np.int8]
 Singles = NDArray[np.float32]
 
-TOP_K, CLASS_COUNTS, SCHEDULE, SLOTS, KNAPSACK, MATCHING = range(6)
-"""Kinds of compiled oracles."""
+
+class TopKOracle(NamedTuple):
+    """At most k actions: k, and 1 if exactly k are taken."""
+
+    data: Integers
 
 
-@dataclass(frozen=True, eq=False)
-class CompiledOracle:
-    """A space's oracle for linear objectives, as compiled loops take it.
+class KnapsackOracle(NamedTuple):
+    """At most k actions within a budget: that of :class:`TopKOracle`, the budget and the costs."""
 
-    Parameters
-    ----------
-    kind
-        ``TOP_K``, ``CLASS_COUNTS``, ``SCHEDULE``, ``SLOTS``, ``KNAPSACK`` or ``MATCHING``.
-    data, numbers
-        Whole and other numbers: what they are is said with the loops
-        (:mod:`milp_rl.formulations.kernels.oracles`).
+    data: Integers
+    numbers: FloatArray
+
+
+class ClassCountsOracle(NamedTuple):
+    """Numbers of actions of each class, by the decision diagram of the maximal count vectors.
+
+    Number of classes, number of states and of arcs, the class of each level, first state of each
+    level and of the last one, class of each action, first arc of each state but the last, and the
+    end, then of all arcs the counts, and the states that they lead to
+    (:mod:`milp_rl.formulations.spaces.oracles.count_vectors`).
     """
 
-    kind: int
     data: Integers
-    numbers: FloatArray = field(default_factory=lambda: np.zeros(0))
 
-    @property
-    def arguments(self) -> tuple[int, Integers, FloatArray]:
-        """What the loops take for it."""
-        return self.kind, self.data, self.numbers
+
+class ScheduleOracle(NamedTuple):
+    """Actions that can be served in slots, by the count vectors of classes that can.
+
+    Budget, number of Hall's rows, number of classes, the rows, their limits, then the data of a
+    :class:`ClassCountsOracle`: the best actions within the budget are the maximum where Hall's
+    conditions hold of them.
+    """
+
+    data: Integers
+
+
+class SlotsOracle(NamedTuple):
+    """Actions that can be served in slots, where a relaxation bounds what cannot.
+
+    As for :class:`ScheduleOracle`, with units needed by an arm of each class and the class of each
+    action instead.
+    """
+
+    data: Integers
+
+
+class MatchingOracle(NamedTuple):
+    """Pairs of two sides: how many there are of each, the least and the largest number of pairs.
+
+    And of each pair 1 if it is eligible.
+    """
+
+    data: Integers
+
+
+CompiledOracle = (
+    TopKOracle | KnapsackOracle | ClassCountsOracle | ScheduleOracle | SlotsOracle | MatchingOracle
+)
+"""A space's oracle for linear objectives, as compiled loops take it: they are compiled for each."""
 
 
 class NetworkArrays(NamedTuple):

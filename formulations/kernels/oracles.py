@@ -3,63 +3,47 @@ r"""Linear maximisation over spaces, one objective at a time: what ``linear_max`
 Each loop returns the maximum, ``-inf`` where what is held at one and zero leaves no action, and
 writes a maximiser into ``x``. Of equal coefficients those of the first actions are taken.
 
-Data of the kinds: ``TOP_K``: k, and 1 if exactly k are taken. ``CLASS_COUNTS``: the
-decision diagram of the maximal count vectors
-(:mod:`milp_rl.formulations.spaces.oracles.count_vectors`): number of classes, number of states and
-of arcs, the class of each level, first state of each level and of the last one, class of each
-action, first arc of each state but the last, and the end, then of all arcs the counts, and the
-states that they lead to. ``SCHEDULE``:
-budget, number of Hall's rows, number of classes, the rows, their limits, then a ``CLASS_COUNTS``:
-the best actions within the budget are the maximum where Hall's conditions hold of them. ``SLOTS``:
-the same with units needed by an arm of each class and the class of each action instead, where a
-relaxation bounds what cannot be served. ``KNAPSACK``: as ``TOP_K``, and the budget and the costs
-in ``numbers``. ``MATCHING``: how many there are of each side, the least and the largest number of
-pairs, and of each pair 1 if it is eligible.
+A loop that maximises is compiled for each kind of oracle, so that nobody waits for those of other
+sets.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from numba.extending import overload
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.kernels.compiling import compiled
 from milp_rl.formulations.kernels.description import (
-    CLASS_COUNTS,
-    KNAPSACK,
-    MATCHING,
-    SCHEDULE,
-    TOP_K,
+    ClassCountsOracle,
+    CompiledOracle,
     Integers,
+    KnapsackOracle,
+    MatchingOracle,
+    ScheduleOracle,
+    SlotsOracle,
+    TopKOracle,
 )
 
 
-@compiled
 def linear_maximum(
-    kind: int,
-    data: Integers,
-    numbers: FloatArray,
-    c: FloatArray,
-    one: BoolArray,
-    zero: BoolArray,
-    x: FloatArray,
+    oracle: CompiledOracle, c: FloatArray, one: BoolArray, zero: BoolArray, x: FloatArray
 ) -> float:
-    """Maximise ``c @ x`` over the space that ``kind``, ``data`` and ``numbers`` describe."""
-    if kind == TOP_K:
-        return top_k(data[0], data[1], c, one, zero, x)
-    if kind == CLASS_COUNTS:
-        return class_counts(data, c, one, zero, x)
-    if kind == KNAPSACK:
-        return knapsack(data, numbers, c, one, zero, x)
-    if kind == MATCHING:
-        return matching(data, c, one, zero, x)
-    return schedule(kind == SCHEDULE, data, c, one, zero, x)
+    """Maximise ``c @ x`` over the space that an oracle describes."""
+    value: float = _MAXIMUM[type(oracle)](oracle, c, one, zero, x)
+    return value
 
 
-@compiled
+@overload(linear_maximum, strict=False)
+def _linear_maximum(oracle: Any, c: Any, one: Any, zero: Any, x: Any) -> Any:
+    return _MAXIMUM[oracle.instance_class]
+
+
 def other_maxima(
-    kind: int,
-    data: Integers,
-    numbers: FloatArray,
+    oracle: CompiledOracle,
     c: FloatArray,
     one: BoolArray,
     zero: BoolArray,
@@ -67,23 +51,45 @@ def other_maxima(
     found: FloatArray,
 ) -> None:
     """Write the maximum with each free action turned the other way than in the maximiser ``x``."""
-    if kind == TOP_K:
-        _other_top_k(data[0], data[1], c, one, zero, x, found)
-    elif kind == CLASS_COUNTS:
-        _other_class_counts(data, c, one, zero, x, found)
-    elif kind == MATCHING:
-        _other_matchings(data, c, one, zero, x, found)
-    else:
-        held_one, held_zero, point = one.copy(), zero.copy(), np.empty(len(c))
-        for j in range(len(c)):
-            if one[j] or zero[j]:
-                continue
-            if x[j] > 0.5:
-                held_zero[j] = True
-            else:
-                held_one[j] = True
-            found[j] = linear_maximum(kind, data, numbers, c, held_one, held_zero, point)
-            held_one[j], held_zero[j] = False, False
+    _OTHERS[type(oracle)](oracle, c, one, zero, x, found)
+
+
+@overload(other_maxima, strict=False)
+def _other_maxima(oracle: Any, c: Any, one: Any, zero: Any, x: Any, found: Any) -> Any:
+    return _OTHERS[oracle.instance_class]
+
+
+def feasible(oracle: CompiledOracle, action: ActionArray) -> bool:
+    """Tell whether an action is in the space, as ``violations`` does."""
+    told: bool = _FEASIBLE[type(oracle)](oracle, action)
+    return told
+
+
+@overload(feasible, strict=False)
+def _feasible(oracle: Any, action: Any) -> Any:
+    return _FEASIBLE[oracle.instance_class]
+
+
+@compiled
+def _others_one_by_one(
+    oracle: CompiledOracle,
+    c: FloatArray,
+    one: BoolArray,
+    zero: BoolArray,
+    x: FloatArray,
+    found: FloatArray,
+) -> None:
+    """Write what :func:`other_maxima` does, by a maximum for each action."""
+    held_one, held_zero, point = one.copy(), zero.copy(), np.empty(len(c))
+    for j in range(len(c)):
+        if one[j] or zero[j]:
+            continue
+        if x[j] > 0.5:
+            held_zero[j] = True
+        else:
+            held_one[j] = True
+        found[j] = linear_maximum(oracle, c, held_one, held_zero, point)
+        held_one[j], held_zero[j] = False, False
 
 
 @compiled
@@ -373,33 +379,40 @@ def _other_class_counts(
 
 
 @compiled
-def feasible(kind: int, data: Integers, numbers: FloatArray, action: ActionArray) -> bool:
-    """Tell whether an action is in the space, as ``violations`` does."""
-    n = len(action)
-    if kind in (TOP_K, KNAPSACK):
-        chosen, cost = 0, 0.0
-        for j in range(n):
-            if action[j] == 1:
-                chosen += 1
-                if kind == KNAPSACK:
-                    cost += numbers[1 + j]
-        if chosen > data[0] or (data[1] == 1 and chosen < data[0]):
-            return False
-        return kind == TOP_K or cost <= numbers[0]
-    if kind == CLASS_COUNTS:
-        return _listed(data, action)
-    if kind == MATCHING:
-        return _is_matching(data, action)
+def _chosen(data: Integers, action: ActionArray) -> int:
+    """Return how many are chosen, -1 if that is more or fewer than allowed."""
+    chosen = 0
+    for j in range(len(action)):
+        if action[j] == 1:
+            chosen += 1
+    if chosen > data[0] or (data[1] == 1 and chosen < data[0]):
+        return -1
+    return chosen
+
+
+@compiled
+def _affordable(data: Integers, numbers: FloatArray, action: ActionArray) -> bool:
+    """Tell whether as many are chosen as allowed, and within the budget."""
+    cost = 0.0
+    for j in range(len(action)):
+        if action[j] == 1:
+            cost += numbers[1 + j]
+    return _chosen(data, action) >= 0 and cost <= numbers[0]
+
+
+@compiled
+def _served(listed: bool, data: Integers, action: ActionArray) -> bool:
+    """Tell whether what is chosen is within the budget, and Hall's conditions hold of it."""
     n_rows, n_classes = data[1], data[2]
     limits = 3 + n_rows * n_classes
     class_of = limits + n_rows
-    if kind == SCHEDULE:
+    if listed:
         class_of += 4 + 2 * data[class_of]
     else:
         class_of += n_classes
     counts = np.zeros(n_classes, dtype=np.int64)
     chosen = 0
-    for j in range(n):
+    for j in range(len(action)):
         if action[j] == 1:
             k = data[class_of + j]
             if k < 0:
@@ -444,10 +457,10 @@ def _listed(data: Integers, action: ActionArray) -> bool:
 
 
 @compiled
-def schedule(
+def _within_budget(
     listed: bool, data: Integers, c: FloatArray, one: BoolArray, zero: BoolArray, x: FloatArray
-) -> float:
-    """Take the best within the budget if it can be served, else go by what can be."""
+) -> tuple[float, bool]:
+    """Return the best value within the budget, and whether that can be served."""
     n, budget, n_rows, n_classes = len(c), data[0], data[1], data[2]
     limits = 3 + n_rows * n_classes
     own = data[limits + n_rows :]
@@ -456,10 +469,10 @@ def schedule(
     for j in range(n):
         never[j] = zero[j] or own[class_of + j] < 0
         if never[j] and one[j]:
-            return -np.inf
+            return -np.inf, True
     value = top_k(budget, 0, c, one, never, x)
     if value == -np.inf:
-        return value
+        return value, True
     counts = np.zeros(n_classes, dtype=np.int64)
     for j in range(n):
         if x[j] > 0.5:
@@ -469,15 +482,37 @@ def schedule(
         for k in range(n_classes):
             total += data[3 + row * n_classes + k] * counts[k]
         if total > data[limits + row]:
-            if listed:
-                return class_counts(own, c, one, zero, x)
-            point = np.empty(n)
-            other = _in_slots(data, c, one, never, point)
-            if other < value:
-                for j in range(n):
-                    x[j] = point[j]
-                return other
-            return value
+            return value, False
+    return value, True
+
+
+@compiled
+def schedule(
+    data: Integers, c: FloatArray, one: BoolArray, zero: BoolArray, x: FloatArray
+) -> float:
+    """Take the best within the budget if it can be served, else go by what can be."""
+    value, served = _within_budget(True, data, c, one, zero, x)
+    if served:
+        return value
+    return class_counts(data[3 + data[1] * data[2] + data[1] :], c, one, zero, x)
+
+
+@compiled
+def slots(data: Integers, c: FloatArray, one: BoolArray, zero: BoolArray, x: FloatArray) -> float:
+    """Take the best within the budget if it can be served, else the smaller of two bounds."""
+    value, served = _within_budget(False, data, c, one, zero, x)
+    if served:
+        return value
+    n = len(c)
+    own = data[3 + data[1] * data[2] + data[1] :]
+    never, point = np.empty(n, dtype=np.bool_), np.empty(n)
+    for j in range(n):
+        never[j] = zero[j] or own[data[2] + j] < 0
+    other = _in_slots(data, c, one, never, point)
+    if other < value:
+        for j in range(n):
+            x[j] = point[j]
+        return other
     return value
 
 
@@ -779,3 +814,42 @@ def _other_matchings(
             end = given if p < 0 else p
             lost = 0.0 if q < 0 else worth[left[q], right[q]]
             found[a] = total + worth[i, j] - lost + best[start, end]
+
+
+# What is done for an oracle of each kind, in functions whose arguments are called as those that
+# hand over to them are, as numba asks for.
+_MAXIMUM: dict[type, Callable[..., Any]] = {
+    TopKOracle: lambda oracle, c, one, zero, x: top_k(
+        oracle.data[0], oracle.data[1], c, one, zero, x
+    ),
+    ClassCountsOracle: lambda oracle, c, one, zero, x: class_counts(oracle.data, c, one, zero, x),
+    KnapsackOracle: lambda oracle, c, one, zero, x: knapsack(
+        oracle.data, oracle.numbers, c, one, zero, x
+    ),
+    MatchingOracle: lambda oracle, c, one, zero, x: matching(oracle.data, c, one, zero, x),
+    ScheduleOracle: lambda oracle, c, one, zero, x: schedule(oracle.data, c, one, zero, x),
+    SlotsOracle: lambda oracle, c, one, zero, x: slots(oracle.data, c, one, zero, x),
+}
+_OTHERS: dict[type, Callable[..., Any]] = {
+    TopKOracle: lambda oracle, c, one, zero, x, found: _other_top_k(
+        oracle.data[0], oracle.data[1], c, one, zero, x, found
+    ),
+    ClassCountsOracle: lambda oracle, c, one, zero, x, found: _other_class_counts(
+        oracle.data, c, one, zero, x, found
+    ),
+    MatchingOracle: lambda oracle, c, one, zero, x, found: _other_matchings(
+        oracle.data, c, one, zero, x, found
+    ),
+    **dict.fromkeys(
+        (KnapsackOracle, ScheduleOracle, SlotsOracle),
+        lambda oracle, c, one, zero, x, found: _others_one_by_one(oracle, c, one, zero, x, found),
+    ),
+}
+_FEASIBLE: dict[type, Callable[..., Any]] = {
+    TopKOracle: lambda oracle, action: _chosen(oracle.data, action) >= 0,
+    ClassCountsOracle: lambda oracle, action: _listed(oracle.data, action),
+    KnapsackOracle: lambda oracle, action: _affordable(oracle.data, oracle.numbers, action),
+    MatchingOracle: lambda oracle, action: _is_matching(oracle.data, action),
+    ScheduleOracle: lambda oracle, action: _served(True, oracle.data, action),
+    SlotsOracle: lambda oracle, action: _served(False, oracle.data, action),
+}

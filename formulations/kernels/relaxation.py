@@ -9,7 +9,7 @@ import numpy as np
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.formulations.kernels.compiling import compiled
-from milp_rl.formulations.kernels.description import Integers, NetworkArrays, Signs
+from milp_rl.formulations.kernels.description import CompiledOracle, NetworkArrays, Signs
 from milp_rl.formulations.kernels.oracles import linear_maximum
 
 
@@ -155,9 +155,7 @@ def margin(
 @compiled
 def neuron_bounds(
     net: NetworkArrays,
-    kind: int,
-    data: Integers,
-    numbers: FloatArray,
+    oracle: CompiledOracle,
     one: BoolArray,
     zero: BoolArray,
     held: bool,
@@ -174,7 +172,7 @@ def neuron_bounds(
 
     Parameters
     ----------
-    net, kind, data, numbers
+    net, oracle
         Networks of one output, and the oracle of the space.
     one, zero
         What is held, shape (states, n_actions).
@@ -251,7 +249,7 @@ def neuron_bounds(
                     for sign in (1.0, -1.0):
                         start(net, s, d, j, sign, q, c)
                         total = backward(net, s, d, upper, intercept, lower, beta, q, c)
-                        value = linear_maximum(kind, data, numbers, c, one[s], zero[s], x)
+                        value = linear_maximum(oracle, c, one[s], zero[s], x)
                         if value == -np.inf:
                             return False
                         lost = margin(net, d, rounded, size, q, beta)

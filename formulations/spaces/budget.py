@@ -20,7 +20,7 @@ from milp_rl.formulations.checks import (
     check_numbers,
     shown,
 )
-from milp_rl.formulations.kernels.description import KNAPSACK, TOP_K, CompiledOracle
+from milp_rl.formulations.kernels.description import CompiledOracle, KnapsackOracle, TopKOracle
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.listing import check_limit, subsets, subsets_bound
 from milp_rl.formulations.spaces.oracles.knapsack import fractional_knapsack, knapsack_fractions
@@ -124,9 +124,9 @@ class BudgetTopK(ActionSpace):
         """The k best, with costs at most the fractional knapsack."""
         data = np.array([self.k, self.exactly], dtype=np.int64)
         if self.costs is None or self.budget is None:
-            return CompiledOracle(TOP_K, data)
+            return TopKOracle(data)
         limit = self.budget + _TOLERANCE  # as `violations` has it
-        return CompiledOracle(KNAPSACK, data, np.concatenate([[limit], self.costs]))
+        return KnapsackOracle(data, np.concatenate([[limit], self.costs]))
 
     @property
     def down_closed(self) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
 from milp_rl.formulations.checks import MOST_VARIABLES, check_binary, check_integer, check_texts
-from milp_rl.formulations.kernels.description import MATCHING, CompiledOracle
+from milp_rl.formulations.kernels.description import CompiledOracle, MatchingOracle
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.listing import subsets_bound
 from milp_rl.formulations.spaces.oracles.matching import (
@@ -115,7 +115,7 @@ class Matching(ActionSpace):
     @cached_property
     def _compiled_oracle(self) -> CompiledOracle:
         head = [*self.eligible.shape, self.min_pairs, self._most]
-        return CompiledOracle(MATCHING, np.concatenate([head, self.eligible.ravel()]).astype(int))
+        return MatchingOracle(np.concatenate([head, self.eligible.ravel()]).astype(int))
 
     def left_out_by(self, other: ActionSpace) -> BoolArray | None:
         """Return the pairs that are eligible here alone."""

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
 from milp_rl.formulations.checks import check_binary, check_integer, check_integers
-from milp_rl.formulations.kernels.description import SCHEDULE, SLOTS, CompiledOracle
+from milp_rl.formulations.kernels.description import CompiledOracle, ScheduleOracle, SlotsOracle
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.formulations.spaces.oracles.count_vectors import (
@@ -561,8 +561,8 @@ class Scheduling(ActionSpace):
             limits = np.append(limits, budget * self.needs[0])
         head = np.array([budget, *rows.shape])
         parts: list[IntArray] = [head, rows.ravel(), limits, *own]
-        kind = SLOTS if known is None else SCHEDULE
-        return CompiledOracle(kind, np.concatenate(parts).astype(np.int64))
+        kind = SlotsOracle if known is None else ScheduleOracle
+        return kind(np.concatenate(parts).astype(np.int64))
 
     @cached_property
     def _visits(self) -> Visits:

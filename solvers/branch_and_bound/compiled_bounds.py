@@ -84,7 +84,7 @@ class CompiledNodeBounds(NodeBounds):
         def bound(part: slice) -> None:
             self._kernels.maximize(
                 self._arrays,
-                *self._oracle.arguments,
+                self._oracle,
                 self._sizes,
                 self._output_size,
                 self._relaxation.neuron_gammas,
@@ -124,7 +124,7 @@ class CompiledNodeBounds(NodeBounds):
                 return
             self._kernels.tighten(
                 self._arrays,
-                *self._oracle.arguments,
+                self._oracle,
                 self._sizes,
                 self._relaxation.neuron_gammas,
                 nodes.state[part],
@@ -146,7 +146,7 @@ class CompiledNodeBounds(NodeBounds):
         free = (~(nodes.one | nodes.zero)).sum(axis=1)
         excluded, number = np.full(len(nodes), -np.inf), np.zeros(len(nodes), dtype=np.int64)
         self._kernels.probe(
-            *self._oracle.arguments,
+            self._oracle,
             maximum.coefficients,
             maximum.constant,
             targets,

@@ -10,7 +10,7 @@ import numpy as np
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
 from milp_rl.formulations.kernels.compiling import compiled
-from milp_rl.formulations.kernels.description import Integers, NetworkArrays, Signs, Singles
+from milp_rl.formulations.kernels.description import CompiledOracle, NetworkArrays, Signs, Singles
 from milp_rl.formulations.kernels.oracles import linear_maximum, other_maxima
 from milp_rl.formulations.kernels.relaxation import backward, forward, lines, margin, start
 
@@ -18,9 +18,7 @@ from milp_rl.formulations.kernels.relaxation import backward, forward, lines, ma
 @compiled
 def maximize(
     net: NetworkArrays,
-    kind: int,
-    data: Integers,
-    numbers: FloatArray,
+    oracle: CompiledOracle,
     sizes: FloatArray,
     output_size: FloatArray,
     gammas: FloatArray,
@@ -70,7 +68,7 @@ def maximize(
             start(net, s, top, 0, 1.0, q, c)
             total = backward(net, s, top, upper, intercept, lower, multiplier, q, c)
             total += net.biases[net.bias_offset[top] + s * net.bias_stride[top]]
-            value = total + linear_maximum(kind, data, numbers, c, one[i], zero[i], own_x)
+            value = total + linear_maximum(oracle, c, one[i], zero[i], own_x)
             better = value < bound[i]
             if better:
                 bound[i], constant[i] = value, total
@@ -163,9 +161,7 @@ def _step(
 @compiled
 def tighten(
     net: NetworkArrays,
-    kind: int,
-    data: Integers,
-    numbers: FloatArray,
+    oracle: CompiledOracle,
     sizes: FloatArray,
     gammas: FloatArray,
     state: IntArray,
@@ -210,7 +206,7 @@ def tighten(
                 for sign in (1.0, -1.0):
                     start(net, s, d, row, sign, q, c)
                     reach = backward(net, s, d, upper, intercept, lower, beta, q, c)
-                    reach += linear_maximum(kind, data, numbers, c, one[i], zero[i], x)
+                    reach += linear_maximum(oracle, c, one[i], zero[i], x)
                     if reach == -np.inf:
                         empty[i] = True
                         break
@@ -230,9 +226,7 @@ def tighten(
 
 @compiled
 def probe(
-    kind: int,
-    data: Integers,
-    numbers: FloatArray,
+    oracle: CompiledOracle,
     coefficients: FloatArray,
     constant: FloatArray,
     targets: FloatArray,
@@ -248,8 +242,8 @@ def probe(
     for i in range(len(due)):
         if not due[i]:
             continue
-        linear_maximum(kind, data, numbers, coefficients[i], one[i], zero[i], point)
-        other_maxima(kind, data, numbers, coefficients[i], one[i], zero[i], point, other)
+        linear_maximum(oracle, coefficients[i], one[i], zero[i], point)
+        other_maxima(oracle, coefficients[i], one[i], zero[i], point, other)
         for k in range(n):
             if one[i, k] or zero[i, k] or not constant[i] + other[k] <= targets[i]:
                 continue

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.formulations.arrays import FloatArray, IntArray
-from milp_rl.formulations.kernels.description import CLASS_COUNTS, CompiledOracle
+from milp_rl.formulations.kernels.description import ClassCountsOracle
 
 MAX_VECTORS = 20_000
 _CHUNK = 64  # rows whose sums stay in the cache
@@ -58,7 +58,7 @@ class ClassCounts:
         ]
 
     @cached_property
-    def compiled(self) -> CompiledOracle:
+    def compiled(self) -> ClassCountsOracle:
         """The diagram, for compiled loops."""
         levels = self._levels
         first_state = np.cumsum([0, *(len(level.first) for level in levels)])
@@ -69,7 +69,7 @@ class ClassCounts:
         parts = [sizes, self._order, first_state, self._class_of, *first_arc, before[-1:]]
         counts = [level.count for level in levels]
         data = np.concatenate([*parts, *counts, *targets]).astype(np.int64)
-        return CompiledOracle(CLASS_COUNTS, data)
+        return ClassCountsOracle(data)
 
     def maxima(
         self,

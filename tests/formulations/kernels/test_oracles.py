@@ -60,7 +60,7 @@ def test_maxima_and_maximizers_are_those_of_the_space(name: str) -> None:
     c, one, zero = drawn(space, 150)
     found, x = np.empty(len(c)), np.empty(c.shape)
     for i in range(len(c)):
-        found[i] = linear_maximum(*oracle.arguments, c[i], one[i], zero[i], x[i])
+        found[i] = linear_maximum(oracle, c[i], one[i], zero[i], x[i])
     np.testing.assert_allclose(found, space.linear_max(c, Pins(one, zero)), atol=1e-9)
     kept = np.isfinite(found)
     assert kept.any()
@@ -79,9 +79,9 @@ def test_maxima_with_one_action_turned_are_those_of_the_space(name: str) -> None
     c, one, zero = drawn(space, 60)
     for i in range(len(c)):
         x, other = np.empty(space.n_actions), np.full(space.n_actions, np.nan)
-        if linear_maximum(*oracle.arguments, c[i], one[i], zero[i], x) == -np.inf:
+        if linear_maximum(oracle, c[i], one[i], zero[i], x) == -np.inf:
             continue
-        other_maxima(*oracle.arguments, c[i], one[i], zero[i], x, other)
+        other_maxima(oracle, c[i], one[i], zero[i], x, other)
         free = np.flatnonzero(~one[i] & ~zero[i])
         turned_one, turned_zero = np.tile(one[i], (len(free), 1)), np.tile(zero[i], (len(free), 1))
         rows = np.arange(len(free))
@@ -104,9 +104,9 @@ for _ in range(3000):
     if rng.random() < 0.3:
         c[rng.integers(n * m)] = 10.0
     free, x, other = np.zeros(n * m, dtype=bool), np.empty(n * m), np.empty(n * m)
-    arguments = space.compiled_oracle.arguments
-    found = linear_maximum(*arguments, c, free, free, x)
-    other_maxima(*arguments, c, free, free, x, other)
+    oracle = space.compiled_oracle
+    found = linear_maximum(oracle, c, free, free, x)
+    other_maxima(oracle, c, free, free, x, other)
     assert abs(found - space.linear_max(c[None])[0]) <= 1e-12
     assert other.max() <= found + 1e-12
 """
@@ -127,7 +127,7 @@ def test_the_check_is_that_of_the_space(name: str) -> None:
     actions[:50] = space.sample(rng, 50)
     actions[np.arange(25), rng.integers(0, space.n_actions, 25)] ^= 1
     wanted = [not space.violations(action) for action in actions]
-    assert [feasible(*oracle.arguments, action) for action in actions] == wanted
+    assert [feasible(oracle, action) for action in actions] == wanted
     assert len(set(wanted)) == 2 or name == "all"
 
 
