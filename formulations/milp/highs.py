@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import highspy
@@ -13,12 +15,11 @@ import numpy as np
 from milp_rl.formulations.milp.linear_model import LinearModel
 
 _pool_lock = threading.Lock()
-RELIABLE: dict[str, Any] = {
+_RELIABLE: dict[str, Any] = {
     "presolve": "off",
     "mip_pool_soft_limit": 1,
-    "mip_heuristic_run_feasibility_jump": False,  # costs more than it finds
+    "mip_heuristic_run_feasibility_jump": False,  # costs more than it finds; since HiGHS 1.11
 }
-"""Options with which HiGHS's optima can be relied on; :func:`new_highs` says why."""
 
 
 class _SilentCore(highspy.Highs.__mro__[1]):  # type: ignore[misc]  # HiGHS without its Python half
@@ -64,6 +65,19 @@ def silent_highs() -> highspy.Highs:
     return highs
 
 
+@cache
+def reliable_options() -> Mapping[str, Any]:
+    """Return the options with which HiGHS's optima can be relied on, of those that it has.
+
+    :func:`new_highs` says why.
+    """
+    highs, ok = silent_highs(), highspy.HighsStatus.kOk
+    known = {
+        name: value for name, value in _RELIABLE.items() if highs.getOptionValue(name)[0] == ok
+    }
+    return MappingProxyType(known)
+
+
 def new_highs() -> highspy.Highs:
     """Return a silent, single-threaded HiGHS instance, set up so that its optima can be relied on.
 
@@ -77,7 +91,7 @@ def new_highs() -> highspy.Highs:
     The models of the argmax are small and lose nothing by these options.
     """
     highs = silent_highs()
-    for name, value in RELIABLE.items():
+    for name, value in reliable_options().items():
         highs.setOptionValue(name, value)
     return highs
 

@@ -34,7 +34,7 @@ from pyomo.contrib.solver.solvers.scip.scip_direct import ScipDirect
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.interruption import interruptible
-from milp_rl.formulations.milp.highs import RELIABLE, silent_highs
+from milp_rl.formulations.milp.highs import reliable_options, silent_highs
 from milp_rl.formulations.networks.network import Network, NetworkError
 from milp_rl.formulations.networks.omlt_reader import read_omlt
 from milp_rl.formulations.networks.onnx_writer import write_onnx
@@ -380,7 +380,8 @@ def _settings(solver: str, node_limit: int | None, tight: bool, seed: int) -> di
     """Return options of a solver by its own names: all of them each time, as it stays loaded."""
     if solver == "highs":
         feasibility = 1e-9 if tight else 1e-7
-        return RELIABLE | {
+        return {
+            **reliable_options(),
             "random_seed": seed,
             "mip_max_nodes": node_limit or 2**31 - 1,
             "mip_feasibility_tolerance": 1e-9 if tight else 1e-6,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import milp_rl as mr
 from milp_rl.heuristics.cross_entropy import CombinatorialCrossEntropyArgmax
@@ -16,7 +17,7 @@ STATES = np.random.default_rng(0).normal(size=(6, 3))
 
 @pytest.mark.parametrize("space", SETS, ids=lambda space: repr(space)[:30])
 def test_actions_are_feasible_and_nearly_the_best(space):
-    network = mr.QNetwork(3, 8, (16, 16))
+    network = mr.QNetwork(3, 8, (16, 16), generator=torch.Generator().manual_seed(0))
     exact = mr.ArgmaxSolver(network, space, solver="enumeration")
     best = np.array([result.value for result in exact.solve_batch(STATES)])
     search = CombinatorialCrossEntropyArgmax(network, space)
