@@ -37,6 +37,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "updates_per_step=4": {"updates_per_step": 4},
     "learning_rate=3e-4": {"learning_rate": 3e-4},
     "learning_rate=3e-3": {"learning_rate": 3e-3},
+    "updates_per_step=1, learning_rate=3e-4": {"updates_per_step": 1, "learning_rate": 3e-4},
+    "updates_per_step=1, discount=0.95": {"updates_per_step": 1, "discount": 0.95},
     "weight_decay=0.01": {"weight_decay": 0.01},
     "sync_every=100": {"sync_every": 100},
     "priority_exponent=0": {"priority_exponent": 0.0, "importance_exponent": 0.0},
