@@ -5,7 +5,8 @@ is faster than that, or than a MILP, on most trained networks and slower on othe
 the only way to tell: it gets about as many nodes as what would come after it takes, so that the
 pick costs at most twice the better of both; over a network of few neurons it ends sooner, if its
 nodes hardly bring the bound down. A :class:`.Box` of continuous and integer actions is searched
-spatially (:mod:`milp_rl.solvers.branch_and_bound.spatial`); another space whose variables are not
+spatially (:mod:`milp_rl.solvers.branch_and_bound.spatial`), over a network of many neurons up to
+the limit of that search, as a MILP's bound is far off there; another space whose variables are not
 binary is listed if it is small, or goes to the MILP. The bound of a result is the best that any
 solver has proven.
 """
@@ -25,6 +26,7 @@ from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.time_limit import LateError, until
+from milp_rl.solvers.branch_and_bound.spatial import MOST_NODES
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.milp.solver import MilpSolver
@@ -220,12 +222,14 @@ class AutoArgmax(Argmax):
         search, after, limit = self._search, self._milp, self._nodes
         assert search is not None
         waited = time.perf_counter() - begin  # for counting
+        few = self._listed is None and sum(layer.width for layer in networks.hidden) <= _FEW_NEURONS
         if self._listed is not None:
             after = self._listed
             limit = int(self._seconds_to_list(networks) / self._node_seconds(networks))
+        elif not few and not self.space.binary:
+            limit = MOST_NODES  # a MILP solver proves less in the time that they take
         if options.node_limit is not None and options.node_limit <= limit:
             return search.results(networks, _remaining(options, begin), starts, pins)
-        few = self._listed is None and sum(layer.width for layer in networks.hidden) <= _FEW_NEURONS
         if few:
             limit = min(limit, max(int(_SECONDS_OF_MILP / self._node_seconds(networks)), 1))
         limited = replace(_remaining(options, begin), node_limit=max(limit, 1))

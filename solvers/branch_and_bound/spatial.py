@@ -54,8 +54,9 @@ from milp_rl.solvers.result import Status
 
 _NODES_PER_ROUND = 32  # per state
 _EASY_NODES = 200  # per state, up to which a bound takes one pass and no Polyak step
-_STEPS = 8  # passes per bound, with a Polyak step between them, once a state needs more nodes
-_MOST_NODES = 100_000  # per state, where there is no smaller limit
+_STEPS = 3  # passes per bound, with a Polyak step between them, once a state needs more nodes
+MOST_NODES = 100_000
+"""Of a state, where there is no smaller limit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,8 +165,8 @@ class SpatialArgmax(BoundedArgmax):
         message = f"divided the box into {nodes} parts"
         if not problem.finished(problem.value(action), bound, options):
             message = f"stopped at the limit after it had {message}"
-            if nodes >= _MOST_NODES and (options.node_limit or math.inf) > _MOST_NODES:
-                message += f" (its own limit is {_MOST_NODES})"
+            if nodes >= MOST_NODES and (options.node_limit or math.inf) > MOST_NODES:
+                message += f" (its own limit is {MOST_NODES})"
         return Answer(problem, action, bound, seconds, nodes, message=message)
 
 
@@ -264,7 +265,7 @@ class _Search:
 
     def halve(self) -> bool:
         """Halve the most promising nodes of every state; false if none is left."""
-        limit = min(self.options.node_limit or _MOST_NODES, _MOST_NODES)
+        limit = min(self.options.node_limit or MOST_NODES, MOST_NODES)
         nodes = self._kept(self._open)
         # The best nodes of each state, by their rank in it.
         order = np.lexsort((-nodes.bound, nodes.state))
@@ -453,9 +454,12 @@ class _Search:
     ) -> None:
         r"""Tighten the bounds of the second layer in place, of all its neurons by matrix products.
 
-        Above a row w of it lies :math:`\sum_j w_j^+ U_j + w_j^- L_j`, where U and L are the lines
-        above and below the neurons of the first as functions of the action, which are the same for
-        all rows.
+        With U and L the lines above and below the neurons of the first as functions of the action,
+        which are the same for all rows, above a row w of it lies
+
+        .. math:: \sum_j w_j^+ U_j + w_j^- L_j = w (U + L) / 2 + |w| (U - L) / 2,
+
+        and below it the same with the other sign of the second part.
         """
         relaxation = self._relaxation
         first, second = relaxation.layers[:2]
@@ -466,16 +470,19 @@ class _Search:
             for slope, constant in ((lines.upper, lines.intercept), (lines.lower, 0.0))
         )
         n, rows = weight.shape[1], dict(relaxation.inputs[1])
-        positive, negative = np.maximum(rows[0], 0.0), np.minimum(rows[0], 0.0)
+        absolute = dict(relaxation.absolute[1])[0]
         # (neurons of the first layer, boxes and coefficients)
-        above, below = (part.transpose(1, 0, 2).reshape(len(weight), -1) for part in (above, below))
+        between, apart = (
+            part.transpose(1, 0, 2).reshape(len(weight), -1) / 2
+            for part in (above + below, above - below)
+        )
+        middle, half = rows[0] @ between, absolute @ apart
         sizes = self._sizes[state]
         margin = relaxation.rounding(1, sizes[:, second])
-        margin += (sizes[:, first] * relaxation.neuron_gammas[first]) @ np.abs(rows[0]).T
+        margin += (sizes[:, first] * relaxation.neuron_gammas[first]) @ absolute.T
         ends = []
-        for one, other, sign in ((above, below, 1.0), (below, above, -1.0)):
-            found = positive @ one + negative @ other
-            found = found.reshape(len(rows[0]), len(state), n + 1).transpose(1, 0, 2)
+        for found, sign in ((middle + half, 1.0), (middle - half, -1.0)):
+            found = found.reshape(len(absolute), len(state), n + 1).transpose(1, 0, 2)
             a = found[..., :n] + rows.get(INPUT, 0.0)
             end = found[..., n] + np.einsum("brn,bn->br", a, centre)
             end += sign * (np.einsum("brn,bn->br", np.abs(a), radius) + margin)

@@ -1,5 +1,6 @@
 """The solver that picks: limits of time, and what it may spend on the choice."""
 
+import itertools
 import math
 import re
 from dataclasses import replace
@@ -168,3 +169,14 @@ def test_nodes_are_few_where_the_oracle_takes_long(monkeypatch, random_network):
     assert spaces[0].oracle_seconds < 1e-4 < 3e-4 < spaces[1].oracle_seconds < 5e-3
     assert (spaces[0] & mr.BudgetTopK(66, 3)).oracle_seconds == spaces[0].oracle_seconds
     assert first < 10 < 300 < long < 1800 < short
+
+
+def test_over_a_wide_network_a_box_is_not_handed_over_before_the_search_is_done() -> None:
+    rng = np.random.default_rng(0)
+    sizes = (6, 64, 64, 1)
+    weights = [rng.normal(size=(b, a)) * np.sqrt(2 / a) for a, b in itertools.pairwise(sizes)]
+    biases = [0.1 * rng.normal(size=b) for b in sizes[1:]]
+    network = mr.Network.from_arrays(weights, biases)
+    found = mr.argmax(network, [], mr.Box([-1.0] * 6, [1.0] * 6), time_limit=120)
+    assert (found.status, found.solver) == ("optimal", "branch_and_bound")
+    assert found.nodes > 30_000  # after which a narrow one is
