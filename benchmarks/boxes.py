@@ -20,7 +20,7 @@ import milp_rl as mr
 from milp_rl.formulations.files import write_atomically
 
 FILE = Path(__file__).with_suffix(".csv")
-LIMIT = 60.0
+LIMIT = 30.0
 SEEDS = (0, 1, 2)
 SOLVERS = ("auto", "highs", "gurobi")
 PROBLEMS = {
