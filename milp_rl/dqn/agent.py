@@ -323,9 +323,9 @@ class DQNAgent:
             A file to write everything to. If it exists, training goes on from it: a run killed
             at any moment and started again ends with the same weights to the last bit; one that is
             over goes on if ``config.episodes`` is larger now, and ends as if it had been from the
-            start (not with ``early_gap``, which goes by the number of episodes). Of a vector
-            environment that begins episodes by itself, in another autoreset mode than ``DISABLED``,
-            those in progress are left, and new ones begin.
+            start (not with ``early_gap``, which goes by the number of episodes). Of vector
+            environments that holds for Gymnasium's own in the autoreset mode ``DISABLED``; of
+            others, the episodes in progress are left, and new ones begin.
         checkpoint_every
             Steps (in pretraining: epochs) between checkpoints; one more is written at the end.
 

@@ -86,8 +86,8 @@ class EpisodePlayer:
     ) -> tuple[list[RunningEpisode], list[list[Step]]]:
         """Begin an episode in each lane, or play again what was played of it.
 
-        Where lanes begin their next episodes by themselves, nothing can be played again: episodes
-        that were interrupted are left, and new ones begin.
+        Where the lanes' episodes cannot be begun with a seed each, nothing can be played again:
+        those that were interrupted are left, and new ones begin.
 
         Parameters
         ----------
@@ -107,7 +107,7 @@ class EpisodePlayer:
         self._actions = []
         seeds = [episode_seed(seed, episode.number) for episode in running]
         played: list[list[Step]] = [[] for _ in range(n)]
-        if self._lanes.begins_itself:
+        if not self._lanes.repeats:
             if step:
                 seeds = [episode_seed(seed, episode.number, step) for episode in running]
             self._reset(running, seeds, np.ones(n, dtype=bool))

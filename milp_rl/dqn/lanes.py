@@ -15,6 +15,9 @@ from milp_rl.envs.adaptation import FlatEnv
 from milp_rl.envs.vector import ParallelEpisodes
 from milp_rl.formulations.arrays import ActionArray
 
+# What the kwargs of a vector environment's spec have beside those of one environment.
+_OF_MAKE_VEC = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")
+
 
 @dataclass(frozen=True, eq=False)
 class After:
@@ -38,6 +41,9 @@ class Lanes(Protocol):
     begins_itself: bool
     """Whether a lane begins its next episode by itself, so that nobody can say its seed."""
 
+    repeats: bool
+    """Whether the episode of a lane can be begun with a seed of its own, and so played again."""
+
     waiting: NDArray[np.bool_]
     """The lanes that the next step does not play in, but begins an episode."""
 
@@ -59,6 +65,7 @@ class OneLane:
 
     n = 1
     begins_itself = False
+    repeats = True
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self._env = env
@@ -93,11 +100,16 @@ class VectorLanes:
         # What says nothing is of before there were modes, which all reset in the next step.
         self._mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self.begins_itself = self._mode != AutoresetMode.DISABLED
+        self._seeded_apart = bool(_makers(env)) or isinstance(env.unwrapped, ParallelEpisodes)
+        self.repeats = self._seeded_apart and not self.begins_itself
 
     def reset(self, seeds: list[int], which: NDArray[np.bool_]) -> Sequence[Any]:
         """Begin episodes in some lanes."""
         options = None if which.all() else {"reset_mask": which.copy()}
-        own: Any = list(seeds)  # Gymnasium's annotation has no lists, its environments take them
+        # Gymnasium's annotation has no lists; environments that are vectorised inside take none.
+        own: Any = list(seeds)
+        if not self._seeded_apart:
+            own = seeds[0] if options is None else None
         observed, _ = self._env.reset(seed=own, options=options)
         self.waiting = np.zeros(self.n, dtype=bool)
         return self._vectors(observed)
@@ -141,24 +153,35 @@ def one_of(env: gym.vector.VectorEnv[Any, Any, Any]) -> gym.Env[Any, Any]:
         they make.
     """
     inner: Any = env.unwrapped
+    spec = inner.spec
     if isinstance(inner, ParallelEpisodes):
         one: gym.Env[Any, Any] = inner.env
-    else:
-        makers: Sequence[Callable[[], gym.Env[Any, Any]]] = getattr(inner, "env_fns", ())
-        if not makers:
-            raise ValueError(
-                f"{type(inner).__name__} does not show how its environments are made, of which one"
-                " more is needed to ask for feasible sets: give a gymnasium.vector.SyncVectorEnv or"
-                " AsyncVectorEnv, or one environment alone"
-            )
+    elif makers := _makers(env):
         one = makers[0]()
-    for kind, own, shown in (
+    elif spec is not None and spec.entry_point is not None:
+        own = {name: value for name, value in spec.kwargs.items() if name not in _OF_MAKE_VEC}
+        one = gym.make(spec.id, **own)
+    else:
+        raise ValueError(
+            f"{type(inner).__name__} does not show how its environments are made, of which one more"
+            " is needed to ask for feasible sets: give a gymnasium.vector.SyncVectorEnv or"
+            " AsyncVectorEnv, what gymnasium.make_vec makes, or one environment alone"
+        )
+    for kind, single, shown in (
         ("observation", one.observation_space, env.single_observation_space),
         ("action", one.action_space, env.single_action_space),
     ):
-        if own != shown:
+        if single != shown:
             raise ValueError(
                 f"the vector environment has the {kind} space {shown}, the environments in it"
-                f" {own}: wrap these, rather than the vector environment, to change their {kind}s"
+                f" {single}: wrap these, rather than the vector environment, to change their"
+                f" {kind}s"
             )
     return one
+
+
+def _makers(
+    env: gym.vector.VectorEnv[Any, Any, Any],
+) -> Sequence[Callable[[], gym.Env[Any, Any]]]:
+    """Return what made the environments of a vector environment, none if it does not say."""
+    return getattr(env.unwrapped, "env_fns", ())

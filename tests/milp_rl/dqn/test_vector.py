@@ -224,9 +224,24 @@ def test_parallel_episodes_of_a_known_model_are_learnt_from_by_expected_rewards(
     np.testing.assert_allclose(rows["rewards"], expected, rtol=1e-6)
 
 
+def test_environments_that_are_vectorised_inside_are_trained_on():
+    inside = gym.make_vec("CartPole-v1", num_envs=3, max_episode_steps=20)
+    assert type(inside.unwrapped).__name__ == "CartPoleVectorEnv"
+    agent = DQNAgent(inside, SMALL, seed=0).train()
+    rows = remembered(agent)
+    assert len(rows["rewards"]) == agent.step
+    assert (rows["rewards"] == 1).all()
+    for s, a, after in zip(*(rows[k] for k in ("states", "actions", "next_states")), strict=True):
+        pushed = after[1] - s[1] if a[1] else s[1] - after[1]
+        assert pushed > 0.1  # to the right by the second action, and of one episode
+        assert after[0] == pytest.approx(s[0] + 0.02 * s[1], abs=1e-5)
+    again = DQNAgent(gym.make_vec("CartPole-v1", num_envs=3, max_episode_steps=20), SMALL, seed=0)
+    assert weights(again.train()) == weights(agent)
+
+
 def test_what_cannot_be_trained_on_is_refused_with_what_to_give():
     class Closed(gym.vector.VectorEnv):
-        num_envs = 2
+        num_envs = 2  # and no spec
 
     with pytest.raises(ValueError, match="Closed does not show how its environments are made"):
         DQNAgent(Closed(), SMALL)
