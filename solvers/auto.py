@@ -26,7 +26,6 @@ from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.time_limit import LateError, until
-from milp_rl.solvers.branch_and_bound.spatial import MOST_NODES
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.milp.solver import MilpSolver
@@ -50,6 +49,7 @@ _SOLVES_BEFORE_COUNTING = 32  # states
 _SOLVES_OF_CALLS = 4  # with the space of calls, if it counts quickly
 _SHARE_TO_COUNT = 0.25  # of the time there is
 _SECONDS_BEFORE_COUNTING = 0.25  # of a state's search
+_ALL_NODES = 2**31 - 1  # that the search has room for
 _FEW_NEURONS = 64  # with which a MILP solver seldom takes long
 _SECONDS_OF_MILP = 60.0  # with so few
 _OBJECTIVES_PER_NODE = 100  # that the oracle is asked for
@@ -227,7 +227,7 @@ class AutoArgmax(Argmax):
             after = self._listed
             limit = int(self._seconds_to_list(networks) / self._node_seconds(networks))
         elif not few and not self.space.binary:
-            limit = MOST_NODES  # a MILP solver proves less in the time that they take
+            limit = _ALL_NODES  # a MILP solver proves less in the time that they take
         if options.node_limit is not None and options.node_limit <= limit:
             return search.results(networks, _remaining(options, begin), starts, pins)
         if few:

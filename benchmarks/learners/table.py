@@ -13,6 +13,7 @@ import pandas as pd
 
 from . import records
 from .__main__ import RESULTS
+from .sweep import RESULTS as SWEEP
 from .transfer import RESULTS as TRANSFER
 
 PAGE = Path(__file__).parents[2] / "docs" / "learners.md"
@@ -57,6 +58,29 @@ def transfer(rows: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sweep(rows: pd.DataFrame, untrained: pd.DataFrame) -> str:
+    """Return a line for each setting: its return in each domain, and how near it is to the best.
+
+    That is the mean over domains of the return above random, as a share of what the best setting
+    has there. Settings that were not run in all domains are left out.
+    """
+    means = rows.groupby(["learner", "domain"])["mean"].mean().unstack().dropna()
+    drawn = untrained[untrained["learner"] == "random"].groupby("domain")["mean"].mean()
+    gain = means - drawn[means.columns]
+    share = (gain / gain.max()).mean(axis=1).sort_values(ascending=False)
+    seeds = rows.groupby("learner")["seed"].nunique()
+    spent = rows.groupby("learner")["cpu_seconds"].mean()
+    head = ["setting", "share", "seconds", *means.columns]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for setting, near in share.items():
+        cells = [f"{value:.1f}" for value in means.loc[setting]]
+        few = f" ({seeds[setting]})" if seeds[setting] < SEEDS else ""
+        lines.append(
+            f"| `{setting}`{few} | {100 * near:.1f}% | {spent[setting]:.0f} | {' | '.join(cells)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def written(page: str) -> str:
     """Return a page with its tables as of now."""
     results, taken = records.read(RESULTS), records.read(TRANSFER)
@@ -65,6 +89,7 @@ def written(page: str) -> str:
         "seconds": seconds(results),
         "other": other(results),
         "transfer": transfer(taken),
+        "sweep": sweep(records.read(SWEEP), results),
     }
     return TABLE.sub(lambda found: found[1] + tables[found[2]], page)
 

@@ -14,13 +14,13 @@ soon one piece, over which the bound is exact, or a single action.
 
 The states of a batch are searched side by side: each round takes the most promising nodes of every
 state, as many for each, and bounds all their halves in a few array operations. This suits few
-variables; with more than about six, or under constraints that hold with equality, a mixed-integer
-program is the better choice. After 100,000 nodes a state is left with the gap it has.
+variables, and wide networks; over some 50 neurons and eight variables or more, a mixed-integer
+program is the better choice. After 100,000 nodes, over wide networks 4,000 for each neuron, or when
+the nodes that are left fill 1 GB, a state is left with the gap it has.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -55,8 +55,8 @@ from milp_rl.solvers.result import Status
 _NODES_PER_ROUND = 32  # per state
 _EASY_NODES = 200  # per state, up to which a bound takes one pass and no Polyak step
 _STEPS = 3  # passes per bound, with a Polyak step between them, once a state needs more nodes
-MOST_NODES = 100_000
-"""Of a state, where there is no smaller limit."""
+_MOST_NODES, _MOST_PER_NEURON = 100_000, 4_000  # of a state: the larger number
+_MOST_BYTES = 1_000_000_000  # of the nodes that are left, of all states
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,8 +165,10 @@ class SpatialArgmax(BoundedArgmax):
         message = f"divided the box into {nodes} parts"
         if not problem.finished(problem.value(action), bound, options):
             message = f"stopped at the limit after it had {message}"
-            if nodes >= MOST_NODES and (options.node_limit or math.inf) > MOST_NODES:
-                message += f" (its own limit is {MOST_NODES})"
+            if search.filled >= 1.0:
+                message += " (there is no room for more)"
+            elif search.limit <= nodes and search.limit != options.node_limit:
+                message += f" (its own limit is {search.limit})"
         return Answer(problem, action, bound, seconds, nodes, message=message)
 
 
@@ -190,6 +192,12 @@ class _Search:
         self._relaxation = relaxation = Relaxation(networks)
         self._plain = _shares_two_layers(relaxation)
         none = np.zeros((count, 0))
+        self._bytes_each = (
+            9 * relaxation.neurons + 16 * networks.n_actions + 8 * len(region.right) + 24
+        )
+        self.limit = max(_MOST_NODES, _MOST_PER_NEURON * relaxation.neurons)  # of nodes of a state
+        if options.node_limit is not None:
+            self.limit = min(self.limit, options.node_limit)
         self._low = np.concatenate([none, *bounds.lower], axis=1)
         self._high = np.concatenate([none, *bounds.upper], axis=1)
         self._sizes, own = relaxation.all_sizes(region.reach, self._high)
@@ -232,6 +240,11 @@ class _Search:
         """The states of which a feasible action is known."""
         return np.asarray(np.isfinite(self.value))
 
+    @property
+    def filled(self) -> float:
+        """The share of the room for nodes that is taken."""
+        return float(len(self._open.state) * self._bytes_each / _MOST_BYTES)
+
     def is_open(self, i: int) -> bool:
         """Whether nodes of a state are left."""
         return bool((self._open.state == i).any())
@@ -265,16 +278,20 @@ class _Search:
 
     def halve(self) -> bool:
         """Halve the most promising nodes of every state; false if none is left."""
-        limit = min(self.options.node_limit or MOST_NODES, MOST_NODES)
-        nodes = self._kept(self._open)
+        self._open = nodes = self._kept(self._open)
         # The best nodes of each state, by their rank in it.
         order = np.lexsort((-nodes.bound, nodes.state))
         firsts = np.searchsorted(nodes.state[order], nodes.state[order])
         chosen = np.arange(len(order)) - firsts < _NODES_PER_ROUND
-        chosen &= self.nodes[nodes.state[order]] < limit
+        chosen &= self.nodes[nodes.state[order]] < self.limit
+        if self.filled >= 1.0:
+            return False
+        if self.filled >= 0.5 and chosen.any():  # one state at a time, the nearest to its end
+            states, counts = np.unique(nodes.state, return_counts=True)
+            going_on = np.isin(states, nodes.state[order[chosen]])
+            chosen &= nodes.state[order] == states[going_on][counts[going_on].argmin()]
         taken, left = nodes[order[chosen]], nodes[order[~chosen]]
         if not len(taken.state):
-            self._open = nodes
             return False
         each = np.arange(len(taken.state))
         middle = (taken.lower[each, taken.split] + taken.upper[each, taken.split]) / 2

@@ -1296,6 +1296,8 @@ def test_the_times_that_solvers_are_chosen_by_are_those_measured():
     path, large = trained("path", 40), trained("capacity", 100)
     k8, k10 = (times.loc[f"random budget k={k} J=40 16-32"] / 1e3 for k in (8, 10))
     hardly, routes = (rough.loc[own].map(shown_ms) for own in ROUGH)
+    boxes = pd.read_csv(BENCHMARKS / "boxes.csv").groupby(["problem", "solver"])["seconds"].mean()
+    narrow = boxes["8 variables, 16-32"]
     told = [
         f"{few[0]} with 20 arms in all four domains; branch and bound alone {few[1]}, HiGHS"
         f" {few[2]}",
@@ -1311,6 +1313,10 @@ def test_the_times_that_solvers_are_chosen_by_are_those_measured():
         f" {hardly['HiGHS']}",
         f"path, 40 arms, pretrained alone: {routes['branch and bound']}; the default"
         f" {routes['default']}, Gurobi {routes['Gurobi']}, HiGHS {routes['HiGHS']}",
+        f"6 variables, 64-64: {boxes['6 variables, 64-64', 'auto']:.1f} s, HiGHS and Gurobi not in"
+        " 30",
+        f"8 variables, 16-32: {narrow['gurobi']:.2f} s; the default {narrow['auto']:.1f} s, HiGHS"
+        f" {narrow['highs']:.1f} s",
         f"k = 8: {k8[alone]:.2f} s, Gurobi {k8['gurobi']:.2f} s; k = 10: {k10[alone]:.2f} s, Gurobi"
         f" {k10['gurobi']:.2f} s; HiGHS stops at 2 s",
     ]
@@ -1332,6 +1338,39 @@ def test_times_of_wide_networks_and_many_actions_shown_are_those_measured():
         assert way == own["way"].replace("_", " ")
         for shown, column in zip(cells.split("|"), columns, strict=False):
             same(shown, own[column], (case, column))
+
+
+def test_times_of_boxes_shown_are_those_measured():
+    table = pd.read_csv(BENCHMARKS / "boxes.csv")
+    text = (BENCHMARKS / "RESULTS.md").read_text()
+    rows = re.findall(r"^\| (\d+ variables.*?) \| ([\d-]+) \| (.*) \|$", text, re.MULTILINE)
+    assert len(rows) == table["problem"].nunique() == 7
+    mean, proven = {}, {}
+    for box, network, cells in rows:
+        name, *rest = box.split(", ")
+        problem = ", ".join([name, network, *rest])
+        for solver, cell in zip(("auto", "highs", "gurobi"), cells.split(" | "), strict=True):
+            own = table[(table["problem"] == problem) & (table["solver"] == solver)]
+            number, _, count = cell.partition(" ")
+            mean[problem, solver] = own["seconds"].mean()
+            proven[problem, solver] = solved = int((own["status"] == "optimal").sum())
+            same(number, own["seconds"].mean(), (problem, solver))
+            assert len(own) == 3
+            assert count == ("" if solved == 3 else f"({solved})")
+    best = table.groupby(["problem", "seed"])["value"].transform("max")
+    optimal = table["status"] == "optimal"
+    assert (table["value"] >= best - 1e-5)[optimal].all()
+    wide = [problem for problem, _ in mean if "16-32" not in problem]
+    assert all(proven[p, s] == 0 for p in wide for s in ("highs", "gurobi"))
+    assert sum(proven[p, "auto"] for p in dict.fromkeys(wide)) == 11
+    unproven = table[table["problem"].isin(wide) & table["solver"].isin(["highs", "gurobi"])]
+    assert (unproven["gap"] > 1).all()
+    for n in (8, 10):
+        problem = f"{n} variables, 16-32"
+        assert 2.9 < mean[problem, "auto"] / mean[problem, "gurobi"] < 4.5
+        assert 1.0 < mean[problem, "auto"] / mean[problem, "highs"] < 1.2
+        own = table[(table["problem"] == problem) & (table["solver"] == "auto")]
+        assert (own["way"] == "highs").sum() == {8: 2, 10: 3}[n]
 
 
 def test_sizes_and_times_of_proofs_shown_are_those_measured():

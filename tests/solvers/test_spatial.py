@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import milp_rl as mr
-from milp_rl.solvers.branch_and_bound import SpatialArgmax
+from milp_rl.solvers.branch_and_bound import SpatialArgmax, spatial
 from milp_rl.solvers.options import SolveOptions
 
 OPTIONS = ("branch_and_bound", "highs", "gurobi", "auto")
@@ -140,7 +140,7 @@ def test_batches_and_updates_do_not_mix_states():
     space = mr.Box([-1, -1], [1, 1])
     solver = mr.ArgmaxSolver(first, space)
     states = np.random.default_rng(0).random((40, 2))
-    batch = solver.solve_batch(states)
+    batch = solver.solve_batch(states, workers=1)
     for state, result in zip(states, batch, strict=True):
         assert agree(solver.solve(state).value, result.value)
     solver.update(second)
@@ -161,3 +161,20 @@ def test_a_box_in_a_model_of_ones_own(random_network):
     model.objective = pyo.Objective(expr=value, sense=pyo.maximize)
     result = mr.solve_model(model)
     assert agree(result.value, mr.argmax(network, [], space).value)
+
+
+def test_nodes_that_fill_the_room_end_a_search_with_a_bound_that_holds(random_network, monkeypatch):
+    network = random_network(np.random.default_rng(0), 6, (24, 24))
+    space, states = mr.Box([-1.0] * 4, [1.0] * 4), np.random.default_rng(5).normal(size=(6, 2))
+    solver = mr.ArgmaxSolver(network, space, solver="branch_and_bound")
+    whole = solver.solve_batch(states, workers=1)
+    assert {r.status for r in whole} == {"optimal"}
+    assert max(r.nodes for r in whole) > 3 * min(r.nodes for r in whole)
+    monkeypatch.setattr(spatial, "_MOST_BYTES", 100_000)
+    some = solver.solve_batch(states, workers=1)
+    unfinished = [r for r in some if r.status == "feasible"]
+    assert 0 < len(unfinished) < 6
+    for found, best in zip(some, whole, strict=True):
+        assert found.value <= best.value + 1e-6
+        assert found.bound >= best.value - 1e-9
+    assert all("no room for more" in r.message for r in unfinished)
