@@ -569,7 +569,8 @@ class DQNAgent:
         self.history = state["history"]
         self.running = [RunningEpisode(**episode) for episode in state["running"]]
         if len(self.running) != self.lanes.n:  # read to act, or to go on in another way
-            self.running = [RunningEpisode(self.episode + i) for i in range(self.lanes.n)]
+            begun = 1 + max(episode.number for episode in self.running)
+            self.running = [RunningEpisode(begun + i) for i in range(self.lanes.n)]
         self._feasible.varies = state["sets vary"]
         self.callback_states = state.get("callbacks", {})
         for name in _COUNTERS:

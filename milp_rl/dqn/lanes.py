@@ -38,6 +38,9 @@ class Lanes(Protocol):
     """Environments that are played side by side, each with its own episodes."""
 
     n: int
+    played: Sequence[gym.Env[Any, Any]]
+    """The environments, where they are in this process and not one for all lanes."""
+
     begins_itself: bool
     """Whether a lane begins its next episode by itself, so that nobody can say its seed."""
 
@@ -69,6 +72,7 @@ class OneLane:
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self._env = env
+        self.played: Sequence[gym.Env[Any, Any]] = [env]
         self.waiting = np.zeros(1, dtype=bool)
 
     def reset(self, seeds: list[int], which: NDArray[np.bool_]) -> Sequence[Any]:
@@ -96,6 +100,8 @@ class VectorLanes:
         self._env = env
         self._flat = one if isinstance(one, FlatEnv) else None
         self.n = env.num_envs
+        inner: Any = env.unwrapped
+        self.played: Sequence[gym.Env[Any, Any]] = getattr(inner, "envs", ())
         self.waiting = np.zeros(self.n, dtype=bool)
         # What says nothing is of before there were modes, which all reset in the next step.
         self._mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
@@ -120,7 +126,8 @@ class VectorLanes:
         given = np.array(actions)
         if flat is not None:
             given = flat.together([flat.action(action) for action in actions])
-        observed, rewards, terminated, truncated, info = self._env.step(given)
+        observed, rewards, terminated, truncated, told = self._env.step(given)
+        info: Any = told  # a list under gymnasium.wrappers.vector.DictInfoToList
         vectors = self._vectors(observed)
         begun = {i: vectors[i] for i in np.flatnonzero(self.waiting).tolist()}
         over = (np.asarray(terminated) | np.asarray(truncated)) & ~self.waiting
@@ -128,7 +135,7 @@ class VectorLanes:
             self.waiting = over
         elif self._mode == AutoresetMode.SAME_STEP:
             for i in np.flatnonzero(over).tolist():
-                last = info["final_obs"][i]
+                last = info[i]["final_obs"] if isinstance(info, list) else info["final_obs"][i]
                 begun[i] = vectors[i]
                 vectors[i] = last if flat is None else flat.vector(last)
         return After(vectors, rewards, terminated, truncated, begun)
@@ -158,6 +165,12 @@ def one_of(env: gym.vector.VectorEnv[Any, Any, Any]) -> gym.Env[Any, Any]:
         one: gym.Env[Any, Any] = inner.env
     elif makers := _makers(env):
         one = makers[0]()
+        played = [other.unwrapped for other in getattr(inner, "envs", ())]
+        if any(one.unwrapped is other for other in played):
+            raise ValueError(
+                "the vector environment was given functions that return one and the same"
+                f" {type(one.unwrapped).__name__}: give functions that make a new one each"
+            )
     elif spec is not None and spec.entry_point is not None:
         own = {name: value for name, value in spec.kwargs.items() if name not in _OF_MAKE_VEC}
         one = gym.make(spec.id, **own)

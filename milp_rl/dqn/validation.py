@@ -251,7 +251,8 @@ class EvaluationCallback(Callback):
     def on_train_begin(self, agent: DQNAgent) -> bool:
         """Refuse the training's own environment; do not go on if patience has ended before."""
         played = self._episodes.parallel is None
-        if played and _innermost(self._episodes.env) is _innermost(agent.env):
+        own = _innermost(self._episodes.env)
+        if played and any(own is _innermost(env) for env in (agent.env, *agent.lanes.played)):
             raise ValueError(
                 "eval_env is the environment that is trained on, whose episodes an evaluation would"
                 " break off: make another one"

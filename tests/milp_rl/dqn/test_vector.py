@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import milp_rl as mr
-from milp_rl.dqn import Callback, DQNAgent, DQNConfig
+from milp_rl.dqn import Callback, DQNAgent, DQNConfig, EvaluationCallback
 from milp_rl.envs import MaskedObservation, make_bandit
 from milp_rl.envs.vector import ParallelEpisodes
 from milp_rl.evaluation import evaluate_parallel
@@ -125,6 +125,12 @@ def test_returns_over_several_steps_are_those_of_one_environment(mode):
         assert bootstrap == pytest.approx(0 if ended else 0.99**steps)
 
 
+def test_the_last_observations_are_found_in_a_list_of_infos_too():
+    vector = gym.wrappers.vector.DictInfoToList(several(AutoresetMode.SAME_STEP))
+    plain = DQNAgent(several(AutoresetMode.SAME_STEP), SMALL, seed=0).learn(100)
+    assert weights(DQNAgent(vector, SMALL, seed=0).learn(100)) == weights(plain)
+
+
 def test_one_environment_side_by_side_with_none_is_trained_on_as_it_is_alone():
     alone = DQNAgent(Known(), SMALL, seed=2).train()
     agent = DQNAgent(several(AutoresetMode.DISABLED, 1), SMALL, seed=2).train()
@@ -182,6 +188,9 @@ def test_an_agent_of_several_is_read_for_one_and_trained_on_only_side_by_side(tm
     for state in remembered(agent)["states"][:20]:
         np.testing.assert_array_equal(one.act(state), agent.act(state))
     assert one.learn(one.num_timesteps + 10).step == agent.step + 10
+    states = remembered(one)["states"]
+    beginnings = states[states[:, 1] == 0][:, 0]
+    assert len(np.unique(beginnings)) == len(beginnings)  # none is played twice
     with pytest.raises(ValueError, match="3 environments side by side, this is one of 1"):
         DQNAgent(Known(), SMALL, seed=0).train(checkpoint=file)
 
@@ -256,6 +265,13 @@ def test_what_cannot_be_trained_on_is_refused_with_what_to_give():
 
     with pytest.raises(ValueError, match="wrap these, rather than the vector environment"):
         DQNAgent(Halved(several(AutoresetMode.NEXT_STEP)), SMALL)
+    made = Known()
+    with pytest.raises(ValueError, match="one and the same Known: give functions that make a new"):
+        DQNAgent(SyncVectorEnv([lambda: made] * 2), SMALL)
+    vector = several(AutoresetMode.DISABLED)
+    evaluation = EvaluationCallback(vector.envs[1], every=5, episodes=1)
+    with pytest.raises(ValueError, match="eval_env is the environment that is trained on"):
+        DQNAgent(vector, SMALL).learn(30, callbacks=[evaluation])
     with pytest.raises(ValueError, match="checkpoint_every"):
         DQNAgent(several(AutoresetMode.DISABLED), SMALL).train(checkpoint_every=0)
 
