@@ -235,7 +235,13 @@ class AutoArgmax(Argmax):
         limited = replace(_remaining(options, begin), node_limit=max(limit, 1))
         if few and self.space.compiled_oracle is not None:
             limited = replace(limited, stall_limit=self._nodes // _STALL_SHARE)
-        first = _TRIED_FIRST if networks.n_states > 2 * _TRIED_FIRST else networks.n_states
+        # A search that is not to be left takes all states at once, and where they share its time,
+        # those that it does not finish one by one.
+        alone = limit == _ALL_NODES
+        few_first = networks.n_states > 2 * _TRIED_FIRST and not alone
+        first = _TRIED_FIRST if few_first else networks.n_states
+        if alone and networks.n_states > 1 and options.time_limit is not None:
+            after = search
         results = (
             search.results(networks.rows(slice(first)), limited, starts[:first], pins[:first])
             if limit
@@ -257,12 +263,12 @@ class AutoArgmax(Argmax):
                 results += _explained(after.results(network, options, [starts[i]], held), why)
             elif results[i].status in ("feasible", "no_solution"):
                 tried = results[i]
-                left = _left(tried.seconds + waited / together, options, together)
+                shared = 1 if alone else together
+                left = _left(tried.seconds + waited / together, options, shared)
                 if left is not None:
                     better = after.results(network, left, [tried.action], held)[0]
-                    why = (
-                        f"branch and bound left a gap of {tried.gap:.2g} after {tried.nodes} nodes"
-                    )
+                    who = "all states together" if after is search else "branch and bound"
+                    why = f"{who} left a gap of {tried.gap:.2g} after {tried.nodes} nodes"
                     merged = _merged(better, tried, options)
                     if merged.status == "feasible" and _unlimited(options):
                         # Beyond its tolerances a MILP solver proves nothing: the search goes on.

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,3 +181,19 @@ def test_over_a_wide_network_a_box_is_not_handed_over_before_the_search_is_done(
     found = mr.argmax(network, [], mr.Box([-1.0] * 6, [1.0] * 6), time_limit=120)
     assert (found.status, found.solver) == ("optimal", "branch_and_bound")
     assert found.nodes > 30_000  # after which a narrow one is
+
+
+def test_states_of_a_batch_of_wide_networks_keep_their_own_time() -> None:
+    rng = np.random.default_rng(0)
+    sizes = (8, 64, 64, 1)
+    weights = [rng.standard_normal((b, a)) * np.sqrt(2 / a) for a, b in itertools.pairwise(sizes)]
+    network = mr.Network.from_arrays(weights, [0.1 * rng.standard_normal(b) for b in sizes[1:]])
+    solver = mr.ArgmaxSolver(network, mr.Box([-1.0] * 6, [1.0] * 6), time_limit=0.4)
+    states = rng.standard_normal((10, 2))
+    for _ in range(2):  # the set is counted before the second
+        begin = time.perf_counter()
+        found = solver.solve_batch(states, workers=1)
+        assert time.perf_counter() - begin < 10 * 0.4 + 2
+        assert {r.solver for r in found} == {"branch_and_bound"}
+        assert not any(str(2**31 - 1) in r.message for r in found)
+        assert all(r.status == "optimal" or r.seconds > 0.3 for r in found)
