@@ -51,6 +51,7 @@ def main() -> None:
     started = time.perf_counter()
     config = mr.DQNConfig(
         episodes=arguments.episodes,
+        learning_rate=1e-3,
         pretrain_epochs=arguments.epochs,
         pretrain_batch_size=256,
         pretrain_learning_rate=3e-3,

@@ -132,7 +132,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    config = mr.DQNConfig(**{"architecture": "equivariant", **dict(arguments.set)})
+    own = {"architecture": "equivariant", "learning_rate": 1e-3, **dict(arguments.set)}
+    config = mr.DQNConfig(**own)
     for family in arguments.family:
         for seed in arguments.seed:
             small: NormalisedQNetwork | None = None

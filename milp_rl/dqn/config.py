@@ -168,7 +168,7 @@ class DQNConfig:
     hinge_weight: float = 10.0
     """Weight of the penalty in the hinge loss, positive."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     """AdamW's step size, positive."""
 
     learning_rate_decay: float = 1.0

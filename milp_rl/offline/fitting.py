@@ -109,7 +109,7 @@ def fit(
         What is learnt; by default implicit Q-learning.
     dqn
         Discount, optimizer, batches, targets and solver of the Q-network: by default those of
-        ``DQNConfig``. What is about playing and replay is not used.
+        ``DQNConfig``, with a step size of 1e-3. What is about playing and replay is not used.
     network
         The Q-network, trained in place, as for :class:`~milp_rl.dqn.DQNAgent`; by default a new one
         as ``dqn`` says, normalised.
@@ -141,7 +141,7 @@ def fit(
     []
     """
     c = OfflineConfig() if config is None else config
-    d = DQNConfig(pretrain_epochs=0) if dqn is None else dqn
+    d = DQNConfig(pretrain_epochs=0, learning_rate=1e-3) if dqn is None else dqn
     t = transitions
     given = t.feasible if feasible is None else feasible
     if given is None:

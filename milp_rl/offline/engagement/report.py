@@ -100,6 +100,7 @@ def config_of_calls(episodes: int) -> DQNConfig:
     return DQNConfig(
         episodes=episodes,
         discount=DISCOUNT,
+        learning_rate=1e-3,
         dynamic_tolerance=0.1,
         dynamic_tolerance_decay=1.0,
     )
