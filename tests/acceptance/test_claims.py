@@ -1333,6 +1333,16 @@ def test_times_of_wide_networks_and_many_actions_shown_are_those_measured():
     row = r"^\| (?:256-256, )?([\d,]+ choose \d+|box of 6) \| ([\w ]+) \|((?: [\d.]+ \|){3})$"
     rows = re.findall(row, text, re.MULTILINE)
     assert len(rows) == len(table) == 5
+    first, state = table["from scratch (processor s)"], table["one state (processor s)"]
+    memory = table["peak memory (MB)"]
+    for line in (
+        f"0.05 s and 0.3 s | {first['14 choose 5']:.3f} s and {first['20 choose 5']:.3f} s |",
+        f"proven under 3 s | {first['box of 6']:.1f} s from scratch; of six states all are",
+        f"under 1 GB | {1e3 * state['1000 choose 50']:.0f} ms and"
+        f" {state['10000 choose 500']:.2f} s, {memory['1000 choose 50']:.0f} and"
+        f" {memory['10000 choose 500']:.0f} MB |",
+    ):
+        assert line in text, line
     for case, way, cells in rows:
         own = table.loc[case.replace(",", "")]
         assert way == own["way"].replace("_", " ")
@@ -1360,6 +1370,10 @@ def test_times_of_boxes_shown_are_those_measured():
     best = table.groupby(["problem", "seed"])["value"].transform("max")
     optimal = table["status"] == "optimal"
     assert (table["value"] >= best - 1e-5)[optimal].all()
+    digest = " ".join((ROOT / "docs" / "benchmarks.md").read_text().split())
+    assert f"with six variables in {mean['6 variables, 64-64', 'auto']:.1f} s" in digest
+    narrow = [mean["8 variables, 16-32", solver] for solver in ("gurobi", "auto")]
+    assert "Gurobi is ahead, {:.1f} s to {:.1f} s".format(*narrow) in digest
     wide = [problem for problem, _ in mean if "16-32" not in problem]
     assert all(proven[p, s] == 0 for p in wide for s in ("highs", "gurobi"))
     assert sum(proven[p, "auto"] for p in dict.fromkeys(wide)) == 11
