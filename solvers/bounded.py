@@ -35,7 +35,7 @@ class BoundedArgmax(Argmax):
         count, centred = networks.n_states, networks.centred
         try:
             propagator = self._propagator or self._new_propagator()
-            loops = self.space.compiled_oracle if options.loops and suits_loops(centred) else None
+            loops = options.loops_of(self.space.compiled_oracle) if suits_loops(centred) else None
             bounds = propagator.at(centred, pins, loops)
             if not is_late():  # then its ranges are not as tight as they can be
                 self._propagator = propagator

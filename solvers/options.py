@@ -7,9 +7,11 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from milp_rl.formulations.kernels.description import CompiledOracle
 from milp_rl.solvers.log import Log
 
 _LOOPS = "milp_rl.formulations.kernels.oracles"  # that all of them import
+_SEARCH = "milp_rl.solvers.branch_and_bound.kernels"
 
 TOLERANCE = 1e-6
 """Values that differ by at most this part of the spread of the objective count as equal."""
@@ -68,6 +70,20 @@ class SolveOptions:
         """Whether compiled loops may be used: neither compiled nor fetched within a time limit."""
         fetched = self.time_limit is None or _LOOPS in sys.modules
         return fetched and not self.once
+
+    def loops_of(self, oracle: CompiledOracle | None) -> CompiledOracle | None:
+        """Return an oracle if the compiled loops of a search may be used with it, else ``None``.
+
+        They are compiled for each kind of oracle; within a time limit, only those are used that
+        an earlier search has compiled or fetched.
+        """
+        if oracle is None or not self.loops:
+            return None
+        if self.time_limit is not None:
+            kernels = sys.modules.get(_SEARCH)
+            if kernels is None or not kernels.are_ready(type(oracle)):
+                return None
+        return oracle
 
     def deadline(self, begin: float) -> float:
         """Return when a solve that began then is to end, infinite without a time limit."""

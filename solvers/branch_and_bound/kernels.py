@@ -6,6 +6,8 @@ bound does not depend on which others are bounded with it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
@@ -13,6 +15,20 @@ from milp_rl.formulations.kernels.compiling import compiled
 from milp_rl.formulations.kernels.description import CompiledOracle, NetworkArrays, Signs, Singles
 from milp_rl.formulations.kernels.oracles import linear_maximum, other_maxima
 from milp_rl.formulations.kernels.relaxation import backward, forward, lines, margin, start
+
+
+def are_ready(kind: type) -> bool:
+    """Whether the loops of a search are compiled for a kind of oracle in this process."""
+    return all(_has(loop, kind) for loop in (maximize, tighten, probe))
+
+
+def _has(loop: Any, kind: type) -> bool:
+    signatures = getattr(loop, "signatures", None)
+    if signatures is None:  # not compiled at all
+        return True
+    return any(
+        getattr(own, "instance_class", None) is kind for types in signatures for own in types
+    )
 
 
 @compiled

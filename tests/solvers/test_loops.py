@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -116,3 +117,34 @@ def test_a_long_search_goes_on_in_compiled_loops(random_network, monkeypatch):
     assert seen == [False, True]
     assert found.status == wanted.status == "optimal"
     assert found.value == pytest.approx(wanted.value, abs=1e-6)
+
+
+OTHER_KIND = """
+import time
+import numpy as np
+import torch
+import milp_rl as mr
+
+def solve(space, **limit):
+    network = mr.QNetwork(4, space.n_actions, (16, 32), generator=torch.Generator().manual_seed(0))
+    solver = mr.ArgmaxSolver(network, space, solver="branch_and_bound", **limit)
+    begin = time.perf_counter()
+    for state in np.random.default_rng(0).normal(size=(4, 4)):
+        found = solver.solve(state)
+    return found, time.perf_counter() - begin
+
+solve(mr.BudgetTopK(30, 6))
+costs = np.arange(30) % 5 + 2.0
+found, seconds = solve(mr.Capacity(costs=costs, capacities=[9.0, 7.0]), time_limit=0.5)
+print(seconds, found.bound >= found.value)
+"""
+
+
+@pytest.mark.slow
+def test_loops_of_another_kind_of_set_are_not_compiled_within_a_limit(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", OTHER_KIND]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    seconds, holds = done.stdout.split()
+    assert holds == "True"
+    assert float(seconds) < 4 * 0.5 + 1.5
