@@ -228,6 +228,10 @@ class AutoArgmax(Argmax):
             limit = int(self._seconds_to_list(networks) / self._node_seconds(networks))
         elif not few and not self.space.binary:
             limit = _ALL_NODES  # a MILP solver proves less in the time that they take
+            if options.time_limit is not None and networks.n_states > 1:  # each has its own time
+                each = range(networks.n_states)
+                parts = ((networks[i], options, starts[i : i + 1], pins[i : i + 1]) for i in each)
+                return [self._tried(*part, time.perf_counter())[0] for part in parts]
         if options.node_limit is not None and options.node_limit <= limit:
             return search.results(networks, _remaining(options, begin), starts, pins)
         if few:
@@ -235,13 +239,8 @@ class AutoArgmax(Argmax):
         limited = replace(_remaining(options, begin), node_limit=max(limit, 1))
         if few and self.space.compiled_oracle is not None:
             limited = replace(limited, stall_limit=self._nodes // _STALL_SHARE)
-        # A search that is not to be left takes all states at once, and where they share its time,
-        # those that it does not finish one by one.
-        alone = limit == _ALL_NODES
-        few_first = networks.n_states > 2 * _TRIED_FIRST and not alone
-        first = _TRIED_FIRST if few_first else networks.n_states
-        if alone and networks.n_states > 1 and options.time_limit is not None:
-            after = search
+        tells = networks.n_states > 2 * _TRIED_FIRST and limit < _ALL_NODES
+        first = _TRIED_FIRST if tells else networks.n_states
         results = (
             search.results(networks.rows(slice(first)), limited, starts[:first], pins[:first])
             if limit
@@ -263,12 +262,12 @@ class AutoArgmax(Argmax):
                 results += _explained(after.results(network, options, [starts[i]], held), why)
             elif results[i].status in ("feasible", "no_solution"):
                 tried = results[i]
-                shared = 1 if alone else together
-                left = _left(tried.seconds + waited / together, options, shared)
+                left = _left(tried.seconds + waited / together, options, together)
                 if left is not None:
                     better = after.results(network, left, [tried.action], held)[0]
-                    who = "all states together" if after is search else "branch and bound"
-                    why = f"{who} left a gap of {tried.gap:.2g} after {tried.nodes} nodes"
+                    why = (
+                        f"branch and bound left a gap of {tried.gap:.2g} after {tried.nodes} nodes"
+                    )
                     merged = _merged(better, tried, options)
                     if merged.status == "feasible" and _unlimited(options):
                         # Beyond its tolerances a MILP solver proves nothing: the search goes on.
