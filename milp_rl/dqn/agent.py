@@ -167,6 +167,7 @@ class DQNAgent:
             one,
             self._feasible,
             self.state_dim,
+            seed=seed,
             expected_rewards=self.config.expected_rewards,
         )
         self.arms = arms_of(one, self.state_dim, self.space.n_actions)
@@ -617,11 +618,6 @@ class DQNAgent:
         return agent
 
     @classmethod
-    def _like(
-        cls,
-        env: AnyEnv,
-        checkpoint: Checkpoint,
-        **given: Any,
-    ) -> Self:
+    def _like(cls, env: AnyEnv, checkpoint: Checkpoint, **given: Any) -> Self:
         """Return an untrained agent of a checkpoint's parameters and seed."""
         return cls(env, checkpoint.config, seed=checkpoint.setup["seed"], **given)

@@ -58,6 +58,8 @@ class EpisodePlayer:
         Its feasible sets, which are asked for in every state that is met.
     state_dim
         Length of a state.
+    seed
+        Seed of the run, by which and by their numbers those of the episodes go.
     expected_rewards
         Take ``env.expected_reward`` for the reward, where it exists, rather than a sample.
     """
@@ -69,11 +71,13 @@ class EpisodePlayer:
         feasible: FixedSet,
         state_dim: int,
         *,
+        seed: int,
         expected_rewards: bool,
     ) -> None:
         self._lanes = lanes
         self._env = env
         self._feasible = feasible
+        self._seed = seed
         self.rewards_expected = expected_rewards and hasattr(model_of(env), "expected_reward")
         self._numbers = [0] * lanes.n
         self._played = [0] * lanes.n
@@ -82,7 +86,7 @@ class EpisodePlayer:
         self._actions: list[ActionArray] = []  # the last of each lane
 
     def resume(
-        self, running: Sequence[RunningEpisode], seed: int, step: int
+        self, running: Sequence[RunningEpisode], step: int
     ) -> tuple[list[RunningEpisode], list[list[Step]]]:
         """Begin an episode in each lane, or play again what was played of it.
 
@@ -93,8 +97,6 @@ class EpisodePlayer:
         ----------
         running
             The episode of each lane.
-        seed
-            Seed of the run.
         step
             Steps done so far.
 
@@ -105,21 +107,18 @@ class EpisodePlayer:
         """
         n = self._lanes.n
         self._actions = []
-        seeds = [episode_seed(seed, episode.number) for episode in running]
         played: list[list[Step]] = [[] for _ in range(n)]
-        if not self._lanes.repeats:
-            if step:
-                seeds = [episode_seed(seed, episode.number, step) for episode in running]
-            self._reset(running, seeds, np.ones(n, dtype=bool))
+        repeats = self._lanes.repeats
+        self._reset(running, np.ones(n, dtype=bool), 0 if repeats else step)
+        if not repeats:
             return [RunningEpisode(episode.number) for episode in running], played
-        self._reset(running, seeds, np.ones(n, dtype=bool))
         lengths = np.array([len(episode.actions) for episode in running])
         longest, filler = int(lengths.max()), np.random.default_rng(0)
         dtype = self._feasible.space.dtype
         for t in range(longest):
             # A lane that has played less than another does something else until its turn comes.
             begins = (lengths == longest - t) if t else np.zeros(n, dtype=bool)
-            self._reset(running, seeds, begins | self._over)
+            self._reset(running, begins | self._over)
             actions: list[ActionArray] = []
             for i, episode in enumerate(running):
                 at = t - longest + int(lengths[i])
@@ -132,28 +131,18 @@ class EpisodePlayer:
                 if t - longest + lengths[i] >= 0:
                     played[i].append(step_)
         if longest:
-            self._reset(running, seeds, lengths == 0)
+            self._reset(running, lengths == 0)
         return list(running), played
 
-    def states(self, running: Sequence[RunningEpisode], seed: int) -> StateArray:
+    def states(self, running: Sequence[RunningEpisode]) -> StateArray:
         """Return the states in which actions are to be chosen, beginning the episodes due.
 
-        Parameters
-        ----------
-        running
-            The episode of each lane.
-        seed
-            Seed of the run.
-
-        Returns
-        -------
-        numpy.ndarray
-            Of the lanes in which an action is played, shape (at most lanes, state_dim).
+        Given the episode of each lane; of the lanes in which an action is played, shape (at most
+        lanes, state_dim).
         """
         self._numbers = [episode.number for episode in running]
         if self._over.any() and not self._lanes.begins_itself:
-            seeds = [episode_seed(seed, episode.number) for episode in running]
-            self._reset(running, seeds, self._over)
+            self._reset(running, self._over)
         return self._states[~self._lanes.waiting]
 
     def step(self, actions: Sequence[ActionArray]) -> list[tuple[int, Step]]:
@@ -199,9 +188,12 @@ class EpisodePlayer:
         return steps
 
     def _reset(
-        self, running: Sequence[RunningEpisode], seeds: list[int], which: NDArray[np.bool_]
+        self, running: Sequence[RunningEpisode], which: NDArray[np.bool_], step: int = 0
     ) -> None:
+        """Begin episodes in some lanes; those of a later step than the first are others."""
         if which.any():
+            also = [step] if step else []
+            seeds = [_seed_of(self._seed, episode.number, *also) for episode in running]
             observed = self._lanes.reset(seeds, which)
             for i in np.flatnonzero(which).tolist():
                 self._numbers[i] = running[i].number
@@ -216,6 +208,5 @@ class EpisodePlayer:
         return finite_state(observed, self._states.shape[1], moment)
 
 
-def episode_seed(*entropy: int) -> int:
-    """Return the seed of an episode, by the seed of its run and its number."""
+def _seed_of(*entropy: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])

@@ -100,8 +100,7 @@ class VectorLanes:
         self._env = env
         self._flat = one if isinstance(one, FlatEnv) else None
         self.n = env.num_envs
-        inner: Any = env.unwrapped
-        self.played: Sequence[gym.Env[Any, Any]] = getattr(inner, "envs", ())
+        self.played = _environments(env)
         self.waiting = np.zeros(self.n, dtype=bool)
         # What says nothing is of before there were modes, which all reset in the next step.
         self._mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
@@ -165,8 +164,7 @@ def one_of(env: gym.vector.VectorEnv[Any, Any, Any]) -> gym.Env[Any, Any]:
         one: gym.Env[Any, Any] = inner.env
     elif makers := _makers(env):
         one = makers[0]()
-        played = [other.unwrapped for other in getattr(inner, "envs", ())]
-        if any(one.unwrapped is other for other in played):
+        if any(one.unwrapped is other.unwrapped for other in _environments(env)):
             raise ValueError(
                 "the vector environment was given functions that return one and the same"
                 f" {type(one.unwrapped).__name__}: give functions that make a new one each"
@@ -198,3 +196,8 @@ def _makers(
 ) -> Sequence[Callable[[], gym.Env[Any, Any]]]:
     """Return what made the environments of a vector environment, none if it does not say."""
     return getattr(env.unwrapped, "env_fns", ())
+
+
+def _environments(env: gym.vector.VectorEnv[Any, Any, Any]) -> Sequence[gym.Env[Any, Any]]:
+    """Return the environments of a vector environment, none if they are not in this process."""
+    return getattr(env.unwrapped, "envs", ())

@@ -178,7 +178,7 @@ class Training:
     def _play(self) -> None:
         """Play episodes, with updates after every step, to the end of the training."""
         agent, player = self._agent, self._agent.player
-        agent.running, played = player.resume(agent.running, agent.seed, agent.step)
+        agent.running, played = player.resume(agent.running, agent.step)
         for lane, steps in enumerate(played):
             agent.learner.begin_episode(steps, lane)
         while not self._over:
@@ -191,7 +191,7 @@ class Training:
         """Take a step, in all environments where several are played, and learn from each."""
         agent, learner, player = self._agent, self._agent.learner, self._agent.player
         started = time.perf_counter()
-        states = player.states(agent.running, agent.seed)
+        states = player.states(agent.running)
         actions = learner.explore(states, agent.step, agent.episode, agent.rng)
         steps = player.step(actions)
         shared = (time.perf_counter() - started) / max(len(steps), 1)
