@@ -379,15 +379,13 @@ def _other_class_counts(
 
 
 @compiled
-def _chosen(data: Integers, action: ActionArray) -> int:
-    """Return how many are chosen, -1 if that is more or fewer than allowed."""
+def _as_many_as_allowed(data: Integers, action: ActionArray) -> bool:
+    """Tell whether at most k are chosen, or exactly k where these are wanted."""
     chosen = 0
     for j in range(len(action)):
         if action[j] == 1:
             chosen += 1
-    if chosen > data[0] or (data[1] == 1 and chosen < data[0]):
-        return -1
-    return chosen
+    return bool(chosen == data[0] or (chosen < data[0] and data[1] != 1))
 
 
 @compiled
@@ -397,7 +395,7 @@ def _affordable(data: Integers, numbers: FloatArray, action: ActionArray) -> boo
     for j in range(len(action)):
         if action[j] == 1:
             cost += numbers[1 + j]
-    return _chosen(data, action) >= 0 and cost <= numbers[0]
+    return _as_many_as_allowed(data, action) and cost <= numbers[0]
 
 
 @compiled
@@ -419,13 +417,18 @@ def _served(listed: bool, data: Integers, action: ActionArray) -> bool:
                 return False
             counts[k] += 1
             chosen += 1
-    if chosen > data[0]:
-        return False
+    return chosen <= data[0] and _halls_rows_hold(data, counts)
+
+
+@compiled
+def _halls_rows_hold(data: Integers, counts: Integers) -> bool:
+    """Tell whether so many of each class are within the limits of Hall's rows."""
+    n_rows, n_classes = data[1], data[2]
     for row in range(n_rows):
         total = 0
         for k in range(n_classes):
             total += data[3 + row * n_classes + k] * counts[k]
-        if total > data[limits + row]:
+        if total > data[3 + n_rows * n_classes + row]:
             return False
     return True
 
@@ -477,13 +480,7 @@ def _within_budget(
     for j in range(n):
         if x[j] > 0.5:
             counts[own[class_of + j]] += 1
-    for row in range(n_rows):
-        total = 0
-        for k in range(n_classes):
-            total += data[3 + row * n_classes + k] * counts[k]
-        if total > data[limits + row]:
-            return value, False
-    return value, True
+    return value, _halls_rows_hold(data, counts)
 
 
 @compiled
@@ -846,7 +843,7 @@ _OTHERS: dict[type, Callable[..., Any]] = {
     ),
 }
 _FEASIBLE: dict[type, Callable[..., Any]] = {
-    TopKOracle: lambda oracle, action: _chosen(oracle.data, action) >= 0,
+    TopKOracle: lambda oracle, action: _as_many_as_allowed(oracle.data, action),
     ClassCountsOracle: lambda oracle, action: _listed(oracle.data, action),
     KnapsackOracle: lambda oracle, action: _affordable(oracle.data, oracle.numbers, action),
     MatchingOracle: lambda oracle, action: _is_matching(oracle.data, action),
