@@ -58,6 +58,25 @@ def run(
     }
 
 
+def measure(
+    results: Path,
+    name: str,
+    shown: str,
+    learner: str,
+    seed: int,
+    steps: int,
+    settings: dict[str, Any],
+    *,
+    model: bool = False,
+) -> None:
+    """Add the row of a training, by the name that is shown, unless it is there."""
+    key = {"domain": name, "learner": shown, "seed": seed, "steps": steps}
+    if not records.has(results, **key):
+        row = key | run(name, learner, seed, steps, settings, model=model)
+        records.add(results, row)
+        print(f"{name} {shown} {seed}: {row['mean']} ({row['cpu_seconds']} s)", flush=True)
+
+
 def versions() -> str:
     found = []
     for package in PACKAGES:
@@ -98,12 +117,8 @@ def main() -> None:
         seed = 0 if learner == "heuristic" else seed  # it draws nothing
         steps = 0 if learner in UNTRAINED else arguments.steps
         shown = arguments.name or (f"{learner}-model" if arguments.model else learner)
-        key = {"domain": name, "learner": shown, "seed": seed, "steps": steps}
-        if not records.has(arguments.results, **key):
-            settings = dict(arguments.set)
-            row = key | run(name, learner, seed, steps, settings, model=arguments.model)
-            records.add(arguments.results, row)
-            print(f"{name} {shown} {seed}: {row['mean']} ({row['cpu_seconds']} s)", flush=True)
+        settings, model = dict(arguments.set), arguments.model
+        measure(arguments.results, name, shown, learner, seed, steps, settings, model=model)
 
 
 if __name__ == "__main__":

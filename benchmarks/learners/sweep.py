@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from . import records
-from .__main__ import run
+from .__main__ import measure
 
 RESULTS = Path(__file__).parent / "sweep.csv"
 STEPS = 3000
@@ -70,11 +69,8 @@ def main() -> None:
     torch.set_num_threads(1)
     names = itertools.product(arguments.seed, arguments.setting, arguments.domain)
     for seed, setting, domain in names:
-        key = {"domain": domain, "learner": setting, "seed": seed, "steps": STEPS}
-        if not records.has(arguments.results, **key):
-            row = key | run(domain, "milp-rl", seed, STEPS, BEFORE | SETTINGS[setting])
-            records.add(arguments.results, row)
-            print(f"{domain} {setting} {seed}: {row['mean']} ({row['cpu_seconds']} s)", flush=True)
+        settings = BEFORE | SETTINGS[setting]
+        measure(arguments.results, domain, setting, "milp-rl", seed, STEPS, settings)
 
 
 if __name__ == "__main__":
