@@ -14,9 +14,9 @@ soon one piece, over which the bound is exact, or a single action.
 
 The states of a batch are searched side by side: each round takes the most promising nodes of every
 state, as many for each, and bounds all their halves in a few array operations. This suits few
-variables, and wide networks; over some 50 neurons and eight variables or more, a mixed-integer
-program is the better choice. After 100,000 nodes, over wide networks 4,000 for each neuron, or when
-the nodes that are left fill 1 GB, a state is left with the gap it has.
+variables, and wide networks; over a network of some 50 neurons, with eight variables or more, a
+mixed-integer program is the better choice. After 100,000 nodes, over wide networks 4,000 for each
+neuron, or when the nodes that are left fill 1 GB, a state is left with the gap it has.
 """
 
 from __future__ import annotations
