@@ -82,10 +82,15 @@ class Incumbents:
             drawn = [self.space.sample(rng, _DRAWN, maximal=maximal) for maximal in (False, True)]
         except (ValueError, LateError):  # nothing feasible to sample, or no time
             drawn = []
-        return np.concatenate([known[self.space.feasible(known)], *drawn])
+        return np.concatenate([self._settled(known), *drawn])
+
+    def _settled(self, actions: ActionArray) -> ActionArray:
+        """Return the feasible ones of some actions, settled."""
+        own, met = self.space.settled(actions[self.space.feasible(actions)])
+        return own[met]
 
     def feasible(self, action: ActionArray) -> bool:
-        """Whether an action, of the space's dtype, is feasible."""
+        """Whether an action, of the space's dtype, is feasible, without use of tolerances."""
         return self._feasible(action.tobytes())
 
     def hopeful(self, actions: ActionArray) -> ActionArray:
@@ -95,7 +100,11 @@ class Incumbents:
         return actions[self.space.feasible(actions)]
 
     def _check(self, key: bytes) -> bool:
-        return not self.space.violations(np.frombuffer(key, dtype=self.space.dtype))
+        action: ActionArray = np.frombuffer(key, dtype=self.space.dtype)
+        if self.space.violations(action):
+            return False
+        region = self.space.region
+        return region is None or bool(region.exact(action[None].astype(np.float64))[0])
 
     def sample_within(self, pins: Pins) -> ActionArray:
         """Return known feasible actions within one row of pins, possibly none."""
@@ -122,7 +131,7 @@ class Incumbents:
         """Add to known actions the feasible ones of others, each once."""
         _, first = np.unique(others, axis=0, return_index=True)
         others = others[np.sort(first)]
-        return np.concatenate([known, others[self.space.feasible(others)]])
+        return np.concatenate([known, self._settled(others)])
 
     def refusal(self, action: ActionArray) -> str:
         """Check an answer by the space's check and its constraints; empty if it is feasible.

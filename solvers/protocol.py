@@ -254,10 +254,15 @@ class Argmax(ABC):
                 )
         if self.space.binary:
             return firsts
-        # Up to 1e-6 outside the bounds they count as feasible.
+        # Up to 1e-6 outside the bounds and rows they count as feasible.
         lower, upper = self.space.lower, self.space.upper
         kind = self.space.dtype
-        return [s if s is None else s.clip(lower, upper).astype(kind) for s in firsts]
+        settled: list[ActionArray | None] = list(firsts)
+        for i, start in enumerate(firsts):
+            if start is not None:
+                within: ActionArray = start.clip(lower, upper).astype(kind)
+                settled[i] = self.space.settled(within[None])[0][0]
+        return settled
 
     def results(
         self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyomo.environ as pyo
@@ -40,6 +40,9 @@ from milp_rl.formulations.spaces.rows import reachable
 from milp_rl.formulations.spaces.sampling import built_at_random, mixture, moved
 from milp_rl.formulations.time_limit import LateError, check_time, is_late, seconds_left, until
 
+if TYPE_CHECKING:
+    from milp_rl.formulations.spaces.region import Region
+
 _REMEMBERED = 100_000  # partial actions whose extensions are kept,
 _REMEMBERED_BYTES = 200_000_000  # and as many as take this
 _REBUILT = (
@@ -48,6 +51,7 @@ _REBUILT = (
     "_extensions_of",
     "_few",
     "known_actions",
+    "region",
 )  # rather than pickled
 INTEGRALITY = 1e-6  # by which an integer variable may differ from a whole number
 _BEYOND = 1e-6  # by which a continuous one may be beyond a bound, relative to it if above 1
@@ -407,10 +411,11 @@ class ActionSpace(ABC):
         if not self.binary:
             lower, upper = self.lower, self.upper
             mixed = np.clip(mixture(self._oracle, self.continuous, rng), lower, upper)
-            action: ActionArray = mixed.astype(self.dtype)
+            first: ActionArray = mixed.astype(self.dtype)
+            action: ActionArray = self.settled(first[None])[0][0]
             if self.integer.any():
-                action = moved(action, lower, upper, ~self.continuous, self.feasible, rng)
-            return action
+                action = moved(action, lower, upper, ~self.continuous, self._settles, rng)
+            return np.asarray(self.settled(action[None])[0][0])
         return built_at_random(
             self.n_actions, self.violations, self.extensions, rng, maximal=maximal
         )
@@ -606,12 +611,44 @@ class ActionSpace(ABC):
     def rounded(self, point: FloatArray) -> ActionArray:
         """Return a solver's point, shape (n_actions,), as an action within the bounds.
 
-        What is not continuous is rounded to whole numbers.
+        What is not continuous is rounded to whole numbers, the rest settled (:meth:`settled`).
         """
         if self.binary:
             return np.asarray(np.rint(point).astype(np.int8))
         whole = np.where(self.continuous, point, np.rint(point) + 0.0)
-        return np.asarray(np.clip(whole, self.lower, self.upper).astype(self.dtype))
+        within: ActionArray = np.clip(whole, self.lower, self.upper).astype(self.dtype)
+        return np.asarray(self.settled(within[None])[0][0])
+
+    @cached_property
+    def region(self) -> Region | None:
+        """The set as rows over its variables; ``None`` without continuous ones, or with others."""
+        from milp_rl.formulations.spaces.region import Region
+
+        return Region.of(self) if self.continuous.any() else None
+
+    def settled(self, actions: ActionArray) -> tuple[ActionArray, BoolArray]:
+        """Move the continuous variables of actions into rows that they are beyond.
+
+        Parameters
+        ----------
+        actions
+            Of the space's :attr:`dtype`, within the bounds, shape (batch, n_actions).
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            The actions, and which of them then meet the rows; all of them, as they are, where rows
+            have other variables, or no continuous one.
+        """
+        if self.region is None:
+            return actions, np.ones(len(actions), dtype=bool)
+        return self.region.settled(np.asarray(actions, dtype=np.float64))
+
+    def _settles(self, actions: ActionArray) -> BoolArray:
+        """Tell which actions are feasible once they are settled."""
+        found = self.feasible(actions)
+        found[found] = self.settled(actions[found])[1]
+        return found
 
     def outside_bounds(self, action: ArrayLike) -> list[str]:
         """Say which variables are beyond their bounds, and by how much, as :meth:`violations` does.

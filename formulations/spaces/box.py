@@ -36,7 +36,8 @@ class Box(ActionSpace):
     exact without constraints, and for continuous variables and one constraint.
 
     Constraints count as met within 1e-6, those of continuous variables relative to the right side
-    where that is above 1.
+    where that is above 1. What is drawn, and what solvers answer, does not use that where there are
+    continuous variables: it is moved into the constraints (:meth:`settled`).
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ def _told_apart(space: ActionSpace, inside: ActionArray, outside: ActionArray) -
     if not space.binary or space.linear_model.n_columns > space.n_actions or not len(outside):
         return [*inside, *outside]
     met = row_excess(space, inside) <= _CLEAR * _MET
-    missed = _excess(space, outside, np.ones(space.linear_model.n_rows)) > _CLEAR
+    missed = _excess(space, outside, _units(space, np.ones(space.linear_model.n_rows))) > _CLEAR
     missed &= row_excess(space, outside) > _CLEAR
     return [*inside[~met], *outside[~missed]]
 
@@ -218,7 +218,8 @@ def accepted(space: ActionSpace, action: ActionArray, *, complete: bool = True) 
             above = np.maximum(sums - model.row_upper, model.row_lower - sums).max(initial=0.0)
             return None if above > _CLEAR and not space.continuous.any() else True
         # A check by a tolerance may let pass what is beyond a row of small numbers.
-        clear = excess > _CLEAR and _excess(space, x[None], np.ones(model.n_rows))[0] > _CLEAR
+        units = _units(space, np.ones(model.n_rows))
+        clear = excess > _CLEAR and _excess(space, x[None], units)[0] > _CLEAR
         return False if clear or (space.binary and excess > _CLEAR) else None
     if not complete or model.n_columns > _LARGEST_COMPLETED:
         return None
@@ -243,24 +244,33 @@ def row_excess(space: ActionSpace, actions: ActionArray) -> FloatArray:
     """
     model = space.linear_model
     sides = np.where(np.isfinite(model.row_upper), model.row_upper, model.row_lower)
-    return _excess(space, actions, np.abs(sides))
+    return _excess(space, actions, _units(space, np.abs(sides)))
 
 
 def row_distance(space: ActionSpace, actions: ActionArray) -> FloatArray:
-    """Return how far actions must at least be moved to meet each row alone; as row_excess."""
-    return _excess(space, actions, np.zeros(space.linear_model.n_rows))
+    """Return how far actions must at least be moved to meet each row alone.
+
+    In continuous variables, where a row has some; as row_excess.
+    """
+    model, n = space.linear_model, space.n_actions
+    moved = np.flatnonzero(space.continuous & (space.lower < space.upper))
+    by_moved = abs(model.matrix[:, :n][:, moved]).max(axis=1).toarray().ravel() if len(moved) else 0
+    return _excess(space, actions, np.where(by_moved > 0, by_moved, model.largest_coefficients))
 
 
-def _excess(space: ActionSpace, actions: ActionArray, sides: FloatArray) -> FloatArray:
-    """Return the largest excess over a row, in units of its largest coefficient or side."""
+def _excess(space: ActionSpace, actions: ActionArray, scale: FloatArray) -> FloatArray:
+    """Return the largest excess over a row, in the units given of each."""
     model = space.linear_model
     if not model.n_rows:
         return np.full(len(actions), -np.inf)
     sums = model.matrix @ np.asarray(actions, dtype=np.float64).T
     excess = np.maximum(sums - model.row_upper[:, None], model.row_lower[:, None] - sums)
-    scale = np.maximum(sides, model.largest_coefficients)
-    scale[scale == 0] = 1.0
-    return np.asarray((excess / scale[:, None]).max(axis=0))
+    return np.asarray((excess / np.where(scale == 0, 1.0, scale)[:, None]).max(axis=0))
+
+
+def _units(space: ActionSpace, least: FloatArray) -> FloatArray:
+    """Return the largest coefficient of each row, but no less than given."""
+    return np.maximum(least, space.linear_model.largest_coefficients)
 
 
 def shown(space: ActionSpace, action: ActionArray) -> str:

@@ -43,8 +43,8 @@ from milp_rl.formulations.relaxation import (
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.box import Box
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.spaces.region import Region
 from milp_rl.solvers.bounded import BoundedArgmax
-from milp_rl.solvers.branch_and_bound.regions import Region
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.log import Progress

@@ -1,4 +1,9 @@
-"""What the spatial search divides: numbers and whole numbers between bounds under linear rows."""
+"""Numbers and whole numbers between bounds under linear rows: what the spatial search divides.
+
+Blocks and solvers let an action pass that is beyond a row by their tolerance. Where continuous
+variables have small coefficients or short ranges, that is much of Q; what is drawn, found and
+answered is therefore moved into the rows themselves (:meth:`Region.settled`).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ from milp_rl.formulations.spaces.polytope import Polytope
 
 _LARGEST_MULTIPLIER = 100.0  # in units of the objective over the row: larger ones add rounding only
 _OUTSIDE = 1e-9  # beyond a row, relative to what it sums, a box is empty
+_EXACT = 1e-12  # beyond a row, relative to what numbers can move it by, a point is in it
 _MET = 1e-8  # beyond a row, a point meets it,
 _EMPTY = 1e-6  # and farther than that, one that is as near as possible shows that none does
 _OPPOSITE = 1e-12  # largest entry of the sum of two rows of norm one that say an equality
@@ -52,6 +58,9 @@ class Region:
         self.matrix, self.right = matrix[used] / norms[:, None], right[used] / norms
         self.free = ~self.matrix.any(axis=0)  # variables in no constraint
         self.sizes = np.abs(self.matrix) @ self.reach + np.abs(self.right)
+        ranges = np.where(whole, 0.0, upper - lower)
+        rounding = 4 * (len(lower) + 2) * np.finfo(float).eps * self.sizes
+        self._slack = np.maximum(_EXACT * (np.abs(self.matrix) @ ranges), rounding)
         opposite = np.abs(self.matrix[:, None] + self.matrix[None]).max(axis=2, initial=0.0)
         self._pairs = [(i, j) for i, j in np.argwhere(opposite < _OPPOSITE).tolist() if i < j]
         self._inner = lru_cache(_REMEMBERED)(self._find_inner)
@@ -148,27 +157,69 @@ class Region:
         tuple
             The point, ``None`` if there is none or it is not found, and whether there may be one.
         """
-        point = np.zeros(len(self.lower))
+        point = np.where(self.whole, 0.0, self.lower)
         point[self.whole] = np.frombuffer(key) if key else 0.0
         moved = ~self.whole
         right = self.right - self.matrix @ point
-        norms = np.linalg.norm(self.matrix[:, moved], axis=1)
+        # In units of the ranges and of what the numbers can move a row by.
+        width = (self.upper - self.lower)[moved]
+        scaled = self.matrix[:, moved] * width
+        norms = np.linalg.norm(scaled, axis=1)
         rows = norms > 0
         if (right[~rows] < -_OUTSIDE * self.sizes[~rows]).any():
             return None, False
+        if not rows.any():
+            return point, True
         solution = linprog(
-            np.append(np.zeros(int(moved.sum())), -1.0),
-            A_ub=np.column_stack([self.matrix[rows][:, moved], norms[rows]]),
-            b_ub=right[rows],
-            bounds=[*zip(self.lower[moved], self.upper[moved], strict=True), (None, 1.0)],
+            np.append(np.zeros(len(width)), -1.0),
+            A_ub=np.column_stack([scaled[rows] / norms[rows, None], np.ones(rows.sum())]),
+            b_ub=right[rows] / norms[rows],
+            bounds=[*((0.0, 1.0) for _ in width), (None, 1.0)],
         )
         if solution.x is None:
             return None, True
-        point[moved] = np.clip(solution.x[:-1], self.lower[moved], self.upper[moved])
+        inside = self.lower[moved] + width * solution.x[:-1]
+        point[moved] = np.clip(inside, self.lower[moved], self.upper[moved])
         point = self._polytope.pulled_in(point, point)  # exactly onto equalities
         if (self.matrix @ point <= self.right + _MET * self.sizes).all():
             return point, True
-        return None, bool(solution.x[-1] > -_EMPTY * self.sizes.max())
+        return None, bool(solution.x[-1] > -_EMPTY)
+
+    def settled(self, points: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """Move points that are beyond a row into all of them; whole numbers stay.
+
+        Parameters
+        ----------
+        points
+            Within the bounds, shape (points, n).
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            The points, and which of them are feasible but for rounding, or, where the whole
+            numbers leave numbers no room, as nearly as can be told.
+        """
+        found, met = points, self._within(points)
+        for i in np.flatnonzero(~met):
+            inner, perhaps = self._inner(points[i, self.whole].tobytes())
+            met[i] = perhaps
+            if inner is not None:
+                found = found.copy() if found is points else found
+                pulled = self._polytope.pulled_in(points[i], inner)
+                found[i] = np.clip(pulled, self.lower, self.upper)
+        return found, met
+
+    def exact(self, points: FloatArray) -> BoolArray:
+        """Mark the points that :meth:`settled` would leave as they are."""
+        met = self._within(points)
+        for i in np.flatnonzero(~met):
+            inner, perhaps = self._inner(points[i, self.whole].tobytes())
+            met[i] = perhaps if inner is None else not self._within(inner[None])[0]
+        return met
+
+    def _within(self, points: FloatArray) -> BoolArray:
+        excess = points @ self.matrix.T - self.right
+        return np.asarray((excess <= self._slack).all(axis=1))
 
     def feasible_points(
         self, points: FloatArray, lower: FloatArray, upper: FloatArray, known: FloatArray
@@ -201,7 +252,7 @@ class Region:
                     inner, found = np.where(found[:, None], known, point), np.ones(len(x), bool)
             x = np.where(found[:, None], self._polytope.pulled_in(x, inner), x)
             return x, found
-        met = (x @ self.matrix.T <= self.right + _OUTSIDE * self.sizes).all(axis=1)
+        met = self._within(x)
         if self.whole.all() or met.all():
             return x, np.asarray(met)
         inner = known.copy()
