@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -136,6 +137,7 @@ def interruptible(solve: Callable[[], T], stop: Callable[[], None]) -> T:
         return scope.call(solve, stop)
     if threading.current_thread() is not threading.main_thread():
         return solve()
+    _take_back()
     scope = _Scope()
     task = _Task(lambda: scope.call(solve, stop), scope)
     helper = _helper = _helper or _Helper()
@@ -178,6 +180,20 @@ def _wait_for(tasks: Sequence[_Task], scope: _Scope) -> None:
             _abandoned[:] = [task for task in (*_abandoned, *left) if not task.wait(0)]
             _without_helper()  # its thread ends with what it solves
         raise
+    finally:
+        _take_back()
+
+
+def _take_back() -> None:
+    """Let Ctrl-C reach Python again.
+
+    Gurobi takes the signal while it solves, and then gives it to whoever had it. Of several that
+    solve at once, the last may give it to another of them, which is long done.
+    """
+    if threading.current_thread() is threading.main_thread():
+        own = signal.getsignal(signal.SIGINT)
+        if own is not None:  # else no handler of Python's
+            signal.signal(signal.SIGINT, own)
 
 
 @atexit.register

@@ -80,3 +80,31 @@ def test_a_process_waits_at_its_end_for_a_solve_that_it_has_left():
         [sys.executable, "-c", LEFT], capture_output=True, text=True, timeout=60, check=True
     )
     assert ended.stdout.split() == ["left", "ended"]
+
+
+AFTERWARDS = """
+import os, signal, threading, time
+import numpy as np, torch
+import milp_rl as mr
+q = mr.QNetwork(4, 12, hidden=(16, 16), generator=torch.Generator().manual_seed(1))
+solver = mr.ArgmaxSolver(q, mr.Capacity([2, 3, 4, 5, 1, 2] * 2, [7, 6, 4]), solver="{solver}")
+for _ in range(3):
+    solver.solve_batch(np.random.default_rng(0).normal(size=(30, 4)), workers=4)
+threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    time.sleep(4)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("solver", ["highs", "gurobi", "scip"])
+def test_ctrl_c_reaches_python_after_a_batch_in_threads(solver):
+    done = subprocess.run(
+        [sys.executable, "-c", AFTERWARDS.format(solver=solver)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert done.stdout.splitlines() == ["interrupted"], done.stderr
