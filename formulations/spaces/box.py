@@ -413,8 +413,8 @@ class Box(ActionSpace):
 
     @property
     def drawn_together(self) -> bool:
-        """True without constraints."""
-        return self.binary or not len(self.right)
+        """True for variables of which some are not binary, without constraints."""
+        return not (self.binary or len(self.right))
 
     def sample(self, rng: np.random.Generator, n: int = 1, *, maximal: bool = False) -> ActionArray:
         """Draw actions: uniformly without constraints, else mixtures of random vertices."""

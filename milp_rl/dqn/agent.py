@@ -147,6 +147,9 @@ class DQNAgent:
         space: FeasibleSet | None = None,
         seed: int = 0,
     ) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+        seed = int(seed)
         self._given_space = space
         lanes: Lanes
         if isinstance(env, gym.vector.VectorEnv):
@@ -548,6 +551,11 @@ class DQNAgent:
         """Restore a file if there is one; return its path."""
         if checkpoint is None:
             return None
+        folder = Path(checkpoint).parent
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"the checkpoint {checkpoint} cannot be written: there is no folder {folder}"
+            )
         if Path(checkpoint).exists():
             read = read_checkpoint(checkpoint, type(self.config))
             if len(read.state["running"]) != self.lanes.n:

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from milp_rl.dqn.config import DQNConfig
+from milp_rl.envs.fixed_set import difference
 from milp_rl.formulations.files import write_atomically
 
-_NAME, FORMAT = "milp_rl.dqn", 9
+_NAME, FORMAT = "milp_rl.dqn", 10
 
 AS_BEFORE: dict[str, Any] = {
     "architecture": "concat",
@@ -78,9 +79,14 @@ class Checkpoint:
                 " Delete it to start afresh, or give another path"
             )
         if different:
+            told = [
+                f"{what} was {before}, now {now}"
+                for key in different
+                for what, now, before in [difference(mine.get(key), its.get(key), key)]
+            ]
             raise ValueError(
-                f"{path} belongs to another run: {', '.join(different)} differ; delete it to start"
-                " afresh, or give another path"
+                f"{path} belongs to another run: {'; '.join(told)}. Give another path to start"
+                " afresh, or what it was made with to go on"
             )
 
 
@@ -181,4 +187,13 @@ def _from_8(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "running": [{"number": content["episode"], **content["running"]}]}
 
 
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {7: _from_7, 8: _from_8}
+def _from_9(content: dict[str, Any]) -> dict[str, Any]:
+    """Let the state be unknown that a running episode had come to."""
+    return {**content, "running": [{"state": None, **episode} for episode in content["running"]]}
+
+
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    7: _from_7,
+    8: _from_8,
+    9: _from_9,
+}

@@ -7,16 +7,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.pretraining import ModelledEnv
 from milp_rl.envs.feasible_sets import FeasibleSets
 from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import model_of
+from milp_rl.envs.observed import finite_state
 from milp_rl.formulations.spaces.base import ActionSpace
 
-_LARGEST = float(np.finfo(np.float32).max)
 _TOLERANCE = 1e-6
 
 
@@ -46,36 +45,6 @@ def checked_env(
         feasible = kind(env, state, user)
     _check_actions(env.action_space, feasible.space)
     return feasible, length
-
-
-def finite_state(observed: Any, length: int, when: str) -> NDArray[np.float32]:
-    """Return an observation as float32, shape (length,), or raise ``ValueError``."""
-    with np.errstate(over="ignore"):
-        state = np.asarray(observed, dtype=np.float32)
-    if state.shape != (length,):
-        raise ValueError(
-            f"the observation {when} has shape {state.shape}, the observation space ({length},)"
-        )
-    if not np.isfinite(state).all():
-        i = int(np.argmin(np.isfinite(state)))
-        raise ValueError(
-            f"the observation {when} has the value {np.asarray(observed)[i]} at index {i}; a"
-            " network needs finite numbers of float32's range"
-        )
-    return state
-
-
-def finite_reward(reward: Any, when: str) -> float:
-    """Return a reward as a float, or raise ``ValueError`` if it is none in float32's range."""
-    if np.ndim(reward) and np.size(reward) != 1:
-        raise ValueError(f"the reward {when} has shape {np.shape(reward)}, it must be one number")
-    value = float(np.asarray(reward).item())
-    if not abs(value) <= _LARGEST:
-        raise ValueError(
-            f"the reward {when} is {value}; nothing can be learnt from it: rewards must be finite"
-            " numbers of float32's range"
-        )
-    return value
 
 
 def _check_actions(declared: gym.Space[Any], block: ActionSpace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +11,11 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.dqn.checks import finite_reward, finite_state
 from milp_rl.dqn.lanes import Lanes
 from milp_rl.dqn.replay import Step
-from milp_rl.envs.fixed_set import FixedSet
+from milp_rl.envs.fixed_set import FixedSet, shown
 from milp_rl.envs.known_model import StateArray, model_of
+from milp_rl.envs.observed import finite_reward, finite_state
 from milp_rl.formulations.arrays import ActionArray
 
 
@@ -43,6 +44,9 @@ class RunningEpisode:
 
     seconds: float = 0.0
     """Wall-clock time of its steps, with their updates."""
+
+    state: list[float] | None = None
+    """The state that it has come to, if it is known."""
 
 
 class EpisodePlayer:
@@ -132,7 +136,23 @@ class EpisodePlayer:
                     played[i].append(step_)
         if longest:
             self._reset(running, lengths == 0)
+        self._warn_unless_repeated(running)
         return list(running), played
+
+    def _warn_unless_repeated(self, running: Sequence[RunningEpisode]) -> None:
+        """Warn where an episode that was played again has come to another state than before."""
+        for i, episode in enumerate(running):
+            known = episode.state
+            if known is None or np.array_equal(np.asarray(known, np.float32), self._states[i]):
+                continue
+            warnings.warn(
+                f"episode {episode.number} does not repeat itself from its seed: after the same"
+                f" {len(episode.actions)} actions the state is {shown(self._states[i])}, and was"
+                f" {shown(known)} when it was interrupted. Training goes on, but not to the weights"
+                " that it would have come to: something in the environment, such as the statistics"
+                " of NormalizeObservation, outlives reset(seed=...)",
+                stacklevel=2,
+            )
 
     def states(self, running: Sequence[RunningEpisode]) -> StateArray:
         """Return the states in which actions are to be chosen, beginning the episodes due.

@@ -201,6 +201,7 @@ class Training:
             learner.remember(step, lane)
             running.actions.append(step.action.tolist())
             running.reward += step.reward
+            running.state = step.next_state.tolist()
             agent.step += 1
             for loss in learner.learn(agent.step, agent.episode, agent.rng):
                 running.loss += loss
@@ -233,10 +234,21 @@ class Training:
 
 def _named(callbacks: Sequence[Callback]) -> dict[str, Callback]:
     """Return callbacks by the names of their classes, under which a checkpoint has their states."""
+    if not isinstance(callbacks, Sequence):
+        raise TypeError(f"callbacks must be a list of Callback objects, got {_kind(callbacks)}")
     named: dict[str, Callback] = {}
     for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"a callback must be an object of a class derived from milp_rl.dqn.Callback, such"
+                f" as one with on_step(self, agent), got {_kind(callback)}"
+            )
         kind, number = type(callback).__name__, 1
         while (name := kind if number == 1 else f"{kind} {number}") in named:
             number += 1
         named[name] = callback
     return named
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 from numpy.typing import NDArray
 
 from milp_rl.envs.action_codes import ActionCode, action_code
-from milp_rl.envs.fixed_set import block_of, checked_block
+from milp_rl.envs.fixed_set import block_of, checked_block, shown
 from milp_rl.envs.known_model import StateArray
 from milp_rl.envs.spaces import FeasibleActions, FeasibleBox
 from milp_rl.formulations.spaces.base import ActionSpace
@@ -84,10 +84,10 @@ class FlatEnv(gym.Wrapper[StateArray, NDArray[Any], Any, Any]):
     def vector(self, observation: Any) -> StateArray:
         """Return the vector of an observation, float32, shape (state_dim,)."""
         with np.errstate(over="ignore"):
-            if self._is_vector:
-                return np.asarray(observation, dtype=np.float32)
+            if self._is_vector:  # a copy: an environment may write the next one into its array
+                return np.array(observation, dtype=np.float32)
             flat = gym.spaces.flatten(self._observed, observation)
-            return np.asarray(flat, dtype=np.float32)
+            return np.array(flat, dtype=np.float32)
 
     def observation(self, vector: NDArray[Any]) -> Any:
         """Return the observation of a vector, in float32's precision."""
@@ -145,7 +145,15 @@ class FlatEnv(gym.Wrapper[StateArray, NDArray[Any], Any, Any]):
             return self._whole(checked_block(self._feasible(self.observation(state))))
         if not self._masked:
             return self._code.space
-        return self._code.allowed(np.ravel(self.observation(state)[_MASK]))
+        mask = np.ravel(self.observation(state)[_MASK])
+        try:
+            return self._code.allowed(mask)
+        except ValueError as error:
+            raise ValueError(
+                f"the action_mask {shown(mask)} leaves no action of {self.env.action_space} in"
+                f" state {shown(state)}: {error}. Nothing is chosen where an episode has"
+                " terminated; in any other state, truncated ones too, something must be allowed"
+            ) from error
 
     def _whole(self, block: ActionSpace) -> ActionSpace:
         """Return a set without the vectors that are no actions."""
@@ -280,20 +288,25 @@ class MaskedObservation(
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return self._with_mask(observation, info), info
+        return self._with_mask(observation, info, "after a reset"), info
 
     def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
         """Play an action."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._with_mask(observation, info), reward, terminated, truncated, info
+        if terminated and info.get(_MASK) is None:  # nothing is chosen there
+            masked = {_MASK: np.ones(self._size, np.int8), "observation": observation}
+            return masked, reward, terminated, truncated, info
+        where = "in the last state of an episode that is truncated" if truncated else "after a step"
+        return self._with_mask(observation, info, where), reward, terminated, truncated, info
 
-    def _with_mask(self, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
-        if _MASK in info:
-            given = info[_MASK]
-        elif self.env.has_wrapper_attr("action_masks"):
+    def _with_mask(self, observation: Any, info: dict[str, Any], where: str) -> dict[str, Any]:
+        given = info.get(_MASK)
+        if given is None and self.env.has_wrapper_attr("action_masks"):
             given = self.env.get_wrapper_attr("action_masks")()
-        else:
-            raise ValueError("the environment gives no action_mask in info, and no action_masks()")
+        if given is None:
+            raise ValueError(
+                f"the environment gives no action_mask in info {where}, and no action_masks()"
+            )
         parts = (
             [np.ravel(part) for part in given] if isinstance(given, tuple) else [np.ravel(given)]
         )

@@ -24,7 +24,20 @@ _SHOWN = 120
 
 
 def block_of(env: gym.Env[Any, Any]) -> Callable[[Any], Any] | None:
-    """Return ``action_space_block`` of the outermost wrapper, or environment, that has it."""
+    """Return ``action_space_block`` of the outermost wrapper, or environment, that has it.
+
+    Raises
+    ------
+    TypeError
+        If it is no environment of Gymnasium's.
+    """
+    given: Any = env
+    if not isinstance(given, gym.Env):
+        what = f"the class {given.__name__}" if isinstance(given, type) else repr(given)
+        raise TypeError(
+            f"an environment is an object of gymnasium.Env, such as gymnasium.make gives, got"
+            f" {_short(what)}"
+        )
     return env.get_wrapper_attr(_METHOD) if env.has_wrapper_attr(_METHOD) else None
 
 

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from milp_rl.envs.fixed_set import feasible_set
 from milp_rl.envs.known_model import model_of
+from milp_rl.envs.observed import finite_reward
 from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
+
+_NUMBERS = (bool, int, float)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +33,8 @@ class Transitions:
     rewards
         Shape (N,), finite.
     terminated
-        Whether the episode ended in the next state, shape (N,); by default never.
+        Whether the episode ended in the next state, true and false or 1 and 0, shape (N,); by
+        default never.
     interventions, variables
         Names of actions and state variables; by default ``"intervention 0"`` and so on.
     feasible
@@ -39,7 +43,7 @@ class Transitions:
     Raises
     ------
     ValueError
-        If shapes do not fit or a value is not finite.
+        If shapes do not fit, a value is not finite, or an end is neither true nor false.
     """
 
     states: FloatArray
@@ -65,10 +69,8 @@ class Transitions:
         n = len(self.states)
         if not n:
             raise ValueError("there are no transitions")
-        ends = np.zeros(n) if self.terminated is None else np.asarray(self.terminated)
-        object.__setattr__(self, "terminated", ends.astype(bool))
-        if ends.shape != (n,):
-            raise ValueError(f"terminated must have shape ({n},), got {ends.shape}")
+        ends = np.zeros(n, dtype=bool) if self.terminated is None else self.terminated
+        object.__setattr__(self, "terminated", _flags(ends, "terminated", n))
         lengths = {len(self.actions), len(self.rewards), len(self.next_states)}
         if lengths != {n} or self.states.shape != self.next_states.shape:
             raise ValueError("states, actions, rewards and next_states must have the same rows")
@@ -83,6 +85,22 @@ class Transitions:
 
     def __len__(self) -> int:
         return len(self.states)
+
+
+def _flags(values: Any, name: str, n: int) -> BoolArray:
+    """Return a column of true and false, shape (n,), or raise ``ValueError``."""
+    given = np.asarray(values)
+    if given.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), got {given.shape}")
+    if given.dtype == bool:
+        return given.copy()
+    flags = np.array([isinstance(value, _NUMBERS) and value in (0, 1) for value in given.tolist()])
+    if not flags.all():
+        row = int(np.argmin(flags))
+        raise ValueError(
+            f"{name} must be true or false, or 1 or 0: row {row} has {given.tolist()[row]!r}"
+        )
+    return given.astype(bool)
 
 
 def collect_transitions(
@@ -116,20 +134,19 @@ def collect_transitions(
     sets: list[ActionSpace] = []
     rows: list[tuple[Any, ...]] = []
     while len(rows) < n:
-        state, _ = env.reset(seed=int(rng.integers(2**31)))
+        state = np.array(env.reset(seed=int(rng.integers(2**31)))[0])
         done = False
         while not done and len(rows) < n:
             block = own(state)
             if len(sets) < 2 and block not in sets:
                 sets.append(block)
             action = block.sample(rng, maximal=len(rows) % 2 == 1)[0]
-            following, reward, terminated, truncated, _ = env.step(action)
+            observed, reward, terminated, truncated, _ = env.step(action)
+            following = np.array(observed)  # it may write the next one into the same array
             if expected_rewards:
                 reward = float(model_of(env).expected_reward(state, action))
-            paid = np.asarray(reward, dtype=np.float64)
-            if paid.size != 1:
-                raise ValueError(f"a reward must be one number, got shape {paid.shape}")
-            rows.append((state, action, paid.item(), following, terminated))
+            paid = finite_reward(reward, f"of random step {len(rows)}")
+            rows.append((state, action, paid, following, terminated))
             state, done = following, terminated or truncated
         if not terminated:
             block = own(state)

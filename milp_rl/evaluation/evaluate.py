@@ -20,6 +20,8 @@ from milp_rl.formulations.spaces.base import ActionSpace
 
 _COLUMNS = ["policy", "episode", "seed", "reward", "ms_per_decision", "steps"]
 
+MOST_STEPS = 100_000
+
 
 def evaluate(
     env: gym.Env[Any, Any],
@@ -27,6 +29,7 @@ def evaluate(
     *,
     seeds: Sequence[int] = range(50),
     start_states: ArrayLike | None = None,
+    max_steps: int | None = None,
 ) -> pd.DataFrame:
     """Play the same episodes with every policy.
 
@@ -47,6 +50,8 @@ def evaluate(
     start_states
         Shape (episodes, state_dim), passed to ``env.reset`` as ``options={"state": ...}``;
         by default ``env.reset`` draws the start from the seed.
+    max_steps
+        Steps after which an episode that has not ended is an error; by default 100,000.
 
     Returns
     -------
@@ -59,20 +64,21 @@ def evaluate(
     ValueError
         If there is nothing to evaluate, or start states and seeds differ in number; if a policy
         chooses an action that is not feasible in its state, or keeps one feasible set
-        (``policy.space``) where the environment's changes; if a reward is not finite.
+        (``policy.space``) where the environment's changes; if a reward is not finite, or an
+        episode does not end.
     """
     if not policies or not len(seeds):
         raise ValueError("evaluation needs at least one policy and one seed")
     starts = None if start_states is None else np.asarray(start_states)
     if starts is not None and len(starts) != len(seeds):
         raise ValueError(f"got {len(starts)} start states for {len(seeds)} seeds")
-    watched = _Watched(env)
+    watched, most = _Watched(env), MOST_STEPS if max_steps is None else max_steps
     rows = []
     for name, policy in policies.items():
         for episode, seed in enumerate(seeds):
             options = None if starts is None else {"state": starts[episode]}
             who = f"policy {name!r}, episode {episode}"
-            reward, seconds, steps = _play(watched, who, policy, int(seed), options)
+            reward, seconds, steps = _play(watched, who, policy, int(seed), options, most)
             rows.append((name, episode, int(seed), reward, 1e3 * seconds, steps))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -127,7 +133,12 @@ class _Watched:
 
 
 def _play(
-    watched: _Watched, who: str, policy: Policy, seed: int, options: dict[str, Any] | None
+    watched: _Watched,
+    who: str,
+    policy: Policy,
+    seed: int,
+    options: dict[str, Any] | None,
+    max_steps: int,
 ) -> tuple[float, float, int]:
     """Play an episode; return its mean reward, mean seconds of a decision, number of steps."""
     env = watched.env
@@ -137,6 +148,11 @@ def _play(
     seconds = 0.0
     done = False
     while not done:
+        if len(rewards) == max_steps:
+            raise ValueError(
+                f"{who} has not ended after {max_steps:,} steps: wrap the environment in"
+                " gymnasium.wrappers.TimeLimit, or raise max_steps"
+            )
         started = time.perf_counter()
         action = policy.act(state)
         seconds += time.perf_counter() - started

@@ -57,10 +57,7 @@ class LoggedDecisions:
 
     def __post_init__(self) -> None:
         for name in ("contexts", "rewards", "propensities", "target"):
-            values = np.asarray(getattr(self, name), dtype=np.float64)
-            if not np.isfinite(values).all():
-                raise ValueError(f"{name} must be finite")
-            object.__setattr__(self, name, values)
+            object.__setattr__(self, name, _finite(getattr(self, name), name))
         n = len(self.actions)
         object.__setattr__(self, "trajectory", np.asarray(self.trajectory))
         for name in ("contexts", "rewards", "propensities", "target", "trajectory"):
@@ -68,18 +65,20 @@ class LoggedDecisions:
                 raise ValueError(f"{name} has {len(getattr(self, name))} rows, actions {n}")
         if self.contexts.ndim != 2 or self.target.ndim != 2:
             raise ValueError("contexts and target must be tables")
-        actions = np.asarray(self.actions)
-        if not ((actions >= 0) & (actions < self.n_actions)).all():
-            raise ValueError(f"actions must be 0..{self.n_actions - 1}")
-        object.__setattr__(self, "actions", actions.astype(np.intp))
-        low = int(np.argmin(self.propensities))
-        if not self.propensities[low] > 0 or self.propensities.max() > 1 + 1e-9:
-            raise ValueError(
-                f"propensities must be in (0, 1]: row {low} has {self.propensities[low]:g}"
-            )
+        for name in ("actions", "rewards", "propensities", "trajectory"):
+            shape = np.shape(getattr(self, name))
+            if shape != (n,):
+                raise ValueError(f"{name} must have shape ({n},), got {shape}")
+        wanted = f"actions must be 0..{self.n_actions - 1}, whole numbers"
+        numbers = _finite(self.actions, "actions")
+        outside = (numbers < 0) | (numbers >= self.n_actions) | (numbers != np.floor(numbers))
+        _refuse(wanted, outside, numbers)
+        object.__setattr__(self, "actions", numbers.astype(np.intp))
+        outside = (self.propensities <= 0) | (self.propensities > 1 + 1e-9)
+        _refuse("propensities must be in (0, 1]", outside, self.propensities)
         sums = self.target.sum(axis=1)
-        if (self.target < -1e-9).any() or np.abs(sums - 1).max() > 1e-4:
-            raise ValueError("the rows of target must be probabilities")
+        outside = (self.target < -1e-9).any(axis=1) | (np.abs(sums - 1) > 1e-4)
+        _refuse("the rows of target must be probabilities", outside, self.target)
         if (self.codes < 0).any():
             raise ValueError(f"trajectory must not be missing: row {int(self.codes.argmin())} is")
         if self.step is not None:
@@ -182,6 +181,34 @@ class LoggedDecisions:
                     " without gaps"
                 )
         return order
+
+
+def _finite(values: Any, name: str) -> FloatArray:
+    """Return numbers, or raise ``ValueError`` with the first row that has another thing."""
+    try:
+        found = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        rows = np.asarray(values, dtype=object)
+        row = next((i for i, value in enumerate(rows) if not _is_numeric(value)), None)
+        about = "" if row is None else f": row {row} has {_plain(rows[row])!r}"
+        raise ValueError(f"{name} must be numbers{about}") from error
+    _refuse(f"{name} must be finite", ~np.isfinite(found), found)
+    return found
+
+
+def _is_numeric(value: Any) -> bool:
+    try:
+        np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _refuse(wanted: str, wrong: NDArray[np.bool_], values: NDArray[Any]) -> None:
+    """Raise ``ValueError`` with the first row of which something is wrong, if there is one."""
+    if wrong.any():
+        row = int(np.argwhere(wrong)[0][0])
+        raise ValueError(f"{wanted}: row {row} has {values[row]}")
 
 
 def _plain(value: Any) -> Any:

@@ -153,7 +153,7 @@ def bootstrapped_fqe(
     half = float(norm.isf((1 - level) / 2)) * error
     weights = p.phi @ p.solved(one)[1]
     share = float(weights.sum() ** 2 / (weights**2).sum() / len(weights))
-    warning = low_sample_warning(share, len(weights))
+    warning = low_sample_warning(share, len(weights), p.n)
     return Estimate("bootstrapped fqe", value, value - half, value + half, error, share, warning)
 
 

@@ -54,6 +54,8 @@ __all__ = [
 _STREAM = 7_303
 LEAST_SHARE = 0.05
 """Effective samples below this share of the trajectories are warned of."""
+LEAST_TRAJECTORIES = 10
+"""Fewer than these are warned of: a bootstrap sees no more of the spread than there is."""
 
 Per = Literal["decision", "trajectory"]
 Term = tuple[FloatArray, FloatArray]  # a numerator and a denominator for each trajectory
@@ -123,14 +125,22 @@ def estimator_name(name: str, per: Per | None = None) -> str:
     return found[lower]
 
 
-def low_sample_warning(share: float, n: int) -> str:
-    """Return what is wrong with weights of an effective sample of this share of n, or nothing."""
-    if share >= LEAST_SHARE:
-        return ""
-    return (
-        f"effective sample {100 * share:.2g}% of {n} ({share * n:.1f}), below"
-        f" {100 * LEAST_SHARE:g}%: the interval is likely too narrow"
-    )
+def low_sample_warning(share: float, n: int, trajectories: int) -> str:
+    """Return what makes an interval too narrow, or nothing.
+
+    That is weights with an effective sample of a small share of n, or few trajectories.
+    """
+    found = []
+    if trajectories == 1:
+        found.append("one trajectory, which says nothing of others: the interval has no width")
+    elif trajectories < LEAST_TRAJECTORIES:
+        found.append(f"{trajectories} trajectories: the interval is likely too narrow")
+    if share < LEAST_SHARE:
+        found.append(
+            f"effective sample {100 * share:.2g}% of {n} ({share * n:.1f}), below"
+            f" {100 * LEAST_SHARE:g}%: the interval is likely too narrow"
+        )
+    return "; ".join(found)
 
 
 def estimate(
@@ -227,9 +237,9 @@ def estimate(
     tail = (1 - level) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
     share = used.sum() ** 2 / max(float((used**2).sum()), 1e-300) / len(used)
-    warning = low_sample_warning(share, len(used))
+    warning = low_sample_warning(share, len(used), n)
     if name in ("dm", "fqe"):
-        warning = "the interval leaves out the errors of q"
+        warning = "; ".join(filter(None, ["the interval leaves out the errors of q", warning]))
     return Estimate(
         name,
         float(_ratio(numerators.sum(axis=0), denominators.sum(axis=0))),

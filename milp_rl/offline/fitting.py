@@ -20,7 +20,7 @@ from milp_rl.envs.fixed_set import shown
 from milp_rl.envs.state_sets import StateSets
 from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import ActionArray, check_vector
-from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.base import INTEGRALITY, ActionSpace
 from milp_rl.offline.additive import BernoulliPolicy, fit_policy
 from milp_rl.offline.config import OfflineConfig
 from milp_rl.offline.learners import ConservativeLearner, ImplicitLearner, OfflineLearner
@@ -243,6 +243,16 @@ def check_logged(transitions: Transitions, sets: StateSets) -> None:
         raise ValueError(
             f"the logged actions have {t.actions.shape[1]} variables, the feasible set {n}"
         )
+    space = sets.space  # all have the same variables, of the same kinds
+    whole = np.rint(t.actions)
+    unlike = ~(np.abs(t.actions - whole) <= INTEGRALITY) & ~space.continuous
+    unlike |= (t.actions != 0) & (t.actions != 1) & ~space.continuous & ~space.integer
+    if unlike.any():
+        i = int(unlike.any(axis=1).argmax())
+        try:
+            space.check_action(t.actions[i])
+        except ValueError as error:
+            raise ValueError(f"row {i} of the log: {error}") from error
     spaces = sets.in_states(t.states.astype(np.float32))
     if spaces is None:
         wrong = np.flatnonzero(~sets.space.feasible(t.actions))

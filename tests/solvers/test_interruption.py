@@ -87,7 +87,7 @@ import os, signal, threading, time
 import numpy as np, torch
 import milp_rl as mr
 q = mr.QNetwork(4, 12, hidden=(16, 16), generator=torch.Generator().manual_seed(1))
-solver = mr.ArgmaxSolver(q, mr.Capacity([2, 3, 4, 5, 1, 2] * 2, [7, 6, 4]), solver="{solver}")
+solver = mr.ArgmaxSolver(q, mr.Capacity([2, 3, 4, 5, 1, 2] * 2, [7, 6, 4]), solver="gurobi")
 for _ in range(3):
     solver.solve_batch(np.random.default_rng(0).normal(size=(30, 4)), workers=4)
 threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
@@ -98,10 +98,9 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("solver", ["highs", "gurobi", "scip"])
-def test_ctrl_c_reaches_python_after_a_batch_in_threads(solver):
+def test_ctrl_c_reaches_python_after_a_batch_that_gurobi_solved_in_threads():
     done = subprocess.run(
-        [sys.executable, "-c", AFTERWARDS.format(solver=solver)],
+        [sys.executable, "-c", AFTERWARDS],
         capture_output=True,
         text=True,
         timeout=60,

@@ -2,17 +2,19 @@ import importlib.util
 import json
 import pickle
 import signal
+import warnings
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from milp_rl.dqn import Callback, CSVLogger, DQNAgent, DQNConfig
 from milp_rl.dqn.checkpoint import AS_BEFORE, FORMAT
-from milp_rl.envs import CapacityBandit, CapacityInstance
+from milp_rl.envs import CapacityBandit, CapacityInstance, make_bandit
 from milp_rl.graphq import GraphDQN, GraphDQNConfig, make_interventions
 from tests.forks import python
 
@@ -132,19 +134,22 @@ def test_loaded_agent_acts_the_same(tmp_path, uninterrupted):
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (lambda: killed_run.agent(seed=4), "seed"),
-        (lambda: killed_run.agent(replace(killed_run.CONFIG, discount=0.5)), "discount"),
+        (lambda: killed_run.agent(seed=4), "seed was 3, now 4"),
+        (
+            lambda: killed_run.agent(replace(killed_run.CONFIG, discount=0.5)),
+            f"discount was {killed_run.CONFIG.discount}, now 0.5",
+        ),
         (
             lambda: DQNAgent(
                 CapacityBandit(CapacityInstance.generate(4, 2, seed=2)), killed_run.CONFIG, seed=3
             ),
-            "action space",
+            r"action space.* was .*, now",
         ),
     ],
 )
 def test_checkpoint_of_another_run_is_refused(tmp_path, uninterrupted, other, named):
     uninterrupted.save(tmp_path / "run.pt")
-    with pytest.raises(ValueError, match=f"another run: {named} differ"):
+    with pytest.raises(ValueError, match=f"another run: {named}"):
         other().train(checkpoint=tmp_path / "run.pt")
 
 
@@ -275,3 +280,28 @@ def test_more_episodes_are_refused_where_the_gap_goes_by_them(tmp_path):
 def test_checkpoint_every_is_checked():
     with pytest.raises(ValueError, match="checkpoint_every"):
         killed_run.agent().train(checkpoint_every=0)
+
+
+def test_an_environment_that_remembers_across_resets_is_warned_of(tmp_path):
+    def make(normalised):
+        env = make_bandit("budget", 6, 2, seed=0)
+        return gym.wrappers.NormalizeObservation(env) if normalised else env
+
+    config = DQNConfig(episodes=9, batch_size=4, pretrain_epochs=0, random_steps=20)
+    for normalised in (False, True):
+        path = tmp_path / f"{normalised}.pt"
+        DQNAgent(make(normalised), config, seed=0).learn(70, checkpoint=path)
+        again = DQNAgent(make(normalised), config, seed=0)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            again.learn(80, checkpoint=path)
+        told = [str(one.message) for one in seen if "does not repeat itself" in str(one.message)]
+        assert bool(told) == normalised
+        assert all("after the same 10 actions the state is" in text for text in told)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_noticed_before_training(tmp_path):
+    agent = DQNAgent(make_bandit("budget", 6, 2, seed=0), seed=0)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        agent.learn(2000, checkpoint=tmp_path / "nowhere" / "run.pt")
+    assert agent.num_timesteps == 0

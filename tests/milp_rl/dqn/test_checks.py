@@ -360,9 +360,9 @@ def test_numbers_that_are_none_are_refused_at_the_step(faults, message):
 @pytest.mark.parametrize(
     ("faults", "message"),
     [
-        ({"reward": np.nan}, "rewards must be a finite table, row 9 has the value nan"),
+        ({"reward": np.nan}, "the reward of random step 9 is nan"),
         ({"observation": with_nan}, "^states must be .*, row 10 has the value nan"),
-        ({"reward": 1e39}, r"a random step of the environment gives \[ ?inf"),
+        ({"reward": 1e39}, r"the reward of random step 9 is 1e\+39"),
     ],
 )
 def test_numbers_that_are_none_are_refused_in_random_play(faults, message):
@@ -445,5 +445,5 @@ def test_rewards_of_one_number_are_taken_in_random_play_as_in_episodes(shape):
         np.testing.assert_array_equal(agent.random_play.rewards, plain.random_play.rewards)
         agent.train()
     else:
-        with pytest.raises(ValueError, match=r"one number, got shape \(2,\)"):
+        with pytest.raises(ValueError, match=r"has shape \(2,\), it must be one number"):
             agent.train()

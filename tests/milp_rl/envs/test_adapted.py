@@ -18,6 +18,7 @@ import milp_rl.envs.rddl
 from milp_rl.dqn import DQNAgent, DQNConfig, EvaluationCallback, FlatDQN
 from milp_rl.envs import MaskedObservation, adapted
 from milp_rl.envs.action_codes import action_code
+from milp_rl.envs.transitions import collect_transitions
 from milp_rl.evaluation import evaluate
 
 SMALL = DQNConfig(
@@ -286,3 +287,111 @@ class Constant:
 
     def act(self, observation):
         return self.action
+
+
+class Counting(gym.Env):
+    """Counts its steps; returns one array that it changes in place, or a new one each time."""
+
+    observation_space = spaces.Box(0, 100, (2,), np.float32)
+    action_space = spaces.MultiBinary(3)
+
+    def __init__(self, in_place):
+        self.in_place, self.array = in_place, np.zeros(2, np.float32)
+
+    def action_space_block(self, state):
+        return mr.BudgetTopK(3, 2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.array = self.array if self.in_place else np.zeros(2, np.float32)
+        self.array[:] = [0, self.np_random.integers(10)]
+        return self.array, {}
+
+    def step(self, action):
+        self.array = self.array if self.in_place else self.array.copy()
+        self.array[0] += 1
+        return self.array, float(np.sum(action)), bool(self.array[0] >= 6), False, {}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_observations_in_one_array_are_remembered_as_they_were(flat):
+    agents = []
+    for in_place in (False, True):
+        env = Counting(in_place)
+        played = collect_transitions(env, 14, np.random.default_rng(0))
+        np.testing.assert_array_equal(played.states[:6, 0], range(6))
+        np.testing.assert_array_equal(played.next_states[:6, 0], range(1, 7))
+        if flat:
+            env = gym.wrappers.TransformObservation(
+                env, lambda o: {"o": o}, spaces.Dict({"o": env.observation_space})
+            )
+        agents.append(DQNAgent(env, SMALL, seed=0).train())
+    weights = [agent.network.state_dict() for agent in agents]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("reward", [np.nan, 1e300, None, "1"])
+def test_a_reward_that_is_none_is_refused_in_random_play_too(reward):
+    class Paid(Counting):
+        def step(self, action):
+            return *super().step(action)[:1], reward, False, False, {}
+
+    with pytest.raises(ValueError, match="the reward of random step 0 is"):
+        collect_transitions(Paid(False), 4, np.random.default_rng(0))
+
+
+class Masking(gym.Env):
+    """Gives a mask in info while it goes on, and what it is told in the last state."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, last, truncated):
+        self.last, self.truncated, self.steps = last, truncated, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(2, np.float32), {"action_mask": [1, 1, 0]}
+
+    def step(self, action):
+        self.steps += 1
+        ends = self.steps == 3
+        info = ({} if self.last is None else {"action_mask": self.last}) if ends else None
+        info = {"action_mask": [1, 0, 1]} if info is None else info
+        terminated, truncated = ends and not self.truncated, ends and self.truncated
+        return np.full(2, self.steps / 9, np.float32), 1.0, terminated, truncated, info
+
+
+@pytest.mark.parametrize("last", [None, [0, 0, 0]])
+def test_no_mask_is_needed_where_an_episode_terminates(last):
+    agent = DQNAgent(MaskedObservation(Masking(last, False)), SMALL, seed=0).train()
+    assert agent.episode == 3
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (None, "no action_mask in info in the last state of an episode that is truncated"),
+        ([0, 0, 0], r"the action_mask \[0\.*, 0\.*, 0\.*\] leaves no action of Discrete\(3\)"),
+    ],
+)
+def test_a_mask_is_needed_where_an_episode_is_truncated(last, said):
+    with pytest.raises(ValueError, match=said):
+        DQNAgent(MaskedObservation(Masking(last, True)), SMALL, seed=0).train()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [("Taxi-v4", "gymnasium.make gives, got 'Taxi-v4'"), (Counting, "the class")]
+)
+def test_what_is_no_environment_is_refused(given, said):
+    with pytest.raises(TypeError, match=said):
+        DQNAgent(given)
+    with pytest.raises(TypeError, match=said):
+        evaluate(given, {"any": None})
+
+
+@pytest.mark.parametrize("seed", [None, -1, 0.5, True])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0"):
+        DQNAgent(Counting(False), seed=seed)

@@ -407,9 +407,18 @@ def test_an_outcome_model_that_is_not_finite_is_refused():
     ("change", "message"),
     [
         ({"propensities": np.zeros(10)}, r"propensities must be in \(0, 1\]: row 0 has 0"),
-        ({"target": np.full((10, 3), 0.5)}, "must be probabilities"),
+        (
+            {"propensities": np.array([0.5, 1.5, *[0.2] * 8])},
+            r"propensities must be in \(0, 1\]: row 1 has 1.5",
+        ),
+        ({"target": np.full((10, 3), 0.5)}, "must be probabilities: row 0 has"),
         ({"actions": np.full(10, 3)}, r"actions must be 0\.\.2"),
-        ({"rewards": np.full(10, np.nan)}, "rewards must be finite"),
+        ({"actions": np.array([0, 1, 1.9, *[0] * 7])}, "whole numbers: row 2 has 1.9"),
+        ({"actions": np.array([*["0"] * 4, "stop", *["0"] * 5])}, "numbers: row 4 has 'stop'"),
+        ({"rewards": np.array([0.0, *[np.nan] * 9])}, "rewards must be finite: row 1 has nan"),
+        ({"rewards": [1.0, None, *[1.0] * 8]}, "rewards must be finite: row 1 has nan"),
+        ({"contexts": [[1.0]] * 7 + [["m"]] * 3}, "contexts must be numbers: row 7 has"),
+        ({"rewards": np.zeros((10, 1))}, r"rewards must have shape \(10,\), got \(10, 1\)"),
         ({"rewards": np.zeros(9)}, "rewards has 9 rows, actions 10"),
     ],
 )
@@ -506,3 +515,14 @@ def test_the_confidence_interval_covers_the_simulators_truth():
         found = estimate(logged, "dr", q=q, n_bootstraps=200)
         covered += found.low <= truth <= found.high
     assert covered >= 23
+
+
+@pytest.mark.parametrize(("n", "said"), [(1, "no width"), (4, "4 trajectories"), (12, "")])
+def test_few_trajectories_are_warned_of(n, said):
+    logged, q, _ = bandit(12)
+    few = replace(logged, trajectory=np.arange(12) % n)
+    found = estimate(few, "is", **QUICK)
+    assert said in found.warning
+    assert bool(said) == bool(found.warning)
+    assert said in estimate(few, "dm", q=q, **QUICK).warning
+    assert (found.low == found.high) == (n == 1)

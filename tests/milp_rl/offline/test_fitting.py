@@ -413,3 +413,34 @@ def test_a_feature_that_was_never_seen_to_change_is_not_blown_up(logged):
     policy = fit_policy(states, logged.actions, hidden=(4,), epochs=1)
     odds = policy.log_odds(np.array([[0, 0, 0, 0.1], [0, 0, 0, 0.2]]))
     assert np.abs(odds[0] - odds[1]).max() < 1.0
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [([-1, 1, 1, 0, 0], r"action\[0\] is -1"), ([0.5, 0, 0, 0, 0], r"action\[0\] is 0.5")],
+)
+@pytest.mark.parametrize("feasible", [mr.BudgetTopK(N, 3), capped])
+def test_a_logged_action_that_is_not_zero_or_one_is_refused_with_its_row(
+    logged, feasible, action, said
+):
+    actions = logged.actions.copy()
+    actions[7] = action
+    with pytest.raises(ValueError, match=f"row 7 of the log: {said}"):
+        fit(replace(logged, actions=actions), feasible, OfflineConfig(updates=1))
+
+
+def test_logged_orders_are_whole_numbers():
+    box = mr.Box([0, 0], [3, 2], integer=[0], binary=[])
+    states, actions = np.zeros((4, 1)), np.array([[1, 0.5], [3, 2], [1.5, 0], [0, 0]])
+    with pytest.raises(ValueError, match=r"row 2 of the log: action\[0\] is 1.5"):
+        fit(Transitions(states, actions, np.zeros(4), states), box, OfflineConfig(updates=1))
+
+
+@pytest.mark.parametrize("ends", [["False"] * 3, [0.0, np.nan, 1.0], [0, 2, 1], [None] * 3])
+def test_an_end_is_true_or_false(ends):
+    states = np.zeros((3, 2))
+    with pytest.raises(ValueError, match="terminated must be true or false, or 1 or 0: row"):
+        Transitions(states, states, np.zeros(3), states, ends)
+    for known in ([0, 1, 0], [False, True, False], np.array([0.0, 1.0, 0.0])):
+        found = Transitions(states, states, np.zeros(3), states, known).terminated
+        assert found.tolist() == [False, True, False]
