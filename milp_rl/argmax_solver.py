@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from milp_rl.formulations.arrays import FloatArray, check_vector
+from milp_rl.formulations.arrays import FloatArray, check_vector, unmasked
 from milp_rl.formulations.checks import check_integer
 from milp_rl.formulations.names import Formulation, Strength
 from milp_rl.formulations.networks.action_value import ActionValue, NetworkValue
@@ -360,7 +360,7 @@ class ArgmaxSolver:
         CertificationError
             If an answer is proven wrong and solving more tightly does not mend it.
         """
-        batch = np.asarray(states, dtype=np.float64)
+        batch = np.asarray(unmasked(states, "states"), dtype=np.float64)
         if batch.ndim != 2:
             raise ValueError(f"states must have shape (batch, {self.state_dim}), got {batch.shape}")
         if starts is not None and len(starts) != len(batch):

@@ -13,7 +13,13 @@ from scipy.linalg import block_diag
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray, IntArray
-from milp_rl.formulations.checks import LARGEST, check_integers, check_numbers, shown
+from milp_rl.formulations.checks import (
+    LARGEST,
+    check_integers,
+    check_numbers,
+    check_unit,
+    shown,
+)
 from milp_rl.formulations.spaces.base import INTEGRALITY, ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.polytope import Polytope
@@ -22,6 +28,8 @@ from milp_rl.formulations.spaces.rows import within
 _TOLERANCE = 1e-6  # by which a constraint or bound may be exceeded, relative to its side if above 1
 _LOOSE = 1e-5  # by which partial actions may exceed them: nothing feasible is left out
 _DYKSTRA_ROUNDS = 20  # of alternating projections
+_SECONDS = 1.0  # for a feasible point of whole numbers, when a box is made
+_INFEASIBLE = 2  # status of scipy's milp
 
 
 class Box(ActionSpace):
@@ -55,7 +63,8 @@ class Box(ActionSpace):
     Raises
     ------
     ValueError
-        If a shape is wrong, a number is not finite, bounds cross or no point is feasible.
+        If a shape is wrong, a number is not finite, bounds cross, a row is in too small a unit, or
+        no point is feasible (of whole numbers, as far as a second tells).
 
     Examples
     --------
@@ -106,6 +115,8 @@ class Box(ActionSpace):
             raise ValueError(
                 f"matrix must be finite, of shape ({len(self.right)}, {n}), got {self.matrix.shape}"
             )
+        for i, row in enumerate(self.matrix):
+            check_unit(row, f"the coefficients of constraint {i}", "the row and its right side")
         zero_one, whole = _indices(binary, "binary", n), _indices(integer, "integer", n)
         if both := sorted({*zero_one.tolist()} & {*whole.tolist()}):
             raise ValueError(f"variable {both[0]} is among both binary and integer")
@@ -115,7 +126,7 @@ class Box(ActionSpace):
         self._continuous = np.ones(n, dtype=bool)
         self._continuous[zero_one] = self._continuous[whole] = False
         self._round_bounds()
-        if self.anchor is None:
+        if self._contradictory():
             raise ValueError("no feasible action: the constraints and bounds contradict each other")
 
     def _round_bounds(self) -> None:
@@ -162,29 +173,30 @@ class Box(ActionSpace):
         """True for binary variables that may all be zero, under nonnegative coefficients."""
         return self.binary and not self._lower.any() and not (self.matrix < 0).any()
 
+    def _contradictory(self) -> bool:
+        """Whether nothing is feasible; what takes long to find out is left to the solvers."""
+        if not len(self.right):
+            return False
+        if self._continuous.all():
+            return self.anchor is None
+        found = milp(
+            np.zeros(self.n_actions),
+            integrality=~self._continuous,
+            bounds=Bounds(self._lower, self._upper),
+            constraints=LinearConstraint(self.matrix, -np.inf, self.right),
+            options={"time_limit": _SECONDS},
+        )
+        return bool(found.status == _INFEASIBLE)
+
     @cached_property
     def anchor(self) -> FloatArray | None:
-        """A feasible point far from the constraints, ``None`` if there is none."""
-        if len(self.right):
-            return self._interior_point()
-        return np.where(self._continuous, (self._lower + self._upper) / 2, self._lower)
+        """A point of numbers far from the constraints (Chebyshev centre), ``None`` if none is.
 
-    def _interior_point(self) -> FloatArray | None:
-        """Return the centre of the largest ball (Chebyshev centre), at feasible whole numbers."""
-        low, high = self._lower.copy(), self._upper.copy()
-        if not self._continuous.all():
-            found = milp(
-                np.zeros(self.n_actions),
-                integrality=~self._continuous,
-                bounds=Bounds(low, high),
-                constraints=LinearConstraint(self.matrix, -np.inf, self.right),
-            )
-            if found.x is None:
-                return None
-            whole = np.rint(found.x[~self._continuous])
-            low[~self._continuous] = high[~self._continuous] = whole
-        if not self._continuous.any():
-            return low
+        Without constraints the middle of the bounds.
+        """
+        low, high = self._lower, self._upper
+        if not len(self.right):
+            return np.asarray((low + high) / 2)
         free = high > low
         norms = np.linalg.norm(self.matrix[:, free], axis=1)
         unit = np.eye(self.n_actions)[free]
@@ -388,16 +400,19 @@ class Box(ActionSpace):
         return Polytope(self._lower, self._upper, self.matrix, self.right)
 
     def __and__(self, other: ActionSpace) -> ActionSpace:
-        """Intersect; two boxes make one."""
+        """Intersect; two boxes make one, unless nothing is in both."""
         if not isinstance(other, Box) or other.n_actions != self.n_actions:
             return super().__and__(other)
-        return Box(
-            np.maximum(self._lower, other._lower),
-            np.minimum(self._upper, other._upper),
-            matrix=np.concatenate([self.matrix, other.matrix]),
-            right=np.concatenate([self.right, other.right]),
-            integer=np.flatnonzero(~(self._continuous & other._continuous)).tolist(),
-        )
+        try:
+            return Box(
+                np.maximum(self._lower, other._lower),
+                np.minimum(self._upper, other._upper),
+                matrix=np.concatenate([self.matrix, other.matrix]),
+                right=np.concatenate([self.right, other.right]),
+                integer=np.flatnonzero(~(self._continuous & other._continuous)).tolist(),
+            )
+        except ValueError:  # as an intersection of others, it is then empty
+            return super().__and__(other)
 
     def __mul__(self, other: ActionSpace) -> ActionSpace:
         """Put side by side; two boxes make one."""

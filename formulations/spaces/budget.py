@@ -18,6 +18,7 @@ from milp_rl.formulations.checks import (
     check_integer,
     check_number,
     check_numbers,
+    check_unit,
     shown,
 )
 from milp_rl.formulations.kernels.description import CompiledOracle, KnapsackOracle, TopKOracle
@@ -100,6 +101,7 @@ class BudgetTopK(ActionSpace):
                 raise ValueError(
                     f"costs must be {n_actions} nonnegative numbers, got {shown(costs)}"
                 )
+            check_unit(self.costs, "costs", "costs and budget")
             if self.budget < 0:
                 raise ValueError(f"budget must be a nonnegative number, got {budget}")
             cheapest = float(np.sort(self.costs)[:k].sum())

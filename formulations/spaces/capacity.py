@@ -12,7 +12,7 @@ import pyomo.environ as pyo
 from numpy.typing import ArrayLike, NDArray
 
 from milp_rl.formulations.arrays import ActionArray, BoolArray, FloatArray
-from milp_rl.formulations.checks import check_numbers
+from milp_rl.formulations.checks import check_numbers, check_unit
 from milp_rl.formulations.kernels.description import CompiledOracle
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
@@ -81,6 +81,7 @@ class Capacity(ActionSpace):
     def __init__(self, costs: ArrayLike, capacities: ArrayLike) -> None:
         self.costs = _check_nonnegative(costs, "costs", "arm")
         self.capacities = _check_nonnegative(capacities, "capacities", "worker")
+        check_unit(self.costs, "costs", "costs and capacities")
         # No more workers than there are arms take one: those of the largest capacities will do.
         largest = np.argsort(-self.capacities, kind="stable")[: len(self.costs)]
         self._workers = np.sort(largest)

@@ -108,10 +108,13 @@ class TrainingRun:
             make = _function(self.environment) or partial(gym.make, self.environment)
             env: gym.Env[Any, Any] = make(**self.arguments)
         except gym.error.UnregisteredEnv as error:
-            raise ValueError(
-                f"{error} If a module of yours registers it, write"
-                f" MODULE:{self.environment.split(':')[-1]}"
-            ) from error
+            module, _, name = self.environment.rpartition(":")
+            told = f"If a module of yours registers it, write MODULE:{name}"
+            if module:
+                told = (
+                    f"The module {module} has no function {name}, and registers none of that name"
+                )
+            raise ValueError(f"{error} {told}") from error
         except (gym.error.Error, TypeError) as error:
             raise ValueError(
                 f"{self.environment} cannot be made with the arguments"

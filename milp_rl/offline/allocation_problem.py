@@ -58,7 +58,7 @@ class AllocationProblem:
     @classmethod
     def checked(cls, q: ArrayLike, limits: Sequence[Limit], *, optional: bool) -> AllocationProblem:
         """Return the problem, or raise ``ValueError`` that names what is wrong."""
-        values = _checked_values(q)
+        values = _checked_values(q, optional=optional)
         n, n_actions = values.shape
         use = np.zeros((len(limits), n_actions))
         factors: list[FloatArray | None] = []
@@ -80,6 +80,8 @@ class AllocationProblem:
             use = np.column_stack([use, np.zeros(len(limits))])
         most = np.array([limit.most for limit in limits], dtype=np.float64)
         names = tuple(limit.name for limit in limits)
+        if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+            raise ValueError(f"two limits are called {twice[0]!r}: results go by their names")
         return cls(values, use, tuple(factors), factor_of, most, names)
 
     @cached_property
@@ -185,7 +187,7 @@ class AllocationProblem:
         return np.asarray(np.where(over > TOLERANCE * (1 + np.abs(self.most)), over, 0.0))
 
 
-def _checked_values(q: ArrayLike) -> FloatArray:
+def _checked_values(q: ArrayLike, *, optional: bool) -> FloatArray:
     values = np.asarray(q, dtype=np.float64)
     if values.ndim != 2 or not values.size:
         raise ValueError(f"q must be a table (patients, actions), got shape {values.shape}")
@@ -198,10 +200,10 @@ def _checked_values(q: ArrayLike) -> FloatArray:
             " -inf stands for an action that a patient cannot have"
         )
     nothing = (values == -np.inf).all(axis=1)
-    if nothing.any():
+    if nothing.any() and not optional:
         raise ValueError(
             f"q must be finite for some action of each patient, but it is -inf for all of patient"
-            f" {int(nothing.argmax())}"
+            f" {int(nothing.argmax())}; with optional=True there may be such"
         )
     return values
 

@@ -271,3 +271,18 @@ def test_a_node_limit_gives_an_action_and_a_bound(solver):
     assert result.bound > result.value
     with pytest.raises(ValueError, match="node_limit must be an integer of at least 1"):
         mr.ArgmaxSolver(network, space, node_limit=0)
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (np.ma.array([5.0, 1.0, 2.0], mask=[True, False, False]), "some of state.* is masked"),
+        (np.array([1.0, 2.0 + 1j, 0.0]), "must be of real numbers"),
+    ],
+)
+def test_a_state_of_which_something_is_hidden_is_refused(q_network, state, said):
+    solver = mr.ArgmaxSolver(q_network, mr.BudgetTopK(6, 3))
+    with pytest.raises(ValueError, match=said):
+        solver.solve(state)
+    with pytest.raises(ValueError, match=said):
+        solver.solve_batch(np.ma.stack([state]) if np.ma.isMA(state) else state[None])

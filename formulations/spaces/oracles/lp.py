@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.milp.highs import new_highs, pass_model, run
 from milp_rl.formulations.milp.linear_model import LinearModel
-from milp_rl.formulations.time_limit import is_late
+from milp_rl.formulations.time_limit import check_time, is_late, seconds_left
 
 
 class LinearOracle:
@@ -167,21 +167,29 @@ class LinearOracle:
 
     def feasible(self, fixed_one: NDArray[np.bool_]) -> bool:
         """Whether the block (with integrality) has a point with these actions at one."""
-        highs = new_highs()
-        pass_model(highs, self.model)
+        highs = self._with_integrality()
         lower = np.where(fixed_one, 1.0, self._lower)
         highs.changeColsBounds(self.n_actions, self._index, lower, self._upper)
-        return bool(run(highs) == highspy.HighsModelStatus.kOptimal)
+        status = run(highs)
+        check_time()
+        return bool(status == highspy.HighsModelStatus.kOptimal)
 
     def integer_point(self, coefficients: FloatArray) -> FloatArray | None:
         """Maximise over the block with integrality; all columns, ``None`` if it is empty."""
-        highs = new_highs()
-        pass_model(highs, self.model)
+        highs = self._with_integrality()
         highs.changeColsCost(self.n_actions, self._index, coefficients)
         if run(highs) != highspy.HighsModelStatus.kOptimal:
+            check_time()
             return None
         point = np.array(highs.getSolution().col_value)
         return np.asarray(np.clip(point, self.model.column_lower, self.model.column_upper))
+
+    def _with_integrality(self) -> highspy.Highs:
+        """Return the block in a new solver, which stops when the time is up."""
+        highs = new_highs()
+        pass_model(highs, self.model)
+        highs.setOptionValue("time_limit", max(seconds_left(), 0.0))
+        return highs
 
 
 def _box_bound(row: FloatArray, lower: FloatArray, upper: FloatArray) -> float:

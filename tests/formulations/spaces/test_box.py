@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pyomo.environ as pyo
@@ -260,3 +261,56 @@ def test_additions_under_one_constraint_are_those_that_can_be_completed(seed):
         assert space.extensions(action).tolist() == wanted
     drawn = space.sample(rng, 50)
     assert space.feasible(drawn).all()
+
+
+def market_split(rows: int, n: int) -> mr.Box:
+    """Return equalities of binary variables, of which even one solution is hard to find."""
+    matrix = np.random.default_rng(0).integers(0, 100, size=(rows, n)).astype(float)
+    half = np.floor(matrix.sum(axis=1) / 2)
+    both = np.concatenate([half, -half])
+    return mr.Box(
+        [0] * n, [1] * n, matrix=np.vstack([matrix, -matrix]), right=both, binary=range(n)
+    )
+
+
+def test_a_box_is_made_at_once_whether_or_not_a_point_of_it_is_found():
+    started = time.perf_counter()
+    box = market_split(5, 40)
+    assert time.perf_counter() - started < 5.0
+    network = mr.QNetwork(0, 40, (8,))
+    started = time.perf_counter()
+    result = mr.argmax(network, [], box, solver="highs", time_limit=2.0)
+    assert result.status == "no_solution"
+    assert time.perf_counter() - started < 8.0  # two, and what a busy machine adds
+
+
+@pytest.mark.parametrize("integer", [[], [0, 1]])
+def test_two_boxes_without_a_common_point_make_an_empty_intersection(integer):
+    low = mr.Box([0, 0], [5, 5], matrix=[[1, 1]], right=[1], integer=integer)
+    for other in (mr.Box([2, 2], [5, 5], integer=integer), mr.Box([0, 1], [0.5, 1])):
+        both = low & other
+        empty = mr.argmax(mr.QNetwork(0, 2, (4,)), [], both).status == "infeasible"
+        assert empty == (other.lower.min() > 1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda unit: mr.Box(
+            [0] * 3, [1] * 3, matrix=[[4 * unit] * 3], right=[5 * unit], binary=range(3)
+        ),
+        lambda unit: mr.Capacity([unit, 2 * unit, 3 * unit], [4 * unit]),
+        lambda unit: mr.BudgetTopK(3, 3, costs=[unit, 2 * unit, 3 * unit], budget=4 * unit),
+    ],
+)
+def test_units_of_the_size_of_tolerances_are_refused(make):
+    for unit in (1e-7, 1e-9):
+        with pytest.raises(ValueError, match="of the size of what is allowed for rounding: give"):
+            make(unit)
+    solvers = ("auto", "highs", "scip")
+    known = [
+        mr.argmax(mr.Network.from_arrays([[[3.0, 2.0, 2.5]]], [[0.0]]), [], make(unit), solver=s)
+        for unit in (1.0, 1e-4)
+        for s in solvers
+    ]
+    assert len({tuple(result.action) for result in known}) == 1

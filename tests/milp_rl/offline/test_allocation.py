@@ -136,12 +136,19 @@ def test_impossible_limits_are_named():
             "limit 'x': patient_factor must be finite, but it is nan for patient 1",
         ),
         (np.zeros((2, 2)), [Limit("x", np.ones(3), 1.0)], "limit 'x': use must be 2"),
+        (np.zeros((2, 2)), [Limit("x", np.ones(2), 1.0)] * 2, "two limits are called 'x'"),
         (np.zeros((2, 2)), [Limit("x", np.ones(2), 1.0, np.ones(3))], "patient_factor must have 2"),
     ],
 )
 def test_wrong_arguments_are_refused(q, limits, message):
     with pytest.raises(ValueError, match=message):
         allocate(q, limits)
+
+
+def test_a_patient_who_can_have_nothing_gets_nothing_where_that_is_an_option():
+    q = np.array([[1.0, 3.0], [-np.inf, -np.inf], [2.0, 1.0]])
+    for limits in ([], [Limit("home", np.array([0.0, 1.0]), 1.0)]):
+        assert allocate(q, limits, optional=True).actions.tolist() == [1, -1, 0]
 
 
 SMALL = FactoredActionSpace(
