@@ -184,6 +184,14 @@ def test_what_is_said_of_the_returns_is_so():
     late, soon = ([f"{x:.0f}" for x in stock["milp-rl", steps]] for steps in (10_000, 3000))
     assert "three get {}, {} and {} after 10,000 steps".format(*late) in words
     assert "and {}, {} and {} after 3,000".format(*soon) in words
+    twice = stock["milp-rl, two critics", 10_000]
+    get = "`critics=2`), get {:.0f}, {:.0f} and {:.0f}, in not quite twice the time".format(*twice)
+    assert get in words
+    single = stock["milp-rl", 10_000]
+    assert (twice.to_numpy() > single.to_numpy()).sum() == 2
+    assert twice.min() > 5 * single.min()
+    spent = rows[rows["domain"] == "inventory"].groupby(["learner", "steps"])["cpu_seconds"].mean()
+    assert 1.5 < spent["milp-rl, two critics", 10_000] / spent["milp-rl", 10_000] < 2
     former = mean["milp-rl, step size 1e-3"]
     assert f"Advising came out better ({former['advising30']:.0f}, one training)" in words
     assert life.min() < former["life30"] < life.max()
