@@ -14,7 +14,8 @@ ActionArray = NDArray[np.int8 | np.int64 | np.float64]
 
 def unmasked(values: ArrayLike, name: str) -> ArrayLike:
     """Return numbers, or raise ``ValueError`` where some are masked or complex."""
-    if np.ma.is_masked(values):
+    rows = values if isinstance(values, list | tuple) else ()
+    if np.ma.is_masked(values) or any(np.ma.is_masked(row) for row in rows):
         raise ValueError(f"some of {name} is masked; every entry must be known")
     if np.iscomplexobj(values):
         raise ValueError(f"{name} must be of real numbers, got {values!r}")

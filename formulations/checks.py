@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 LARGEST = 10**15
 MOST_VARIABLES = 10_000_000
-_SMALLEST_UNIT = 1e-6  # of the coefficients of a row: checks and solvers allow absolute tolerances
 
 
 def check_integer(value: Any, name: str, lowest: int = 0, highest: int = LARGEST) -> int:
@@ -52,18 +51,20 @@ def check_number(value: Any, name: str, lowest: float = -LARGEST) -> float:
     return float(value)
 
 
-def check_unit(values: NDArray[np.float64], what: str, whole: str) -> None:
-    """Refuse the coefficients of a row that are all of the size of tolerances.
+def check_unit(values: NDArray[np.float64], smallest: float, what: str, whole: str) -> None:
+    """Refuse a row whose terms are all of the size of tolerances.
 
     Parameters
     ----------
     values
-        The coefficients.
+        The terms, at most.
+    smallest
+        What the largest of them has to be at least.
     what, whole
         What they are, and what has to be multiplied by the same number, for the message.
     """
     largest = float(np.abs(values).max(initial=0.0))
-    if 0 < largest < _SMALLEST_UNIT:
+    if 0 < largest < smallest:
         raise ValueError(
             f"{what} are at most {largest:g}, of the size of what is allowed for rounding: give"
             f" {whole} in a smaller unit, such as {1 / largest:.0e} times as much"

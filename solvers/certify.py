@@ -165,6 +165,8 @@ def certify(
     space = problem.space
     text = refusal(space, action) if incumbents is None else incumbents.refusal(action)
     text = text or problem.outside_pins(action)
+    if not text and not space.met_exactly(action[None])[0]:
+        text = "it meets a row only within what is allowed for rounding"
     if text:
         return [f"the action is not feasible: {text}"]
     value = problem.value(action)

@@ -101,10 +101,7 @@ class Incumbents:
 
     def _check(self, key: bytes) -> bool:
         action: ActionArray = np.frombuffer(key, dtype=self.space.dtype)
-        if self.space.violations(action):
-            return False
-        region = self.space.region
-        return region is None or bool(region.exact(action[None].astype(np.float64))[0])
+        return not self.space.violations(action) and bool(self.space.met_exactly(action[None])[0])
 
     def sample_within(self, pins: Pins) -> ActionArray:
         """Return known feasible actions within one row of pins, possibly none."""

@@ -261,7 +261,8 @@ class Argmax(ABC):
         for i, start in enumerate(firsts):
             if start is not None:
                 within: ActionArray = start.clip(lower, upper).astype(kind)
-                settled[i] = self.space.settled(within[None])[0][0]
+                moved, met = self.space.settled(within[None])
+                settled[i] = moved[0] if met[0] else None
         return settled
 
     def results(

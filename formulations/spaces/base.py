@@ -51,7 +51,7 @@ _REBUILT = (
     "_extensions_of",
     "_few",
     "known_actions",
-    "region",
+    "exact_rows",
 )  # rather than pickled
 INTEGRALITY = 1e-6  # by which an integer variable may differ from a whole number
 _BEYOND = 1e-6  # by which a continuous one may be beyond a bound, relative to it if above 1
@@ -59,6 +59,7 @@ _FEW = 4096  # vectors of whole numbers within the bounds, of which all are look
 _MANY = 1000  # binary variables
 _KNOWN = 256  # feasible actions drawn to test answers with
 _KNOWN_SHARE = 0.3  # of a time limit, after which no more are drawn or tested
+_DRAWS = 20  # of vertices, until their whole numbers leave the others room
 _KNOWN_ONE_BY_ONE = 64  # of a space that draws them one after another
 
 
@@ -410,9 +411,15 @@ class ActionSpace(ABC):
             return np.asarray(self._few[rng.integers(len(self._few))])
         if not self.binary:
             lower, upper = self.lower, self.upper
-            mixed = np.clip(mixture(self._oracle, self.continuous, rng), lower, upper)
-            first: ActionArray = mixed.astype(self.dtype)
-            action: ActionArray = self.settled(first[None])[0][0]
+            for _ in range(_DRAWS):
+                mixed = np.clip(mixture(self._oracle, self.continuous, rng), lower, upper)
+                first: ActionArray = mixed.astype(self.dtype)
+                settled, met = self.settled(first[None])
+                if met[0]:
+                    break
+            else:  # whole numbers that leave the others no room
+                raise ValueError("the space has no feasible action to sample")
+            action = settled[0]
             if self.integer.any():
                 action = moved(action, lower, upper, ~self.continuous, self._settles, rng)
             return np.asarray(self.settled(action[None])[0][0])
@@ -620,7 +627,7 @@ class ActionSpace(ABC):
         return np.asarray(self.settled(within[None])[0][0])
 
     @cached_property
-    def region(self) -> Region | None:
+    def exact_rows(self) -> Region | None:
         """The set as rows over its variables; ``None`` without continuous ones, or with others."""
         from milp_rl.formulations.spaces.region import Region
 
@@ -640,9 +647,21 @@ class ActionSpace(ABC):
             The actions, and which of them then meet the rows; all of them, as they are, where rows
             have other variables, or no continuous one.
         """
-        if self.region is None:
+        if self.exact_rows is None:
             return actions, np.ones(len(actions), dtype=bool)
-        return self.region.settled(np.asarray(actions, dtype=np.float64))
+        return self.exact_rows.settled(np.asarray(actions, dtype=np.float64))
+
+    def met_exactly(self, actions: ActionArray) -> BoolArray:
+        """Tell which feasible actions are so without the tolerance that rows are checked with.
+
+        Parameters
+        ----------
+        actions
+            As for :meth:`settled`, feasible.
+        """
+        if self.exact_rows is None:
+            return np.ones(len(actions), dtype=bool)
+        return self.exact_rows.exact(np.asarray(actions, dtype=np.float64))
 
     def _settles(self, actions: ActionArray) -> BoolArray:
         """Tell which actions are feasible once they are settled."""

@@ -28,6 +28,7 @@ from milp_rl.formulations.spaces.rows import within
 _TOLERANCE = 1e-6  # by which a constraint or bound may be exceeded, relative to its side if above 1
 _LOOSE = 1e-5  # by which partial actions may exceed them: nothing feasible is left out
 _DYKSTRA_ROUNDS = 20  # of alternating projections
+_SMALLEST_TERM = 10 * _TOLERANCE
 _SECONDS = 1.0  # for a feasible point of whole numbers, when a box is made
 _INFEASIBLE = 2  # status of scipy's milp
 
@@ -115,8 +116,6 @@ class Box(ActionSpace):
             raise ValueError(
                 f"matrix must be finite, of shape ({len(self.right)}, {n}), got {self.matrix.shape}"
             )
-        for i, row in enumerate(self.matrix):
-            check_unit(row, f"the coefficients of constraint {i}", "the row and its right side")
         zero_one, whole = _indices(binary, "binary", n), _indices(integer, "integer", n)
         if both := sorted({*zero_one.tolist()} & {*whole.tolist()}):
             raise ValueError(f"variable {both[0]} is among both binary and integer")
@@ -126,6 +125,11 @@ class Box(ActionSpace):
         self._continuous = np.ones(n, dtype=bool)
         self._continuous[zero_one] = self._continuous[whole] = False
         self._round_bounds()
+        of_whole = ~self.matrix[:, self._continuous].any(axis=1)  # others are scaled by the ranges
+        reach = np.maximum(np.abs(self._lower), np.abs(self._upper))
+        for k in np.flatnonzero(of_whole):
+            what, whole_row = f"the terms of constraint {k}", "the row and its right side"
+            check_unit(self.matrix[k] * reach, _SMALLEST_TERM, what, whole_row)
         if self._contradictory():
             raise ValueError("no feasible action: the constraints and bounds contradict each other")
 
@@ -179,24 +183,36 @@ class Box(ActionSpace):
             return False
         if self._continuous.all():
             return self.anchor is None
-        found = milp(
+        return bool(self._searched.status == _INFEASIBLE)
+
+    @cached_property
+    def _searched(self) -> Any:
+        """What a second's search for feasible whole numbers has found."""
+        return milp(
             np.zeros(self.n_actions),
             integrality=~self._continuous,
             bounds=Bounds(self._lower, self._upper),
             constraints=LinearConstraint(self.matrix, -np.inf, self.right),
             options={"time_limit": _SECONDS},
         )
-        return bool(found.status == _INFEASIBLE)
 
     @cached_property
     def anchor(self) -> FloatArray | None:
-        """A point of numbers far from the constraints (Chebyshev centre), ``None`` if none is.
+        """A feasible point far from the constraints, ``None`` if none is known."""
+        if len(self.right):
+            return self._interior_point()
+        return np.where(self._continuous, (self._lower + self._upper) / 2, self._lower)
 
-        Without constraints the middle of the bounds.
-        """
-        low, high = self._lower, self._upper
-        if not len(self.right):
-            return np.asarray((low + high) / 2)
+    def _interior_point(self) -> FloatArray | None:
+        """Return the centre of the largest ball (Chebyshev centre), at feasible whole numbers."""
+        low, high = self._lower.copy(), self._upper.copy()
+        if not self._continuous.all():
+            found = self._searched.x
+            if found is None:
+                return None
+            low[~self._continuous] = high[~self._continuous] = np.rint(found[~self._continuous])
+        if not self._continuous.any():
+            return low
         free = high > low
         norms = np.linalg.norm(self.matrix[:, free], axis=1)
         unit = np.eye(self.n_actions)[free]

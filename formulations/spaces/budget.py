@@ -101,7 +101,8 @@ class BudgetTopK(ActionSpace):
                 raise ValueError(
                     f"costs must be {n_actions} nonnegative numbers, got {shown(costs)}"
                 )
-            check_unit(self.costs, "costs", "costs and budget")
+            if self.costs.sum() > self.budget:
+                check_unit(self.costs, 10 * _TOLERANCE, "costs", "costs and budget")
             if self.budget < 0:
                 raise ValueError(f"budget must be a nonnegative number, got {budget}")
             cheapest = float(np.sort(self.costs)[:k].sum())

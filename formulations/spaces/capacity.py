@@ -81,7 +81,8 @@ class Capacity(ActionSpace):
     def __init__(self, costs: ArrayLike, capacities: ArrayLike) -> None:
         self.costs = _check_nonnegative(costs, "costs", "arm")
         self.capacities = _check_nonnegative(capacities, "capacities", "worker")
-        check_unit(self.costs, "costs", "costs and capacities")
+        if self.costs.sum() > self.capacities.max():
+            check_unit(self.costs, 10 * TOLERANCE, "costs", "costs and capacities")
         # No more workers than there are arms take one: those of the largest capacities will do.
         largest = np.argsort(-self.capacities, kind="stable")[: len(self.costs)]
         self._workers = np.sort(largest)

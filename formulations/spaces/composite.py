@@ -99,7 +99,8 @@ class Composite(ActionSpace):
             if isinstance(member, Composite):
                 own = np.where(self.continuous[part], point[part], action[part])
                 action[part] = member.rounded(own)
-        return np.clip(action, self.lower, self.upper).astype(self.dtype)
+        within: ActionArray = np.clip(action, self.lower, self.upper).astype(self.dtype)
+        return np.asarray(self.settled(within[None])[0][0])
 
     @abstractmethod
     def parts(self) -> list[tuple[ActionSpace, slice]]:

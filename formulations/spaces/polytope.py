@@ -66,14 +66,33 @@ class Polytope:
         """Opposite rows with opposite sides, the inverse of these, and which rows are not such."""
         size = np.abs(self.matrix).max(axis=1, initial=0.0) + np.abs(self.right)
         whole = np.column_stack([self.matrix, self.right])
-        gap = np.abs(whole[:, None] + whole[None]).max(axis=2, initial=0.0)
-        pairs = np.argwhere(gap <= 1e-12 * size[:, None])
+        pairs = np.array(opposite_rows(whole, 1e-12 * size), dtype=np.intp).reshape(-1, 2)
         pairs = pairs[self.matrix[pairs[:, 0]].any(axis=1)]
-        free = np.ones(len(self.right), dtype=bool)
+        free: BoolArray = np.ones(len(self.right), dtype=bool)
         free[pairs.ravel()] = False
-        first = pairs[pairs[:, 0] < pairs[:, 1], 0]
+        first = pairs[:, 0]
         equal = self.matrix[first]
-        return equal, self.right[first], np.linalg.pinv(equal * self._moved), free
+        inverse = np.asarray(np.linalg.pinv(equal * self._moved), dtype=np.float64)
+        return equal, self.right[first], inverse, free
+
+
+def opposite_rows(rows: FloatArray, tolerance: FloatArray) -> list[tuple[int, int]]:
+    """Return the pairs of rows whose sum is zero but for a tolerance, that of the first of them.
+
+    Rows that are opposite have opposite products with any vector, by which they are found.
+    """
+    vector = np.random.default_rng(0).uniform(0.5, 1.0, rows.shape[1])
+    products = rows @ vector
+    order = np.argsort(products)
+    reach = tolerance * rows.shape[1] + 1e-14 * (np.abs(rows) @ vector)
+    low = np.searchsorted(products[order], -products - reach, side="left")
+    high = np.searchsorted(products[order], -products + reach, side="right")
+    found = []
+    for i in range(len(rows)):
+        for j in order[low[i] : high[i]]:
+            if i < j and np.abs(rows[i] + rows[j]).max(initial=0.0) <= tolerance[i]:
+                found.append((i, int(j)))
+    return found
 
 
 def _shares(there: FloatArray, here: FloatArray, right: FloatArray) -> FloatArray:

@@ -115,6 +115,23 @@ class Product(Composite):
             found += [f"{name}: {text}" for text in member.violations(a[part])]
         return found
 
+    def settled(self, actions: ActionArray) -> tuple[ActionArray, BoolArray]:
+        """Settle each part by its member, where the members' rows are not together those of all."""
+        if self.exact_rows is not None or not self.continuous.any():
+            return super().settled(actions)
+        found, met = np.array(actions), np.ones(len(actions), dtype=bool)
+        for member, part in self.parts():
+            found[:, part], own = member.settled(found[:, part].astype(member.dtype))
+            met &= own
+        return found, met
+
+    def met_exactly(self, actions: ActionArray) -> BoolArray:
+        """Ask each member about its part, as :meth:`settled`."""
+        if self.exact_rows is not None or not self.continuous.any():
+            return super().met_exactly(actions)
+        told = [m.met_exactly(actions[:, part].astype(m.dtype)) for m, part in self.parts()]
+        return np.asarray(np.logical_and.reduce(told))
+
     def _open(self, actions: ActionArray, decided: int) -> BoolArray:
         """Tell whether the part that is being decided is open."""
         for member, part in zip(self.members, self._parts, strict=True):

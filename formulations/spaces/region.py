@@ -15,7 +15,7 @@ from scipy.optimize import linprog
 from milp_rl.formulations.arrays import BoolArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.box import Box, box_maxima
-from milp_rl.formulations.spaces.polytope import Polytope
+from milp_rl.formulations.spaces.polytope import Polytope, opposite_rows
 
 _LARGEST_MULTIPLIER = 100.0  # in units of the objective over the row: larger ones add rounding only
 _OUTSIDE = 1e-9  # beyond a row, relative to what it sums, a box is empty
@@ -61,8 +61,6 @@ class Region:
         ranges = np.where(whole, 0.0, upper - lower)
         rounding = 4 * (len(lower) + 2) * np.finfo(float).eps * self.sizes
         self._slack = np.maximum(_EXACT * (np.abs(self.matrix) @ ranges), rounding)
-        opposite = np.abs(self.matrix[:, None] + self.matrix[None]).max(axis=2, initial=0.0)
-        self._pairs = [(i, j) for i, j in np.argwhere(opposite < _OPPOSITE).tolist() if i < j]
         self._inner = lru_cache(_REMEMBERED)(self._find_inner)
 
     @classmethod
@@ -139,6 +137,11 @@ class Region:
             multipliers[:, j] -= common
         return multipliers
 
+    @cached_property
+    def _pairs(self) -> list[tuple[int, int]]:
+        """Opposite rows."""
+        return opposite_rows(self.matrix, np.full(len(self.matrix), _OPPOSITE))
+
     def nonempty(self, lower: FloatArray, upper: FloatArray) -> BoolArray:
         """Mark the boxes whose whole numbers, where they are fixed, leave a feasible point."""
         found = np.ones(len(lower), dtype=bool)
@@ -181,7 +184,7 @@ class Region:
         inside = self.lower[moved] + width * solution.x[:-1]
         point[moved] = np.clip(inside, self.lower[moved], self.upper[moved])
         point = self._polytope.pulled_in(point, point)  # exactly onto equalities
-        if (self.matrix @ point <= self.right + _MET * self.sizes).all():
+        if self._nearly(point):
             return point, True
         return None, bool(solution.x[-1] > -_EMPTY)
 
@@ -197,12 +200,12 @@ class Region:
         -------
         tuple of numpy.ndarray
             The points, and which of them are feasible but for rounding, or, where the whole
-            numbers leave numbers no room, as nearly as can be told.
+            numbers leave numbers next to no room, within 1e-8 of what a row sums.
         """
         found, met = points, self._within(points)
         for i in np.flatnonzero(~met):
             inner, perhaps = self._inner(points[i, self.whole].tobytes())
-            met[i] = perhaps
+            met[i] = inner is not None or (perhaps and self._nearly(points[i]))
             if inner is not None:
                 found = found.copy() if found is points else found
                 pulled = self._polytope.pulled_in(points[i], inner)
@@ -214,8 +217,12 @@ class Region:
         met = self._within(points)
         for i in np.flatnonzero(~met):
             inner, perhaps = self._inner(points[i, self.whole].tobytes())
-            met[i] = perhaps if inner is None else not self._within(inner[None])[0]
+            known = inner is not None and self._within(inner[None])[0]
+            met[i] = not known and perhaps and self._nearly(points[i])
         return met
+
+    def _nearly(self, point: FloatArray) -> bool:
+        return bool((self.matrix @ point <= self.right + _MET * self.sizes).all())
 
     def _within(self, points: FloatArray) -> BoolArray:
         excess = points @ self.matrix.T - self.right

@@ -135,13 +135,44 @@ class Union(Overlaid):
             found[left[within]] = member.feasible(own[within])
         return found
 
+    def settled(self, actions: ActionArray) -> tuple[ActionArray, BoolArray]:
+        """Settle each action by the first member that it is feasible for and that can."""
+        if not self.continuous.any():
+            return super().settled(actions)
+        found, met = np.array(actions), np.zeros(len(actions), dtype=bool)
+        for member in self.members:
+            left = np.flatnonzero(~met)
+            own, within = _as_of(member, found[left])
+            own, rows = own[within], left[within]
+            fits = member.feasible(own)
+            moved, settled = member.settled(own[fits])
+            rows = rows[fits][settled]
+            found[rows], met[rows] = moved[settled], True
+        return found, met
+
+    def met_exactly(self, actions: ActionArray) -> BoolArray:
+        """Ask the members that an action is feasible for."""
+        if not self.continuous.any():
+            return super().met_exactly(actions)
+        found = np.zeros(len(actions), dtype=bool)
+        for member in self.members:
+            left = np.flatnonzero(~found)
+            own, within = _as_of(member, actions[left])
+            own, rows = own[within], left[within]
+            fits = member.feasible(own)
+            fits[fits] = member.met_exactly(own[fits])
+            found[rows[fits]] = True
+        return found
+
     def rounded(self, point: FloatArray) -> ActionArray:
         """Round a solver's point, with what is whole for the member that it is feasible for."""
         if not self.binary:
             for member in self.members:
                 own = member.rounded(point)
-                near = np.abs(own - point).max() <= INTEGRALITY
-                if near and self._of(member, own):
+                there = np.where(member.continuous, point, own)  # before its member moved it
+                there = np.clip(there, member.lower, member.upper)
+                near = np.abs(there - point).max() <= INTEGRALITY
+                if near and self._of(member, there) and self._of(member, own):
                     return np.asarray(own.astype(self.dtype))
         return super().rounded(point)
 

@@ -127,12 +127,13 @@ class ActorCritic:
         """Play and learn for ``config.steps`` steps; return itself."""
         env, c = self.env, self.config
         expected = getattr(model_of(env), "expected_reward", None)
-        state, _ = env.reset(seed=self.seed)
+        state = np.array(env.reset(seed=self.seed)[0])
         self._states.add(state)
         action, proto = self._choose(state, c.deviation)
         summed = 0.0
         for _ in range(c.steps):
-            after, sampled, terminated, truncated, _ = env.step(action)
+            observed, sampled, terminated, truncated, _ = env.step(action)
+            after = np.array(observed)  # it may write the next one into the same array
             reward = float(sampled if expected is None else expected(state, action))
             self._states.add(after)
             summed = c.discount * summed + reward
@@ -143,7 +144,7 @@ class ActorCritic:
             self._learn(state, action, proto, scaled + c.discount * ahead)
             state, action, proto = after, next_action, next_proto
             if terminated or truncated:
-                state, _ = env.reset()
+                state = np.array(env.reset()[0])
                 summed = 0.0
                 action, proto = self._choose(state, c.deviation)
         return self

@@ -78,7 +78,8 @@ class ConstrainedControl(gym.Env[Any, Any]):
         block: ActionSpace = Box(own.low.astype(float), own.high.astype(float))
         if constraints is not None:
             block = block & constraints
-        assert isinstance(block, Box)
+        if not isinstance(block, Box):
+            raise ValueError(f"no action of {own} is within the constraints {constraints}")
         self.inner = env
         self._block = block
         self.observation_space = env.observation_space

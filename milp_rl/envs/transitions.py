@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from milp_rl.envs.fixed_set import feasible_set
 from milp_rl.envs.known_model import model_of
 from milp_rl.envs.observed import finite_reward
-from milp_rl.formulations.arrays import BoolArray, FloatArray
+from milp_rl.formulations.arrays import BoolArray, FloatArray, unmasked
 from milp_rl.formulations.spaces.base import ActionSpace
 
-_NUMBERS = (bool, int, float)
+_NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Transitions:
 
     def __post_init__(self) -> None:
         for name in ("states", "actions", "rewards", "next_states"):
-            values = np.array(getattr(self, name), dtype=np.float64)
+            values = np.array(unmasked(getattr(self, name), name), dtype=np.float64)
             if values.ndim != (1 if name == "rewards" else 2):
                 raise ValueError(f"{name} must be a finite table, got shape {values.shape}")
             if not np.isfinite(values).all():

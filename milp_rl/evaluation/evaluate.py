@@ -16,6 +16,7 @@ from milp_rl.baselines.policies import Policy
 from milp_rl.envs.adaptation import FlatEnv, adapted
 from milp_rl.envs.fixed_set import FixedSet, block_of, feasible_set, same_in_all_states, shown
 from milp_rl.envs.known_model import model_of
+from milp_rl.formulations.checks import check_integer
 from milp_rl.formulations.spaces.base import ActionSpace
 
 _COLUMNS = ["policy", "episode", "seed", "reward", "ms_per_decision", "steps"]
@@ -72,7 +73,8 @@ def evaluate(
     starts = None if start_states is None else np.asarray(start_states)
     if starts is not None and len(starts) != len(seeds):
         raise ValueError(f"got {len(starts)} start states for {len(seeds)} seeds")
-    watched, most = _Watched(env), MOST_STEPS if max_steps is None else max_steps
+    most = MOST_STEPS if max_steps is None else check_integer(max_steps, "max_steps", 1)
+    watched = _Watched(env)
     rows = []
     for name, policy in policies.items():
         for episode, seed in enumerate(seeds):
@@ -151,14 +153,15 @@ def _play(
         if len(rewards) == max_steps:
             raise ValueError(
                 f"{who} has not ended after {max_steps:,} steps: wrap the environment in"
-                " gymnasium.wrappers.TimeLimit, or raise max_steps"
+                " gymnasium.wrappers.TimeLimit"
             )
         started = time.perf_counter()
         action = policy.act(state)
         seconds += time.perf_counter() - started
         watched.check(who, policy, state, action)
+        paid = None if expected is None else expected(state, action)  # it may change its state
         next_state, sampled, terminated, truncated, _ = env.step(action)
-        reward = float(sampled if expected is None else expected(state, action))
+        reward = float(sampled if paid is None else paid)
         if not math.isfinite(reward):
             raise ValueError(f"{who}: the reward of step {len(rewards)} is {reward}")
         rewards.append(reward)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from milp_rl.formulations.arrays import FloatArray, IntArray
+from milp_rl.formulations.arrays import FloatArray, IntArray, unmasked
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +186,7 @@ class LoggedDecisions:
 def _finite(values: Any, name: str) -> FloatArray:
     """Return numbers, or raise ``ValueError`` with the first row that has another thing."""
     try:
-        found = np.asarray(values, dtype=np.float64)
+        found = np.asarray(unmasked(values, name), dtype=np.float64)
     except (TypeError, ValueError) as error:
         rows = np.asarray(values, dtype=object)
         row = next((i for i, value in enumerate(rows) if not _is_numeric(value)), None)

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from gymnasium.vector import AutoresetMode
 
+from milp_rl.evaluation.evaluate import MOST_STEPS
+
 
 class BatchPolicy(Protocol):
     """Acts in several environments at once, such as :class:`milp_rl.dqn.DQNAgent`."""
@@ -50,7 +52,7 @@ def evaluate_parallel(
     Raises
     ------
     ValueError
-        If ``episodes`` is below 1, or a reward is not finite.
+        If ``episodes`` is below 1, a reward is not finite, or an episode does not end.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
@@ -70,6 +72,11 @@ def evaluate_parallel(
             raise ValueError(f"the reward of environment {worst} is {rewards[worst]}")
         total += np.where(begins, 0.0, rewards)
         steps += ~begins
+        if steps.max() > MOST_STEPS:
+            raise ValueError(
+                f"an episode of environment {int(steps.argmax())} has not ended after"
+                f" {MOST_STEPS:,} steps: wrap the environments in gymnasium.wrappers.TimeLimit"
+            )
         over = (np.asarray(terminated) | np.asarray(truncated)) & ~begins
         for i in np.flatnonzero(over).tolist():
             played[i].append((float(total[i]), int(steps[i])))

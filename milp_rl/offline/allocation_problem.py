@@ -80,8 +80,6 @@ class AllocationProblem:
             use = np.column_stack([use, np.zeros(len(limits))])
         most = np.array([limit.most for limit in limits], dtype=np.float64)
         names = tuple(limit.name for limit in limits)
-        if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-            raise ValueError(f"two limits are called {twice[0]!r}: results go by their names")
         return cls(values, use, tuple(factors), factor_of, most, names)
 
     @cached_property

@@ -8,11 +8,13 @@ piecewise linear in the number, and largest at a break or an end.
 from __future__ import annotations
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
 
 import milp_rl as mr
+from milp_rl.formulations.spaces.polytope import opposite_rows
 
 RANGE = 0.01
 FOUR = mr.Box(
@@ -91,3 +93,60 @@ def test_a_start_that_uses_the_tolerance_is_moved_into_the_row() -> None:
     assert not box.violations(beyond)
     result = mr.argmax(network, state, box, start=beyond)
     assert abs(result.value - largest(network, state, box)) <= result.tolerance
+
+
+@pytest.mark.parametrize("seed", [51, 16, 99])
+@pytest.mark.parametrize("solver", ["auto", "highs", "gurobi"])
+def test_the_same_holds_in_products_and_unions(solver: str, seed: int) -> None:
+    network, state, box = problem(seed)
+    best = largest(network, state, box)
+    first, last = network.layers
+    weights = np.zeros((6, 6))
+    weights[:, :3], weights[:, 5:] = first.weight[:, :3], first.weight[:, 3:]
+    weights = np.vstack([weights, np.eye(6)[3:5]])
+    out = np.append(last.weight, [0.5, 0.25])[None]  # of two arms, only the first can be served
+    both = mr.Network.from_arrays([weights, out], [np.append(first.bias, [0, 0]), last.bias])
+    result = mr.argmax(both, state, box * mr.Capacity([1, 2], [1, 1]), solver=solver)
+    assert result.status == "optimal"
+    assert abs(result.value - best - 0.5) <= result.tolerance
+    other = mr.Box([-RANGE, 0, -2], [-RANGE, 0, -2], integer=[1, 2])
+    result = mr.argmax(network, state, box | other, solver=solver)
+    alone = network.forward(np.array([-RANGE, 0, -2, *state]))[0]
+    assert result.status == "optimal"
+    assert abs(result.value - max(best, alone)) <= result.tolerance
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_whole_numbers_that_fit_by_a_tolerance_alone_are_no_answer(solver: str) -> None:
+    network = mr.Network.from_arrays([[[1.0, 0.0]]], [[0.0]])
+    box = mr.Box([0, 0], [1, 1e-7], matrix=[[1, -1]], right=[1 - 5e-7], integer=[0])
+    assert not box.violations([1.0, 0.0])  # as a user may have it
+    result = mr.argmax(network, [], box, solver=solver)
+    assert (result.status, result.value) == ("optimal", 0.0)
+    assert (box.known_actions[:, 0] == 0).all()
+    mild = mr.Box(
+        [0, 0, 0], [3, 3, 1e-3], matrix=[[1, 0.5, -1e-4]], right=[2 - 6e-7], integer=[0, 1]
+    )
+    third = mr.Network.from_arrays([[[1.0, 0.4, 0.0]]], [[0.0]])
+    assert abs(mr.argmax(third, [], mild, solver=solver).value - 1.4) < 1e-9
+    start = np.array([1.0, 0.0])
+    assert mr.argmax(network, [], box, solver=solver, start=start).value == 0.0
+
+
+class Northern(mr.BudgetTopK):
+    def __init__(self, n: int, k: int) -> None:
+        super().__init__(n, k)
+        self.region = "north"
+
+
+def test_a_block_may_have_a_region_of_its_own() -> None:
+    space = Northern(8, 3)
+    assert mr.argmax(mr.QNetwork(0, 8, (4,)), [], space).status == "optimal"
+    assert pickle.loads(pickle.dumps(space)).region == "north"
+
+
+def test_opposite_rows_are_found_among_many() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 40))
+    rows[200], rows[7] = -rows[3], -rows[299]
+    assert sorted(opposite_rows(rows, np.full(300, 1e-12))) == [(3, 200), (7, 299)]

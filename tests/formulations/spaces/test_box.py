@@ -294,23 +294,32 @@ def test_two_boxes_without_a_common_point_make_an_empty_intersection(integer):
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("smallest", "make"),
     [
-        lambda unit: mr.Box(
-            [0] * 3, [1] * 3, matrix=[[4 * unit] * 3], right=[5 * unit], binary=range(3)
+        (
+            1e-6,
+            lambda unit: mr.Box(
+                [0] * 3, [1] * 3, matrix=[[4 * unit] * 3], right=[5 * unit], binary=range(3)
+            ),
         ),
-        lambda unit: mr.Capacity([unit, 2 * unit, 3 * unit], [4 * unit]),
-        lambda unit: mr.BudgetTopK(3, 3, costs=[unit, 2 * unit, 3 * unit], budget=4 * unit),
+        (1e-9, lambda unit: mr.Capacity([unit, 2 * unit, 3 * unit], [4 * unit])),
+        (1e-9, lambda unit: mr.BudgetTopK(3, 3, costs=[unit, 2 * unit, 3 * unit], budget=4 * unit)),
     ],
 )
-def test_units_of_the_size_of_tolerances_are_refused(make):
-    for unit in (1e-7, 1e-9):
+def test_units_of_the_size_of_tolerances_are_refused(smallest, make):
+    for unit in (smallest, smallest / 10):
         with pytest.raises(ValueError, match="of the size of what is allowed for rounding: give"):
             make(unit)
-    solvers = ("auto", "highs", "scip")
-    known = [
-        mr.argmax(mr.Network.from_arrays([[[3.0, 2.0, 2.5]]], [[0.0]]), [], make(unit), solver=s)
-        for unit in (1.0, 1e-4)
-        for s in solvers
-    ]
-    assert len({tuple(result.action) for result in known}) == 1
+    for unit in (1.0, 100 * smallest):
+        for solver in ("auto", "highs", "scip"):
+            network = mr.Network.from_arrays([[[3.0, 2.0, 2.5]]], [[0.0]])
+            result = mr.argmax(network, [], make(unit), solver=solver)
+            assert result.value == max(network.forward(make(1.0).enumerate())[:, 0])
+
+
+def test_small_coefficients_that_matter_or_never_bind_are_taken():
+    network = mr.Network.from_arrays([[[1.0]]], [[0.0]])
+    wide = mr.Box([0], [1e7], matrix=[[1e-7]], right=[0.5])
+    assert mr.argmax(network, [], wide).value == pytest.approx(5e6)
+    free = mr.BudgetTopK(3, 2, costs=[1e-7, 0, 0], budget=1.0)
+    assert free.count() == 7

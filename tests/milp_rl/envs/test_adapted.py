@@ -395,3 +395,22 @@ def test_what_is_no_environment_is_refused(given, said):
 def test_a_seed_is_a_whole_number(seed):
     with pytest.raises(ValueError, match="seed must be an integer of at least 0"):
         DQNAgent(Counting(False), seed=seed)
+
+
+def test_evaluations_pay_what_the_state_was_before_the_step():
+    class Known(Counting):
+        def expected_reward(self, state, action):
+            return float(state[0])
+
+    for in_place in (False, True):
+        played = evaluate(Known(in_place), {"none": _Nothing()}, seeds=[0], max_steps=6)
+        assert played["reward"].tolist() == [2.5]
+    with pytest.raises(ValueError, match="max_steps must be at least 1"):
+        evaluate(Known(False), {"none": _Nothing()}, max_steps=-1)
+    with pytest.raises(ValueError, match="has not ended after 3 steps"):
+        evaluate(Known(False), {"none": _Nothing()}, max_steps=3)
+
+
+class _Nothing:
+    def act(self, state):
+        return np.zeros(3, dtype=np.int8)

@@ -136,7 +136,6 @@ def test_impossible_limits_are_named():
             "limit 'x': patient_factor must be finite, but it is nan for patient 1",
         ),
         (np.zeros((2, 2)), [Limit("x", np.ones(3), 1.0)], "limit 'x': use must be 2"),
-        (np.zeros((2, 2)), [Limit("x", np.ones(2), 1.0)] * 2, "two limits are called 'x'"),
         (np.zeros((2, 2)), [Limit("x", np.ones(2), 1.0, np.ones(3))], "patient_factor must have 2"),
     ],
 )

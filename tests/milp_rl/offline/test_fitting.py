@@ -441,6 +441,13 @@ def test_an_end_is_true_or_false(ends):
     states = np.zeros((3, 2))
     with pytest.raises(ValueError, match="terminated must be true or false, or 1 or 0: row"):
         Transitions(states, states, np.zeros(3), states, ends)
-    for known in ([0, 1, 0], [False, True, False], np.array([0.0, 1.0, 0.0])):
+    objects = np.array([np.bool_(0), np.int64(1), 0.0], dtype=object)
+    for known in ([0, 1, 0], [False, True, False], np.array([0.0, 1.0, 0.0]), objects):
         found = Transitions(states, states, np.zeros(3), states, known).terminated
         assert found.tolist() == [False, True, False]
+
+
+def test_a_masked_table_is_refused():
+    states = np.ma.array(np.zeros((3, 2)), mask=[[0, 0], [1, 0], [0, 0]])
+    with pytest.raises(ValueError, match="some of states is masked"):
+        Transitions(states, np.zeros((3, 2)), np.zeros(3), np.zeros((3, 2)))
