@@ -59,7 +59,8 @@ def feasible_set(env: gym.Env[Any, Any], state: Any) -> ActionSpace:
         raise ValueError(
             f"{type(env.unwrapped).__name__} has no action_space_block(state), its feasible set:"
             " define it, such as `def action_space_block(self, state): return"
-            " milp_rl.BudgetTopK(n, k)` for at most k of n"
+            " milp_rl.BudgetTopK(n, k)` for at most k of n, or take"
+            " milp_rl.envs.adapted(env), where all actions are feasible"
         )
     return checked_block(method(state))
 

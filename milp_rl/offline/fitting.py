@@ -241,7 +241,9 @@ def check_logged(transitions: Transitions, sets: StateSets) -> None:
     n = sets.space.n_actions
     if t.actions.shape[1] != n:
         raise ValueError(
-            f"the logged actions have {t.actions.shape[1]} variables, the feasible set {n}"
+            f"the logged actions have {t.actions.shape[1]} variables, the feasible set {n}: a"
+            " choice among several is that many variables, of which one is 1"
+            " (milp_rl.envs.adapted(env).action_vector(action))"
         )
     space = sets.space  # all have the same variables, of the same kinds
     whole = np.rint(t.actions)

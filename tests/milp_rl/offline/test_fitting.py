@@ -451,3 +451,10 @@ def test_a_masked_table_is_refused():
     states = np.ma.array(np.zeros((3, 2)), mask=[[0, 0], [1, 0], [0, 0]])
     with pytest.raises(ValueError, match="some of states is masked"):
         Transitions(states, np.zeros((3, 2)), np.zeros(3), np.zeros((3, 2)))
+
+
+def test_choices_are_logged_as_binary_variables():
+    states = np.zeros((3, 2))
+    logged = Transitions(states, [[0], [1], [1]], np.zeros(3), states)
+    with pytest.raises(ValueError, match="set 4: a choice among several is that many variables"):
+        fit(logged, mr.BudgetTopK(4, 1, exactly=True), OfflineConfig(updates=1))
