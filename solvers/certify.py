@@ -224,7 +224,8 @@ def leeway(problem: ArgmaxProblem, points: ActionArray) -> FloatArray:
     Continuous actions count as feasible up to 1e-6 beyond; the bound is on those that are not.
     """
     space = problem.space
-    if space.binary or not len(points) or space.linear_model.n_columns > space.n_actions:
+    model = None if space.binary or not len(points) else space.linear_model
+    if model is None or not model.n_rows or model.n_columns > space.n_actions:
         return np.zeros(len(points))
     beyond = np.maximum(row_distance(space, points), 0.0)
     x = np.asarray(points, dtype=np.float64)

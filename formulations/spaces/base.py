@@ -422,7 +422,8 @@ class ActionSpace(ABC):
             action = settled[0]
             if self.integer.any():
                 action = moved(action, lower, upper, ~self.continuous, self._settles, rng)
-            return np.asarray(self.settled(action[None])[0][0])
+                action = self.settled(action[None])[0][0]
+            return np.asarray(action)
         return built_at_random(
             self.n_actions, self.violations, self.extensions, rng, maximal=maximal
         )
@@ -598,33 +599,48 @@ class ActionSpace(ABC):
         a = np.asarray(action)
         if a.shape != (self.n_actions,):
             raise ValueError(f"an action has shape ({self.n_actions},), got {a.shape}")
-        wrong = (a != 0) & (a != 1)
-        if not self.binary:
-            x = a.astype(np.float64)
-            finite = np.abs(x) <= LARGEST
-            whole = np.rint(np.where(finite, x, 0.0))
-            wrong = np.where(self.integer, ~(np.abs(x - whole) <= INTEGRALITY), wrong)
-            wrong = np.where(self.continuous, ~np.isfinite(x), wrong)
-            a = np.where(self.integer, whole, x)
+        wrong = self.outside_domains(a)
         if wrong.any():
             i = int(np.flatnonzero(wrong)[0])
             wanted = "a whole number" if self.integer[i] else "0 or 1"
             wanted = "finite" if self.continuous[i] else wanted
             kind = "actions are" if self.binary else "this variable is"
             raise ValueError(f"action[{i}] is {np.asarray(action)[i]}, but {kind} {wanted}")
+        if not self.binary:
+            a = np.where(self.integer, np.rint(a), a)
         checked: ActionArray = a.astype(self.dtype)
         return checked
+
+    def outside_domains(self, actions: ArrayLike) -> BoolArray:
+        """Mark the entries that are not what their variables can be, as :meth:`check_action`.
+
+        Parameters
+        ----------
+        actions
+            Numbers, shape (..., n_actions).
+        """
+        a = np.asarray(actions)
+        wrong = (a != 0) & (a != 1)
+        if not self.binary:
+            x = a.astype(np.float64)
+            whole = np.rint(np.where(np.abs(x) <= LARGEST, x, 0.0))
+            wrong = np.where(self.integer, ~(np.abs(x - whole) <= INTEGRALITY), wrong)
+            wrong = np.where(self.continuous, ~np.isfinite(x), wrong)
+        return np.asarray(wrong)
 
     def rounded(self, point: FloatArray) -> ActionArray:
         """Return a solver's point, shape (n_actions,), as an action within the bounds.
 
         What is not continuous is rounded to whole numbers, the rest settled (:meth:`settled`).
         """
+        return np.asarray(self.settled(self._rounded(point)[None])[0][0])
+
+    def _rounded(self, point: FloatArray) -> ActionArray:
+        """Round a solver's point, without a look at the rows."""
         if self.binary:
             return np.asarray(np.rint(point).astype(np.int8))
         whole = np.where(self.continuous, point, np.rint(point) + 0.0)
-        within: ActionArray = np.clip(whole, self.lower, self.upper).astype(self.dtype)
-        return np.asarray(self.settled(within[None])[0][0])
+        return np.asarray(np.clip(whole, self.lower, self.upper).astype(self.dtype))
 
     @cached_property
     def exact_rows(self) -> Region | None:

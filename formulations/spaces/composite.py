@@ -90,17 +90,16 @@ class Composite(ActionSpace):
                 found[f"{name}: {limit}"] = type(self)(members, self._given)
         return found
 
-    def rounded(self, point: FloatArray) -> ActionArray:
+    def _rounded(self, point: FloatArray) -> ActionArray:
         """Round a solver's point, each part as its member does."""
-        action = super().rounded(point)
+        action = super()._rounded(point)
         if self.binary:
             return action
         for member, part in self.parts():
             if isinstance(member, Composite):
                 own = np.where(self.continuous[part], point[part], action[part])
-                action[part] = member.rounded(own)
-        within: ActionArray = np.clip(action, self.lower, self.upper).astype(self.dtype)
-        return np.asarray(self.settled(within[None])[0][0])
+                action[part] = member._rounded(own)
+        return np.clip(action, self.lower, self.upper).astype(self.dtype)
 
     @abstractmethod
     def parts(self) -> list[tuple[ActionSpace, slice]]:

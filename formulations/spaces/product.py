@@ -116,9 +116,7 @@ class Product(Composite):
         return found
 
     def settled(self, actions: ActionArray) -> tuple[ActionArray, BoolArray]:
-        """Settle each part by its member, where the members' rows are not together those of all."""
-        if self.exact_rows is not None or not self.continuous.any():
-            return super().settled(actions)
+        """Settle each part by its member."""
         found, met = np.array(actions), np.ones(len(actions), dtype=bool)
         for member, part in self.parts():
             found[:, part], own = member.settled(found[:, part].astype(member.dtype))
@@ -126,9 +124,7 @@ class Product(Composite):
         return found, met
 
     def met_exactly(self, actions: ActionArray) -> BoolArray:
-        """Ask each member about its part, as :meth:`settled`."""
-        if self.exact_rows is not None or not self.continuous.any():
-            return super().met_exactly(actions)
+        """Ask each member about its part."""
         told = [m.met_exactly(actions[:, part].astype(m.dtype)) for m, part in self.parts()]
         return np.asarray(np.logical_and.reduce(told))
 

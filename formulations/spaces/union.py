@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,11 +128,17 @@ class Union(Overlaid):
 
     def feasible(self, actions: ActionArray) -> BoolArray:
         """Check many actions, by one member after another."""
+        return self._of_some(actions, lambda member, own: member.feasible(own))
+
+    def _of_some(
+        self, actions: ActionArray, accepts: Callable[[ActionSpace, ActionArray], BoolArray]
+    ) -> BoolArray:
+        """Tell which actions some member accepts."""
         found = np.zeros(len(actions), dtype=bool)
         for member in self.members:
             left = np.flatnonzero(~found)
             own, within = _as_of(member, actions[left])
-            found[left[within]] = member.feasible(own[within])
+            found[left[within]] = accepts(member, own[within])
         return found
 
     def settled(self, actions: ActionArray) -> tuple[ActionArray, BoolArray]:
@@ -154,27 +160,23 @@ class Union(Overlaid):
         """Ask the members that an action is feasible for."""
         if not self.continuous.any():
             return super().met_exactly(actions)
-        found = np.zeros(len(actions), dtype=bool)
-        for member in self.members:
-            left = np.flatnonzero(~found)
-            own, within = _as_of(member, actions[left])
-            own, rows = own[within], left[within]
+
+        def accepts(member: ActionSpace, own: ActionArray) -> BoolArray:
             fits = member.feasible(own)
             fits[fits] = member.met_exactly(own[fits])
-            found[rows[fits]] = True
-        return found
+            return fits
 
-    def rounded(self, point: FloatArray) -> ActionArray:
+        return self._of_some(actions, accepts)
+
+    def _rounded(self, point: FloatArray) -> ActionArray:
         """Round a solver's point, with what is whole for the member that it is feasible for."""
         if not self.binary:
             for member in self.members:
-                own = member.rounded(point)
-                there = np.where(member.continuous, point, own)  # before its member moved it
-                there = np.clip(there, member.lower, member.upper)
-                near = np.abs(there - point).max() <= INTEGRALITY
-                if near and self._of(member, there) and self._of(member, own):
+                own = member._rounded(point)
+                near = np.abs(own - point).max() <= INTEGRALITY
+                if near and self._of(member, own):
                     return np.asarray(own.astype(self.dtype))
-        return super().rounded(point)
+        return super()._rounded(point)
 
     def _of(self, member: ActionSpace, action: ActionArray) -> bool:
         """Whether an action is feasible for a member."""

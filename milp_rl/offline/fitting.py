@@ -20,7 +20,7 @@ from milp_rl.envs.fixed_set import shown
 from milp_rl.envs.state_sets import StateSets
 from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import ActionArray, check_vector
-from milp_rl.formulations.spaces.base import INTEGRALITY, ActionSpace
+from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.offline.additive import BernoulliPolicy, fit_policy
 from milp_rl.offline.config import OfflineConfig
 from milp_rl.offline.learners import ConservativeLearner, ImplicitLearner, OfflineLearner
@@ -245,14 +245,11 @@ def check_logged(transitions: Transitions, sets: StateSets) -> None:
             " choice among several is that many variables, of which one is 1"
             " (milp_rl.envs.adapted(env).action_vector(action))"
         )
-    space = sets.space  # all have the same variables, of the same kinds
-    whole = np.rint(t.actions)
-    unlike = ~(np.abs(t.actions - whole) <= INTEGRALITY) & ~space.continuous
-    unlike |= (t.actions != 0) & (t.actions != 1) & ~space.continuous & ~space.integer
+    unlike = sets.space.outside_domains(t.actions)  # all sets have variables of the same kinds
     if unlike.any():
         i = int(unlike.any(axis=1).argmax())
         try:
-            space.check_action(t.actions[i])
+            sets.space.check_action(t.actions[i])
         except ValueError as error:
             raise ValueError(f"row {i} of the log: {error}") from error
     spaces = sets.in_states(t.states.astype(np.float32))

@@ -11,8 +11,8 @@ keeps its sign over the node and the variable is in no constraint, the node shri
 The nodes are halved where derivatives vary most, integer and binary variables between two whole
 numbers, whose range the constraints shorten; as a ReLU network is piecewise linear, a small node is
 soon one piece, over which the bound is exact, or a single action. Neurons are not split: with
-multipliers on their sides it took five to seven times the parts, with six variables and 16-32
-neurons, as the bounds of the second layer do not see the cut.
+multipliers on their sides it took four to seven times the parts (six variables and 16-32 neurons,
+three networks, by hand), as the bounds of the second layer do not see the cut.
 
 The states of a batch are searched side by side: each round takes the most promising nodes of every
 state, as many for each, and bounds all their halves in a few array operations. This suits few
