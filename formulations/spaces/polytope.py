@@ -22,7 +22,7 @@ class Polytope:
         The constraints, shapes (constraints, n) and (constraints,). Two opposite rows with opposite
         sides are an equality.
     whole
-        Which variables are not moved, shape (n,); ``None`` for none.
+        Which variables are whole numbers, which are not moved, shape (n,); ``None`` for none.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Polytope:
         whole: BoolArray | None = None,
     ) -> None:
         self.lower, self.upper, self.matrix, self.right = lower, upper, matrix, right
-        self._moved = np.ones(len(lower), dtype=bool) if whole is None else ~whole
+        self.whole: BoolArray = np.zeros(len(lower), dtype=bool) if whole is None else whole
 
     def pulled_in(self, points: FloatArray, inner: FloatArray) -> FloatArray:
         """Move points towards feasible ones until they meet the constraints.
@@ -72,7 +72,7 @@ class Polytope:
         free[pairs.ravel()] = False
         first = pairs[:, 0]
         equal = self.matrix[first]
-        inverse = np.asarray(np.linalg.pinv(equal * self._moved), dtype=np.float64)
+        inverse = np.asarray(np.linalg.pinv(equal * ~self.whole), dtype=np.float64)
         return equal, self.right[first], inverse, free
 
 

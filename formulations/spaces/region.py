@@ -34,28 +34,21 @@ class Region:
 
     Parameters
     ----------
-    lower, upper
-        Shape (n,).
-    matrix, right
-        Shapes (rows, n) and (rows,).
-    whole
-        Which variables are whole numbers, shape (n,).
+    polytope
+        The set but for that some variables are whole numbers.
     """
 
-    def __init__(
-        self,
-        lower: FloatArray,
-        upper: FloatArray,
-        matrix: FloatArray,
-        right: FloatArray,
-        whole: BoolArray,
-    ) -> None:
+    def __init__(self, polytope: Polytope) -> None:
+        lower, upper, whole = polytope.lower, polytope.upper, polytope.whole
         self.lower, self.upper, self.whole = lower, upper, whole
         self.reach = np.maximum(np.abs(lower), np.abs(upper))
-        self._polytope = Polytope(lower, upper, matrix, right, whole)
-        used = matrix.any(axis=1)
-        norms = np.linalg.norm(matrix[used], axis=1)
-        self.matrix, self.right = matrix[used] / norms[:, None], right[used] / norms
+        self._polytope = polytope
+        used = polytope.matrix.any(axis=1)
+        norms = np.linalg.norm(polytope.matrix[used], axis=1)
+        self.matrix, self.right = (
+            polytope.matrix[used] / norms[:, None],
+            polytope.right[used] / norms,
+        )
         self.free = ~self.matrix.any(axis=0)  # variables in no constraint
         self.sizes = np.abs(self.matrix) @ self.reach + np.abs(self.right)
         ranges = np.where(whole, 0.0, upper - lower)
@@ -68,18 +61,20 @@ class Region:
         """Return that of a space, ``None`` if its block has auxiliary variables."""
         whole = ~space.continuous
         if isinstance(space, Box):
-            return cls(space.lower, space.upper, space.matrix, space.right, whole)
+            return cls(Polytope(space.lower, space.upper, space.matrix, space.right, whole))
         model = space.linear_model
         if model.n_columns > space.n_actions:
             return None
         above, below = np.isfinite(model.row_upper), np.isfinite(model.row_lower)
         rows = model.matrix.toarray()
         return cls(
-            np.where(whole, np.ceil(space.lower), space.lower),
-            np.where(whole, np.floor(space.upper), space.upper),
-            np.concatenate([rows[above], -rows[below]]),
-            np.concatenate([model.row_upper[above], -model.row_lower[below]]),
-            whole,
+            Polytope(
+                np.where(whole, np.ceil(space.lower), space.lower),
+                np.where(whole, np.floor(space.upper), space.upper),
+                np.concatenate([rows[above], -rows[below]]),
+                np.concatenate([model.row_upper[above], -model.row_lower[below]]),
+                whole,
+            )
         )
 
     def reached(self, lower: FloatArray, upper: FloatArray) -> BoolArray:

@@ -84,10 +84,10 @@ class FlatEnv(gym.Wrapper[StateArray, NDArray[Any], Any, Any]):
     def vector(self, observation: Any) -> StateArray:
         """Return the vector of an observation, float32, shape (state_dim,)."""
         with np.errstate(over="ignore"):
-            if self._is_vector:  # a copy: an environment may write the next one into its array
-                return np.array(observation, dtype=np.float32)
+            if self._is_vector:
+                return np.asarray(observation, dtype=np.float32)
             flat = gym.spaces.flatten(self._observed, observation)
-            return np.array(flat, dtype=np.float32)
+            return np.asarray(flat, dtype=np.float32)
 
     def observation(self, vector: NDArray[Any]) -> Any:
         """Return the observation of a vector, in float32's precision."""

@@ -15,6 +15,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 import milp_rl as mr
 import milp_rl.envs.adaptation
 import milp_rl.envs.rddl
+from milp_rl.baselines.actor_critic import ActorCritic, ActorCriticConfig
 from milp_rl.dqn import DQNAgent, DQNConfig, EvaluationCallback, FlatDQN
 from milp_rl.envs import MaskedObservation, adapted
 from milp_rl.envs.action_codes import action_code
@@ -313,19 +314,20 @@ class Counting(gym.Env):
         return self.array, float(np.sum(action)), bool(self.array[0] >= 6), False, {}
 
 
-@pytest.mark.parametrize("flat", [False, True])
-def test_observations_in_one_array_are_remembered_as_they_were(flat):
+@pytest.mark.parametrize("kind", ["as it is", "adapted", "of parts"])
+def test_observations_in_one_array_are_remembered_as_they_were(kind):
     agents = []
     for in_place in (False, True):
         env = Counting(in_place)
         played = collect_transitions(env, 14, np.random.default_rng(0))
         np.testing.assert_array_equal(played.states[:6, 0], range(6))
         np.testing.assert_array_equal(played.next_states[:6, 0], range(1, 7))
-        if flat:
+        if kind == "of parts":
             env = gym.wrappers.TransformObservation(
                 env, lambda o: {"o": o}, spaces.Dict({"o": env.observation_space})
             )
-        agents.append(DQNAgent(env, SMALL, seed=0).train())
+        space = mr.BudgetTopK(3, 2) if kind == "adapted" else None
+        agents.append(DQNAgent(env, SMALL, space=space, seed=0).train())
     weights = [agent.network.state_dict() for agent in agents]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -391,10 +393,20 @@ def test_what_is_no_environment_is_refused(given, said):
         evaluate(given, {"any": None})
 
 
-@pytest.mark.parametrize("seed", [None, -1, 0.5, True])
-def test_a_seed_is_a_whole_number(seed):
-    with pytest.raises(ValueError, match="seed must be an integer of at least 0"):
+@pytest.mark.parametrize(
+    ("seed", "said"),
+    [
+        (None, "seed must be an integer, got None"),
+        (0.5, "seed must be an integer, got 0.5"),
+        (True, "seed must be an integer, got True"),
+        (-1, "seed must be at least 0, got -1"),
+        (2**64, "seed must be at most"),
+    ],
+)
+def test_a_seed_is_a_whole_number(seed, said):
+    with pytest.raises(ValueError, match=said):
         DQNAgent(Counting(False), seed=seed)
+    assert DQNAgent(Counting(False), seed=np.uint64(2**64 - 1)).seed == 2**64 - 1
 
 
 def test_evaluations_pay_what_the_state_was_before_the_step():
@@ -414,3 +426,11 @@ def test_evaluations_pay_what_the_state_was_before_the_step():
 class _Nothing:
     def act(self, state):
         return np.zeros(3, dtype=np.int8)
+
+
+def test_the_actor_critic_remembers_observations_in_one_array_as_they_were():
+    weights = []
+    for in_place in (False, True):
+        played = ActorCritic(Counting(in_place), ActorCriticConfig(steps=30), seed=0).train()
+        weights.append(torch.cat([p.detach().ravel() for p in played.critic.parameters()]))
+    assert torch.equal(*weights)
