@@ -116,6 +116,28 @@ def test_the_same_holds_in_products_and_unions(solver: str, seed: int) -> None:
     assert abs(result.value - max(best, alone)) <= result.tolerance
 
 
+def test_products_and_unions_settle_as_their_members() -> None:
+    box = problem(51)[2]
+    beyond = np.array([[-0.0055, 4.0, 1.0]])
+    beyond[0, 0] = (box.right[0] + 1e-6 - box.matrix[0, 1:] @ beyond[0, 1:]) / box.matrix[0, 0]
+    within = box.settled(beyond)[0]
+    point = mr.Box([-RANGE, 0, -2], [-RANGE, 0, -2], integer=[1, 2])
+    more = [[1.0, 0.0]]
+    for space, given, wanted in (
+        (box * mr.Capacity([1, 2], [1, 1]), np.hstack([beyond, more]), np.hstack([within, more])),
+        (box | point, beyond, within),
+        (point | box, beyond, within),
+    ):
+        assert space.feasible(given).all()
+        assert not space.met_exactly(given).any()
+        found, met = space.settled(given)
+        assert met.all()
+        assert space.met_exactly(found).all()
+        np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(space.rounded(given[0]), wanted[0])
+    assert not np.array_equal(within, beyond)
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_whole_numbers_that_fit_by_a_tolerance_alone_are_no_answer(solver: str) -> None:
     network = mr.Network.from_arrays([[[1.0, 0.0]]], [[0.0]])
@@ -150,3 +172,19 @@ def test_opposite_rows_are_found_among_many() -> None:
     rows = rng.normal(size=(300, 40))
     rows[200], rows[7] = -rows[3], -rows[299]
     assert sorted(opposite_rows(rows, np.full(300, 1e-12))) == [(3, 200), (7, 299)]
+
+
+@pytest.mark.parametrize("wide", [0.1, 0.01])
+def test_the_default_and_a_milp_solver_agree_on_random_boxes(wide: float) -> None:
+    """The 120 boxes of docs/reliability.md, with a linear value."""
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        matrix = np.round(rng.normal(size=(1, 3)), 2)
+        matrix[0, 0] *= wide
+        on_it = [rng.uniform(-1, 1) * wide, rng.integers(0, 5), rng.integers(-2, 3)]
+        low, high = [-wide, 0, -2], [wide, 4, 2]
+        box = mr.Box(low, high, matrix=matrix, right=matrix @ on_it, integer=[1, 2])
+        coefficients = rng.normal(size=3) / [wide, 1, 1]
+        network = mr.Network.from_arrays([[coefficients]], [[0.0]])
+        own, other = (mr.argmax(network, [], box, solver=solver) for solver in ("auto", "highs"))
+        assert abs(own.value - other.value) <= own.tolerance, seed

@@ -76,3 +76,27 @@ def test_batches_of_any_form():
         assert agent.predict(one)[0]["a"] == agent.act(one)["a"] == actions["a"][i]
     with pytest.raises(ValueError, match="episodes must be at least 1"):
         evaluate_parallel(env, agent, episodes=0)
+
+
+def test_an_episode_that_never_ends_is_an_error(monkeypatch):
+    class Endless(gym.Env):
+        observation_space = gym.spaces.Box(0, 1, (1,))
+        action_space = gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return self.observation_space.low, {}
+
+        def step(self, action):
+            return self.observation_space.low, 1.0, False, False, {}
+
+    class First:
+        def predict(self, observation):
+            return np.zeros(len(observation), dtype=int), None
+
+    monkeypatch.setattr("milp_rl.evaluation.parallel.MOST_STEPS", 20)
+    env = gym.vector.SyncVectorEnv([Endless] * 2)
+    with pytest.raises(
+        ValueError, match=r"environment 0 has not ended after 20 steps: .*TimeLimit"
+    ):
+        evaluate_parallel(env, First(), episodes=2)

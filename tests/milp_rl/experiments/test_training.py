@@ -161,3 +161,10 @@ def test_values_are_read_as_json_or_text(tmp_path):
         assert read_parameters(tmp_path / name, ["gap=0.1"]) == {"gap": 0.1, "n_step": 2}
     with pytest.raises(ValueError, match="--set takes name=value, got 'gap'"):
         named_values(["gap"], "--set")
+
+
+def test_a_module_that_has_no_such_environment_is_named():
+    with pytest.raises(ValueError, match="The module json has no function nope, and registers"):
+        TrainingRun(environment="json:nope").make()
+    with pytest.raises(ValueError, match="If a module of yours registers it, write MODULE:nope"):
+        TrainingRun(environment="nope").make()
