@@ -1,8 +1,8 @@
 """Compiled loops that build actions and look at their neighbours.
 
 A neighbour differs by few products of the action with the layers that take it, so that only what
-comes after these is computed. The values rank actions; what is answered is valued by a forward pass
-in numpy.
+comes after these is computed, for many neighbours side by side. The values rank actions; what is
+answered is valued by a forward pass in numpy.
 """
 
 from __future__ import annotations
@@ -14,23 +14,28 @@ from milp_rl.formulations.kernels.compiling import compiled, compiled_freely
 from milp_rl.formulations.kernels.description import CompiledOracle, Integers, NetworkArrays
 from milp_rl.formulations.kernels.oracles import feasible
 
+_SIDE_BY_SIDE = 128  # values that are computed together
+
 
 @compiled
 def columns(net: NetworkArrays, state: int) -> FloatArray:
-    """Return what each action gives each neuron and the output directly; last the biases."""
+    """Return what each action gives each neuron and the output directly, a column each.
+
+    Two columns more: the biases, and zeros.
+    """
     n, top = net.n_actions, len(net.widths) - 1
-    found = np.zeros((n + 1, net.starts[top] + net.widths[top]))
+    found = np.zeros((net.starts[top] + net.widths[top], n + 2))
     for d in range(top + 1):
         first = net.starts[d]
         bias = net.bias_offset[d] + state * net.bias_stride[d]
         for j in range(net.widths[d]):
-            found[n, first + j] = net.biases[bias + j]
+            found[first + j, n] = net.biases[bias + j]
         for pair in range(net.first_pair[d], net.first_pair[d + 1]):
             if net.source[pair] < 0:
                 at = net.offset[pair] + state * net.stride[pair]
-                for i in range(n):
-                    for j in range(net.widths[d]):
-                        found[i, first + j] += net.transposed[at + i * net.widths[d] + j]
+                for j in range(net.widths[d]):
+                    for i in range(n):
+                        found[first + j, i] += net.weights[at + j * n + i]
     return found
 
 
@@ -39,39 +44,74 @@ def products(each: FloatArray, action: ActionArray, found: FloatArray) -> None:
     """Write what an action gives each neuron and the output directly, with the biases."""
     n = len(action)
     for j in range(len(found)):
-        found[j] = each[n, j]
-    for i in range(n):
-        if action[i] == 1:
-            for j in range(len(found)):
-                found[j] += each[i, j]
+        found[j] = each[j, n]
+        for i in range(n):
+            if action[i] == 1:
+                found[j] += each[j, i]
 
 
 @compiled
-def value_after(net: NetworkArrays, state: int, given: FloatArray, h: FloatArray) -> float:
-    """Return the output for what the action gives directly; ``h`` is overwritten."""
-    for d in range(len(net.widths)):
-        first, width = net.starts[d], net.widths[d]
-        for j in range(width):
-            h[first + j] = given[first + j]
-        for pair in range(net.first_pair[d], net.first_pair[d + 1]):
-            k = net.source[pair]
-            if k < 0:
-                continue
-            begin = net.starts[k]
-            at = net.offset[pair] + state * net.stride[pair]
-            if width == 1:
-                total = 0.0
-                for i in range(net.widths[k]):
-                    total += max(h[begin + i], 0.0) * net.weights[at + i]
-                h[first] += total
-                continue
-            for i in range(net.widths[k]):
-                output = max(h[begin + i], 0.0)
-                if output > 0.0:
-                    for j in range(width):
-                        h[first + j] += output * net.transposed[at + i * width + j]
-    found: float = h[net.starts[-1]]
-    return found
+def values_with(
+    net: NetworkArrays,
+    state: int,
+    base: FloatArray,
+    each: FloatArray,
+    added: Integers,
+    m: int,
+    h: FloatArray,
+    values: FloatArray,
+) -> None:
+    """Write the values of what ``base`` is the products of, with the first m columns added.
+
+    They are computed side by side, as many as ``h`` has columns, whose rows are the neurons and the
+    output.
+    """
+    total, size = h.shape
+    for begin in range(0, m, size):
+        own = min(size, m - begin)
+        for r in range(total):
+            for i in range(own):
+                h[r, i] = base[r] + each[r, added[begin + i]]
+        for d in range(len(net.widths)):
+            first = net.starts[d]
+            for pair in range(net.first_pair[d], net.first_pair[d + 1]):
+                if net.source[pair] >= 0:
+                    at = net.offset[pair] + state * net.stride[pair]
+                    width, source = net.widths[net.source[pair]], net.starts[net.source[pair]]
+                    for j in range(net.widths[d]):
+                        _add_products(net.weights, at + j * width, width, source, first + j, own, h)
+            if d < len(net.widths) - 1:
+                for r in range(first, first + net.widths[d]):
+                    for i in range(own):
+                        h[r, i] = max(h[r, i], 0.0)
+        for i in range(own):
+            values[begin + i] = h[total - 1, i]
+
+
+@compiled
+def _add_products(
+    weights: FloatArray, at: int, width: int, source: int, r: int, m: int, h: FloatArray
+) -> None:
+    """Add rows of ``h`` from ``source`` on, times weights, to row r; four at a time."""
+    j = 0
+    while j + 4 <= width:
+        a, b, c, d = weights[at + j], weights[at + j + 1], weights[at + j + 2], weights[at + j + 3]
+        k = source + j
+        for i in range(m):
+            h[r, i] += a * h[k, i] + b * h[k + 1, i] + c * h[k + 2, i] + d * h[k + 3, i]
+        j += 4
+    while j < width:
+        a = weights[at + j]
+        for i in range(m):
+            h[r, i] += a * h[source + j, i]
+        j += 1
+
+
+@compiled
+def _without(here: FloatArray, each: FloatArray, j: int, found: FloatArray) -> None:
+    """Write the products of an action without one of its columns."""
+    for r in range(len(here)):
+        found[r] = here[r] - each[r, j]
 
 
 @compiled
@@ -90,7 +130,8 @@ def build(
     """
     n = net.n_actions
     each = columns(net, state)
-    here, given, h = np.empty(each.shape[1]), np.empty(each.shape[1]), np.empty(each.shape[1])
+    here, h = np.empty(len(each)), np.empty((len(each), min(n + 1, _SIDE_BY_SIDE)))
+    added, values = np.empty(n + 1, dtype=np.int64), np.empty(n + 1)
     if down_closed and not feasible(oracle, action):
         return False
     while True:
@@ -98,18 +139,20 @@ def build(
         if complete and not down_closed:
             return True
         products(each, action, here)
-        best = value_after(net, state, here, h) if complete else -np.inf
-        chosen = -1
+        added[0], m = n + 1, 1
         for i in range(n):
-            if action[i] == 1 or zero[i]:
-                continue
-            for j in range(len(here)):
-                given[j] = here[j] + each[i, j]
-            value = value_after(net, state, given, h)
-            if value > best:
+            if action[i] == 0 and not zero[i]:
+                added[m] = i
+                m += 1
+        values_with(net, state, here, each, added, m, h, values)
+        best = values[0] if complete else -np.inf
+        chosen = -1
+        for k in range(1, m):
+            if values[k] > best:
+                i = added[k]
                 action[i] = 1
                 if not down_closed or feasible(oracle, action):
-                    best, chosen = value, i
+                    best, chosen = values[k], i
                 action[i] = 0
         if chosen < 0:
             return complete
@@ -129,33 +172,37 @@ def best_neighbour(
     """Go on to the best feasible flip or swap that is better by a margin; ``False`` if none is."""
     n = net.n_actions
     each = columns(net, state)
-    here, base = np.empty(each.shape[1]), np.empty(each.shape[1])
-    given, h = np.empty(each.shape[1]), np.empty(each.shape[1])
+    here, base = np.empty(len(each)), np.empty(len(each))
+    h = np.empty((len(each), min(n + 1, _SIDE_BY_SIDE)))
+    additions, values = np.empty(n + 1, dtype=np.int64), np.empty(n + 1)
     products(each, action, here)
-    best = value_after(net, state, here, h) + margin
-    added, taken = -1, -1
+    additions[0], m = n + 1, 1
+    for i in range(n):
+        if action[i] == 0 and not zero[i]:
+            additions[m] = i
+            m += 1
+    best, added, taken = -np.inf, -1, -1
     for j in range(-1, n):
         if j >= 0 and (action[j] == 0 or one[j]):
             continue
-        for m in range(len(here)):
-            base[m] = here[m] if j < 0 else here[m] - each[j, m]
-        for i in range(-1, n):
-            if (i < 0 and j < 0) or (i >= 0 and (action[i] == 1 or zero[i])):
+        _without(here, each, j if j >= 0 else n + 1, base)
+        values_with(net, state, base, each, additions, m, h, values)
+        if j < 0:
+            best = values[0] + margin
+        for k in range(m):
+            if not values[k] > best:
                 continue
-            for m in range(len(here)):
-                given[m] = base[m] if i < 0 else base[m] + each[i, m]
-            value = value_after(net, state, given, h)
-            if value > best:
-                if i >= 0:
-                    action[i] = 1
-                if j >= 0:
-                    action[j] = 0
-                if feasible(oracle, action):
-                    best, added, taken = value, i, j
-                if i >= 0:
-                    action[i] = 0
-                if j >= 0:
-                    action[j] = 1
+            i = additions[k] if k else -1
+            if i >= 0:
+                action[i] = 1
+            if j >= 0:
+                action[j] = 0
+            if feasible(oracle, action):
+                best, added, taken = values[k], i, j
+            if i >= 0:
+                action[i] = 0
+            if j >= 0:
+                action[j] = 1
     if added >= 0:
         action[added] = 1
     if taken >= 0:
@@ -177,34 +224,39 @@ def neighbours(
     """Write the flips and swaps above a limit as ``neighbours_above`` has them; return how many."""
     n = net.n_actions
     each = columns(net, state)
-    here, given, h = np.empty(each.shape[1]), np.empty(each.shape[1]), np.empty(each.shape[1])
+    here, base = np.empty(len(each)), np.empty(len(each))
+    h = np.empty((len(each), min(n + 1, _SIDE_BY_SIDE)))
+    zeros, own, flipped = np.empty(n + 1, dtype=np.int64), np.empty(n + 1), np.empty(n)
     products(each, action, here)
-    found, zeros = 0, 0
+    m = 0
     for i in range(n):
-        zeros += action[i] == 0
-        if one[i] or zero[i]:
-            continue
-        for m in range(len(here)):
-            given[m] = here[m] - each[i, m] if action[i] == 1 else here[m] + each[i, m]
-        value = value_after(net, state, given, h)
-        if value > limit:
-            rows[found], values[found] = i, value
+        if action[i] == 0:
+            zeros[m] = i
+            m += 1
+    values_with(net, state, here, each, zeros, m, h, own)
+    for k in range(m):
+        flipped[zeros[k]] = own[k]
+    zeros[m], found = n + 1, 0
+    for j in range(n):
+        if action[j] == 1:
+            _without(here, each, j, base)
+            values_with(net, state, base, each, zeros[m:], 1, h, own)
+            flipped[j] = own[0]
+        if flipped[j] > limit and not one[j] and not zero[j]:
+            rows[found], values[found] = j, flipped[j]
             found += 1
     place = n
     for j in range(n):
         if action[j] == 0:
             continue
-        for i in range(n):
-            if action[i] == 1:
-                continue
-            if not one[j] and not zero[i]:
-                for m in range(len(here)):
-                    given[m] = here[m] - each[j, m] + each[i, m]
-                value = value_after(net, state, given, h)
-                if value > limit:
-                    rows[found], values[found] = place, value
+        if not one[j]:
+            _without(here, each, j, base)
+            values_with(net, state, base, each, zeros, m, h, own)
+            for k in range(m):
+                if own[k] > limit and not zero[zeros[k]]:
+                    rows[found], values[found] = place + k, own[k]
                     found += 1
-            place += 1
+        place += m
     return found
 
 
@@ -228,19 +280,19 @@ def values_of_listed(
     own, h, output = np.empty((n + 1, width)), np.empty(width), np.zeros(width)
     for i in range(n + 1):
         for j in range(width):
-            own[i, j] = each[i, j]
+            own[i, j] = each[j, i]
     for pair in range(net.first_pair[1], net.first_pair[2]):
         if net.source[pair] == 0:
             at = net.offset[pair] + state * net.stride[pair]
             for j in range(width):
                 output[j] = net.weights[at + j]
     for action in range(len(values)):
-        total = each[n, width]
+        total = each[width, n]
         for j in range(width):
             h[j] = own[n, j]
         for place in range(first[action], first[action + 1]):
             i = chosen[place]
-            total += each[i, width]
+            total += each[width, i]
             for j in range(width):
                 h[j] += own[i, j]
         for j in range(width):

@@ -304,8 +304,8 @@ class Tree:
             self._open(*self._bound_and_probe(roots))
 
     def _count(self, nodes: Nodes) -> None:
-        for state, number in zip(*np.unique(nodes.state, return_counts=True), strict=True):
-            self.searches[state].nodes += int(number)
+        for state in nodes.state.tolist():
+            self.searches[state].nodes += 1
 
     def _bound_and_probe(self, nodes: Nodes) -> tuple[Nodes, Maximum]:
         """Bound nodes of tight neurons and probe actions; again where that holds many of them.

@@ -69,6 +69,24 @@ def test_building_climbing_and_neighbours_are_those_of_numpy(
         assert plain.pins.allows(best)
 
 
+def test_building_climbing_and_neighbours_of_more_actions_than_are_valued_together(random_network):
+    space = mr.BudgetTopK(300, 4)  # loops value 128 side by side
+    network = random_network(np.random.default_rng(0), 303, (7, 5))
+    networks = NetworkValue(network, 300).at_states(np.array([[0.3, -0.1, 0.5]])).centred
+    loops = Loops(space.compiled_oracle, networks.flat, 0)
+    plain = ArgmaxProblem(networks.at(0), space, rounding=1e-12)
+    known = Incumbents(space)
+    built = known.build(networks, loops=space.compiled_oracle)
+    np.testing.assert_array_equal(built, known.build(networks))
+    for action in (built[0], known.sample[-1]):
+        limit = plain.value(action) - 0.5
+        found = neighbours_above(replace(plain, loops=loops), action, limit)
+        for one, other in zip(found, neighbours_above(plain, action, limit), strict=True):
+            np.testing.assert_allclose(one, other)
+        climbed = [known.climb(p, action)[0] for p in (plain, replace(plain, loops=loops))]
+        np.testing.assert_array_equal(*climbed)
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_listed_actions_have_the_values_of_the_network(name, random_network):
     space = SPACES[name]
