@@ -203,8 +203,8 @@ class DQNAgent:
 
     @property
     def network(self) -> ActionValue:
-        """The Q-network."""
-        return self.learner.network
+        """The Q-network of the policy."""
+        return self.learner.averaged
 
     @property
     def setup(self) -> dict[str, Any]:
@@ -253,7 +253,7 @@ class DQNAgent:
         return self.env.action(vector) if isinstance(self.env, FlatEnv) else vector
 
     def _best_actions(self, states: StateArray) -> ActionArray:
-        return self.learner.greedy.actions(states)
+        return self.learner.averaged_greedy.actions(states)
 
     def predict(
         self,
@@ -407,8 +407,8 @@ class DQNAgent:
                 for column in (t.states, t.actions, t.rewards, t.next_states, ends)
             )
         )
+        learner.go_on_from_average()
         learner.begin()
-        learner.greedy.renew()
         if untrained:
             self.random_steps = 0
         self.epoch = self.config.pretrain_epochs
@@ -486,6 +486,7 @@ class DQNAgent:
             assert isinstance(self.network, NormalisedQNetwork)
             bounds = self.space.lower, self.space.upper
             self.network.normalise(states, rewards, self.arms, bounds)
+            self.learner.go_on_from_average()
 
     @property
     def normalises(self) -> bool:
@@ -532,7 +533,7 @@ class DQNAgent:
             load_weights(self.network, weights, "the mapping")
         else:
             load_weights(self.network, read_tensors(weights), weights)
-        self.learner.greedy.renew()
+        self.learner.go_on_from_average()
 
     def save(self, path: str | Path) -> None:
         """Write weights, replay, random states and counters; the file appears whole or not."""

@@ -24,11 +24,12 @@ from milp_rl.dqn.config import DQNConfig
 from milp_rl.envs.fixed_set import difference
 from milp_rl.formulations.files import write_atomically
 
-_NAME, FORMAT = "milp_rl.dqn", 10
+_NAME, FORMAT = "milp_rl.dqn", 11
 
 AS_BEFORE: dict[str, Any] = {
     "architecture": "concat",
     "audit": 0.0,
+    "average_decay": 0.0,
     "encoder": (64, 64),
     "head": (32,),
     "critics": 1,
@@ -192,8 +193,16 @@ def _from_9(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "running": [{"state": None, **episode} for episode in content["running"]]}
 
 
+def _from_10(content: dict[str, Any]) -> dict[str, Any]:
+    """Let the policy have weights of its own: those that there are."""
+    learner = content["learner"]
+    own = {"averaged": learner["network"], "averaged_greedy": learner["greedy"]}
+    return {**content, "learner": {**learner, **own, "steps averaged": 0}}
+
+
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     7: _from_7,
     8: _from_8,
     9: _from_9,
+    10: _from_10,
 }

@@ -105,6 +105,16 @@ class DQNConfig:
     importance_exponent: float = 0.4
     """Prioritized replay's beta, in [0, 1]; 1: importance weights undo the priorities in full."""
 
+    # Acting: the policy -----------------------------------------------------------------------
+
+    average_decay: float = 0.999
+    """Factor on the averaged weights in each step of the environment, in [0, 1).
+
+    The policy is that of the averaged weights, a mean over about ``1 / (1 - average_decay)`` steps;
+    exploration and targets are not. 0: it is that of the last weights. Polyak and Juditsky,
+    "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30 (1992).
+    """
+
     # Targets ----------------------------------------------------------------------------------
 
     target_update: Literal["hard", "soft"] = "hard"
@@ -348,6 +358,7 @@ class DQNConfig:
 _RESTLESS: dict[str, Any] = {
     "architecture": "concat",
     "normalise": False,
+    "average_decay": 0.0,
     "discount": 0.99,
     "epsilon_start": 0.9,
     "epsilon_end": 0.05,
@@ -390,7 +401,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: 0 <= v <= 1,
         "priority_exponent importance_exponent epsilon_start epsilon_end audit",
     ),
-    "in [0, 1)": (lambda v: 0 <= v < 1, "discount"),
+    "in [0, 1)": (lambda v: 0 <= v < 1, "discount average_decay"),
     "a nonnegative number": (lambda v: 0 <= v < math.inf, "weight_decay gap"),
     "a nonnegative number or None": (lambda v: v is None or 0 <= v < math.inf, "early_gap"),
     "a positive number or None": (

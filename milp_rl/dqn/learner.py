@@ -40,7 +40,17 @@ from milp_rl.qnetwork import ActionValue
 
 _LEVEL_SAMPLES = 256
 _MEAN_RATE = 0.01
-_PARTS = ("network", "target", "optimizer", "replay", "greedy", "target_greedy")
+_LATE = 4  # how much more the last weights count in their average
+_PARTS = (
+    "network",
+    "averaged",
+    "target",
+    "optimizer",
+    "replay",
+    "greedy",
+    "averaged_greedy",
+    "target_greedy",
+)
 
 
 class QLearner:
@@ -51,7 +61,7 @@ class QLearner:
     Parameters
     ----------
     network
-        The Q-network that learns.
+        The Q-network that learns, or takes up the averages of its weights.
     feasible
         The feasible set A, that of all states, or of each.
     config
@@ -61,11 +71,12 @@ class QLearner:
 
     Attributes
     ----------
-    network, target
-        The Q-network that learns, and the one that values next actions.
+    network, averaged, target
+        The Q-network that learns, the policy's, whose weights are averages of its weights, and the
+        one that values next actions.
     replay
         The transitions.
-    greedy, target_greedy
+    greedy, averaged_greedy, target_greedy
         Their argmaxes.
     mean_error, mean_value
         Running means of the sizes of temporal differences and of values, in :attr:`unit`.
@@ -81,7 +92,8 @@ class QLearner:
         c = self.config = config
         self.feasible = feasible
         self.new_chooser = chooser
-        self.network = network
+        self.averaged = network
+        self.network = copy.deepcopy(network) if c.average_decay else network
         self.target = copy.deepcopy(network)
         self.optimizer = self._new_optimizer()
         self.replay = PrioritizedReplay(
@@ -92,8 +104,10 @@ class QLearner:
             c.importance_exponent,
         )
         self.greedy = self.new_argmax(self.network)
+        self.averaged_greedy = self.new_argmax(network) if c.average_decay else self.greedy
         self.target_greedy = self.new_argmax(self.target)
         self.mean_error = self.mean_value = 0.0
+        self.steps_averaged = 0
         # The steps of each lane whose n-step transitions are not complete.
         self._recent: defaultdict[int, deque[Step]] = defaultdict(deque)
 
@@ -244,6 +258,7 @@ class QLearner:
         rate = c.learning_rate * c.learning_rate_decay**episode
         losses = [self.update(rng, rate, self.gap(episode)) for _ in range(c.updates_per_step)]
         self.update_target(step, rng, self.gap(episode))
+        self.update_average()
         return losses
 
     def update(self, rng: np.random.Generator, learning_rate: float, gap: float) -> float:
@@ -275,13 +290,7 @@ class QLearner:
     def update_target(self, step: int, rng: np.random.Generator, gap: float) -> None:
         """Update the target network, if it is due after this step of the environment."""
         if self.config.target_update == "soft":
-            with torch.no_grad():
-                pairs = zip(self.target.parameters(), self.network.parameters(), strict=True)
-                for old, new in pairs:
-                    old.lerp_(new, self.config.tau)
-                buffers = zip(self.target.buffers(), self.network.buffers(), strict=True)
-                for kept, present in buffers:
-                    kept.copy_(present)
+            _follow(self.target, self.network, self.config.tau)
             self.target_greedy.renew()
         elif step % self.config.sync_every == 0:
             self._sync_target()
@@ -291,6 +300,18 @@ class QLearner:
                 with torch.no_grad():
                     values = self.network.q(states, actions)
                 self.shift_level(float((self.targets(batch, gap) - values).mean()))
+
+    def update_average(self) -> None:
+        """Take the weights into their average, over about the last quarter of the steps at first.
+
+        After n steps the rate is :math:`4 / (n + 3)`, until that is below the decay's (Shamir and
+        Zhang, "Stochastic gradient descent for non-smooth optimization", ICML 2013, section 4).
+        """
+        if self.config.average_decay:
+            self.steps_averaged += 1
+            rate = max(1 - self.config.average_decay, _LATE / (self.steps_averaged + _LATE - 1))
+            _follow(self.averaged, self.network, rate)
+            self.averaged_greedy.renew()
 
     def _values(
         self, states: Tensor, actions: Tensor, rng: np.random.Generator
@@ -336,6 +357,22 @@ class QLearner:
         """Begin Q-learning at the current weights, with a new optimizer."""
         self.optimizer = self._new_optimizer()
         self._sync_target()
+        self.begin_average()
+
+    def begin_average(self) -> None:
+        """Let the policy's weights be those that there are now."""
+        if self.config.average_decay:
+            self.steps_averaged = 0
+            self.averaged.load_state_dict(self.network.state_dict())
+            self.averaged_greedy.renew()
+
+    def go_on_from_average(self) -> None:
+        """Let the weights be the policy's, which were set or trained by themselves."""
+        if self.config.average_decay:
+            self.network.load_state_dict(self.averaged.state_dict())
+            self.steps_averaged = 0
+            self.averaged_greedy.renew()
+        self.greedy.renew()
 
     def begin_episode(self, played: Iterable[Step] = (), lane: int = 0) -> None:
         """Begin an episode, or go on with one whose steps so far are remembered already."""
@@ -354,13 +391,15 @@ class QLearner:
     def state_dict(self) -> dict[str, Any]:
         """Return everything a checkpoint needs."""
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
-        return {**parts, "means": [self.mean_error, self.mean_value]}
+        counts = {"steps averaged": self.steps_averaged}
+        return {**parts, **counts, "means": [self.mean_error, self.mean_value]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.mean_error, self.mean_value = state["means"]
+        self.steps_averaged = state["steps averaged"]
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         weights = [p for p in self.network.parameters() if p.ndim > 1]
@@ -372,3 +411,12 @@ class QLearner:
             amsgrad=True,
             fused=True,
         )
+
+
+def _follow(average: nn.Module, network: nn.Module, rate: float) -> None:
+    """Move the weights of one network towards those of another of its kind."""
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), network.parameters(), strict=True):
+            old.lerp_(new, rate)
+        for kept, present in zip(average.buffers(), network.buffers(), strict=True):
+            kept.copy_(present)

@@ -153,6 +153,7 @@ class Training:
                 learner.fit(states[rows], actions[rows], wanted[rows], rate, agent.rng)
                 for rows in torch.split(order, c.pretrain_batch_size)
             ]
+            learner.begin_average()
             agent.epoch += 1
             done = agent.epoch == c.pretrain_epochs
             if done:

@@ -82,7 +82,7 @@ class Played:
         policy = self.policy
         if isinstance(policy, MyopicPolicy):
             return policy.answered
-        found = policy.learner.greedy.answered if isinstance(policy, DQNAgent) else None
+        found = policy.learner.averaged_greedy.answered if isinstance(policy, DQNAgent) else None
         return Counter() if found is None else found
 
 
@@ -136,7 +136,7 @@ def greedy_losses(policy: Policy, played: Played, seed: int) -> dict[str, float 
     """
     if (
         not isinstance(policy, DQNAgent)
-        or policy.learner.greedy.answered is None
+        or policy.learner.averaged_greedy.answered is None
         or not policy.space.binary
         or policy._feasible.varies
     ):

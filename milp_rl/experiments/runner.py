@@ -265,7 +265,7 @@ def _argmax_gap(agent: DQNAgent) -> float:
     """Return the mean gap of the learner's argmaxes to the exact ones after training."""
     batch = agent.learner.replay.sample(np.random.default_rng(_START_SEED), _GAP_STATES)
     states = np.unique(batch.states, axis=0)
-    actions = agent.learner.greedy.actions(states)
+    actions = agent.learner.averaged_greedy.actions(states)
     return float(argmax_gaps(agent.network, agent.space, states, actions).mean())
 
 

@@ -68,6 +68,9 @@ class GraphDQNConfig(DQNConfig):
     discount: float = 0.99
     """Discount factor gamma, in [0, 1)."""
 
+    average_decay: float = 0.0
+    """Factor on the averaged weights in each step of the environment, in [0, 1); 0: the last."""
+
     epsilon_start: float = 0.9
     """Probability of a random action in the first step, in [0, 1]."""
 

@@ -74,7 +74,7 @@ class OfflineLearner(QLearner):
         self.offline = config
         self.transitions = transitions
         # All transitions are drawn alike: expectiles and penalties are means over the log.
-        own = replace(dqn, buffer_size=len(transitions), priority_exponent=0.0)
+        own = replace(dqn, buffer_size=len(transitions), priority_exponent=0.0, average_decay=0.0)
         super().__init__(network, feasible, own, chooser)
         t = transitions
         assert t.terminated is not None
