@@ -30,7 +30,7 @@ DOMAINS = (
     "scheduling20",
     "capacity20",
 )
-BEFORE: dict[str, Any] = {"learning_rate": 1e-3}
+BEFORE: dict[str, Any] = {"learning_rate": 1e-3, "average_decay": 0.0}
 """What differed from the defaults of now when the sweep was made."""
 
 SETTINGS: dict[str, dict[str, Any]] = {

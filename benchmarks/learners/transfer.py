@@ -132,7 +132,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    own = {"architecture": "equivariant", "learning_rate": 1e-3, **dict(arguments.set)}
+    # What the defaults were when the first of them were trained.
+    before = {"learning_rate": 1e-3, "average_decay": 0.0}
+    own = {"architecture": "equivariant", **before, **dict(arguments.set)}
     config = mr.DQNConfig(**own)
     for family in arguments.family:
         for seed in arguments.seed:

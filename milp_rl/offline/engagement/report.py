@@ -101,6 +101,7 @@ def config_of_calls(episodes: int) -> DQNConfig:
         episodes=episodes,
         discount=DISCOUNT,
         learning_rate=1e-3,
+        average_decay=0.0,
         dynamic_tolerance=0.1,
         dynamic_tolerance_decay=1.0,
     )
