@@ -52,8 +52,9 @@ def add_network(
     Parameters
     ----------
     block
-        An empty Pyomo block; or a ``gurobipy.Model`` or ``pyscipopt.Model``, with its variables and
-        linear expressions as inputs.
+        A Pyomo block or model; or a ``gurobipy.Model`` or ``pyscipopt.Model``, with its variables
+        and linear expressions as inputs. An empty block gets the rows itself; a model, or a block
+        with components, a new block ``embedded_network`` for each network.
     network
         Whatever ``milp_rl.argmax`` takes: a :class:`Network`, a torch module, an ONNX file, a
         scikit-learn regressor, an ``Ensemble``, trees, an ``ActionValue``. For trees, of the
@@ -143,7 +144,7 @@ def rewrite(block: Any) -> None:
     Parameters
     ----------
     block
-        What :func:`add_network` was given.
+        That which has the network's rows.
 
     Raises
     ------

@@ -39,6 +39,7 @@ from milp_rl.formulations.networks.chain import Chain, chained
 from milp_rl.formulations.networks.network import INPUT, Network
 from milp_rl.formulations.networks.trees import TreeEnsemble
 from milp_rl.formulations.omlt import OmltNetwork, omlt_definition
+from milp_rl.formulations.pyomo_blocks import block_for
 from milp_rl.formulations.spaces.base import ActionSpace
 
 
@@ -106,7 +107,7 @@ def add_to_pyomo(
     space: ActionSpace | None = None,
     one_sided: bool = False,
 ) -> Any:
-    """Add ``network(inputs)`` to an empty Pyomo block.
+    """Add ``network(inputs)`` to a Pyomo block.
 
     Parameters
     ----------
@@ -152,8 +153,9 @@ def add_to_pyomo(
     )
     known = propagator.at(ActionNetworks.of(inner))
     chain = chained(inner, low)
+    own = block_for(block, "embedded_network")
     written = OmltNetwork.write(
-        block,
+        own,
         omlt_definition(chain.network, low, high),
         _with_carried(known, chain, low, high),
         formulation=formulation,
@@ -163,7 +165,7 @@ def add_to_pyomo(
     written.fix_proven()
     used = [entry for entry, is_variable in zip(entries, variable, strict=True) if is_variable]
 
-    block.link = pyo.Constraint(range(len(used)), rule=lambda _, i: written.inputs[i] == used[i])
+    own.link = pyo.Constraint(range(len(used)), rule=lambda _, i: written.inputs[i] == used[i])
     outputs = written.outputs
     for i, output in enumerate(outputs):
         output.setlb(float(known.output_lower[0, i]))
@@ -174,7 +176,7 @@ def add_to_pyomo(
         "bounds": bounds,
         "one_sided": one_sided,
     }
-    block.milp_rl_network = EmbeddedNetwork(
+    own.milp_rl_network = EmbeddedNetwork(
         network, entries, outputs, known, one_sided, lower, upper, space, options
     )
     return outputs[0] if len(outputs) == 1 else outputs

@@ -25,6 +25,7 @@ from milp_rl.formulations.native import (
 from milp_rl.formulations.native_embedding import box_model
 from milp_rl.formulations.networks.trees import TreeEnsemble
 from milp_rl.formulations.pyomo import EmbeddedNetwork, input_ranges, is_fixed
+from milp_rl.formulations.pyomo_blocks import block_for
 from milp_rl.formulations.spaces.base import ActionSpace
 
 
@@ -69,6 +70,7 @@ def add_trees(
     integer = np.array([v and _whole(entry) for v, entry in zip(variable, entries, strict=True)])
     written = _written(trees, lower, upper, integer)
     model, n = written.model, trees.n_inputs
+    block = block_for(block, "embedded_network")
     own = block.trees = pyo.Block()
     own.extra = pyo.Var(
         range(n, model.n_columns),

@@ -32,6 +32,7 @@ from milp_rl.formulations.files import place_of_key, read_json, write_json
 from milp_rl.formulations.kernels.description import CompiledOracle
 from milp_rl.formulations.milp.linear_model import LinearModel, compile_pyomo
 from milp_rl.formulations.native import add_space, native_model
+from milp_rl.formulations.pyomo_blocks import block_for, only_adding
 from milp_rl.formulations.spaces.description import described, steps_to
 from milp_rl.formulations.spaces.listing import built, check_limit, counted_up, grown
 from milp_rl.formulations.spaces.oracles.lp import LinearOracle
@@ -106,6 +107,8 @@ class ActionSpace(ABC):
         """Let what repeats a block's check or oracle in another form not outlive it."""
         super().__init_subclass__(**options)
         own = vars(cls)
+        if "constrain" in own:
+            cls.constrain = only_adding(own["constrain"])  # type: ignore[method-assign]
         if "violations" in own:
             for name in ("feasible", "_open"):
                 if name not in own:
@@ -289,8 +292,9 @@ class ActionSpace(ABC):
         Parameters
         ----------
         block
-            A Pyomo block (or model) with nothing of another space on it; or a ``gurobipy.Model`` or
-            ``pyscipopt.Model``, which gets the rows of :attr:`linear_model`.
+            A Pyomo block or model; or a ``gurobipy.Model`` or ``pyscipopt.Model``, which gets the
+            rows of :attr:`linear_model`. An empty block gets rows and variables itself; a model,
+            or a block with components, a new block ``embedded_space`` for them.
         actions
             Existing variables to constrain, in order, binary and integer where the space is;
             without, they are created, in Pyomo as ``block.action``.
@@ -312,6 +316,12 @@ class ActionSpace(ABC):
         native = native_model(block)
         if native is not None:
             return add_space(native, self, given)
+        if given is None and block.component("action") is not None:
+            raise ValueError(
+                f"{block.name} has a component named 'action' already: give the space an empty"
+                " block, such as model.space = pyo.Block(), or the variables to constrain"
+            )
+        own = block_for(block, "embedded_space")
         if given is None:
             lower, upper = self.lower, self.upper
             domains = (pyo.Binary, pyo.Integers, pyo.Reals)
@@ -322,8 +332,8 @@ class ActionSpace(ABC):
                 bounds=lambda _, i: (float(lower[i]), float(upper[i])),
             )
             given = list(block.action.values())
-        self.constrain(block, given)
-        block.milp_rl_space = (self, given)
+        self.constrain(own, given)
+        own.milp_rl_space = (self, given)
         return list(given)
 
     def linear_max(self, coefficients: ArrayLike, pins: Pins | None = None) -> FloatArray:
