@@ -33,6 +33,7 @@ from milp_rl.evaluation.outcome_models import action_table
 from milp_rl.formulations.arrays import FloatArray, IntArray
 
 _STREAM = 7_304
+_LEAST_SEEN = 1e-9  # of the squares of combined features, relative to the largest; less is rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ def linear_models(
     action_features: ArrayLike | None = None,
     *,
     discount: float = 0.99,
-    ridge: float = 1e-3,
+    ridge: float = 1.0,
     folds: int = 5,
 ) -> LinearModels:
     """Learn Q and the state-action weights of the target policy by linear equations.
@@ -75,7 +76,9 @@ def linear_models(
     discount
         In [0, 1].
     ridge
-        Added to the diagonal of A, per decision; positive.
+        Added to the diagonal of A, each feature in units of its root mean square: as much as so
+        many decisions; positive. What it takes off falls as 1/N. Combinations of features that no
+        decision of a sample has count as 0 there, in Q and in the weights.
     folds
         Groups of trajectories for cross-fitting, at least 2: a trajectory is judged by models
         without it.
@@ -117,7 +120,7 @@ def bootstrapped_fqe(
     action_features: ArrayLike | None = None,
     *,
     discount: float = 0.99,
-    ridge: float = 1e-3,
+    ridge: float = 1.0,
     level: float = 0.95,
     n_bootstraps: int = 100,
     seed: int = 0,
@@ -172,6 +175,7 @@ class _Problem:
     discount: float
     ridge: float
     n: int
+    scale: FloatArray  # root mean squares of the features
 
     @classmethod
     def of(
@@ -205,17 +209,34 @@ class _Problem:
         ahead = np.where(follows[:, None], np.roll(expected, -1, axis=0), 0.0)
         first = np.append(True, ~follows[:-1])
         phi = _products(s, a[d.actions])
-        n = d.n_trajectories
-        return cls(phi, ahead, expected[first], d.rewards, d.codes, order, s, a, discount, ridge, n)
+        scale = np.sqrt((phi**2).mean(axis=0))
+        scale[scale == 0] = 1.0
+        return cls(
+            phi,
+            ahead,
+            expected[first],
+            d.rewards,
+            d.codes,
+            order,
+            s,
+            a,
+            discount,
+            ridge,
+            d.n_trajectories,
+            scale,
+        )
 
     def solved(self, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return beta and theta with trajectories counted so often, shape (n,)."""
-        weighted = self.phi * counts[self.codes][:, None]
-        matrix = weighted.T @ (self.phi - self.discount * self.ahead)
-        matrix += self.ridge * counts[self.codes].sum() * np.eye(len(matrix))
-        beta = np.linalg.solve(matrix, weighted.T @ self.rewards)
-        theta = np.linalg.solve(matrix.T, counts @ self.start)
-        return np.asarray(beta), np.asarray(theta)
+        phi = self.phi / self.scale
+        weighted = phi * counts[self.codes][:, None]
+        sizes, vectors = np.linalg.eigh(weighted.T @ phi)
+        seen = vectors[:, sizes > _LEAST_SEEN * sizes[-1]]
+        matrix = (weighted @ seen).T @ ((phi - self.discount * self.ahead / self.scale) @ seen)
+        matrix += self.ridge * np.eye(len(matrix))
+        beta = np.linalg.solve(matrix, (weighted @ seen).T @ self.rewards)
+        theta = np.linalg.solve(matrix.T, (counts @ self.start) / self.scale @ seen)
+        return seen @ beta / self.scale, seen @ theta / self.scale
 
     def value(self, counts: FloatArray) -> float:
         beta, _ = self.solved(counts)

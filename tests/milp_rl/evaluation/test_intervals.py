@@ -53,7 +53,7 @@ def exact():
 def test_linear_models_are_those_of_dynamic_programming():
     logged, cell = chain(6000)
     q, weights, truth = exact()
-    found = linear_models(logged, cell, discount=DISCOUNT, ridge=1e-6)
+    found = linear_models(logged, cell, discount=DISCOUNT)
     t, s = logged.contexts.astype(int).T
     np.testing.assert_allclose(found.q, q[t, s], atol=0.15)
     np.testing.assert_allclose(found.weights, weights[t, s, logged.actions], rtol=0.15, atol=0.08)
@@ -95,6 +95,42 @@ def test_the_order_of_rows_plays_no_part():
     np.testing.assert_allclose(two.weights, one.weights[order])
     a, b = bootstrapped_fqe(logged, cell), bootstrapped_fqe(logged.rows(order), cell[order])
     assert a.low == pytest.approx(b.low)
+
+
+def test_units_of_features_play_no_part():
+    logged, cell = chain(80)
+    units = np.geomspace(1e-4, 1e3, cell.shape[1])
+    one, two = (linear_models(logged, x, discount=DISCOUNT) for x in (cell, cell * units))
+    np.testing.assert_allclose(two.q, one.q, atol=1e-7)
+    np.testing.assert_allclose(two.weights, one.weights, atol=1e-7)
+
+
+def test_cells_that_few_decisions_are_in_are_not_taken_for_zero():
+    # 200 cells that 1 in 200 of the decisions is in each: fitted Q is their mean reward.
+    n, cells = 4000, 200
+    rng = np.random.default_rng(0)
+    cell = rng.permutation(np.arange(n) % cells)
+    worth = 5.0 + rng.normal(size=cells)
+    action = rng.integers(2, size=n)
+    half = np.full(n, 0.5)
+    logged = LoggedDecisions(
+        cell[:, None], action, worth[cell], half, np.full((n, 2), 0.5), np.arange(n), np.zeros(n)
+    )
+    found = bootstrapped_fqe(logged, np.eye(cells)[cell], discount=1.0, n_bootstraps=20)
+    assert found.value == pytest.approx(worth.mean(), rel=2e-3)
+    assert found.low < worth.mean() < found.high
+    models = linear_models(logged, np.eye(cells)[cell], discount=1.0)
+    np.testing.assert_allclose(models.q, np.tile(worth[cell][:, None], 2), rtol=0.01)
+
+
+def test_what_a_fold_lacks_has_no_weight_there_rather_than_an_enormous_one():
+    logged, cell = chain(60)
+    rare = np.zeros(len(logged))
+    rare[np.flatnonzero(logged.step == 0)[7]] = 1.0  # seen once: in no other fold
+    found = linear_models(logged, np.column_stack([cell, rare]), discount=DISCOUNT)
+    plain = linear_models(logged, cell, discount=DISCOUNT)
+    assert np.abs(found.weights).max() < 2 * np.abs(plain.weights).max()
+    assert np.abs(found.q).max() < 2 * np.abs(plain.q).max()
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
