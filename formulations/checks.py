@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGEST = 10**15
+LARGEST_SEED = 2**64 - 1  # of torch's generators
 MOST_VARIABLES = 10_000_000
 
 

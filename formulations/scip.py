@@ -14,6 +14,7 @@ from milp_rl.formulations.milp.linear_model import LinearModel
 from milp_rl.formulations.solved import Solved
 
 _EMBEDDED: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()  # models take no attributes
+_LARGE = 1e6  # coefficients, from which on a row has a unit of its own
 _LINEAR = ("linear", "knapsack")  # kinds that PySCIPOpt gives the coefficients of
 
 
@@ -151,18 +152,23 @@ def add_columns(model: Any, written: LinearModel, first: int = 0) -> list[Any]:
 
 
 def rows_of(written: LinearModel, columns: Sequence[Any]) -> Iterator[Any]:
-    """Yield the rows of a linear model as PySCIPOpt's constraints over given variables."""
+    """Yield the rows of a linear model as PySCIPOpt's constraints over given variables.
+
+    Rows of coefficients from a million on are in units of a power of two: over those of a billion
+    SCIP 10 cuts off feasible points (``tests/solvers/milp/test_scip.py`` keeps one).
+    """
     from pyscipopt import quicksum
 
-    matrix = written.matrix
-    for i in range(written.n_rows):
+    matrix, largest = written.matrix, written.largest_coefficients
+    units = np.where(largest >= _LARGE, np.exp2(-np.floor(np.log2(np.maximum(largest, 1.0)))), 1.0)
+    for i, unit in enumerate(units.tolist()):
         own = slice(matrix.indptr[i], matrix.indptr[i + 1])
         terms = quicksum(
-            float(value) * columns[column]
+            unit * float(value) * columns[column]
             for value, column in zip(matrix.data[own], matrix.indices[own], strict=True)
             if value
         )
-        low, high = float(written.row_lower[i]), float(written.row_upper[i])
+        low, high = unit * float(written.row_lower[i]), unit * float(written.row_upper[i])
         if low == high:
             yield terms == low
             continue

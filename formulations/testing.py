@@ -84,6 +84,7 @@ def check_action_space(
     _expect(
         np.array_equal(space.feasible(everything), feasible), "feasible and violations disagree"
     )
+    _expect(space.feasible(everything[:0]).shape == (0,), "feasible says of no actions: nothing")
     reference = everything[feasible]
     _check_down_closed(space, reference)
     _check_linear_max(space, reference, rng)

@@ -321,7 +321,7 @@ class FactoredValidity(ActionSpace):
 
     def feasible(self, actions: ActionArray) -> BoolArray:
         """Check the combinations and the caps of many actions."""
-        rows = actions.reshape(len(actions) * self.n_decision_makers, -1)
+        rows = actions.reshape(len(actions) * self.n_decision_makers, int(self._starts[-1]))
         single = np.ones(len(rows), dtype=bool)
         levels = []
         for start, end in zip(self._starts[:-1], self._starts[1:], strict=True):

@@ -54,7 +54,7 @@ from milp_rl.envs.fixed_set import FixedSet
 from milp_rl.envs.known_model import StateArray, model_of
 from milp_rl.envs.transitions import Transitions, collect_transitions
 from milp_rl.formulations.arrays import ActionArray, check_vector
-from milp_rl.formulations.checks import check_integer
+from milp_rl.formulations.checks import LARGEST_SEED, check_integer
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.qnetwork import ActionValue
 
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from milp_rl.offline.config import OfflineConfig
     from milp_rl.offline.fitting import OfflinePolicy
 
-_LARGEST_SEED = 2**64 - 1  # of torch's generators
 _COUNTERS = ("epoch", "episode", "step", "pretrain_seconds", "random_steps")
 
 
@@ -149,7 +148,7 @@ class DQNAgent:
         space: FeasibleSet | None = None,
         seed: int = 0,
     ) -> None:
-        seed = check_integer(seed, "seed", 0, _LARGEST_SEED)
+        seed = check_integer(seed, "seed", 0, LARGEST_SEED)
         self._given_space = space
         lanes: Lanes
         if isinstance(env, gym.vector.VectorEnv):

@@ -118,7 +118,7 @@ def fitted_q(
     action_features: ArrayLike | None = None,
     *,
     discount: float = 0.99,
-    iterations: int = 20,
+    iterations: int | None = None,
     model: Any = None,
     folds: int = 2,
     seed: int = 0,
@@ -135,14 +135,15 @@ def fitted_q(
     discount
         In [0, 1].
     iterations
-        Regressions, at least 1: how many steps ahead are looked.
+        Regressions, at least 1: how many steps ahead are looked. By default the steps of the
+        longest trajectory.
 
     Raises
     ------
     ValueError
         If ``iterations`` is below 1, or a trajectory lacks a step.
     """
-    if iterations < 1:
+    if iterations is not None and iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     default = HistGradientBoostingRegressor(
         max_iter=60, learning_rate=0.15, min_samples_leaf=30, random_state=seed
@@ -158,7 +159,7 @@ def fitted_q(
     for train, rest in GroupKFold(folds).split(x, groups=d.codes):
         going_on = train[follows[train]]
         fitted: Any = None
-        for _ in range(iterations):
+        for _ in range(int(np.bincount(d.codes).max()) if iterations is None else iterations):
             wanted = d.rewards.copy()
             if fitted is not None and len(going_on):
                 drawn = draw_each(d.target[going_on + 1], rng)

@@ -219,6 +219,11 @@ def run_training(
     with locked(out):
         check_settings(out / SETTINGS, settings)
         agent = agent_class(run.agent)(run.make(), run.config(), seed=run.seed)
+        if not steps > agent.random_steps:
+            raise ValueError(
+                f"steps must be more than the {agent.random_steps} random ones that training begins"
+                f" with (random_steps), which count too, got {steps}"
+            )
         write_json(out / SETTINGS, settings)
         evaluation = EvaluationCallback(
             _for_evaluation(run),

@@ -7,7 +7,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +204,16 @@ def _report(search: Search, study: optuna.Study, folder: Path) -> None:
     best: Mapping[str, Any] = study.best_params
     config = search.suggest(optuna.trial.FixedTrial(dict(best)), search.base)
     lines = [f"# validation reward {study.best_value:.4f}, trial {study.best_trial.number}"]
-    lines += [f"{name} = {json.dumps(getattr(config, name))}" for name in best]
+    lines += [_as_toml((name, getattr(config, name))) for name in best]
+    default = type(config)()
+    given = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in best}
+    given = {
+        name: value
+        for name, value in given.items()
+        if name != "episodes" and value is not None and value != getattr(default, name)
+    }
+    if given:
+        lines += ["# not searched, but the same in all trials", *map(_as_toml, given.items())]
     write_atomically(folder / BEST, ("\n".join(lines) + "\n").encode())
     trials = study.trials_dataframe(attrs=("number", "value", "state", "params"))
     write_atomically(folder / "trials.csv", trials.to_csv(index=False).encode())
@@ -215,6 +224,10 @@ def _report(search: Search, study: optuna.Study, folder: Path) -> None:
         if len({trial.value for trial in complete}) > 1:
             _save(plots.plot_param_importances(study), folder / "importance.png")
     log.info("best validation reward %.4f with %s", study.best_value, dict(best))
+
+
+def _as_toml(item: tuple[str, Any]) -> str:
+    return f"{item[0]} = {json.dumps(item[1])}"
 
 
 def _save(axes: Any, path: Path) -> None:

@@ -30,7 +30,7 @@ from milp_rl.formulations.arrays import FloatArray, IntArray
 from milp_rl.formulations.time_limit import is_late, until
 from milp_rl.offline.allocation_problem import TOLERANCE, AllocationProblem
 from milp_rl.offline.limits import Limit, parity_limits
-from milp_rl.offline.prices import SharedPrices, shared_prices
+from milp_rl.offline.prices import SharedPrices, contradiction, shared_prices
 from milp_rl.offline.restricted import (
     Choices,
     Relaxed,
@@ -212,6 +212,8 @@ def _priced(p: AllocationProblem, gap: float) -> _Proof:
     """Return optimal prices, by linear programs over ever more choices."""
     n_actions = p.q.shape[1]
     everything = p.q.size <= _CHOICES
+    if not everything and (found := contradiction(p)) is not None:
+        raise InfeasibleAllocationError(_why_not(p, found[1], found[0]))
     nothing = SharedPrices(np.zeros(len(p.most)), 0.0)
     at = nothing if everything else shared_prices(p)
     base = rounded(p, at)
@@ -225,7 +227,7 @@ def _priced(p: AllocationProblem, gap: float) -> _Proof:
             prices, bound = relaxed.prices, new
         if relaxed.broken.any():
             if p.bound(relaxed.prices, valued=False) < 0:
-                raise InfeasibleAllocationError(_why_not(p, relaxed.broken))
+                raise InfeasibleAllocationError(_why_not(p, relaxed.broken, relaxed.prices))
             penalty = min(10 * penalty, 1e4 * _PENALTY)
         elif everything or bound - relaxed.value <= 0.1 * gap * abs(relaxed.value):
             break
@@ -276,7 +278,7 @@ def _first(
         in_question, everything = nearest_choices(p, proof.prices, actions, size), size >= p.q.size
     if not ended:
         raise TimeoutError("no allocation was found within time_limit; allow more")
-    raise InfeasibleAllocationError(_why_not(p, proof.relaxed.broken))
+    raise InfeasibleAllocationError(_why_not(p, proof.relaxed.broken, proof.relaxed.prices))
 
 
 def _most_open(p: AllocationProblem, proof: _Proof, actions: IntArray) -> Choices:
@@ -326,12 +328,25 @@ def _undone(p: AllocationProblem, actions: IntArray) -> tuple[IntArray, bool]:
     return fixed, False
 
 
-def _why_not(p: AllocationProblem, broken: FloatArray) -> str:
-    """Say which limits cannot be kept, from the relaxation with broken limits."""
-    said = [f"{name!r} by {by:.3g}" for name, by in zip(p.names, broken, strict=True) if by > 0]
+def _why_not(p: AllocationProblem, broken: FloatArray, prices: FloatArray) -> str:
+    """Say which limits cannot be kept together, from the relaxation with broken limits."""
+    least = 1e-7 * p.scale
+    said = [
+        f"{name!r} by {by:.3g}"
+        for name, by, unit in zip(p.names, broken, least, strict=True)
+        if by > unit
+    ]
+    priced = prices * p.scale
+    others = [
+        repr(p.names[r])
+        for r in np.flatnonzero(priced > 1e-6 * priced.max(initial=0.0))
+        if broken[r] <= least[r]
+    ]
+    kept = f", where {', '.join(others)} {'is' if len(others) == 1 else 'are'} kept" * bool(others)
     return (
-        f"no allocation keeps the limits: {'; '.join(said) or 'only fractional ones do'};"
-        " raise them, or set optional=True"
+        "no allocation keeps the limits:"
+        f" {'; '.join(said) + kept if said else 'only fractional ones do'};"
+        " let them allow more, or set optional=True"
     )
 
 

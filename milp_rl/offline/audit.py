@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike
 
 from milp_rl.envs.care_management import RewardWeights
 from milp_rl.evaluation.ope import LoggedDecisions, estimate, propensity_model
-from milp_rl.formulations.arrays import BoolArray, FloatArray
+from milp_rl.formulations.arrays import FloatArray
 from milp_rl.offline.care.data import CareData
+from milp_rl.offline.limits import group_labels, level_mask
 from milp_rl.offline.policies import Parity, PolicyConfig, WindowPolicy, train_policy
 
 _BOOTSTRAPS = 400
@@ -105,8 +106,14 @@ def sensitivity(
 def subgroup_values(
     logged: LoggedDecisions, q: FloatArray, groups: ArrayLike, *, seed: int = 0
 ) -> pd.DataFrame:
-    """Estimate the doubly robust value in each group, beside what was observed there."""
-    labels = np.asarray(groups)
+    """Estimate the doubly robust value in each group, beside what was observed there.
+
+    Raises
+    ------
+    ValueError
+        If a group is missing.
+    """
+    labels = group_labels(groups, len(logged))
     rows = []
     for group in np.unique(labels):
         inside = labels == group
@@ -123,7 +130,7 @@ def subgroup_values(
 
 
 def parity_audit(
-    target: FloatArray, level: BoolArray, groups: ArrayLike, need: ArrayLike
+    target: FloatArray, level: ArrayLike, groups: ArrayLike, need: ArrayLike
 ) -> pd.DataFrame:
     """Compare a level's share between groups, as it is and in proportion to need.
 
@@ -132,32 +139,43 @@ def parity_audit(
     target
         Probabilities of actions, shape (N, A).
     level
-        Which actions have the level, shape (A,).
+        Which actions have the level, shape (A,), boolean or 0 and 1.
     groups, need
-        Group and need of each row, shape (N,); need nonnegative.
+        Group and need of each row, shape (N,), no group missing; need nonnegative.
 
     Returns
     -------
     pandas.DataFrame
         One row per group: the mean probability of the level, its difference to everyone's
         (demographic parity), mean need, and share divided by need (need-proportional parity).
+
+    Raises
+    ------
+    ValueError
+        If a level is neither 0 nor 1, or a group is missing.
     """
-    share = target[:, level].sum(axis=1)
-    frame = pd.DataFrame({"group": np.asarray(groups), "share": share, "need": np.asarray(need)})
+    share = _shares(target, level)
+    labels = group_labels(groups, len(target))
+    frame = pd.DataFrame({"group": labels, "share": share, "need": np.asarray(need)})
     table = frame.groupby("group").mean().reset_index()
     table.insert(2, "difference", table["share"] - share.mean())
     table["share per need"] = table["share"] / table["need"]
     return table
 
 
-def parity_gap(target: FloatArray, level: BoolArray, groups: ArrayLike) -> float:
-    """Return the largest difference between two groups' shares of a level."""
-    share = pd.Series(target[:, level].sum(axis=1)).groupby(np.asarray(groups)).mean()
+def parity_gap(target: FloatArray, level: ArrayLike, groups: ArrayLike) -> float:
+    """Return the largest difference between two groups' shares of a level; see parity_audit."""
+    share = pd.Series(_shares(target, level)).groupby(group_labels(groups, len(target))).mean()
     return float(share.max() - share.min())
 
 
+def _shares(target: FloatArray, level: ArrayLike) -> FloatArray:
+    """Return the probability of a level in each row, shape (N,)."""
+    return np.asarray(target[:, level_mask(level, target.shape[1])].sum(axis=1))
+
+
 def proportional_gap(
-    target: FloatArray, level: BoolArray, groups: ArrayLike, need: ArrayLike
+    target: FloatArray, level: ArrayLike, groups: ArrayLike, need: ArrayLike
 ) -> float:
     """Return the largest difference between two groups in shares above what need asks for.
 
@@ -165,7 +183,7 @@ def proportional_gap(
     are in proportion to need.
     """
     table = parity_audit(target, level, groups, need)
-    share = float(target[:, level].sum(axis=1).mean())
+    share = float(_shares(target, level).mean())
     above = table["share"] - share * table["need"] / float(np.asarray(need).mean())
     return float(above.max() - above.min())
 

@@ -19,7 +19,8 @@ from milp_rl.envs.arms import Arms
 from milp_rl.envs.fixed_set import shown
 from milp_rl.envs.state_sets import StateSets
 from milp_rl.envs.transitions import Transitions
-from milp_rl.formulations.arrays import ActionArray, check_vector
+from milp_rl.formulations.arrays import ActionArray, FloatArray, check_vector
+from milp_rl.formulations.checks import LARGEST_SEED, check_integer
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.offline.additive import BernoulliPolicy, fit_policy
 from milp_rl.offline.config import OfflineConfig
@@ -27,6 +28,7 @@ from milp_rl.offline.learners import ConservativeLearner, ImplicitLearner, Offli
 from milp_rl.offline.support import Feasible, LoggedSets, SupportedSets, log_ratios
 from milp_rl.qnetwork import ActionValue
 
+_COARSEST = 0.01  # of a feature's deviation, up to which the steps of float32 do not matter
 _LEARNERS: dict[str, type[OfflineLearner]] = {
     "dqn": OfflineLearner,
     "cql": ConservativeLearner,
@@ -141,6 +143,7 @@ def fit(
     []
     """
     c = OfflineConfig() if config is None else config
+    seed = check_integer(seed, "seed", 0, LARGEST_SEED)
     d = DQNConfig(pretrain_epochs=0, learning_rate=1e-3) if dqn is None else dqn
     t = transitions
     given = t.feasible if feasible is None else feasible
@@ -236,8 +239,12 @@ def _imitating(
 
 
 def check_logged(transitions: Transitions, sets: StateSets) -> None:
-    """Raise ``ValueError`` unless every logged action is in its state's feasible set."""
+    """Raise ``ValueError`` unless every logged action is in its state's feasible set.
+
+    And where states have no features, or such that float32, in which they are kept, cannot hold.
+    """
     t = transitions
+    _check_features(np.concatenate([t.states, t.next_states]))
     n = sets.space.n_actions
     if t.actions.shape[1] != n:
         raise ValueError(
@@ -264,4 +271,25 @@ def check_logged(transitions: Transitions, sets: StateSets) -> None:
         raise ValueError(
             f"the action of row {i}, {shown(t.actions[i])} in state {shown(t.states[i])}, is not"
             f" feasible: {'; '.join(space.violations(t.actions[i]))}"
+        )
+
+
+def _check_features(states: FloatArray) -> None:
+    if not states.shape[1]:
+        raise ValueError(
+            "the logged states have no features: where nothing is observed, give all the same one,"
+            " such as 0"
+        )
+    spread = states.std(axis=0)
+    largest = np.abs(states).max(axis=0)
+    apart = np.where(np.isfinite(largest), np.spacing(largest.astype(np.float32)), np.inf)
+    coarse = np.flatnonzero((spread > 0) & (apart > _COARSEST * spread))
+    if len(coarse):
+        j = int(coarse[0])
+        column = states[:, j]
+        raise ValueError(
+            f"feature {j} of the logged states is between {column.min():.9g} and"
+            f" {column.max():.9g}: float32, in which states are kept, tells numbers there apart"
+            f" by {apart[j]:.3g} at best, not little beside their deviation of {spread[j]:.3g}."
+            " Subtract a number from it, such as its smallest value"
         )

@@ -102,7 +102,8 @@ def write_minari(
     Raises
     ------
     ValueError
-        If there is no feasible set, or a data set of that name is there already.
+        If there is no feasible set, a data set of that name is there already, or the environment's
+        spaces are of whole numbers and a state or action is not.
     ImportError
         If Minari is not installed.
     """
@@ -126,8 +127,8 @@ def write_minari(
         infos = {WHICH: which} if several else {}
         buffer = minari.data_collector.EpisodeBuffer(
             id=number,
-            observations=observations.astype(dtypes[0]),
-            actions=t.actions[rows].astype(dtypes[1]),
+            observations=_cast(observations, dtypes[0], "state"),
+            actions=_cast(t.actions[rows], dtypes[1], "action"),
             rewards=list(t.rewards[rows]),
             terminations=list(ends),
             truncations=list(truncated),
@@ -284,3 +285,19 @@ def _dtypes(
 
 def _key(state: Any) -> bytes:
     return np.asarray(state, dtype=np.float32).tobytes()
+
+
+def _cast(values: NDArray[Any], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
+    """Return values in an environment's dtype; what whole numbers cannot hold is refused."""
+    cast = values.astype(dtype)
+    if np.issubdtype(dtype, np.floating):
+        return cast
+    lost = np.argwhere(cast != values)
+    if len(lost):
+        value = values[tuple(lost[0])]
+        raise ValueError(
+            f"the environment's {what}s are of dtype {dtype}, in which {value} would become"
+            f" {cast[tuple(lost[0])]}: give an environment whose {what}s are like those logged, or"
+            " none"
+        )
+    return cast

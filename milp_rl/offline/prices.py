@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg, optimize
+from scipy import linalg, optimize, sparse
 
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.formulations.time_limit import is_late
@@ -46,7 +46,7 @@ class _Smoothed:
 
 def shared_prices(p: AllocationProblem) -> SharedPrices:
     """Return nearly optimal prices of the limits, those reached if the time limit passes."""
-    sample = _sample(p)
+    sample = _sample(p, _SAMPLE)
     prices = np.zeros(len(p.most))
     temperature, few = 0.3 * p.unit, min(_UNCERTAIN, len(sample.q) // 20)
     while True:
@@ -61,13 +61,39 @@ def shared_prices(p: AllocationProblem) -> SharedPrices:
     return SharedPrices(prices, temperature)
 
 
-def _sample(p: AllocationProblem) -> AllocationProblem:
+def contradiction(p: AllocationProblem) -> tuple[FloatArray, FloatArray] | None:
+    """Return prices that prove that no allocation keeps the limits, if a sample tells them.
+
+    Also by how much each limit is broken at least, shape (R,), together as little as can be.
+    """
+    sample = _sample(p, _SAMPLE // 10)
+    patients, actions = np.nonzero(np.isfinite(sample.q))
+    n, rows, columns = len(sample.q), len(p.most), len(patients)
+    weight = np.ones(n) if sample.weight is None else sample.weight
+    one = sparse.csr_array((np.ones(columns), (patients, np.arange(columns))), shape=(n, columns))
+    counted = sample.used_by(patients, actions) * weight[patients] / p.scale[:, None]
+    found = optimize.linprog(
+        np.append(np.zeros(columns), np.ones(rows)),
+        sparse.hstack([sparse.csr_array(counted), -sparse.eye_array(rows)]),
+        p.most / p.scale,
+        sparse.hstack([one, sparse.csr_array((n, rows))]),
+        np.ones(n),
+    )
+    if found.x is None:
+        return None
+    prices = np.maximum(-found.ineqlin.marginals, 0.0) / p.scale
+    if not p.bound(prices, valued=False) < 0:
+        return None
+    return prices, np.asarray(found.x[columns:] * p.scale)
+
+
+def _sample(p: AllocationProblem, choices: int) -> AllocationProblem:
     """Return patients drawn systematically, half by number and half by their factors.
 
     Patients of large factors, such as those of a small group under parity, are so never missing.
     """
     n, n_actions = p.q.shape
-    size = max(2_000, _SAMPLE // n_actions)
+    size = max(2_000, choices // n_actions)
     if n <= 2 * size:
         return p
     share = np.full(n, 1.0 / n)

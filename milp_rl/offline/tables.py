@@ -22,6 +22,10 @@ from milp_rl.extras import needs
 from milp_rl.formulations.files import read_text, write_atomically
 from milp_rl.formulations.suggestions import closest
 
+_EXACT = tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1)  # in reading numbers
+_TO_THE_LAST_DIGIT = {} if _EXACT else {"float_precision": "round_trip"}
+_MISSING = {"NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NULL", "null", "None"}  # of numbers
+
 
 @dataclass(frozen=True, eq=False)
 class Schema:
@@ -121,8 +125,9 @@ class LoggedTable:
         return cls(frame)
 
     def digest(self) -> str:
-        """Hash the table, to tell whether another one is the same."""
-        rows = pd.util.hash_pandas_object(self.frame, index=False).to_numpy()
+        """Hash the table, to tell whether another one is the same, whatever file it was in."""
+        frame = _in_full(self.frame)
+        rows = pd.util.hash_pandas_object(frame, index=False, categorize=False).to_numpy()
         names = "\n".join(map(str, self.frame.columns))
         return hashlib.sha256(names.encode() + rows.tobytes()).hexdigest()
 
@@ -130,7 +135,7 @@ class LoggedTable:
         """Write a parquet or CSV file (also ``.csv.gz``), by its ending, whole or not at all."""
         buffer = io.BytesIO()
         if (packing := _csv_packing(Path(path))) is not None:
-            self.frame.to_csv(buffer, index=False, compression=packing)
+            _in_full(self.frame).to_csv(buffer, index=False, compression=packing)
         else:
             self.frame.to_parquet(buffer, index=False)
         write_atomically(path, buffer.getvalue())
@@ -213,7 +218,11 @@ def read_table(path: str | Path, **options: Any) -> pd.DataFrame:
     try:
         if packing is None:
             return pd.read_parquet(file)
-        frame: pd.DataFrame = pd.read_csv(file, compression=packing, **options)
+        # What stands for a missing number may be a text of its own: a group called "None".
+        own = {"keep_default_na": False, "na_values": [""], **_TO_THE_LAST_DIGIT, **options}
+        frame: pd.DataFrame = pd.read_csv(file, compression=packing, **own)
+        for name in frame:
+            frame[name] = _numbers_if_else_missing(frame[name])
         return frame
     except FileNotFoundError:
         raise
@@ -223,6 +232,33 @@ def read_table(path: str | Path, **options: Any) -> pd.DataFrame:
         if packing == "infer":
             read_text(file)  # says it if it is no text, or not in UTF-8, and where
         raise _unread(file, str(error)) from error
+
+
+def _numbers_if_else_missing(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a column as numbers where all of its texts stand for a missing one."""
+    if not (pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column)):
+        return column
+    kept = column[~column.isin(_MISSING)]
+    numbers = pd.to_numeric(kept, errors="coerce")
+    if not len(kept) or numbers[kept.notna()].isna().any():
+        return column
+    return numbers.reindex(column.index)
+
+
+def _in_full(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with numbers and texts as they are read back from CSV."""
+
+    def widened(column: pd.Series[Any]) -> pd.Series[Any]:
+        kind = column.dtype
+        if isinstance(kind, pd.CategoricalDtype):
+            column = column.astype(kind.categories.dtype)
+        if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
+            return column
+        if pd.api.types.is_integer_dtype(column):
+            return column if column.isna().any() else column.astype(np.int64)
+        return column.astype(np.float64)
+
+    return frame.assign(**{str(name): widened(frame[name]) for name in frame})
 
 
 def _unread(file: Path, said: str) -> ValueError:

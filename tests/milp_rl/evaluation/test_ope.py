@@ -526,3 +526,16 @@ def test_few_trajectories_are_warned_of(n, said):
     assert bool(said) == bool(found.warning)
     assert said in estimate(few, "dm", q=q, **QUICK).warning
     assert (found.low == found.high) == (n == 1)
+
+
+def test_fitted_q_looks_to_the_end_of_the_longest_trajectory():
+    steps, n = 30, 40
+    t = np.tile(np.arange(steps), n)
+    target = np.full((len(t), 2), 0.5)
+    actions = np.random.default_rng(0).integers(2, size=len(t))
+    ones, half = np.ones(len(t)), np.full(len(t), 0.5)
+    who = np.repeat(np.arange(n), steps)
+    logged = LoggedDecisions(np.eye(steps)[t], actions, ones, half, target, who, t)
+    q = fitted_q(logged, discount=0.9, model=LinearRegression())
+    left = (1 - 0.9 ** (steps - t)) / 0.1
+    np.testing.assert_allclose(q, np.tile(left[:, None], 2), rtol=1e-6)

@@ -49,7 +49,7 @@ def test_a_run_is_that_of_the_agent_and_goes_on(tmp_path):
     second = run_training(RUN, tmp_path, steps=40)
     assert (second.steps, second.episodes) == (40, 5)
     plain = DQNAgent(make_bandit(**SIZE), DQNConfig(**SHORT), seed=3).learn(40)
-    stored = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["learner"]["network"]
+    stored = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["learner"]["averaged"]
     assert all(torch.equal(stored[n], w) for n, w in plain.network.state_dict().items())
 
     curve = pd.read_csv(tmp_path / "evaluations.csv")
@@ -144,6 +144,13 @@ def test_unknown_names_are_explained_and_leave_nothing(tmp_path, changes, messag
     with pytest.raises(ValueError, match=message):
         run_training(replace(RUN, **changes), tmp_path, steps=10)
     assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []
+
+
+def test_a_budget_that_is_too_small_leaves_nothing(tmp_path):
+    run = replace(RUN, parameters={**SHORT, "random_steps": 30, "expected_rewards": False})
+    with pytest.raises(ValueError, match=r"steps must be more than the 30 random ones.*got 20"):
+        run_training(run, tmp_path, steps=20)
+    assert run_training(RUN, tmp_path, steps=10).steps == 10  # by other settings
 
 
 def test_values_are_read_as_json_or_text(tmp_path):

@@ -32,7 +32,7 @@ def test_the_learner_is_tuned_and_what_was_found_can_be_used(tmp_path):
     study = run_search(SEARCH, tmp_path, n_trials=2)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2
     found = tomllib.loads((tmp_path / "best.toml").read_text())
-    config = replace(SEARCH.base, **found)
+    config = DQNConfig(**found, episodes=SEARCH.base.episodes)  # all but the episodes
     assert config == suggest_dqn(optuna.trial.FixedTrial(study.best_params), SEARCH.base)
     assert found["double"] in (True, False)
     assert len(found["hidden"]) == 2

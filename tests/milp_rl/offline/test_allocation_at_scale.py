@@ -236,3 +236,29 @@ def test_two_million_keep_twenty_limits():
     assert kept(limits, found.actions)
     assert found.gap <= 1e-3
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2e6  # kilobytes
+
+
+def test_limits_that_contradict_each_other_are_named_at_once(monkeypatch):
+    monkeypatch.setattr(allocation, "relax", None)  # the program of all choices takes minutes
+    n = 200_000
+    q = np.random.default_rng(0).random((n, 6))
+    second, group = np.eye(6)[1], np.arange(n) % 4 == 0
+    pairs = [
+        ([Limit("at most", second, 1000.0), Limit("at least", -second, -2000.0)], 1000.0),
+        ([Limit("all", np.ones(6), n - 5.0)], 5.0),
+        (
+            [
+                Limit("group", second, 1000.0, group.astype(float)),
+                Limit("of the group", -second, -1500.0, group.astype(float)),
+                Limit("others", second, 9e9),
+            ],
+            500.0,
+        ),
+    ]
+    for limits, by in pairs:
+        with pytest.raises(InfeasibleAllocationError) as caught:
+            allocate(q, limits, time_limit=20.0)
+        message = str(caught.value)
+        assert f"by {by:.3g}" in message
+        for limit in limits:
+            assert (repr(limit.name) in message) == (limit.name != "others")

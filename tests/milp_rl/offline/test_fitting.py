@@ -458,3 +458,28 @@ def test_choices_are_logged_as_binary_variables():
     logged = Transitions(states, [[0], [1], [1]], np.zeros(3), states)
     with pytest.raises(ValueError, match="set 4: a choice among several is that many variables"):
         fit(logged, mr.BudgetTopK(4, 1, exactly=True), OfflineConfig(updates=1))
+
+
+def test_features_that_float32_cannot_hold_are_refused(logged):
+    def moved(by):
+        columns = (logged.states + by, logged.actions, logged.rewards, logged.next_states + by)
+        return Transitions(*columns, logged.terminated)
+
+    config = OfflineConfig(method="iql", updates=5)
+    near = fit(moved(1e4), SPACE, config, dqn=PLAIN)
+    assert not SPACE.violations(near.act(logged.states[0] + 1e4))
+    with pytest.raises(ValueError, match=r"feature 0 of the logged states .* Subtract a number"):
+        fit(moved(1e8), SPACE, config, dqn=PLAIN)
+    empty = np.zeros((300, 0))
+    none = Transitions(empty, logged.actions, logged.rewards, empty, logged.terminated)
+    with pytest.raises(ValueError, match="states have no features"):
+        fit(none, SPACE, config, dqn=PLAIN)
+
+
+def test_seeds_are_integers_of_any_kind(logged):
+    config = OfflineConfig(method="iql", updates=3)
+    one, two = (fit(logged, SPACE, config, seed=seed) for seed in (4, np.int64(4)))
+    for p, q in zip(one.network.parameters(), two.network.parameters(), strict=True):
+        assert torch.equal(p, q)
+    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
+        fit(logged, SPACE, config, seed=-1)

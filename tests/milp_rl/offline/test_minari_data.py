@@ -107,3 +107,14 @@ def test_logged_stays_and_weeks_are_written_and_read_back():
             np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
         assert read.feasible == written.feasible
         assert read.variables == written.variables
+
+
+def test_whole_numbers_of_an_environment_do_not_cut_off_what_was_logged():
+    class Whole(gym.Env):
+        observation_space = gym.spaces.Box(0, 9, (2,), np.int64)
+        action_space = gym.spaces.MultiBinary(3)
+
+    states = np.array([[0.7, 3.0], [1.0, 2.0]])
+    logged = Transitions(states, np.eye(3)[:2], np.zeros(2), states[::-1], np.array([False, True]))
+    with pytest.raises(ValueError, match=r"dtype int64, in which 0\.7 would become 0"):
+        write_minari(logged, "whole/random-v0", Whole(), feasible=mr.BudgetTopK(3, 1))

@@ -7,6 +7,7 @@ import torch
 from milp_rl.envs.care_management import CareManagement, RewardWeights
 from milp_rl.evaluation.ope import outcome_model
 from milp_rl.offline import CareData, generate_care_management
+from milp_rl.offline.allocation import parity_limits
 from milp_rl.offline.audit import (
     fairness_curve,
     logged_decisions,
@@ -307,3 +308,26 @@ def test_propensities_are_needed(data):
     with pytest.raises(ValueError, match="no column 'propensity'"):
         data_decisions(bare)
     assert RewardWeights().of(np.ones(6)) == pytest.approx(-1 + 0.3 + 0.5)
+
+
+def test_levels_are_bits_and_no_group_is_missing():
+    target = np.array([[0.2, 0.3, 0.5], [0.6, 0.1, 0.3], [0.1, 0.1, 0.8]])
+    groups = np.array(["a", "b", "b"])
+    shares = {"a": 0.7, "b": (0.9 + 0.9) / 2}
+    for level in (np.array([True, False, True]), [1, 0, 1], [1.0, 0.0, 1.0]):
+        table = parity_audit(target, level, groups, np.ones(3)).set_index("group")
+        assert table["share"].to_dict() == pytest.approx(shares)
+        assert parity_gap(target, level, groups) == pytest.approx(0.2)
+    with pytest.raises(ValueError, match="entry 1 is 2"):
+        parity_gap(target, [0, 2, 1], groups)
+    with pytest.raises(ValueError, match=r"level must be of shape \(3,\)"):
+        parity_gap(target, [0, 2], groups)
+    need = np.ones(3)
+    for missing in (np.array(["a", None, "b"], dtype=object), np.array([1.0, np.nan, 2.0])):
+        for call in (
+            lambda groups: parity_audit(target, [1, 0, 1], groups, need),
+            lambda groups: parity_gap(target, [1, 0, 1], groups),
+            lambda groups: parity_limits("visits", [1, 0, 1], groups, 0.1),
+        ):
+            with pytest.raises(ValueError, match=r"group of row 1 is missing \(1 of 3 are\)"):
+                call(missing)

@@ -9,6 +9,7 @@ import pytest
 
 import milp_rl as mr
 from milp_rl.formulations.milp.highs import new_highs
+from milp_rl.formulations.networks.network import INPUT, Layer
 from milp_rl.solvers.milp.scip import ScipSolver
 from milp_rl.solvers.milp.solver import MilpSolver
 from milp_rl.solvers.options import SolveOptions
@@ -77,3 +78,45 @@ def test_it_is_a_milp_solver_for_ones_own_model():
     result = mr.solve_model(model, solver="scip")
     assert (result.status, result.value) == ("optimal", 5.0)
     assert SolveOptions().gap == 0.0
+
+
+@pytest.mark.parametrize("unit", [1e6, 1e9, 1e12])
+def test_rows_of_large_numbers_cut_nothing_off(unit):
+    # With the costs as they are, SCIP 10 proves an "optimum" below the value of [4, 7].
+    weights = [
+        0.05155749532698354,
+        -0.06886116468422572,
+        -0.1073856836876668,
+        -0.10330842711918033,
+        0.03934573792054959,
+        0.02248563923702976,
+        0.05445498304349186,
+        0.16646323451211276,
+    ]
+    skip = [
+        -0.0019671503893841195,
+        0.001477241152651018,
+        0.001614466238728134,
+        0.004285058937638495,
+        0.00028573186902503374,
+        -0.0032721155959137076,
+        -0.0024673354693834737,
+        -0.002653377063710993,
+    ]
+    hidden = Layer(np.array([weights]), np.array([-0.0341909924717719]))
+    output = Layer(
+        np.array([[0.04982136931544801]]),
+        np.array([-0.072519289814412]),
+        "linear",
+        ((INPUT, np.array([skip])),),
+    )
+    network = mr.Network((hidden, output))
+    costs = np.array([0.0, 0.0, 3.0, 4.0, 3.0, 4.0, 4.0, 5.0])
+    space = mr.BudgetTopK(8, 2, exactly=True, costs=unit * costs, budget=12 * unit)
+    available = [1, 0, 1, 1, 1, 1, 1, 1]
+    found, best = (
+        mr.ArgmaxSolver(network, space, solver=name).solve([], available=available)
+        for name in ("scip", "enumeration")
+    )
+    assert found.status == "optimal"
+    assert found.value == pytest.approx(best.value, abs=1e-9)

@@ -332,3 +332,29 @@ def test_a_folder_holds_the_report_of_one_data_set(data, tmp_path, monkeypatch):
         care_report.write_care_report(tmp_path, data=data, epochs=2)
     with locked(tmp_path), pytest.raises(RuntimeError, match="in use"):
         care_report.write_care_report(tmp_path, n_patients=300, epochs=2)
+
+
+@pytest.mark.parametrize("name", ["data.parquet", "data.csv", "data.csv.gz"])
+def test_a_table_is_the_same_whatever_file_it_was_in(data, tmp_path, name):
+    data.write(tmp_path / name)
+    read = CareData.read(tmp_path / name)
+    assert read.digest() == data.digest()
+    np.testing.assert_array_equal(read.states, data.states)
+    other = data.frame.assign(engagement=data.frame["engagement"] * 0.999)
+    assert CareData(other).digest() != data.digest()
+
+
+@pytest.mark.parametrize("called", ["None", "NA", "null"])
+def test_a_group_may_be_called_what_stands_for_a_missing_number(data, tmp_path, called):
+    frame = data.frame.copy()
+    frame["race_ethnicity"] = frame["race_ethnicity"].astype(str)
+    one = frame["race_ethnicity"].iloc[0]
+    frame["race_ethnicity"] = frame["race_ethnicity"].replace({one: called})
+    CareData(frame).write(tmp_path / "data.csv")
+    read = CareData.read(tmp_path / "data.csv")
+    assert (read.groups == called).sum() == (data.groups == one).sum() > 0
+    numbers = data.frame.astype({"engagement": object})
+    numbers.loc[numbers.index[3], "engagement"] = called
+    numbers.to_csv(tmp_path / "wrong.csv", index=False)
+    with pytest.raises(ValueError, match=r"line 5, column 'engagement': nan is missing"):
+        CareData.read(tmp_path / "wrong.csv")
