@@ -108,7 +108,7 @@ class ActionSpace(ABC):
         super().__init_subclass__(**options)
         own = vars(cls)
         if "constrain" in own:
-            cls.constrain = only_adding(own["constrain"])  # type: ignore[method-assign]
+            setattr(cls, "constrain", only_adding(own["constrain"]))  # noqa: B010
         if "violations" in own:
             for name in ("feasible", "_open"):
                 if name not in own:

@@ -110,9 +110,10 @@ class DQNConfig:
     average_decay: float = 0.999
     """Factor on the averaged weights in each step of the environment, in [0, 1).
 
-    The policy is that of the averaged weights, a mean over about ``1 / (1 - average_decay)`` steps;
-    exploration and targets are not. 0: it is that of the last weights. Polyak and Juditsky,
-    "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30 (1992).
+    The policy is that of the averaged weights, a mean over about ``1 / (1 - average_decay)`` steps,
+    which hard updates copy to the target network, too; exploration is by the last weights. 0: all
+    is by these. Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM
+    J. Control Optim. 30 (1992).
     """
 
     # Targets ----------------------------------------------------------------------------------
@@ -120,9 +121,9 @@ class DQNConfig:
     target_update: Literal["hard", "soft"] = "hard"
     """How the target network follows the network that learns.
 
-    ``"hard"``: the weights are copied every ``sync_every`` steps; the argmaxes found in between are
-    reused. ``"soft"``: the target's weights move by ``tau`` towards them after every step; nothing
-    found for older weights is reused.
+    ``"hard"``: the averaged weights are copied every ``sync_every`` steps; the argmaxes found in
+    between are reused. ``"soft"``: the target's weights move by ``tau`` towards the last ones after
+    every step; nothing found for older weights is reused.
     """
 
     sync_every: int = 300

@@ -73,7 +73,7 @@ class QLearner:
     ----------
     network, averaged, target
         The Q-network that learns, the policy's, whose weights are averages of its weights, and the
-        one that values next actions.
+        one that values next actions, an earlier one of the policy's.
     replay
         The transitions.
     greedy, averaged_greedy, target_greedy
@@ -334,7 +334,7 @@ class QLearner:
         self.greedy.renew()
 
     def _sync_target(self) -> None:
-        self.target.load_state_dict(self.network.state_dict())
+        self.target.load_state_dict(self.averaged.state_dict())
         self.target_greedy.renew()
 
     # Around the page: pretraining, beginnings, checkpoints --------------------------------------
@@ -356,8 +356,8 @@ class QLearner:
     def begin(self) -> None:
         """Begin Q-learning at the current weights, with a new optimizer."""
         self.optimizer = self._new_optimizer()
-        self._sync_target()
         self.begin_average()
+        self._sync_target()
 
     def begin_average(self) -> None:
         """Let the policy's weights be those that there are now."""

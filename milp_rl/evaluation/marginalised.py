@@ -59,7 +59,7 @@ def linear_models(
     action_features: ArrayLike | None = None,
     *,
     discount: float = 0.99,
-    ridge: float = 1.0,
+    ridge: float = 10.0,
     folds: int = 5,
 ) -> LinearModels:
     """Learn Q and the state-action weights of the target policy by linear equations.
@@ -120,7 +120,7 @@ def bootstrapped_fqe(
     action_features: ArrayLike | None = None,
     *,
     discount: float = 0.99,
-    ridge: float = 1.0,
+    ridge: float = 10.0,
     level: float = 0.95,
     n_bootstraps: int = 100,
     seed: int = 0,

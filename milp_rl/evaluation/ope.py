@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from milp_rl.evaluation.logged import LoggedDecisions
 from milp_rl.evaluation.outcome_models import (
@@ -148,8 +149,8 @@ def estimate(
     estimator: str = "dr",
     *,
     per: Per | None = None,
-    q: FloatArray | None = None,
-    weights: FloatArray | None = None,
+    q: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     truncation: float | None = None,
     discount: float = 0.99,
     level: float = 0.95,
@@ -202,30 +203,32 @@ def estimate(
         raise ValueError(f"truncation must be positive, got {truncation}")
     if not 0 < level < 1 or not 0 <= discount <= 1 or n_bootstraps < 2:
         raise ValueError("need 0 < level < 1, 0 <= discount <= 1 and n_bootstraps >= 2")
+    model = None if q is None else np.asarray(q, dtype=np.float64)
+    given = None if weights is None else np.asarray(weights, dtype=np.float64)
     needs_q = name in ("dm", "fqe", "drl") or name.endswith("dr")
-    if needs_q and (q is None or q.shape != logged.target.shape):
-        shape = None if q is None else q.shape
+    if needs_q and (model is None or model.shape != logged.target.shape):
+        shape = None if model is None else model.shape
         maker = "outcome_model" if name in _DECISION.values() else "fitted_q"
         raise ValueError(
             f"{name!r} needs q of shape {logged.target.shape}, got {shape}: {maker} makes one"
         )
-    if q is not None and not np.isfinite(q).all():
-        row = int(np.argmin(np.isfinite(q).all(axis=1)))
-        raise ValueError(f"q must be finite: row {row} has {q[row]}")
+    if model is not None and not np.isfinite(model).all():
+        row = int(np.argmin(np.isfinite(model).all(axis=1)))
+        raise ValueError(f"q must be finite: row {row} has {model[row]}")
     marginal = name in ("mis", "drl")
-    unfit = weights is None or weights.shape != (len(logged),) or not np.isfinite(weights).all()
+    unfit = given is None or given.shape != (len(logged),) or not np.isfinite(given).all()
     if marginal and unfit:
-        found = None if weights is None else weights.shape
+        found = None if given is None else given.shape
         raise ValueError(
             f"{name!r} needs finite weights of shape ({len(logged)},), got {found}:"
             " milp_rl.evaluation.marginalised.linear_models makes some"
         )
     order = logged.order(trajectories=name not in _DECISION.values())
-    values = np.zeros(logged.target.shape) if q is None else q
+    values = np.zeros(logged.target.shape) if model is None else model
     d = logged.rows(order)
     ratios = d.ratios(truncation)
-    if weights is not None and marginal:
-        ratios = weights[order]
+    if given is not None and marginal:
+        ratios = given[order]
     terms, used = ESTIMATORS[name](d, ratios, values[order], discount)
     numerators = np.stack([numerator for numerator, _ in terms], axis=1)
     denominators = np.stack([denominator for _, denominator in terms], axis=1)

@@ -97,15 +97,32 @@ def propensity_model(
     numpy.ndarray
         Shape (N, largest action + 1); an action that a fold's training rows lack gets the share of
         half a decision.
+
+    Raises
+    ------
+    ValueError
+        If an action is none of 0, 1, ..., a trajectory is missing, or lengths differ.
     """
-    x, a = np.asarray(contexts, dtype=np.float64), np.asarray(actions)
+    x = np.asarray(contexts, dtype=np.float64)
+    given = np.asarray(actions)
+    numbers = pd.to_numeric(pd.Series(given), errors="coerce").to_numpy(dtype=np.float64)
+    wrong = ~((numbers >= 0) & (numbers == np.floor(numbers)))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"actions must be 0, 1, ...: row {row} has {given[row]!r}")
+    a = numbers.astype(np.intp)
     codes = pd.factorize(np.asarray(trajectory), sort=True)[0]
     if len(x) != len(a) or len(codes) != len(a):
         raise ValueError(f"got {len(x)} contexts, {len(a)} actions and {len(codes)} trajectories")
+    if (codes < 0).any():
+        raise ValueError(f"trajectory must not be missing: row {int(codes.argmin())} is")
     order = np.lexsort((a, *x.T, codes))  # whatever the order of the rows, the same
     x, a, codes = x[order], a[order], codes[order]
     probabilities = np.full((len(a), int(a.max()) + 1), 0.5 / len(a))
     for train, rest in GroupKFold(folds).split(x, groups=codes):
+        if (a[train] == a[train[0]]).all():  # no regression tells one action from others
+            probabilities[order[rest], a[train[0]]] = 1.0
+            continue
         logistic = LogisticRegression(C=inverse_penalty, max_iter=500)
         model = make_pipeline(StandardScaler(), logistic)
         model.fit(x[train], a[train])

@@ -15,6 +15,7 @@ Hessian; with that Hessian, a few steps on everyone remove the error of the samp
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import linalg, optimize, sparse
@@ -72,13 +73,10 @@ def contradiction(p: AllocationProblem) -> tuple[FloatArray, FloatArray] | None:
     weight = np.ones(n) if sample.weight is None else sample.weight
     one = sparse.csr_array((np.ones(columns), (patients, np.arange(columns))), shape=(n, columns))
     counted = sample.used_by(patients, actions) * weight[patients] / p.scale[:, None]
-    found = optimize.linprog(
-        np.append(np.zeros(columns), np.ones(rows)),
-        sparse.hstack([sparse.csr_array(counted), -sparse.eye_array(rows)]),
-        p.most / p.scale,
-        sparse.hstack([one, sparse.csr_array((n, rows))]),
-        np.ones(n),
-    )
+    below: Any = sparse.hstack([sparse.csr_array(counted), -sparse.eye_array(rows)])
+    equal: Any = sparse.hstack([one, sparse.csr_array((n, rows))])
+    costs = np.append(np.zeros(columns), np.ones(rows))
+    found = optimize.linprog(costs, below, p.most / p.scale, equal, np.ones(n))
     if found.x is None:
         return None
     prices = np.maximum(-found.ineqlin.marginals, 0.0) / p.scale

@@ -193,14 +193,22 @@ def test_some_batches_are_terminated_and_double_differs():
     assert losses[0] != losses[1]
 
 
-def test_hard_update_copies_the_weights_when_due():
-    it = learner(level_targets=False)
+@pytest.mark.parametrize("decay", [0.0, 0.999])
+def test_hard_update_copies_the_averaged_weights_when_due(decay):
+    it = learner(level_targets=False, average_decay=decay)
+    with torch.no_grad():
+        for parameter in it.network.parameters():
+            parameter.add_(0.1)
     old = it.target.state_dict()["layers.0.weight"].clone()
     it.update_target(9, np.random.default_rng(0), 0.0)
     torch.testing.assert_close(it.target.state_dict()["layers.0.weight"], old)
     it.update_target(10, np.random.default_rng(0), 0.0)
-    for a, b in zip(it.target.parameters(), it.network.parameters(), strict=True):
+    wanted = zip(
+        it.target.parameters(), it.averaged.parameters(), it.network.parameters(), strict=True
+    )
+    for a, b, c in wanted:
         assert torch.equal(a, b)
+        assert torch.equal(b, c) == (decay == 0)
 
 
 def test_soft_update_moves_by_tau():
@@ -371,7 +379,7 @@ CORRIDOR = DQNConfig(
 
 
 def test_learns_without_a_model_and_does_not_look_beyond_the_end():
-    agent = DQNAgent(Corridor(), CORRIDOR, seed=0).train()
+    agent = DQNAgent(Corridor(), replace(CORRIDOR, episodes=150), seed=0).train()
     right = torch.tensor([0.0, 1.0])
     for at, value in ((0, 0.64), (1, 0.8), (2, 1.0)):
         assert agent.act([at]).tolist() == [0, 1]

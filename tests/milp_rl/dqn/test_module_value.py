@@ -81,7 +81,7 @@ def test_a_network_of_ones_own_is_trained_and_acted_by(trained):
     agent = trained[1]
     module = agent.network.module
     assert type(module) is Critic
-    assert all((p.grad != 0).any() for p in agent.network.parameters())
+    assert all((p.grad != 0).any() for p in agent.learner.network.parameters())
     assert (weights(module) != weights(critic())).mean() > 0.9
     actions = torch.tensor(agent.space.enumerate()).float()
     for state in np.random.default_rng(0).integers(0, 4, (10, 4)).astype(np.float32):

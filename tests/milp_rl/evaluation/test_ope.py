@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import norm
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -539,3 +540,27 @@ def test_fitted_q_looks_to_the_end_of_the_longest_trajectory():
     q = fitted_q(logged, discount=0.9, model=LinearRegression())
     left = (1 - 0.9 ** (steps - t)) / 0.1
     np.testing.assert_allclose(q, np.tile(left[:, None], 2), rtol=1e-6)
+
+
+def test_propensities_of_hardly_any_choice():
+    rng = np.random.default_rng(0)
+    x, who = rng.normal(size=(50, 2)), np.arange(50)
+    actions = np.zeros(50, dtype=int)
+    actions[7] = 1  # in one fold: the models of that lack it
+    found = propensity_model(x, actions, who)
+    assert (found[:, 0] > 0.9).all()
+    assert (found > 0).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1.0)
+    with pytest.raises(ValueError, match=r"actions must be 0, 1, \.\.\.: row 3 has"):
+        propensity_model(x, [0, 1, 0, -1] + [0] * 46, who)
+    with pytest.raises(ValueError, match=r"row 0 has .*'call'"):
+        propensity_model(x, ["call"] * 50, who)
+    with pytest.raises(ValueError, match="trajectory must not be missing: row 2"):
+        propensity_model(x, actions, [0.0, 1.0, np.nan, *range(47)])
+
+
+def test_models_are_taken_as_tables_and_lists():
+    logged, q, _ = bandit(60)
+    wanted = estimate(logged, "dr", q=q, **QUICK)
+    for given in (pd.DataFrame(q), q.tolist()):
+        assert estimate(logged, "dr", q=given, **QUICK) == wanted
