@@ -27,6 +27,14 @@ def block_for(block: Any, name: str) -> Any:
     return own
 
 
+def block_with(block: Any, space: Any) -> Any:
+    """Return the block that has a space's rows: one on which ``add_to`` wrote, or the given one."""
+    for own in block.block_data_objects(active=None):
+        if getattr(own, "milp_rl_space", (None,))[0] == space:
+            return own
+    return block
+
+
 def only_adding(
     constrain: Callable[[Any, Any, Sequence[Any]], None],
 ) -> Callable[[Any, Any, Sequence[Any]], None]:

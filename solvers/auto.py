@@ -157,7 +157,8 @@ class AutoArgmax(Argmax):
         begin = time.perf_counter()
         self._solves += networks.n_states
         often = self._solves >= _SOLVES_BEFORE_COUNTING
-        if often or self._search is None or self._counts_at_once:
+        endless = bool(self.space.continuous.any())  # which is told in no time
+        if often or endless or self._search is None or self._counts_at_once:
             self._count(options.deadline(begin))
         if self._search is None:
             return self._without_search(networks, options, starts, pins)

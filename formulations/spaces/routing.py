@@ -26,6 +26,7 @@ from milp_rl.formulations.checks import (
     check_texts,
     shown,
 )
+from milp_rl.formulations.pyomo_blocks import block_with
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.formulations.spaces.graphs import check_labels, read_graph, read_label
@@ -291,7 +292,9 @@ class Routing(ActionSpace):
             block.budget = pyo.Constraint(expr=pyo.quicksum(actions) <= self.budget)
 
     def route(self, block: Any) -> list[Any]:
-        """Read the walk from the solved block on which :meth:`constrain` wrote.
+        """Read the walk from the solved block, or model, that was given to :meth:`add_to`.
+
+        Or from that on which :meth:`constrain` wrote.
 
         Returns
         -------
@@ -305,7 +308,7 @@ class Routing(ActionSpace):
         """
         walk: Any = nx.MultiDiGraph()
         walk.add_node(self._depot)
-        for (u, v), variable in block.moves.items():
+        for (u, v), variable in block_with(block, self).moves.items():
             if variable.value is None:
                 raise ValueError("the block has no solution to read a route from")
             walk.add_edges_from([(u, v)] * round(variable.value))

@@ -244,6 +244,28 @@ def test_a_block_without_solution_has_no_route():
         space.route(m)
 
 
+@pytest.mark.parametrize("where", ["model", "copy of it", "block", "constrain"])
+def test_a_route_is_read_from_where_it_was_written(where):
+    space, other = Routing(nx.path_graph(4), 0, 4, 2), Routing(nx.path_graph(4), 1, 2, 1)
+    m = pyo.ConcreteModel()
+    m.b = pyo.Block()
+    if where == "constrain":
+        m.x = pyo.Var(range(4), domain=pyo.Binary)
+        actions = list(m.x.values())
+        space.constrain(m.b, actions)
+    else:
+        actions = space.add_to(m.b if where == "block" else m)
+    m.other = pyo.Block()
+    other.add_to(m.other)
+    m.moves = pyo.Var()  # another's, by the name that the space has, too
+    m.objective = pyo.Objective(expr=actions[2] + m.other.action[0], sense=pyo.maximize)
+    if where == "copy of it":
+        m = m.clone()
+    assert solve_model(m).status == "optimal"
+    assert space.route(m.b if where in ("block", "constrain") else m) == [0, 1, 2, 1, 0]
+    assert other.route(m.other) == [1, 0, 1]
+
+
 def test_violations_say_what_is_wrong():
     graph = nx.path_graph(5)
     graph.add_node("island")

@@ -202,7 +202,7 @@ def test_derivatives_of_the_smoothed_dual_are_its_differences(weighted):
 def test_a_sample_stands_for_everyone_and_misses_no_small_group():
     q, limits = population(100_000, 0)
     p = AllocationProblem.checked(q, limits, optional=False)
-    sample = prices._sample(p)
+    sample = prices._sample(p, prices._SAMPLE)
     assert len(sample.q) < len(q) / 2
     assert sample.weight.sum() == pytest.approx(len(q), rel=0.01)
     for of, factor in zip(sample.factors, p.factors, strict=True):
