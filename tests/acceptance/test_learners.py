@@ -157,13 +157,13 @@ def test_what_is_said_of_the_returns_is_so():
     rows = records.read(program.RESULTS)
     equal = rows[rows["steps"].isin([0, table.STEPS])]
     mean = equal.pivot_table("mean", "domain", "learner")
-    own, best = mean["milp-rl"].dropna(), mean["heuristic"]
+    own, best = mean[table.LAST].dropna(), mean["heuristic"]
     others = mean[["random", "ppo", "maskable-ppo", "dnc"]].max(axis=1)
     assert own.index[own < others[own.index]].tolist() == ["inventory"]
     error = equal.groupby(["domain", "learner"])["standard_error"].mean()
-    close = own.index[own < others[own.index] + error.unstack()["milp-rl"][own.index]]
+    close = own.index[own < others[own.index] + error.unstack()[table.LAST][own.index]]
     assert close.tolist() == ["inventory"]
-    trained = equal[equal["learner"] == "milp-rl"].groupby("domain")["seed"].nunique()
+    trained = equal[equal["learner"] == table.LAST].groupby("domain")["seed"].nunique()
     assert len(trained) == 11
     assert (trained == 3).all()
     assert set(mean.index) - set(own.index) == {"wildfire72", "capacity40", "capacity100"}
@@ -176,40 +176,76 @@ def test_what_is_said_of_the_returns_is_so():
     assert below.tolist() == ["advising30", "assortment", "inventory", "life30"]
     words = " ".join(table.PAGE.read_text().split())
     assert f"dynamic assortment ({own['assortment'] / best['assortment']:.0%})" in words
-    life = rows[(rows["domain"] == "life30") & (rows["learner"] == "milp-rl")]["mean"]
+    life = rows[(rows["domain"] == "life30") & (rows["learner"] == table.LAST)]["mean"]
     assert (
         f"Game of Life ({own['life30']:.0f} of {best['life30']:.0f};"
         " {:.0f}, {:.0f} and {:.0f})".format(*life)
         in words
     )
     several = equal[equal["domain"] == "multiple_interventions20"].set_index("learner")["mean"]
-    assert "of three ({:.0f}, {:.0f} and {:.0f})".format(*several["milp-rl"]) in words
+    assert "of three ({:.0f}, {:.0f} and {:.0f})".format(*several[table.LAST]) in words
     assert f"MaskablePPO does ({several['maskable-ppo']:.0f})" in words
     assert f"do nothing ({own['advising30']:.0f}, {best['advising30']:.0f})" in words
     stock = rows[rows["domain"] == "inventory"].set_index(["learner", "steps"])["mean"]
-    late, soon = ([f"{x:.0f}" for x in stock["milp-rl", steps]] for steps in (10_000, 3000))
-    assert "three get {}, {} and {} after 10,000 steps".format(*late) in words
+    late, soon = ([f"{x:.0f}" for x in stock[table.LAST, steps]] for steps in (10_000, 3000))
+    assert "differ widely**: three get {}, {} and {} after 10,000 steps".format(*late) in words
     assert "and {}, {} and {} after 3,000".format(*soon) in words
     twice = stock["milp-rl, two critics", 10_000]
-    get = "`critics=2`), get {:.0f}, {:.0f} and {:.0f}, in not quite twice the time".format(*twice)
-    assert get in words
-    single = stock["milp-rl", 10_000]
+    get = "`critics=2`), get {:.0f}, {:.0f} and {:.0f} by the last weights".format(*twice)
+    assert f"{get}, in not quite twice the time" in words
+    single = stock[table.LAST, 10_000]
     assert (twice.to_numpy() > single.to_numpy()).sum() == 2
     assert twice.min() > 5 * single.min()
     spent = rows[rows["domain"] == "inventory"].groupby(["learner", "steps"])["cpu_seconds"].mean()
-    assert 1.5 < spent["milp-rl, two critics", 10_000] / spent["milp-rl", 10_000] < 2
+    assert 1.5 < spent["milp-rl, two critics", 10_000] / spent[table.LAST, 10_000] < 2
     former = mean["milp-rl, step size 1e-3"]
     assert f"Advising came out better ({former['advising30']:.0f}, one training)" in words
     assert life.min() < former["life30"] < life.max()
-    assert f"among the three of now ({former['life30']:.0f}, one training)" in words
+    assert f"among the three of later ({former['life30']:.0f}, one training)" in words
     assert f"({former['tamarisk16']:.0f}, {former['assortment']:.0f}; three each)" in words
     assert former["advising30"] > own["advising30"]
     assert (former - own)[["tamarisk16", "assortment"]].max() < 0
-    soon = rows[(rows["domain"] == "sysadmin20") & (rows["learner"] == "milp-rl")]
+    soon = rows[(rows["domain"] == "sysadmin20") & (rows["learner"] == table.LAST)]
     soon = soon[soon["steps"] == 3000]
     assert len(soon) == 3
     assert soon["mean"].min() > 700
     assert soon["cpu_seconds"].max() < 60
+
+
+def test_what_is_said_of_averaged_weights_is_so():
+    rows = records.read(program.RESULTS)
+    words = " ".join(table.PAGE.read_text().split())
+    mean = rows.groupby(["learner", "steps", "domain"])["mean"].mean()
+    swept = records.read(sweep.RESULTS)  # after 3,000 steps, by the last weights
+    swept = swept[swept["learner"] == "learning_rate=3e-4"].groupby("domain")["mean"].mean()
+    before = {10_000: mean[table.LAST, 10_000], 3000: swept}
+    for domain, steps in (
+        *((name, 10_000) for name in ("inventory", "tamarisk16", "assortment")),
+        *((name, 3000) for name in ("tamarisk16", "inventory")),
+    ):
+        now, last = mean["milp-rl", steps, domain], before[steps][domain]
+        assert now > last
+        assert f"{now:.0f} against {last:.0f}" in words
+    for domain in ("capacity20", "path20", "scheduling20"):
+        now, last = mean["milp-rl", 3000, domain], before[3000][domain]
+        assert 0.93 * last < now < last
+        assert f"{domain.removesuffix('20')} ({now:.0f} against {last:.0f})" in words
+        assert abs(mean["milp-rl", 10_000, domain] / before[10_000][domain] - 1) < 0.015
+    own = rows[(rows["learner"] == "milp-rl") & (rows["steps"] == 10_000)]
+    several = rows[rows["domain"] == "multiple_interventions20"].set_index(["learner", "steps"])
+    others = several["mean"][table.LAST, 10_000].sort_values()[:2]
+    assert several["mean"]["milp-rl", 10_000].mean() == pytest.approx(others.mean(), rel=0.02)
+    stock = own[own["domain"] == "inventory"]["mean"]
+    assert "Averages get {:.0f}, {:.0f} and {:.0f} after 10,000".format(*stock) in words
+    assert stock.max() < mean["ppo", 10_000, "inventory"]
+    counts = own.groupby("domain")["seed"].nunique()
+    said = []
+    for number, word in ((3, "three trainings in"), (2, "two in"), (1, "one in")):
+        names = [name.rstrip("0126").replace("_", " ") for name in counts.index[counts == number]]
+        listed = f"{', '.join(names[:-1])} and {names[-1]}" if names[1:] else names[0]
+        said.append(f"{word} {listed}")
+    assert ", ".join(said) in words
+    assert mr.DQNConfig().average_decay == 0.999
 
 
 def test_what_is_said_of_the_sweep_is_so():
