@@ -162,7 +162,7 @@ def bootstrapped_fqe(
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """The linear equations, rows by trajectory and step."""
+    """The linear equations, rows by trajectory and step; features in units of their scale."""
 
     phi: FloatArray
     ahead: FloatArray  # of the next state under the target, 0 at the end
@@ -212,9 +212,9 @@ class _Problem:
         scale = np.sqrt((phi**2).mean(axis=0))
         scale[scale == 0] = 1.0
         return cls(
-            phi,
-            ahead,
-            expected[first],
+            phi / scale,
+            ahead / scale,
+            expected[first] / scale,
             d.rewards,
             d.codes,
             order,
@@ -228,15 +228,14 @@ class _Problem:
 
     def solved(self, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return beta and theta with trajectories counted so often, shape (n,)."""
-        phi = self.phi / self.scale
-        weighted = phi * counts[self.codes][:, None]
-        sizes, vectors = np.linalg.eigh(weighted.T @ phi)
+        weighted = self.phi * counts[self.codes][:, None]
+        sizes, vectors = np.linalg.eigh(weighted.T @ self.phi)
         seen = vectors[:, sizes > _LEAST_SEEN * sizes[-1]]
-        matrix = (weighted @ seen).T @ ((phi - self.discount * self.ahead / self.scale) @ seen)
+        matrix = seen.T @ (weighted.T @ (self.phi - self.discount * self.ahead)) @ seen
         matrix += self.ridge * np.eye(len(matrix))
-        beta = np.linalg.solve(matrix, (weighted @ seen).T @ self.rewards)
-        theta = np.linalg.solve(matrix.T, (counts @ self.start) / self.scale @ seen)
-        return seen @ beta / self.scale, seen @ theta / self.scale
+        beta = np.linalg.solve(matrix, seen.T @ (weighted.T @ self.rewards))
+        theta = np.linalg.solve(matrix.T, (counts @ self.start) @ seen)
+        return seen @ beta, seen @ theta
 
     def value(self, counts: FloatArray) -> float:
         beta, _ = self.solved(counts)
@@ -244,7 +243,7 @@ class _Problem:
 
     def q(self, beta: FloatArray, rows: IntArray) -> FloatArray:
         """Return Q of all actions, shape (rows, A)."""
-        per_action = beta.reshape(self.state.shape[1], -1) @ self.action.T
+        per_action = (beta / self.scale).reshape(self.state.shape[1], -1) @ self.action.T
         return np.asarray(self.state[rows] @ per_action)
 
 

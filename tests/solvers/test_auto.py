@@ -197,3 +197,12 @@ def test_states_of_a_batch_of_wide_networks_keep_their_own_time() -> None:
         assert {r.solver for r in found} == {"branch_and_bound"}
         assert not any(str(2**31 - 1) in r.message for r in found)
         assert all(r.status == "optimal" or r.seconds > 0.3 for r in found)
+
+
+def test_a_set_without_end_is_not_tried_before_it_is_counted(monkeypatch, random_network):
+    # What is tried first shares one time limit among the states of a batch.
+    monkeypatch.setattr(auto.AutoArgmax, "_counted_if_hard", None)
+    network = random_network(np.random.default_rng(0), 5, (6,))
+    solver = mr.ArgmaxSolver(network, mr.Box([-1.0] * 3, [1.0] * 3))
+    states = np.random.default_rng(1).normal(size=(4, 2))
+    assert {result.status for result in solver.solve_batch(states, workers=1)} == {"optimal"}
