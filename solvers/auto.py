@@ -162,15 +162,37 @@ class AutoArgmax(Argmax):
             self._count(options.deadline(begin))
         if self._search is None:
             return self._without_search(networks, options, starts, pins)
-        if self._listed is not None and self._seconds_to_list(networks) < self._next_to_no_time(
-            networks
-        ):
-            milliseconds = 1e3 * self._seconds_to_list(networks)
-            why = f"so few actions are evaluated in about {milliseconds:.1g} ms"
-            return _explained(self._listed.results(networks, options, starts, pins), why)
+        if self._listed is not None:
+            seconds, little = self._seconds_to_list(networks), self._next_to_no_time(networks)
+            if seconds < little:
+                why = f"so few actions are evaluated in about {1e3 * seconds:.1g} ms"
+                return _explained(self._listed.results(networks, options, starts, pins), why)
+            return self._screened(networks, options, starts, pins, begin, little / seconds)
         if not self._counted:
             return self._counted_if_hard(networks, options, starts, pins, begin)
         return self._tried(networks, options, starts, pins, begin)
+
+    def _screened(
+        self,
+        networks: ActionNetworks,
+        options: SolveOptions,
+        starts: Starts,
+        pins: Pins,
+        begin: float,
+        share: float,
+    ) -> list[ArgmaxResult]:
+        """Evaluate the list where bounds leave at most a share of it, try the other states."""
+        assert self._listed is not None
+        most = int(share * len(self._listed))
+        few = self._listed.results_of_few(networks, options, pins, most)
+        hard = [i for i, result in enumerate(few) if result is None]
+        rows = np.array(hard, dtype=np.intp)
+        others = networks if len(hard) == networks.n_states else networks.rows(rows)
+        own = [starts[i] for i in hard]
+        tried = self._tried(others, options, own, pins[rows], begin) if hard else []
+        left = iter(tried)
+        why = "bounds leave so few actions of the list to evaluate"
+        return [next(left) if result is None else _explained([result], why)[0] for result in few]
 
     def _without_search(
         self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins

@@ -1,7 +1,8 @@
 """The exact argmax by evaluating every feasible action: for small sets, and as a yardstick.
 
 All actions are valued in float32 first, and those that its rounding leaves in question once more
-in float64.
+in float64. Of a long list, those that a bound rules out (:mod:`milp_rl.solvers.screening`) are not
+valued at all.
 """
 
 from __future__ import annotations
@@ -28,15 +29,21 @@ from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.contradictions import check_listed
 from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.time_limit import LateError
+from milp_rl.solvers.errors import CertificationError
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.options import SolveOptions, late
 from milp_rl.solvers.protocol import Answer, Argmax, Starts
 from milp_rl.solvers.ranked import ended, in_order
 from milp_rl.solvers.result import ArgmaxResult
+from milp_rl.solvers.screening import functions_above, suits_screening
 
 _BATCH_ENTRIES = 100_000  # of a layer, few enough to stay in the cache
 _KEPT_ENTRIES = 20_000_000
 _LOOP_ENTRIES = 50_000_000  # of all ones by the neurons that they go to
+_LEAST_SCREENED = 4_000_000  # products behind the first layer, of all actions
+_HIGHEST = 64  # bounded actions, whose best value rules out others
+_MOST_LEFT = 0.5  # of the actions, above which it has not paid
+_MISSES = 3  # in a row, after which no more states are screened
 _FLOAT64_PER_FLOAT32 = float(np.finfo(np.float64).eps / np.finfo(np.float32).eps)
 _FLOAT32 = (1e-25, 1e25)  # sizes that float32 keeps its precision for
 
@@ -93,6 +100,7 @@ class EnumerationArgmax(Argmax):
     ) -> None:
         self._limit = limit
         self._rough: _Rough | None = None
+        self._missed = 0  # states in a row of which screening has left most actions
         super().__init__(value, space, incumbents)
         with suppress(LateError):  # then it is listed for the first solve, within its limit
             self._actions  # noqa: B018
@@ -116,11 +124,107 @@ class EnumerationArgmax(Argmax):
         self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[Answer]:
         loops = options.loops and self._suits_loops(networks)
+        screens = self._screens(networks)
         found = []
         for i in range(networks.n_states):
             valued = self._valued_in_loops(networks, i) if loops and pins[i].empty else None
-            found.append(self._best(networks, i, pins, valued))
+            screen = None if screens is None else self._screened(screens, networks, i, pins)
+            found.append(self._best(networks, i, pins, valued, screen=screen))
         return found
+
+    def results_of_few(
+        self, networks: ActionNetworks, options: SolveOptions, pins: Pins, most: int
+    ) -> list[ArgmaxResult | None]:
+        """Solve where at most so many actions need to be valued; ``None`` for the other states.
+
+        Certified like all results. Nothing is solved if there is no bound that rules actions out.
+        """
+        screens = self._screens(networks)
+        if screens is None:
+            return [None] * networks.n_states
+        found: list[ArgmaxResult | None] = []
+        for i in range(networks.n_states):
+            screen = self._screened(screens, networks, i, pins)
+            few = screen is not None and len(screen.places) <= most
+            answer = self._best(networks, i, pins, screen=screen) if few else None
+            found.append(None if answer is None else self._result(answer, options))
+        return found
+
+    def _screens(self, networks: ActionNetworks) -> tuple[FloatArray, FloatArray] | None:
+        """Return functions above the networks of all states, ``None`` where none would pay."""
+        behind = sum(
+            w.shape[-2] * w.shape[-1] for own in networks.layers[1:] for _, w in own.inputs
+        )
+        if len(self._actions) * behind < _LEAST_SCREENED or not suits_screening(networks):
+            return None
+        known = self._rough_of(networks.centred)
+        if self._missed >= _MISSES or known.products[0] is None:
+            return None
+        return functions_above(networks.centred, *known.ends)
+
+    def _screened(
+        self,
+        functions: tuple[FloatArray, FloatArray],
+        networks: ActionNetworks,
+        state: int,
+        pins: Pins,
+    ) -> _Screened | None:
+        """Screen the actions, with what overflows float32 among those that are left."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._left(functions, networks, state, pins)
+
+    def _left(
+        self,
+        functions: tuple[FloatArray, FloatArray],
+        networks: ActionNetworks,
+        state: int,
+        pins: Pins,
+    ) -> _Screened | None:
+        """Rule out the actions within the pins that a bound shows not to be the best.
+
+        Returns
+        -------
+        _Screened or None
+            Nothing where there is no action.
+        """
+        begin = time.perf_counter()
+        places = self._within(pins[state])
+        if places is not None and not len(places):
+            return None
+        known = self._rough_of(networks.centred)
+        dtype, products = known.dtype, known.products[0]
+        assert products is not None
+        bias = networks.layers[0].bias
+        own, constant, bias = (
+            part.astype(dtype)
+            for part in (*(f[state] for f in functions), bias if bias.ndim == 1 else bias[state])
+        )
+        upper = np.empty(len(products) if places is None else len(places), dtype=dtype)
+        batch = max(_BATCH_ENTRIES // len(bias), 1)
+        for i in range(0, len(upper), batch):
+            part = slice(i, i + batch)
+            outputs = products[part if places is None else places[part]] + bias
+            np.maximum(outputs, 0.0, out=outputs)
+            upper[part] = outputs @ own
+        upper += constant
+        # Of the values, and of the bounds, which sum what they do, once more for every layer.
+        margin = self._error(networks.centred.at(state), dtype) * (2 + 2 * len(networks.layers))
+        ends = np.array([np.argmax(upper), np.argmin(upper)])
+        highest, lowest = ends if places is None else places[ends]
+        (value,), _ = self._rough_values(networks.centred, state, np.array([highest]))
+        among = ~(upper < value - margin)
+        if among.sum() > _HIGHEST:
+            kept = np.flatnonzero(among)
+            top = kept[np.argpartition(-upper[kept], _HIGHEST)[:_HIGHEST]]
+            values, _ = self._rough_values(
+                networks.centred, state, top if places is None else places[top]
+            )
+            among = ~(upper < values.max() - margin)
+        among[ends[0]] = True  # also where its bound is none, which is then noticed
+        kept = np.flatnonzero(among)
+        self._missed = self._missed + 1 if len(kept) > _MOST_LEFT * len(upper) else 0
+        left = kept if places is None else places[kept]
+        return _Screened(begin, places, left, upper[kept] + margin, int(lowest))
 
     def _suits_loops(self, networks: ActionNetworks) -> bool:
         """Whether compiled loops are faster: of one hidden layer, over few ones."""
@@ -177,6 +281,7 @@ class EnumerationArgmax(Argmax):
         pins: Pins,
         valued: Valued | None = None,
         left: BoolArray | None = None,
+        screen: _Screened | None = None,
     ) -> Answer:
         """Return the best feasible action, the first of equals.
 
@@ -188,17 +293,25 @@ class EnumerationArgmax(Argmax):
             The rough values of all actions within the pins, if they are known.
         left
             Which of these to take it from, some at least; ``None`` for all.
+        screen
+            The actions that bounds have left, if they were screened.
+
+        Raises
+        ------
+        CertificationError
+            If an action is worth more than the bound that it was kept for.
         """
-        begin = time.perf_counter()
+        begin = time.perf_counter() if screen is None else screen.begin
         held = pins[state]
-        places = self._within(held)
-        n = len(self._actions) if places is None else len(places)
+        within = self._within(held) if screen is None else screen.within
+        places = within if screen is None else screen.places
+        n = len(self._actions) if within is None else len(within)
         if not n:
             return Answer.empty(self._problem(networks, state, pins), begin, "empty set")
         problem = replace(self._problem(networks, state, Pins()), pins=held)
         network = problem.network
         rough, dtype = valued or self._valued(networks, state, places)
-        error = _rounding(network, self._largest, float(np.finfo(dtype).eps))
+        error = self._error(network, dtype)
         # Not below, so that a network that overflows float32 is valued in float64 altogether.
         highest = rough.max() if left is None else rough[left].max()
         among = ~(rough < highest - 2 * error)
@@ -206,19 +319,33 @@ class EnumerationArgmax(Argmax):
         ends = np.array([np.argmin(rough)])
         if places is not None:
             candidates, ends = places[candidates], places[ends]
+        if screen is not None:
+            if (rough > screen.upper).any():
+                raise CertificationError(
+                    f"{self.name} gave a wrong answer: an action is worth {rough.max()!r}, above a"
+                    " bound that others were ruled out by"
+                )
+            ends = np.array([screen.lowest])
         values = network.forward(self._actions[candidates])[:, 0]
         best = int(np.argmax(values))
         action = self._actions[candidates[best]].copy()
-        # The spread of these is the true one.
+        # The spread of these is the true one, or if actions were ruled out, not more than that.
         ends = self._actions[[candidates[best], *ends]]
         rounding = error if dtype is np.float64 else error * _FLOAT64_PER_FLOAT32
         problem = replace(problem, sample=ends, rounding=rounding)
         bound = max(problem.value(action), float(values[best]))
         seconds = time.perf_counter() - begin
-        message = f"evaluated all {n} feasible actions"
-        if places is not None:
+        message = (
+            f"evaluated {'all' if len(rough) == n else f'{len(rough)} of'} {n} feasible actions"
+        )
+        if within is not None:
             message += f" within the masks, of {len(self._actions)}"
-        return Answer(problem, action, bound, seconds, n, message=message, exhaustive=True)
+        if len(rough) < n:
+            message += "; bounds rule out the others"
+        return Answer(problem, action, bound, seconds, len(rough), message=message, exhaustive=True)
+
+    def _error(self, network: Network, dtype: type[np.floating[Any]]) -> float:
+        return _rounding(network, self._largest, float(np.finfo(dtype).eps))
 
     def _valued(self, networks: ActionNetworks, state: int, places: IntArray | None) -> Valued:
         """Value the actions at some places roughly for one of several states."""
@@ -245,9 +372,7 @@ class EnumerationArgmax(Argmax):
 
     def _rough_values(self, network: ActionNetworks, state: int, places: IntArray | None) -> Valued:
         """Value the actions at some places, in float32 where the network's weights allow that."""
-        if self._rough is None or not self._rough.serves(network):
-            self._rough = self._new_rough(network)
-        known = self._rough
+        known = self._rough_of(network)
         n = len(self._actions) if places is None else len(places)
         values = np.empty(n, dtype=known.dtype)
         layers = [
@@ -271,6 +396,13 @@ class EnumerationArgmax(Argmax):
             }
             values[own] = evaluated(layers, products, _NO_STATES)[-1][:, 0]
         return values, known.dtype
+
+    def _rough_of(self, network: ActionNetworks) -> _Rough:
+        known = self._rough
+        if known is None or not known.serves(network):
+            known = self._rough = self._new_rough(network)
+            self._missed = 0
+        return known
 
     def _new_rough(self, network: ActionNetworks) -> _Rough:
         dtype = np.float32 if _narrow(network, self._largest) else np.float64
@@ -302,6 +434,13 @@ class _Rough:
     inputs: tuple[tuple[tuple[int, RoughArray], ...], ...]
     products: dict[int, RoughArray | None]
 
+    @cached_property
+    def ends(self) -> tuple[FloatArray, FloatArray]:
+        """Least and largest products of the actions with the first layer's weights."""
+        products = self.products[0]
+        assert products is not None
+        return products.min(axis=0).astype(float), products.max(axis=0).astype(float)
+
     def serves(self, network: ActionNetworks) -> bool:
         """Whether a network has the very weights."""
         return len(self.weights) == len(network.layers) and all(
@@ -309,6 +448,31 @@ class _Rough:
             and all(weight is other for weight, (_, other) in zip(own, layer.inputs, strict=True))
             for own, layer in zip(self.weights, network.layers, strict=True)
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Screened:
+    """What bounds have left of the listed actions for one state.
+
+    Parameters
+    ----------
+    begin
+        When it was begun.
+    within
+        Places of the actions within the pins, ``None`` for all.
+    places
+        Of those among them that may be the best.
+    upper
+        Bounds on their rough values.
+    lowest
+        The place of the action that is bounded lowest.
+    """
+
+    begin: float
+    within: IntArray | None
+    places: IntArray
+    upper: RoughArray
+    lowest: int
 
 
 def _narrow(network: ActionNetworks, largest: FloatArray) -> bool:

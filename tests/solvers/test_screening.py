@@ -1,0 +1,195 @@
+"""Actions of a list that bounds rule out: the best one is never among them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import milp_rl as mr
+from milp_rl.formulations.networks.action_value import ActionNetworks, NetworkValue
+from milp_rl.solvers import enumeration
+from milp_rl.solvers.enumeration import EnumerationArgmax
+from milp_rl.solvers.errors import CertificationError
+from milp_rl.solvers.options import SolveOptions
+from milp_rl.solvers.screening import functions_above, suits_screening
+
+N, STATE = 9, 3
+BOX = mr.Box([-2, 0, 1], [3, 5, 4], integer=[0, 1, 2])
+
+
+@pytest.fixture(autouse=True)
+def _short_lists_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enumeration, "_LEAST_SCREENED", 0)
+
+
+def near_linear(
+    rng: np.random.Generator, n: int, widths: tuple[int, ...], scale: float = 1.0
+) -> mr.Network:
+    """Return a network most of whose neurons are on, as those of trained ones are on or off."""
+    sizes = [n + STATE, *widths, 1]
+    weights = [rng.normal(size=(b, a)) / a for a, b in itertools.pairwise(sizes)]
+    biases = [rng.normal(0.5, 0.3, size=b) for b in sizes[1:]]
+    weights[-1] = weights[-1] * scale
+    return mr.Network.from_arrays(weights, biases)
+
+
+def every_value(network: mr.Network, state: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    inputs = np.hstack([actions, np.tile(state, (len(actions), 1))]).astype(float)
+    for layer in network.layers[:-1]:
+        inputs = np.maximum(inputs @ layer.weight.T + layer.bias, 0.0)
+    last = network.layers[-1]
+    return (inputs @ last.weight.T + last.bias)[:, 0]
+
+
+@pytest.mark.parametrize("widths", [(8, 6), (16, 32), (7, 5, 6)])
+@pytest.mark.parametrize("space", [mr.BudgetTopK(N, 4), mr.Permutation(3), BOX], ids=str)
+def test_screened_lists_have_the_best_action(
+    widths: tuple[int, ...], space: mr.ActionSpace
+) -> None:
+    rng = np.random.default_rng(len(widths) + space.n_actions)
+    ruled_out = 0
+    for scale in (1e-6, 1.0, 1e6):
+        network = near_linear(rng, space.n_actions, widths, scale)
+        solver = EnumerationArgmax(network, space)
+        actions = space.enumerate(100_000)
+        states = rng.normal(size=(20, STATE))
+        for state, result in zip(states, solver.solve(states, SolveOptions()), strict=True):
+            values = every_value(network, state, actions)
+            assert result.status == "optimal"
+            assert result.value == pytest.approx(values.max(), rel=1e-12)
+            assert result.action is not None
+            assert result.action.tolist() == actions[values.argmax()].tolist()
+            assert result.nodes <= len(actions)
+            ruled_out += len(actions) - result.nodes
+            if result.nodes < len(actions):
+                assert f"evaluated {result.nodes} of {len(actions)}" in result.message
+    assert ruled_out > 0
+
+
+def test_masks_are_screened_within() -> None:
+    rng = np.random.default_rng(5)
+    n = 13
+    network, space = near_linear(rng, n, (16, 16)), mr.BudgetTopK(n, 5)
+    actions = space.enumerate(10_000)
+    solver = mr.ArgmaxSolver(network, space, solver="enumeration")
+    ruled_out = 0
+    for state in rng.normal(size=(40, STATE)):
+        alone = every_value(network, state, np.eye(n))
+        one, zero = np.zeros(n, dtype=bool), rng.random(n) < 0.1
+        one[alone.argsort()[: rng.integers(3)]] = True  # what would not be chosen
+        zero &= ~one
+        within = actions[(actions[:, one] == 1).all(axis=1) & (actions[:, zero] == 0).all(axis=1)]
+        result = solver.solve(state, required=one, available=~zero)
+        values = every_value(network, state, within)
+        assert result.value == pytest.approx(values.max(), rel=1e-12)
+        assert result.action is not None
+        assert result.action.tolist() == within[values.argmax()].tolist()
+        ruled_out += len(within) - result.nodes
+    assert ruled_out > 0
+
+
+def test_equals_are_kept_and_the_first_is_returned() -> None:
+    weights = [np.vstack([np.ones(N), -np.ones(N)]), np.eye(2), np.array([[1.0, -1.0]])]
+    network = mr.Network.from_arrays(weights, [np.zeros(2), np.zeros(2), [0.0]])
+    result = mr.argmax(network, [], mr.BudgetTopK(N, 3), solver="enumeration")
+    actions = mr.BudgetTopK(N, 3).enumerate(1000)
+    first = actions[(actions.sum(axis=1) == 3).argmax()]
+    assert result.value == 3.0
+    assert result.action is not None
+    assert result.action.tolist() == first.tolist()
+    assert result.nodes < len(actions)
+
+
+@pytest.mark.parametrize("widths", [(8, 6), (7, 5, 6)])
+def test_functions_are_above_the_network(widths: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    actions = mr.BudgetTopK(N, N).enumerate(1000)
+    for _ in range(20):
+        sizes = [N + STATE, *widths, 1]
+        weights = [rng.normal(size=(b, a)) for a, b in itertools.pairwise(sizes)]
+        network = mr.Network.from_arrays(weights, [rng.normal(size=b) for b in sizes[1:]])
+        states = rng.normal(size=(4, STATE))
+        networks = NetworkValue(network, N).at_states(states)
+        assert suits_screening(networks)
+        first = weights[0][:, :N]
+        products = actions @ first.T
+        found = functions_above(networks, products.min(axis=0), products.max(axis=0))
+        for state, coefficients, constant in zip(states, *found, strict=True):
+            inside = weights[0][:, N:] @ state + network.layers[0].bias
+            upper = np.maximum(products + inside, 0.0) @ coefficients + constant
+            assert (upper >= every_value(network, state, actions) - 1e-9).all()
+
+
+def test_a_bound_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+
+    def too_low(*given: object) -> tuple[np.ndarray, np.ndarray]:
+        coefficients, constants = functions_above(*given)  # type: ignore[arg-type]
+        return coefficients, constants - 10.0
+
+    monkeypatch.setattr(enumeration, "functions_above", too_low)
+    with pytest.raises(CertificationError, match="above a bound"):
+        mr.argmax(
+            near_linear(rng, N, (8, 8)), np.zeros(STATE), mr.BudgetTopK(N, 4), solver="enumeration"
+        )
+
+
+def test_values_beyond_float32_are_evaluated_all() -> None:
+    network = mr.Network.from_arrays(
+        [np.eye(N), np.eye(N), np.ones((1, N))], [np.full(N, 1e39), np.zeros(N), [0.0]]
+    )
+    result = mr.argmax(network, [], mr.BudgetTopK(N, 2), solver="enumeration")
+    assert result.value == pytest.approx(N * 1e39)
+    assert result.nodes == 46
+
+
+@pytest.mark.parametrize("kind", ["one layer", "skip of the action", "weights by state"])
+def test_what_does_not_suit_is_evaluated(kind: str) -> None:
+    rng = np.random.default_rng(2)
+    network = near_linear(rng, N, (8,) if kind == "one layer" else (8, 8))
+    networks = NetworkValue(network, N).at_states(rng.normal(size=(2, STATE)))
+    first, *rest = networks.layers
+    if kind == "skip of the action":
+        skipped = ((-1, np.ones((1, N))), *rest[-1].inputs)
+        rest[-1] = type(first)(skipped, rest[-1].bias)
+    if kind == "weights by state":
+        ((source, weight),) = rest[0].inputs
+        rest[0] = type(first)(((source, np.stack([weight, 2 * weight])),), rest[0].bias)
+    assert not suits_screening(ActionNetworks((first, *rest), N, 2))
+
+
+def test_the_default_evaluates_what_bounds_leave_of_a_long_list() -> None:
+    rng = np.random.default_rng(3)
+    network, space = near_linear(rng, 20, (64, 64)), mr.BudgetTopK(20, 5)
+    states = rng.normal(size=(3, STATE))
+    solver = mr.ArgmaxSolver(network, space)
+    by_search = mr.ArgmaxSolver(network, space, solver="branch_and_bound")
+    together = solver.solve_batch(states)
+    for state, result in zip(states, together, strict=True):
+        assert result.status == "optimal"
+        assert result.value == pytest.approx(by_search.solve(state).value, rel=1e-9)
+    assert any("bounds leave so few" in result.message for result in together)
+
+
+def test_hard_states_among_easy_ones_are_tried() -> None:
+    rng = np.random.default_rng(4)
+    n = 20
+    first = np.hstack([rng.normal(size=(64, n)), np.full((64, 1), 20.0)])
+    weights = [first, rng.normal(size=(64, 64)) + 3.0, rng.normal(size=(1, 64))]
+    network = mr.Network.from_arrays(weights, [np.zeros(64), np.full(64, -90.0), [0.0]])
+    space = mr.BudgetTopK(n, 5)
+    states = np.array([[1.0], [-0.05], [1.0], [-0.02]])
+    available = np.ones((len(states), n), dtype=bool)
+    available[np.arange(len(states)), rng.permutation(n)[: len(states)]] = False
+    solver = mr.ArgmaxSolver(network, space)
+    results = solver.solve_batch(states, available=available)
+    actions = space.enumerate(30_000)
+    for state, free, result in zip(states, available, results, strict=True):
+        within = actions[(actions[:, ~free] == 0).all(axis=1)]
+        assert result.status == "optimal"
+        best = every_value(network, state, within).max()
+        assert result.value == pytest.approx(best, rel=1e-9, abs=1e-9)
+    easy = ["bounds leave so few" in result.message for result in results]
+    assert easy == [True, False, True, False]
