@@ -72,6 +72,12 @@ def _inventory() -> gym.Env:
     return Inventory()
 
 
+def _timed_inventory() -> gym.Env:
+    from .inventory import Timed
+
+    return Timed()
+
+
 def _mean_demand(env: gym.Env) -> Policy:
     from .inventory import MeanDemand
 
@@ -92,6 +98,9 @@ DOMAINS["assortment"] = Domain(
     DynamicAssortment, 80, BestAssortment, "the best expected revenue of the next customer"
 )
 DOMAINS["inventory"] = Domain(_inventory, 30, _mean_demand, "order the mean demand of each stage")
+DOMAINS["inventory_timed"] = Domain(
+    _timed_inventory, 30, _mean_demand, "order the mean demand of each stage"
+)
 for _n, _b in ((20, 5), (40, 10), (100, 20)):
     for _domain in ("multiple_interventions", "path", "scheduling", "capacity"):
         DOMAINS[f"{_domain}{_n}"] = _bandit(_domain, _n, _b)

@@ -38,6 +38,34 @@ class Inventory(gym.Env):
         return state.astype(np.float32), *rest
 
 
+class Timed(gym.Wrapper):
+    """The same 30 periods as a problem of its own: the share of them that has passed is observed,
+    and the last one is the end.
+
+    Profits are worth less period by period (0.97), and what is ordered last is never sold.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Inventory())
+        shape = (self.env.observation_space.shape[0] + 1,)
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+    def action_space_block(self, state: Any) -> mr.Box:
+        return self.unwrapped.block
+
+    def reset(self, **given: Any) -> Any:
+        state, info = self.env.reset(**given)
+        return self._timed(state), info
+
+    def step(self, action: Any) -> Any:
+        state, reward, terminated, truncated, info = self.env.step(action)
+        return self._timed(state), reward, terminated or truncated, False, info
+
+    def _timed(self, state: NDArray[Any]) -> NDArray[Any]:
+        inner = self.unwrapped.inner
+        return np.append(state, np.float32(inner.period / inner.num_periods))
+
+
 class MeanDemand:
     """Orders the mean demand at every stage."""
 

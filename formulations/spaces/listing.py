@@ -16,7 +16,7 @@ _MOST_PARTIAL = 2_000_000
 _PARTIAL_PER_ACTION = 8  # partial actions that may be open, per action listed
 _MOST_ENTRIES = 2**28
 _CHUNK = 2**15
-_CHUNK_ENTRIES = 2**22
+_CHUNK_ENTRIES = 2**19
 _VALUES_PER_PARTIAL = 64
 
 

@@ -33,7 +33,7 @@ LARGEST_MULTIPLIER = 100.0  # in units of a neuron's coefficient: larger ones ad
 STEPS = 6  # Polyak steps of slopes and multipliers per bound, a backward and forward pass each
 STEP_LENGTH = 0.3  # of Polyak's, which aims at the incumbent: below what a node can reach
 MANY = 0.3  # part of the free actions held by probing for which it is worth to start over
-_ENTRIES = 4_000_000  # of the coefficients that are made at a time
+_ENTRIES = 500_000  # of the coefficients that are made between two looks at the clock
 _PROBED_ENTRIES = 8_000_000  # of the coefficients for all probes of a node
 AVERAGE = 0.2  # weight of the newest maximiser in the running average
 
