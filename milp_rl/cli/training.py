@@ -59,12 +59,13 @@ def train(
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Seed of everything.", min=0)] = 0,
     seconds: Annotated[float | None, typer.Option(help="Stop after so long; go on later.")] = None,
-    evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = 1000,
-    evaluation_episodes: Annotated[int, typer.Option(help="Episodes in each.")] = 20,
+    evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations.", min=1)] = 1000,
+    evaluation_episodes: Annotated[int, typer.Option(help="Episodes in each.", min=1)] = 20,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after so many evaluations without a better one.")
+        int | None,
+        typer.Option(help="Stop after so many evaluations without a better one.", min=1),
     ] = None,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 500,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files in FOLDER/tensorboard.")
     ] = False,

@@ -50,7 +50,7 @@ from milp_rl.dqn.training import Budget, Training
 from milp_rl.envs.adaptation import AnyEnv, FeasibleSet, FlatEnv, adapted
 from milp_rl.envs.arms import arms_of
 from milp_rl.envs.feasible_sets import FeasibleSets
-from milp_rl.envs.fixed_set import FixedSet
+from milp_rl.envs.fixed_set import FixedSet, drawn_in
 from milp_rl.envs.known_model import StateArray, model_of
 from milp_rl.envs.transitions import Transitions, collect_transitions
 from milp_rl.formulations.arrays import ActionArray, check_vector
@@ -175,7 +175,7 @@ class DQNAgent:
         self.arms = arms_of(one, self.state_dim, self.space.n_actions)
         self.random_steps = random_steps_of(one, self.config)
         sizes = self.state_dim, self.space.n_actions
-        self._own = None if network is None else own_network(network, *sizes)
+        self._own = None if network is None else own_network(network, *sizes, self.config.critics)
         self.learner = self._new_learner()
         self.rng = np.random.default_rng(seed)
         self.epoch = self.episode = self.step = 0
@@ -299,7 +299,7 @@ class DQNAgent:
         actions = self._best_actions(states).copy()
         if not deterministic:
             for i in np.flatnonzero(self._luck.random(len(states)) < self.epsilon):
-                actions[i] = spaces[i].sample(self._luck, 1, maximal=True)[0]
+                actions[i] = drawn_in(spaces[i], states[i], self._luck, maximal=True)
         own = [self._action_of(action) for action in actions]
         if several is None:
             return own[0], None

@@ -36,6 +36,11 @@ def checked_env(
             "pretraining needs expected_reward, sample_next and informative_states on the"
             " environment; set random_steps to pretrain on random play, or pretrain_epochs=0"
         )
+    if config.batch_size > config.buffer_size:
+        raise ValueError(
+            f"batch_size={config.batch_size} transitions are more than the buffer_size="
+            f"{config.buffer_size} that are kept: nothing would ever be learnt"
+        )
     state, _ = env.reset(seed=0)
     finite_state(state, length, "after reset(seed=0)")
     feasible: FixedSet

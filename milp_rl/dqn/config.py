@@ -133,11 +133,13 @@ class DQNConfig:
     """Rate of soft updates, in (0, 1]."""
 
     level_targets: bool = True
-    """At each hard update, shift the output bias by the mean temporal difference.
+    """At each hard update with the Huber loss, shift the output bias by the mean difference.
 
-    The level of the values, which rises by about one reward per update and has no influence on the
-    policy, then need not be learnt by small gradient steps; what is left to learn is the difference
-    between states and actions.
+    The level of the values, which rises by about one reward per update (of averaged weights less,
+    as they follow) and has no influence on the policy unless episodes terminate, then need not be
+    learnt by small gradient steps; what is left to learn is the difference between states and
+    actions. The mean is of transitions drawn by their priorities. The hinge loss does not bring
+    the differences to zero, and values shifted by them would rise or fall for ever.
     """
 
     double: bool = False

@@ -33,6 +33,7 @@ from milp_rl.dqn.choosers import Chooser
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.dqn.normalised import NormalisedQNetwork
 from milp_rl.dqn.replay import Batch, PrioritizedReplay, Step
+from milp_rl.envs.fixed_set import drawn_in
 from milp_rl.envs.known_model import StateArray
 from milp_rl.envs.state_sets import StateSets
 from milp_rl.formulations.arrays import ActionArray, FloatArray, IntArray
@@ -125,7 +126,8 @@ class QLearner:
         greedy = []
         for i, state in enumerate(states):
             if rng.random() < self.epsilon(step + i):
-                actions[i] = self.feasible.in_state(state).sample(rng, 1, maximal=True)[0]
+                space = self.feasible.in_state(state)
+                actions[i] = drawn_in(space, state, rng, maximal=True)
             else:
                 greedy.append(i)
         if greedy:
@@ -294,7 +296,7 @@ class QLearner:
             self.target_greedy.renew()
         elif step % self.config.sync_every == 0:
             self._sync_target()
-            if self.config.level_targets:
+            if self.config.level_targets and self.config.loss == "huber":
                 batch = self.replay.sample(rng, _LEVEL_SAMPLES)
                 states, actions = torch.from_numpy(batch.states), torch.from_numpy(batch.actions)
                 with torch.no_grad():

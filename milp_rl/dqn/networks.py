@@ -11,6 +11,7 @@ from milp_rl.dqn.critics import Critics
 from milp_rl.dqn.module_value import ModuleValue
 from milp_rl.dqn.normalised import NormalisedQNetwork
 from milp_rl.envs.arms import Arms
+from milp_rl.formulations.networks.ensemble import Ensemble
 from milp_rl.qnetwork import ActionValue, QNetwork
 
 
@@ -79,20 +80,31 @@ def _of_arms(
     )
 
 
-def own_network(network: nn.Module, state_dim: int, n_actions: int) -> ActionValue:
+def own_network(
+    network: nn.Module, state_dim: int, n_actions: int, critics: int = 1
+) -> ActionValue:
     """Return a network that was given as what a learner trains.
 
     Raises
     ------
     ValueError
-        If it is no torch module, or of other states or actions.
+        If it is no torch module, or of other states or actions, or several critics are asked for.
     NetworkError
         If it cannot be trained.
     """
     if not isinstance(network, nn.Module):
+        given, told = type(network).__name__, "QNetwork.from_onnx reads chains of ReLU layers"
+        if isinstance(network, type):
+            given, told = f"the class {network.__name__}", f"make one: {network.__name__}(...)"
+        elif isinstance(network, Ensemble):
+            told = "milp_rl.dqn.Critics trains several networks side by side"
         raise ValueError(
-            f"network must be a torch module, which can be trained, got"
-            f" {type(network).__name__}; QNetwork.from_onnx reads chains of ReLU layers"
+            f"network must be a torch module, which can be trained, got {given}; {told}"
+        )
+    if critics != 1:
+        raise ValueError(
+            f"critics={critics} networks are trained where none is given: give network=milp_rl.dqn"
+            f".Critics([...]) of {critics} of yours, and leave critics at 1"
         )
     if not isinstance(network, ActionValue):
         return ModuleValue(network, state_dim, n_actions)

@@ -27,6 +27,7 @@ from milp_rl.formulations.networks.conversion import to_action_value
 from milp_rl.formulations.networks.network import INPUT
 from milp_rl.qnetwork import ActionValue, QNetwork, check_action_value, export_onnx
 
+_LEAST = 1e-30  # unit of the rewards
 _ROUNDING = 1e-7  # relative to the largest value; that of float32 is 6e-8
 
 
@@ -121,6 +122,11 @@ class NormalisedQNetwork(ActionValue):
                 own = features == group
                 centre[own], spread[own] = values.mean(), float(deviations(values)) or 1.0
         unit = float(deviations(r)) or float(np.abs(r).max())
+        if 0 < unit < _LEAST:
+            raise ValueError(
+                f"the rewards differ by {unit:.2g} (their standard deviation): float32 needs"
+                f" {_LEAST:g} at least; give them in larger units"
+            )
         self.centre.copy_(torch.from_numpy(centre))
         self.spread.copy_(torch.from_numpy(spread))
         self.scale.fill_(unit if unit > 0 else 1.0)

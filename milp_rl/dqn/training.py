@@ -115,7 +115,9 @@ class Training:
     def _tell(self, what: str, *about: Any) -> None:
         """Tell all callbacks; if one of them returns ``False``, the training is over."""
         answers = [getattr(c, what)(self._agent, *about) for c in self._callbacks.values()]
-        self._stopped = self._stopped or any(answer is False for answer in answers)
+        self._stopped = self._stopped or any(
+            isinstance(a, bool | np.bool_) and not a for a in answers
+        )
 
     def _save(self) -> None:
         if self._checkpoint is not None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from milp_rl.envs.known_model import KnownModelEnv
+from milp_rl.formulations.arrays import ActionArray
 from milp_rl.formulations.spaces.base import ActionSpace
 
 _METHOD = "action_space_block"
@@ -147,6 +148,25 @@ class FixedSet:
             return
         for state in states:
             self.at(state)
+
+
+def drawn_in(
+    space: ActionSpace, state: Any, rng: np.random.Generator, *, maximal: bool
+) -> ActionArray:
+    """Draw an action of the feasible set of a state.
+
+    Raises
+    ------
+    ValueError
+        If it has none: says in which state.
+    """
+    try:
+        return space.sample(rng, 1, maximal=maximal)[0]
+    except ValueError as error:
+        raise ValueError(
+            f"no action can be drawn in state {shown(state)}: {error}. action_space_block must"
+            " allow something in every state that does not end an episode, such as to do nothing"
+        ) from error
 
 
 def difference(found: Any, expected: Any, path: str = "the set") -> tuple[str, str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_LARGEST = float(np.finfo(np.float32).max)
+_LARGEST = 1e30  # so that float32 holds the sums of many
 
 
 def finite_state(observed: Any, length: int, when: str) -> NDArray[np.float32]:
@@ -29,7 +29,7 @@ def finite_state(observed: Any, length: int, when: str) -> NDArray[np.float32]:
 
 
 def finite_reward(reward: Any, when: str) -> float:
-    """Return a reward as a float, or raise ``ValueError`` if it is none in float32's range."""
+    """Return a reward as a float, or raise ``ValueError`` if it is none of at most 1e30."""
     if np.ndim(reward) and np.size(reward) != 1:
         raise ValueError(f"the reward {when} has shape {np.shape(reward)}, it must be one number")
     given = np.asarray(reward).item()
@@ -39,6 +39,6 @@ def finite_reward(reward: Any, when: str) -> float:
     if not abs(value) <= _LARGEST:
         raise ValueError(
             f"the reward {when} is {value}; nothing can be learnt from it: rewards must be finite"
-            " numbers of float32's range"
+            f" numbers of at most {_LARGEST:g}, so that float32 holds the sums of many"
         )
     return value

@@ -11,9 +11,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.envs.fixed_set import feasible_set
+from milp_rl.envs.fixed_set import drawn_in, feasible_set
 from milp_rl.envs.known_model import model_of
-from milp_rl.envs.observed import finite_reward
+from milp_rl.envs.observed import finite_reward, finite_state
 from milp_rl.formulations.arrays import BoolArray, FloatArray, unmasked
 from milp_rl.formulations.spaces.base import ActionSpace
 
@@ -135,14 +135,16 @@ def collect_transitions(
     rows: list[tuple[Any, ...]] = []
     while len(rows) < n:
         state = np.array(env.reset(seed=int(rng.integers(2**31)))[0])
+        finite_state(state, len(state), "after a reset in random play")
         done = False
         while not done and len(rows) < n:
             block = own(state)
             if len(sets) < 2 and block not in sets:
                 sets.append(block)
-            action = block.sample(rng, maximal=len(rows) % 2 == 1)[0]
+            action = drawn_in(block, state, rng, maximal=len(rows) % 2 == 1)
             observed, reward, terminated, truncated, _ = env.step(action)
             following = np.array(observed)  # it may write the next one into the same array
+            finite_state(following, len(state), f"after random step {len(rows)}")
             if expected_rewards:
                 reward = float(model_of(env).expected_reward(state, action))
             paid = finite_reward(reward, f"of random step {len(rows)}")

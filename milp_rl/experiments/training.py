@@ -224,7 +224,6 @@ def run_training(
                 f"steps must be more than the {agent.random_steps} random ones that training begins"
                 f" with (random_steps), which count too, got {steps}"
             )
-        write_json(out / SETTINGS, settings)
         evaluation = EvaluationCallback(
             _for_evaluation(run),
             every=run.evaluate_every,
@@ -238,13 +237,20 @@ def run_training(
             watching.append(_Progress(progress))
         if tensorboard:
             watching.append(TensorBoardLogger(out / TENSORBOARD, evaluation))
-        agent.learn(
-            steps,
-            seconds=seconds,
-            callbacks=watching,
-            checkpoint=out / CHECKPOINT,
-            checkpoint_every=checkpoint_every,
-        )
+        first = not (out / SETTINGS).exists()
+        write_json(out / SETTINGS, settings)
+        try:
+            agent.learn(
+                steps,
+                seconds=seconds,
+                callbacks=watching,
+                checkpoint=out / CHECKPOINT,
+                checkpoint_every=checkpoint_every,
+            )
+        except ValueError:
+            if first and not (out / CHECKPOINT).exists():  # nothing was made with them
+                (out / SETTINGS).unlink()
+            raise
         return _finish(run, agent, evaluation, out, steps)
 
 

@@ -156,7 +156,7 @@ def fit(
     check_logged(t, sets)
     sizes = t.states.shape[1], t.actions.shape[1]
     if network is not None:
-        trained = own_network(network, *sizes)
+        trained = own_network(network, *sizes, d.critics)
     else:
         if arms is not None and (arms.state_dim, arms.n_actions) != sizes:
             raise ValueError(
@@ -166,7 +166,7 @@ def fit(
         generator = torch.Generator().manual_seed(seed)
         trained = new_network(d, *sizes, arms, generator)
         if isinstance(trained, NormalisedQNetwork):
-            trained.normalise(t.states, t.rewards, arms)
+            trained.normalise(t.states, t.rewards, arms, (sets.space.lower, sets.space.upper))
     return fit_network(trained, t, sets, c, d, chooser_of(sets.space, d), seed=seed)
 
 

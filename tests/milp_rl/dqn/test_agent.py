@@ -234,6 +234,13 @@ def test_levelling_centres_the_errors_and_keeps_the_policy():
     assert abs(float(np.mean(targets - values.numpy()))) < 1e-4
 
 
+def test_the_hinge_loss_is_not_levelled():
+    it = learner(level_targets=True, loss="hinge", average_decay=0.0)
+    before = {name: w.clone() for name, w in it.network.state_dict().items()}
+    it.update_target(10, np.random.default_rng(0), 0.0)
+    assert all(torch.equal(w, before[name]) for name, w in it.network.state_dict().items())
+
+
 # The phases -----------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
 import milp_rl as mr
@@ -63,3 +64,14 @@ def test_an_evaluation_that_never_ends_is_an_error(monkeypatch):
         ValueError, match=r"episode 0 has not ended after 50 steps: wrap .*TimeLimit"
     ):
         DQNAgent(Endless(), SMALL, seed=0).learn(20, callbacks=[evaluation])
+
+
+@pytest.mark.parametrize("false", [False, np.False_, np.mean([3.0]) < 3])
+def test_a_false_of_numpy_ends_the_training_too(false):
+    class Until(Callback):
+        def on_step(self, agent):
+            return false if agent.num_timesteps == 9 else None
+
+    config = DQNConfig(episodes=3, batch_size=4, pretrain_epochs=0, random_steps=4)
+    agent = DQNAgent(make_bandit("budget", 4, 1, seed=0), config, seed=0)
+    assert agent.train(callbacks=[Until()]).num_timesteps == 9

@@ -342,3 +342,23 @@ def test_a_network_that_knows_its_arms_does_not_go_over_to_others():
     network.normalise(np.random.default_rng(0).normal(0, [1, 2, 3], (9, 3)), np.arange(9.0))
     with pytest.raises(ValueError, match="each arm by itself"):
         network.for_arms(4)
+
+
+def test_networks_that_are_not_trained_as_they_were_meant_are_refused():
+    one = mr.QNetwork(11, 5, (6,))
+    with pytest.raises(ValueError, match=r"critics=2 networks .* network=milp_rl.dqn.Critics"):
+        DQNAgent(Machines(), replace(SHORT, critics=2), network=one)
+    with pytest.raises(ValueError, match=r"the class QNetwork; make one: QNetwork\(\.\.\.\)"):
+        DQNAgent(Machines(), SHORT, network=mr.QNetwork)
+    with pytest.raises(ValueError, match=r"got Ensemble; milp_rl.dqn.Critics trains several"):
+        DQNAgent(Machines(), SHORT, network=mr.Ensemble((one, one)))
+
+
+@pytest.mark.parametrize("size", [1e-42, 1e-31])
+def test_rewards_that_float32_cannot_tell_apart_are_refused(size):
+    network = NormalisedQNetwork(mr.QNetwork(11, 5, (6,)))
+    rewards = size * np.array([1.0, -1.0])
+    with pytest.raises(ValueError, match="float32 needs 1e-30 at least; give them in larger"):
+        network.normalise(np.zeros((2, 11)), rewards)
+    network.normalise(np.zeros((2, 11)), 10 * rewards + 1.0)
+    assert network.unit > 0

@@ -153,6 +153,15 @@ def test_a_budget_that_is_too_small_leaves_nothing(tmp_path):
     assert run_training(RUN, tmp_path, steps=10).steps == 10  # by other settings
 
 
+@pytest.mark.parametrize("refused", [{"seconds": -1.0}, {"checkpoint_every": 0}])
+def test_a_refused_budget_leaves_no_settings(tmp_path, refused):
+    with pytest.raises(ValueError, match="must be"):
+        run_training(RUN, tmp_path, steps=10, **refused)
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        run_training(replace(RUN, evaluate_every=0), tmp_path, steps=10)
+    assert run_training(replace(RUN, seed=4), tmp_path, steps=10).steps == 10  # by other settings
+
+
 def test_values_are_read_as_json_or_text(tmp_path):
     texts = ["hidden=[8, 8]", "double=true", "early_gap=null", "loss=hinge", "gap=1e-3"]
     assert named_values(texts, "--set") == {

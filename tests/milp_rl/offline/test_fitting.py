@@ -483,3 +483,13 @@ def test_seeds_are_integers_of_any_kind(logged):
         assert torch.equal(p, q)
     with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
         fit(logged, SPACE, config, seed=-1)
+
+
+def test_actions_are_scaled_by_their_bounds():
+    rng = np.random.default_rng(0)
+    space = mr.Box([0.0, -20.0], [1000.0, 5.0], integer=[0, 1])
+    actions, states = space.sample(rng, 100), rng.normal(size=(100, 2))
+    ends = np.ones(100, bool)
+    logged = Transitions(states, actions, actions[:, 0] / 10.0, states, ends, feasible=space)
+    policy = fit(logged, config=OfflineConfig(method="dqn", updates=5))
+    assert policy.network.action_reach.tolist() == [1000.0, 20.0]
