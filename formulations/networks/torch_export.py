@@ -12,9 +12,10 @@ import ast
 import copy
 import io
 import logging
+import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 Read = TypeVar("Read")
 
 _TOLERANCE = 1e-5
+_LEAK = 0.01  # slope of leaky_relu where none is given
 _ROWS = 32
 
 
@@ -265,6 +267,9 @@ def export_model(
             shapes = tuple({0: batch} if free else None for _ in arguments)
             graph = torch.export.export(module, arguments, dynamic_shapes=shapes)
             _make_limits_alike(graph)
+            translated: dict[Any, Any] = {torch.ops.aten.softplus.default: _softplus}
+            if x.dtype == torch.float64:
+                translated[torch.ops.aten.leaky_relu.default] = _leaky_relu
             program = torch.onnx.export(
                 graph,
                 arguments,
@@ -272,7 +277,7 @@ def export_model(
                 optimize=optimize,
                 verbose=False,
                 opset_version=18,
-                custom_translation_table={torch.ops.aten.softplus.default: _softplus},
+                custom_translation_table=translated,
                 input_names=inputs,
                 output_names=outputs,
             )
@@ -282,6 +287,8 @@ def export_model(
             ) from error
     assert program is not None
     model = program.model_proto
+    if x.dtype == torch.float64:
+        _keep_digits(model, _numbers_in(graph))
     seen: Counter[str] = Counter()
     names: set[str] = set()
     for node in model.graph.node:
@@ -316,6 +323,62 @@ def _make_limits_alike(graph: torch.export.ExportedProgram) -> None:
             if any(isinstance(limit, float) for limit in limits):
                 limits = [float(v) if isinstance(v, int) else v for v in limits]
                 node.args = (x, *limits)
+
+
+def _numbers_in(graph: torch.export.ExportedProgram) -> dict[float, float]:
+    """Return the numbers of a module's ``forward`` that float32 rounds, by what it makes of them.
+
+    Raises
+    ------
+    NetworkError
+        If two of them cannot be told apart in float32.
+    """
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    found: dict[float, float] = {}
+    for node in graph.graph.nodes:
+        given = tree_leaves((node.args, node.kwargs))
+        numbers = [v for v in given if isinstance(v, float) and math.isfinite(v)]
+        if node.target is torch.ops.aten.leaky_relu.default:
+            numbers = numbers or [_LEAK]
+            numbers += [1.0 - slope for slope in numbers]
+        for number in numbers:
+            with np.errstate(over="ignore"):
+                rounded = float(np.float32(number))
+            if found.setdefault(rounded, number) != number:
+                raise NetworkError(
+                    f"torch's export rounds numbers to float32, which cannot tell {number!r} and"
+                    f" {found[rounded]!r} of the forward apart: make them weights or buffers"
+                )
+    return found
+
+
+def _keep_digits(model: onnx.ModelProto, numbers: Mapping[float, float]) -> None:
+    """Put numbers back into a graph of float64, where the exporter has cast them from float32."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for node in model.graph.node:
+        value = next((own for own in node.attribute if own.name == "value"), None)
+        if node.op_type != "Constant" or value is None:
+            continue
+        array = numpy_helper.to_array(value.t)
+        if array.dtype != np.float32 or array.size != 1 or float(array.item()) not in numbers:
+            continue
+        if all(other.op_type in ("Cast", "CastLike") for other in readers.get(node.output[0], [])):
+            exact = np.full(array.shape, numbers[float(array.item())])
+            value.t.CopyFrom(numpy_helper.from_array(exact, value.t.name))
+
+
+def _leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
+    """Translate by operators whose numbers keep their digits: that of LeakyRelu is a float32."""
+    from onnxscript import opset18 as op
+
+    numbers: Any = float(negative_slope), 1.0 - float(negative_slope)
+    slope, rest = (op.CastLike(number, x) for number in numbers)
+    return op.Add(op.Mul(x, slope), op.Mul(op.Relu(x), rest))
 
 
 def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:

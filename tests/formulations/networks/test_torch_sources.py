@@ -430,3 +430,45 @@ def test_a_module_may_say_what_network_it_is():
     assert to_action_value(Offering(), 2).state_dim == 1
     network = to_network(Inheriting(), n_inputs=4)  # whose forward is another
     np.testing.assert_allclose(network.forward(np.eye(4)), np.ones((4, 1)))
+
+
+NUMBERS = {
+    "factor": lambda y: 0.7 * (y + 100),
+    "sum": lambda y: y * 2 + 0.1,
+    "difference": lambda y: 1.1 - y,
+    "quotient": lambda y: y / 0.3,
+    "leaky": lambda y: functional.leaky_relu(y - 0.1, 0.03),
+    "leaky by default": lambda y: functional.leaky_relu(y - 0.1),
+    "limits": lambda y: torch.clamp(y * 10 + 0.2, min=-1.1, max=0.7),
+    "alpha": lambda y: torch.add(y, y, alpha=0.3),
+    "filled": lambda y: y + torch.full_like(y, 0.3),
+}
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_of_a_forward_keep_their_digits(name, double):
+    """A float64 module's; what float32 rounds, the module in float32 rounds too."""
+
+    def function(m, first, last, x):
+        return NUMBERS[name](last(torch.relu(first(x))))
+
+    module = Module(linear(6, 8, 1), function).eval()
+    rows = torch.randn(50, 6, dtype=torch.float64)
+    with torch.no_grad():
+        if not double:
+            network = to_network(module, n_inputs=6)
+            wanted = module(rows.float()).double()
+        else:
+            network = to_network(module.double(), n_inputs=6)
+            wanted = module(rows)
+    error = np.abs(network.forward(rows.numpy()) - wanted.numpy()).max() / wanted.abs().max()
+    assert error < (1e-14 if double else 1e-5)
+
+
+def test_numbers_that_float32_confuses_are_refused():
+    def function(m, first, last, x):
+        return last(torch.relu(first(x))) * 0.1 + (0.1 + 1e-12)
+
+    with pytest.raises(NetworkError, match=r"cannot tell 0\.1\d* and 0\.1\d* of the forward"):
+        to_network(Module(linear(6, 8, 1), function).double().eval(), n_inputs=6)
