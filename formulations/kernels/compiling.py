@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 
+from milp_rl.formulations.time_limit import seconds_left
+
 _F = TypeVar("_F", bound=Callable[..., Any])
+_SECONDS_TO_COMPILE = 30.0  # on a machine that does other things
 
 
 def compiled(function: _F) -> _F:
@@ -37,6 +41,18 @@ def _compiled(function: _F, **options: Any) -> _F:
     # calls would go on with the old code, and with the old layout of its arguments.
     kept._source_stamp = (kept._source_stamp, _KERNELS)
     return cast(_F, loop)
+
+
+def is_in_time(function: Callable[..., Any]) -> bool:
+    """Whether a compiled function can be called within the time limit, if there is one.
+
+    That is where it was called before, or was compiled on this machine and need only be fetched.
+    """
+    if seconds_left() > _SECONDS_TO_COMPILE or getattr(function, "signatures", None):
+        return True
+    kept: Any = getattr(getattr(function, "_cache", None), "_cache_file", None)
+    index = getattr(kept, "_index_path", None)
+    return index is not None and Path(index).exists()
 
 
 def _digest_of_kernels() -> str:

@@ -8,6 +8,7 @@ answered is therefore moved into the rows themselves (:meth:`Region.settled`).
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linprog
@@ -54,6 +55,14 @@ class Region:
         ranges = np.where(whole, 0.0, upper - lower)
         rounding = 4 * (len(lower) + 2) * np.finfo(float).eps * self.sizes
         self._slack = np.maximum(_EXACT * (np.abs(self.matrix) @ ranges), rounding)
+        self._inner = lru_cache(_REMEMBERED)(self._find_inner)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied or pickled: all but the points that are remembered."""
+        return {name: value for name, value in self.__dict__.items() if name != "_inner"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
         self._inner = lru_cache(_REMEMBERED)(self._find_inner)
 
     @classmethod

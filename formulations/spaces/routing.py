@@ -484,6 +484,8 @@ class Routing(ActionSpace):
     def _best_walks(self) -> BestWalks | None:
         if self.graph.is_directed() or not pays_to_compile(len(self._labels)):
             return None
+        if not BestWalks.is_in_time():
+            raise LateError
         lengths = {(u, v): w for (u, v), w in self._arcs.items() if u < v}
         whole = all(w == round(w) for w in lengths.values()) and self._limit < _MOST_UNITS
         unit = 1.0 if whole else max(self._limit, min(lengths.values(), default=1)) / _MOST_UNITS

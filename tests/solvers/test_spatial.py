@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -178,3 +180,17 @@ def test_nodes_that_fill_the_room_end_a_search_with_a_bound_that_holds(random_ne
         assert found.value <= best.value + 1e-6
         assert found.bound >= best.value - 1e-9
     assert all("no room for more" in r.message for r in unfinished)
+
+
+@pytest.mark.parametrize("solver", ["auto", "branch_and_bound"])
+@pytest.mark.parametrize("part", [False, True])
+def test_solvers_over_boxes_are_pickled_before_and_after_a_solve(solver, part, random_network):
+    rng = np.random.default_rng(0)
+    box = mr.Box([0, 0.0], [3, 3.0], integer=[0], matrix=[[1.0, 2.0]], right=[4.0])
+    space = box * mr.BudgetTopK(3, 1) if part else box
+    made = mr.ArgmaxSolver(random_network(rng, space.n_actions, (6, 6)), space, solver=solver)
+    states = np.zeros((2, 0))
+    before = pickle.loads(pickle.dumps(made))
+    values = [result.value for result in made.solve_batch(states)]
+    for copied in (before, pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
+        assert [result.value for result in copied.solve_batch(states)] == values

@@ -23,7 +23,8 @@ def shortest_closed_walk(
     Insertion with local search comes first; what 1-trees with node prices (Held and Karp 1970) do
     not refute, dynamic programming over subsets (Held and Karp 1962) decides exactly, keeping only
     states that can still lead to a better walk. In graphs of more than 12 nodes compiled code does
-    the same, with a depth-first search bounded by 1-trees in place of the dynamic programming.
+    the same, with a depth-first search bounded by 1-trees in place of the dynamic programming;
+    through up to 12 nodes not where it would have to be compiled within a time limit.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def shortest_closed_walk(
     """
     if not np.isfinite(distance[depot, nodes] + distance[nodes, depot]).all():
         return None
-    if pays_to_compile(len(distance)):
+    if pays_to_compile(len(distance)) and (len(nodes) > _MOST_INTERPRETED or _is_in_time()):
         return _compiled(distance, depot, nodes, limit)
     order: list[int] = []
     for node in sorted(nodes, key=lambda v: -(distance[depot, v] + distance[v, depot])):
@@ -67,6 +68,13 @@ def shortest_closed_walk(
 def pays_to_compile(n_nodes: int) -> bool:
     """Whether compiled code saves more, on walks in so large a graph, than it takes to load."""
     return n_nodes > _MOST_INTERPRETED
+
+
+def _is_in_time() -> bool:
+    from milp_rl.formulations.kernels.compiling import is_in_time
+    from milp_rl.formulations.spaces.oracles.tour_search import closed_walk
+
+    return is_in_time(closed_walk)
 
 
 def _compiled(

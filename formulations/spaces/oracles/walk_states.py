@@ -100,6 +100,14 @@ class BestWalks:
         self.seconds = _SECONDS_PER_LENGTH * states.lengths_of_arcs
         """Estimated time to bound an objective."""
 
+    @staticmethod
+    def is_in_time() -> bool:
+        """Whether there is time to compile what finds walks, where that was not done."""
+        from milp_rl.formulations.kernels.compiling import is_in_time
+        from milp_rl.formulations.spaces.oracles.walk_search import bounds_on_walks, shortest_walks
+
+        return is_in_time(bounds_on_walks) and is_in_time(shortest_walks)
+
     def bounds(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Bound objectives, shape (batch, actions), from above; ``-inf`` where there is no walk."""
         return self._found(c, pins)[0]

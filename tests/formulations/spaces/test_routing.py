@@ -1,5 +1,8 @@
 import heapq
 import itertools
+import os
+import subprocess
+import sys
 from itertools import pairwise, permutations
 
 import networkx as nx
@@ -400,3 +403,37 @@ def test_what_is_left_of_a_walk_is_no_shorter_than_its_bound(seed):
         bound = _rest(distance, shorter, price, left, n_left, 1, np.zeros(7))
         assert bound <= least + 1e-9
         assert n_left > 1 or bound == pytest.approx(least)
+
+
+COLD = """
+import time
+import networkx as nx
+import numpy as np
+import milp_rl as mr
+from milp_rl.formulations.spaces.oracles import tour_search, walk_search
+space = mr.Routing(nx.gnp_random_graph(14, 0.3, seed=0), 0, 6)
+rng = np.random.default_rng(0)
+weights = [rng.normal(size=(8, 14)), rng.normal(size=(1, 8))]
+network = mr.Network.from_arrays(weights, [np.zeros(8), [0.0]])
+result = mr.argmax(network, [], space, time_limit=5)
+kernels = (tour_search.closed_walk, walk_search.bounds_on_walks, walk_search.shortest_walks)
+print(sum(len(kernel.signatures) for kernel in kernels), result.status, result.value)
+"""
+
+
+def test_nothing_is_compiled_within_a_short_limit(tmp_path):
+    """What comes instead is as right."""
+    told = subprocess.run(
+        [sys.executable, "-c", COLD],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    compiled, status, value = told.stdout.split()
+    assert (compiled, status) == ("0", "optimal")
+    space = Routing(nx.gnp_random_graph(14, 0.3, seed=0), 0, 6)
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(8, 14)), rng.normal(size=(1, 8))]
+    network = Network.from_arrays(weights, [np.zeros(8), [0.0]])
+    assert argmax(network, [], space, solver="highs").value == pytest.approx(float(value))
