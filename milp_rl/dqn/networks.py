@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -92,11 +94,12 @@ def own_network(
     NetworkError
         If it cannot be trained.
     """
-    if not isinstance(network, nn.Module):
-        given, told = type(network).__name__, "QNetwork.from_onnx reads chains of ReLU layers"
-        if isinstance(network, type):
-            given, told = f"the class {network.__name__}", f"make one: {network.__name__}(...)"
-        elif isinstance(network, Ensemble):
+    found: Any = network
+    if not isinstance(found, nn.Module):
+        given, told = type(found).__name__, "QNetwork.from_onnx reads chains of ReLU layers"
+        if isinstance(found, type):
+            given, told = f"the class {found.__name__}", f"make one: {found.__name__}(...)"
+        elif isinstance(found, Ensemble):
             told = "milp_rl.dqn.Critics trains several networks side by side"
         raise ValueError(
             f"network must be a torch module, which can be trained, got {given}; {told}"

@@ -161,7 +161,8 @@ def drawn_in(
         If it has none: says in which state.
     """
     try:
-        return space.sample(rng, 1, maximal=maximal)[0]
+        drawn: ActionArray = space.sample(rng, 1, maximal=maximal)[0]
+        return drawn
     except ValueError as error:
         raise ValueError(
             f"no action can be drawn in state {shown(state)}: {error}. action_space_block must"

@@ -151,6 +151,8 @@ def allocate(
     started = time.perf_counter()
     if not gap >= 0:
         raise ValueError(f"gap must be nonnegative, got {gap}")
+    if time_limit is not None and not time_limit > 0:
+        raise ValueError(f"time_limit must be positive, or None, got {time_limit}")
     deadline = np.inf if time_limit is None else started + time_limit
     p = AllocationProblem.checked(q, limits, optional=optional)
     alone = rounded(p, SharedPrices(np.zeros(len(limits)), 0.0))
@@ -161,8 +163,9 @@ def allocate(
     chosen, bound, n_choices = _first(p, proof, gap, deadline)
     lowest = p.value(chosen)
     if bound - lowest > max(gap * abs(lowest), 1e-11 * (abs(bound) + abs(lowest))):
-        # A choice that loses more than this is in no allocation better than the incumbent.
-        loss = bound - lowest + TOLERANCE * (1 + abs(bound))
+        # A choice that loses more than this by the prices is in no allocation better than the
+        # incumbent; that is from their own bound, also where another one is lower.
+        loss = proof.bound - lowest + TOLERANCE * (1 + abs(proof.bound))
         kept = within(p, proof.prices, chosen, loss)
         n_choices = len(kept.patients)
         allowed = 0.5 * gap * abs(lowest)
@@ -346,7 +349,7 @@ def _why_not(p: AllocationProblem, broken: FloatArray, prices: FloatArray) -> st
     return (
         "no allocation keeps the limits:"
         f" {'; '.join(said) + kept if said else 'only fractional ones do'};"
-        " let them allow more, or set optional=True"
+        f" let them allow more{'' if p.optional else ', or set optional=True'}"
     )
 
 

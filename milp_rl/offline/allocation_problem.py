@@ -13,11 +13,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
-from milp_rl.formulations.arrays import FloatArray, IntArray
+from milp_rl.formulations.arrays import FloatArray, IntArray, unmasked
 from milp_rl.offline.limits import Limit
 
 TOLERANCE = 1e-7
@@ -45,6 +47,8 @@ class AllocationProblem:
         Of the limits.
     weight
         How many patients each one stands for, shape (N,), None for one: a sample has more.
+    optional
+        Whether the last action is to do nothing.
     """
 
     q: FloatArray
@@ -54,33 +58,47 @@ class AllocationProblem:
     most: FloatArray
     names: tuple[str, ...]
     weight: FloatArray | None = None
+    optional: bool = False
 
     @classmethod
     def checked(cls, q: ArrayLike, limits: Sequence[Limit], *, optional: bool) -> AllocationProblem:
         """Return the problem, or raise ``ValueError`` that names what is wrong."""
+        if isinstance(limits, Limit) or not isinstance(limits, Sequence):
+            what = "one Limit" if isinstance(limits, Limit) else type(limits).__name__
+            raise ValueError(f"limits must be a list of Limit, which may be empty, got {what}")
         values = _checked_values(q, optional=optional)
+        patients, choices = (q.index, q.columns) if isinstance(q, pd.DataFrame) else (None, None)
         n, n_actions = values.shape
         use = np.zeros((len(limits), n_actions))
         factors: list[FloatArray | None] = []
         given: dict[int, int] = {}
         factor_of = np.zeros(len(limits), dtype=np.intp)
         for r, limit in enumerate(limits):
-            if np.shape(limit.use) != (n_actions,) or not np.isfinite(limit.use).all():
-                raise ValueError(f"limit {limit.name!r}: use must be {n_actions} finite numbers")
-            if not np.isfinite(limit.most):
-                raise ValueError(f"limit {limit.name!r}: most must be finite, got {limit.most}")
-            use[r] = limit.use
+            of = f"limit {limit.name!r}:"
+            own = _numbers(_in_order(limit.use, choices, f"{of} use"), f"{of} use")
+            if own.shape != (n_actions,) or not np.isfinite(own).all():
+                raise ValueError(f"{of} use must be {n_actions} finite numbers")
+            most = _numbers(limit.most, f"{of} most")
+            if most.shape or not np.isfinite(most):
+                raise ValueError(f"{of} most must be a finite number, got {limit.most}")
+            use[r] = own
             key = id(limit.patient_factor)
             if key not in given:
                 given[key] = len(factors)
-                factors.append(_checked_factor(limit, n))
+                factors.append(_checked_factor(limit, n, patients))
             factor_of[r] = given[key]
         if optional:
             values = np.column_stack([values, np.zeros(n)])
             use = np.column_stack([use, np.zeros(len(limits))])
-        most = np.array([limit.most for limit in limits], dtype=np.float64)
+        limited = np.array([limit.most for limit in limits], dtype=np.float64)
         names = tuple(limit.name for limit in limits)
-        return cls(values, use, tuple(factors), factor_of, most, names)
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
+        if twice:
+            raise ValueError(
+                f"two limits are called {twice[0]!r}: give each a name of its own, by which is said"
+                " what is used of it"
+            )
+        return cls(values, use, tuple(factors), factor_of, limited, names, None, optional)
 
     @cached_property
     def scale(self) -> FloatArray:
@@ -101,7 +119,7 @@ class AllocationProblem:
         factors = tuple(None if f is None else f[patients] for f in self.factors)
         q = self.q[patients]
         return AllocationProblem(
-            q, self.use, factors, self.factor_of, self.most, self.names, weight
+            q, self.use, factors, self.factor_of, self.most, self.names, weight, self.optional
         )
 
     def chunks(self) -> Iterator[slice]:
@@ -186,7 +204,7 @@ class AllocationProblem:
 
 
 def _checked_values(q: ArrayLike, *, optional: bool) -> FloatArray:
-    values = np.asarray(q, dtype=np.float64)
+    values = _numbers(q, "q")
     if values.ndim != 2 or not values.size:
         raise ValueError(f"q must be a table (patients, actions), got shape {values.shape}")
     wrong = np.isnan(values)
@@ -206,10 +224,47 @@ def _checked_values(q: ArrayLike, *, optional: bool) -> FloatArray:
     return values
 
 
-def _checked_factor(limit: Limit, n: int) -> FloatArray | None:
+def _numbers(values: Any, name: str) -> FloatArray:
+    """Return an array or a table as float64; raise ``ValueError`` if something is no number."""
+    unmasked(values, name)
+    if isinstance(values, pd.DataFrame):
+        for column, kind in values.dtypes.items():
+            if not pd.api.types.is_numeric_dtype(kind):
+                raise ValueError(f"{name}: column {column!r} holds {kind}, not numbers")
+    if isinstance(values, pd.DataFrame | pd.Series):
+        values = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    found = np.asarray(values)
+    if found.dtype.kind in "OUS":
+        for entry in found.ravel().tolist():
+            if not isinstance(entry, int | float | np.number):
+                raise ValueError(f"{name} must be of numbers, got {entry!r}")
+    return np.asarray(found, dtype=np.float64)
+
+
+def _in_order(values: Any, labels: pd.Index[Any] | None, name: str) -> Any:
+    """Return the entries of a labelled series in the order of the labels of ``q``, if it has any.
+
+    Those of an array, or of a series that only counts its entries, are in that order.
+    """
+    if labels is None or not isinstance(values, pd.Series) or values.index.equals(labels):
+        return values
+    own = values.index
+    if own.is_unique and labels.is_unique and len(own) == len(labels) and own.isin(labels).all():
+        return values.reindex(labels)
+    if own.equals(pd.RangeIndex(len(own))):
+        return values
+    raise ValueError(
+        f"{name} is labelled {', '.join(map(repr, own[:3]))} ..., and q"
+        f" {', '.join(map(repr, labels[:3]))} ...: give both the same labels, or an array in the"
+        " order of q"
+    )
+
+
+def _checked_factor(limit: Limit, n: int, patients: pd.Index[Any] | None) -> FloatArray | None:
     if limit.patient_factor is None:
         return None
-    factor = np.asarray(limit.patient_factor, dtype=np.float64)
+    name = f"limit {limit.name!r}: patient_factor"
+    factor = _numbers(_in_order(limit.patient_factor, patients, name), name)
     if factor.shape != (n,):
         raise ValueError(f"limit {limit.name!r}: patient_factor must have {n} numbers")
     wrong = ~np.isfinite(factor)

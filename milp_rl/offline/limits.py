@@ -84,6 +84,13 @@ def group_labels(groups: ArrayLike, n: int | None = None) -> NDArray[Any]:
             f"the group of row {missing[0]} is missing ({len(missing)} of {len(labels)} are): give"
             " these rows a group of their own, such as 'unknown', or leave them out"
         )
+    try:
+        np.unique(labels)
+    except TypeError as error:
+        kinds = sorted({type(label).__name__ for label in labels.tolist()})
+        raise ValueError(
+            f"groups must be of one kind, all texts or all numbers, got {' and '.join(kinds)}"
+        ) from error
     return labels
 
 

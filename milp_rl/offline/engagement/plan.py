@@ -295,7 +295,7 @@ def _limits(programme: Programme, women: Beneficiaries, rows: IntArray) -> list[
                 if programme.capacity[k, s] < factor.sum():
                     use = np.zeros(1 + 2 * slots)
                     use[1 + slots + s] = 1.0
-                    name = f"{programme.callers[k]}, {programme.slots[s]}"
+                    name = f"calls of {programme.callers[k]}, {programme.slots[s]}"
                     limits.append(Limit(name, use, float(programme.capacity[k, s]), factor))
     return limits
 

@@ -1,6 +1,7 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pyomo.environ as pyo
 import pytest
 import torch
@@ -128,7 +129,7 @@ def test_impossible_limits_are_named():
         ([[0, 1], [2, np.nan]], [], "nan for patient 1, action 1"),
         ([[0, 1], [np.inf, 0]], [], "inf for patient 1, action 0"),
         ([[0, 1], [-np.inf, -np.inf]], [], "-inf for all of patient 1"),
-        (np.zeros((2, 2)), [Limit("x", np.ones(2), np.inf)], "limit 'x': most must be finite"),
+        (np.zeros((2, 2)), [Limit("x", np.ones(2), np.inf)], "'x': most must be a finite number"),
         (np.zeros((2, 2)), [Limit("x", np.array([0, np.nan]), 1.0)], "limit 'x': use must be 2"),
         (
             np.zeros((2, 2)),
@@ -192,3 +193,79 @@ def test_wrong_networks_are_refused():
     network = mr.QNetwork(3, 16, (4,))
     with pytest.raises(ValueError, match="19 inputs, but 16 levels and 2 features"):
         q_table(network, np.zeros((2, 2)), care_actions())
+
+
+def test_two_limits_of_one_name_are_refused():
+    limits = [Limit("visits", np.ones(2), 3), Limit("beds", np.ones(2), 3)]
+    q = np.arange(8.0).reshape(4, 2)
+    assert set(allocate(q, limits, optional=True).used) == {"visits", "beds"}
+    with pytest.raises(ValueError, match="two limits are called 'visits'"):
+        allocate(q, [*limits, Limit("visits", np.array([1.0, -1.0]), 3)], optional=True)
+
+
+def test_a_loose_gap_bounds_what_is_best_too():
+    """Values near 0 and a relaxation far from them: what fixing leaves out must not be better."""
+    q = np.array([[-61.7, -59.7, -73.7], [6, 8, 29], [0, 23, 9], [26, 28, 8], [5, 27, 27]])
+    hours, use = np.array([23.0, 56, 31, 48, 20]), np.array([0.0, 1, 2])
+    limits = [Limit("at most", use, 88.0, hours), Limit("at least", -use, -85.0, hours)]
+    assert brute_force(q, limits, optional=False) == pytest.approx(0.3)
+    assert allocate(q, limits, gap=0.2).bound >= 0.3 - 1e-9
+    rng = np.random.default_rng(0)
+    for k in range(300):
+        n = int(rng.integers(4, 7))
+        q = rng.integers(0, 30, (n, 3)).astype(float)
+        hours = rng.integers(10, 60, n).astype(float)
+        used = float(hours @ use[rng.integers(0, 3, n)])
+        limits = [
+            Limit("at most", use, used + rng.integers(4), hours),
+            Limit("at least", -use, -used, hours),
+        ]
+        best = brute_force(q, limits, optional=False)
+        q[0] -= best + rng.normal()
+        gap = (0.2, 0.5, 1.0, 3.0)[k % 4]
+        plan = allocate(q, limits, gap=gap)
+        best = brute_force(q, limits, optional=False)
+        assert plan.violations == []
+        assert plan.value - 1e-9 <= best <= plan.bound + 1e-6
+
+
+def test_labels_are_heeded():
+    q = pd.DataFrame([[1.0, 2.0], [1.0, 5.0]], columns=["none", "visit"], index=["p1", "p2"])
+    hours = pd.Series({"visit": 1.0, "none": 0.0})
+    far = pd.Series({"p2": 9.0, "p1": 1.0})
+    assert allocate(q, [Limit("hours", hours, 0)]).actions.tolist() == [0, 0]
+    assert allocate(q, [Limit("hours", hours, 1, far)]).actions.tolist() == [1, 0]
+    assert allocate(q, [Limit("hours", pd.Series([0.0, 1.0]), 1)]).actions.tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"'hours': use is labelled 'a', 'b' .*, and q 'none'"):
+        allocate(q, [Limit("hours", pd.Series({"a": 0.0, "b": 1.0}), 1)])
+
+
+@pytest.mark.parametrize(
+    ("q", "limits", "said"),
+    [
+        (np.ma.masked_array(np.ones((2, 2)), [[0, 1], [0, 0]]), [], "some of q is masked"),
+        ([["1", "2"]], [], "q must be of numbers, got '1'"),
+        (pd.DataFrame({"id": ["P0"], "a": [1.0]}), [], "q: column 'id' holds .*, not numbers"),
+        (pd.DataFrame({"a": pd.array([1, None], "Int64")}), [], "nan for patient 1, action 0"),
+        (np.ones((2, 2)), None, "limits must be a list of Limit, .* got NoneType"),
+        (np.ones((2, 2)), Limit("b", np.ones(2), 1), "must be a list of Limit, .* got one Limit"),
+        (np.ones((2, 2)), [Limit("b", ["x", 1], 1)], "limit 'b': use must be of numbers, got 'x'"),
+        (np.ones((2, 2)), [Limit("b", np.ones(2), "5")], "'b': most must be of numbers, got '5'"),
+        (np.ones((2, 2)), [Limit("b", np.ones(2), None)], "'b': most must be of numbers, got None"),
+        (np.ones((2, 2)), [Limit("b", np.ones(2), 1, ["x", 1])], "'b': patient_factor .* got 'x'"),
+    ],
+)
+def test_what_are_no_numbers_is_named(q, limits, said):
+    with pytest.raises(ValueError, match=said):
+        allocate(q, limits)
+
+
+def test_more_small_words():
+    with pytest.raises(ValueError, match="time_limit must be positive, or None, got -1"):
+        allocate(np.ones((2, 2)), [], time_limit=-1)
+    with pytest.raises(ValueError, match=r"groups must be of one kind, .* int and str"):
+        parity_limits("visits", [0, 1], np.array(["a", 1], dtype=object), 0.1)
+    use = np.array([0.0, 1.0])
+    limits = [Limit("most", use, 0), Limit("least", -use, -1)]
+    with pytest.raises(InfeasibleAllocationError, match=r"let them allow more$"):
+        allocate(np.ones((2, 2)), limits, optional=True)
