@@ -39,10 +39,10 @@ class Inventory(gym.Env):
 
 
 class Timed(gym.Wrapper):
-    """The same 30 periods as a problem of its own: the share of them that has passed is observed,
-    and the last one is the end.
+    """The 30 periods as a problem of their own: their share that has passed is observed.
 
-    Profits are worth less period by period (0.97), and what is ordered last is never sold.
+    The last one ends the episode. Profits are worth 3% less period by period, and what is ordered
+    last is never sold.
     """
 
     def __init__(self) -> None:

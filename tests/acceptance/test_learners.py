@@ -278,9 +278,9 @@ def test_the_page_says_what_the_heuristics_are():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*RULES, "assortment", "inventory"])
+@pytest.mark.parametrize("name", [*RULES, "assortment", "inventory", "inventory_timed"])
 def test_every_heuristic_earns_more_than_random_play(name):
-    pytest.importorskip("or_gymnasium" if name == "inventory" else "pyRDDLGym")
+    pytest.importorskip("or_gymnasium" if name.startswith("inventory") else "pyRDDLGym")
     domain = DOMAINS[name]
     env = domain.make()
     policies = {"heuristic": domain.heuristic(env), "random": Random(env, 0)}
