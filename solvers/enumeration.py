@@ -169,7 +169,7 @@ class EnumerationArgmax(Argmax):
         state: int,
         pins: Pins,
     ) -> _Screened | None:
-        """Screen the actions, with what overflows float32 among those that are left."""
+        """Screen the actions, unless something overflows float32."""
         with np.errstate(over="ignore", invalid="ignore"):
             return self._left(functions, networks, state, pins)
 
@@ -185,7 +185,7 @@ class EnumerationArgmax(Argmax):
         Returns
         -------
         _Screened or None
-            Nothing where there is no action.
+            Nothing where there is no action, or values overflow.
         """
         begin = time.perf_counter()
         places = self._within(pins[state])
@@ -212,6 +212,8 @@ class EnumerationArgmax(Argmax):
         ends = np.array([np.argmax(upper), np.argmin(upper)])
         highest, lowest = ends if places is None else places[ends]
         (value,), _ = self._rough_values(networks.centred, state, np.array([highest]))
+        if not np.isfinite(value):
+            return None
         among = ~(upper < value - margin)
         if among.sum() > _HIGHEST:
             kept = np.flatnonzero(among)
@@ -219,6 +221,8 @@ class EnumerationArgmax(Argmax):
             values, _ = self._rough_values(
                 networks.centred, state, top if places is None else places[top]
             )
+            if not np.isfinite(values).all():
+                return None
             among = ~(upper < values.max() - margin)
         among[ends[0]] = True  # also where its bound is none, which is then noticed
         kept = np.flatnonzero(among)
@@ -345,7 +349,7 @@ class EnumerationArgmax(Argmax):
         return Answer(problem, action, bound, seconds, len(rough), message=message, exhaustive=True)
 
     def _error(self, network: Network, dtype: type[np.floating[Any]]) -> float:
-        return _rounding(network, self._largest, float(np.finfo(dtype).eps))
+        return _rounding(network, self._largest, np.finfo(dtype))
 
     def _valued(self, networks: ActionNetworks, state: int, places: IntArray | None) -> Valued:
         """Value the actions at some places roughly for one of several states."""
@@ -483,14 +487,18 @@ def _narrow(network: ActionNetworks, largest: FloatArray) -> bool:
     return all(((s > _FLOAT32[0]) & (s < _FLOAT32[1])).all() for s in sizes)
 
 
-def _rounding(network: Network, largest: FloatArray, unit: float) -> float:
-    """Bound the error of a value in an arithmetic, whatever the action: sums of absolute terms."""
-    sizes = {INPUT: largest}
-    operations = 0
+def _rounding(network: Network, largest: FloatArray, kind: np.finfo[Any]) -> float:
+    """Bound the error of a value in an arithmetic, whatever the action: sums of absolute terms.
+
+    And what products below its smallest numbers lose.
+    """
+    sizes, lost = {INPUT: largest}, {INPUT: np.zeros(len(largest))}
+    operations, smallest = 0, 2 * float(kind.smallest_subnormal)
     for depth, layer in enumerate(network.layers):
-        size = np.abs(layer.bias)
+        size, own = np.abs(layer.bias), np.full(len(layer.bias), smallest)
         for source, weight in network.inputs(depth):
             size = size + np.abs(weight) @ sizes[source]
+            own = own + np.abs(weight) @ lost[source] + smallest * weight.shape[1]
             operations += weight.shape[1] + 2
-        sizes[depth] = size
-    return float(size[0]) * operations * unit
+        sizes[depth], lost[depth] = size, own
+    return float(size[0]) * operations * float(kind.eps) + float(own[0])

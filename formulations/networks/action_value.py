@@ -288,7 +288,8 @@ def evaluated(
                 y = passed
                 y += bias
         if y is None:  # a layer that nothing leads to
-            y = np.tile(layer.bias, (len(states), 1)) if layer.bias.ndim == 1 else bias
+            rows = len(next(iter(products.values()))) if products else len(states)
+            y = np.tile(layer.bias, (rows, 1)) if layer.bias.ndim == 1 else bias
         if depth < last:
             np.maximum(y, 0.0, out=y)
         found.append(y)

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 import milp_rl as mr
-from milp_rl.formulations.networks.action_value import ActionNetworks, NetworkValue
+from milp_rl.formulations.networks.action_value import (
+    ActionLayer,
+    ActionNetworks,
+    ActionValue,
+    NetworkValue,
+)
 from milp_rl.solvers import enumeration
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.errors import CertificationError
@@ -193,3 +198,51 @@ def test_hard_states_among_easy_ones_are_tried() -> None:
         assert result.value == pytest.approx(best, rel=1e-9, abs=1e-9)
     easy = ["bounds leave so few" in result.message for result in results]
     assert easy == [True, False, True, False]
+
+
+def test_values_that_overflow_behind_the_first_layer_are_evaluated_all() -> None:
+    rng = np.random.default_rng(0)
+    weights = [rng.random((6, N)), rng.random((6, 6)), rng.random((1, 6)) * 1e-22]
+    biases = [np.zeros(6), np.array([4e38, 0, 0, 0, 0, 0]), np.zeros(1)]
+    network = mr.Network.from_arrays(weights, biases)
+    result = mr.argmax(network, [], mr.BudgetTopK(N, 3), solver="enumeration")
+    actions = mr.BudgetTopK(N, 3).enumerate(1000)
+    assert result.value == pytest.approx(every_value(network, np.zeros(0), actions).max())
+    assert result.nodes == len(actions)
+
+
+@pytest.mark.parametrize("least", [0, 10**18])
+def test_products_below_the_least_numbers_of_float32_are_told_apart(
+    least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enumeration, "_LEAST_SCREENED", least)
+    rng = np.random.default_rng(1)
+    space = mr.BudgetTopK(N, 4)
+    actions = space.enumerate(1000)
+    for _ in range(60):
+        second = rng.normal(0.3, 1.0, (6, 6)) * 1e-22
+        second[5, 5] = 1.0
+        weights = [np.vstack([rng.normal(size=(5, N)) * 1e-22, np.ones(N)]), second]
+        weights.append(np.append(rng.normal(size=5), 0.0)[None])
+        network = mr.Network.from_arrays(weights, [np.zeros(6), np.zeros(6), np.zeros(1)])
+        values = every_value(network, np.zeros(0), actions)
+        result = mr.argmax(network, [], space, solver="enumeration")
+        spread = values.max() - values.min()
+        assert result.value == pytest.approx(values.max(), rel=1e-9, abs=1e-6 * spread)
+
+
+def test_a_layer_that_nothing_leads_to_is_evaluated() -> None:
+    class Own(ActionValue):
+        n_actions, state_dim = 4, 1
+
+        def at_states(self, states: np.ndarray) -> ActionNetworks:
+            layers = (
+                ActionLayer(((-1, np.arange(12.0).reshape(3, 4)),), np.zeros(3)),
+                ActionLayer((), np.ones(2)),
+                ActionLayer(((0, np.ones((1, 3))), (1, np.ones((1, 2)))), np.zeros(1)),
+            )
+            return ActionNetworks(layers, 4, len(states))
+
+    for solver in ("enumeration", "auto"):
+        made = mr.ArgmaxSolver(Own(), mr.BudgetTopK(4, 1), solver=solver)
+        assert made.solve([0.0]).value == 23.0
