@@ -166,7 +166,8 @@ def test_what_is_said_of_the_returns_is_so():
     trained = equal[equal["learner"] == table.LAST].groupby("domain")["seed"].nunique()
     assert len(trained) == 11
     assert (trained == 3).all()
-    assert set(mean.index) - set(own.index) == {"wildfire72", "capacity40", "capacity100"}
+    others = {"wildfire72", "capacity40", "capacity100", "inventory_timed"}
+    assert set(mean.index) - set(own.index) == others
     for domain in ("sysadmin20", "sysadmin50"):
         assert abs(own[domain] - best[domain]) < error[domain, "heuristic"]
     assert 0.74 < own["tamarisk16"] / best["tamarisk16"] < 0.77  # both are losses
@@ -228,19 +229,31 @@ def test_what_is_said_of_averaged_weights_is_so():
         assert f"{now:.0f} against {last:.0f}" in words
     for domain in ("capacity20", "path20", "scheduling20"):
         now, last = mean["milp-rl", 3000, domain], before[3000][domain]
-        assert 0.93 * last < now < last
+        assert 0.92 * last < now < last
         assert f"{domain.removesuffix('20')} ({now:.0f} against {last:.0f})" in words
-        assert abs(mean["milp-rl", 10_000, domain] / before[10_000][domain] - 1) < 0.015
+        late = mean["milp-rl", 10_000, domain] / before[10_000][domain]
+        assert abs(late - 1) < (0.03 if domain == "path20" else 0.015)
     own = rows[(rows["learner"] == "milp-rl") & (rows["steps"] == 10_000)]
-    several = rows[rows["domain"] == "multiple_interventions20"].set_index(["learner", "steps"])
-    others = several["mean"][table.LAST, 10_000].sort_values()[:2]
-    assert several["mean"]["milp-rl", 10_000].mean() == pytest.approx(others.mean(), rel=0.02)
+    walked = own[own["domain"] == "path20"]["mean"]
+    now, last = walked.mean(), before[10_000]["path20"]
+    assert f"**less in path** ({now:.0f} against {last:.0f}; one of two" in words
+    assert f"one of two trainings {walked.min():.0f})" in words
+    several = own[own["domain"] == "multiple_interventions20"]["mean"]
+    assert "in multiple interventions {:.0f} and {:.0f}.".format(*several) in words
     stock = own[own["domain"] == "inventory"]["mean"]
     assert "Averages get {:.0f}, {:.0f} and {:.0f} after 10,000".format(*stock) in words
     assert stock.max() < mean["ppo", 10_000, "inventory"]
+    peers = rows[rows["learner"] == "ppo"].set_index("domain")["mean"]
+    assert "PPO ({:.0f}, {:.0f} and {:.0f})".format(*peers["inventory"]) in words
+    timed = own[own["domain"] == "inventory_timed"]["mean"]
+    assert "averages get {:.0f}, {:.0f} and {:.0f}, and PPO".format(*timed) in words
+    assert "and PPO {:.0f}, {:.0f} and {:.0f}: a tie".format(*peers["inventory_timed"]) in words
+    errors = [np.std(x, ddof=1) / 3**0.5 for x in (timed, peers["inventory_timed"])]
+    assert abs(timed.mean() - peers["inventory_timed"].mean()) < max(errors)
     counts = own.groupby("domain")["seed"].nunique()
     said = []
-    for number, word in ((3, "three trainings in"), (2, "two in"), (1, "one in")):
+    assert set(counts) == {2, 3}
+    for number, word in ((3, "three trainings in"), (2, "two in")):
         names = [name.rstrip("0126").replace("_", " ") for name in counts.index[counts == number]]
         listed = f"{', '.join(names[:-1])} and {names[-1]}" if names[1:] else names[0]
         said.append(f"{word} {listed}")
