@@ -48,7 +48,8 @@ def is_in_time(function: Callable[..., Any]) -> bool:
 
     That is where it was called before, or was compiled on this machine and need only be fetched.
     """
-    if seconds_left() > _SECONDS_TO_COMPILE or getattr(function, "signatures", None):
+    called = getattr(function, "signatures", True)  # numba may be told to compile nothing
+    if seconds_left() > _SECONDS_TO_COMPILE or called:
         return True
     kept: Any = getattr(getattr(function, "_cache", None), "_cache_file", None)
     index = getattr(kept, "_index_path", None)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 Read = TypeVar("Read")
 
 _TOLERANCE = 1e-5
+_ALIKE = 1e-12  # by which numbers of a forward differ that are taken for one
 _LEAK = 0.01  # slope of leaky_relu where none is given
 _ROWS = 32
 
@@ -340,13 +341,13 @@ def _numbers_in(graph: torch.export.ExportedProgram) -> dict[float, float]:
     for node in graph.graph.nodes:
         given = tree_leaves((node.args, node.kwargs))
         numbers = [v for v in given if isinstance(v, float) and math.isfinite(v)]
-        if node.target is torch.ops.aten.leaky_relu.default:
+        if node.target in (torch.ops.aten.leaky_relu.default, torch.ops.aten.leaky_relu_.default):
             numbers = numbers or [_LEAK]
             numbers += [1.0 - slope for slope in numbers]
         for number in numbers:
             with np.errstate(over="ignore"):
                 rounded = float(np.float32(number))
-            if found.setdefault(rounded, number) != number:
+            if abs(found.setdefault(rounded, number) - number) > _ALIKE * abs(number):
                 raise NetworkError(
                     f"torch's export rounds numbers to float32, which cannot tell {number!r} and"
                     f" {found[rounded]!r} of the forward apart: make them weights or buffers"

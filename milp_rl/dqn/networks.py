@@ -104,7 +104,7 @@ def own_network(
         raise ValueError(
             f"network must be a torch module, which can be trained, got {given}; {told}"
         )
-    if critics != 1:
+    if critics not in (1, len(found.members) if isinstance(found, Critics) else 1):
         raise ValueError(
             f"critics={critics} networks are trained where none is given: give network=milp_rl.dqn"
             f".Critics([...]) of {critics} of yours, and leave critics at 1"

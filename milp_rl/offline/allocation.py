@@ -155,7 +155,7 @@ def allocate(
         raise ValueError(f"time_limit must be positive, or None, got {time_limit}")
     deadline = np.inf if time_limit is None else started + time_limit
     p = AllocationProblem.checked(q, limits, optional=optional)
-    alone = rounded(p, SharedPrices(np.zeros(len(limits)), 0.0))
+    alone = rounded(p, SharedPrices(np.zeros(len(p.most)), 0.0))
     if not p.excess(alone).any():
         return _result(p, alone, p.value(alone), started, 0, optional=optional)
     with until(deadline - _SECONDS):

@@ -10,7 +10,8 @@ matrix products. Besides ``q`` and the factors, a pass holds about 20 MB.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import numbers
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -63,9 +64,10 @@ class AllocationProblem:
     @classmethod
     def checked(cls, q: ArrayLike, limits: Sequence[Limit], *, optional: bool) -> AllocationProblem:
         """Return the problem, or raise ``ValueError`` that names what is wrong."""
-        if isinstance(limits, Limit) or not isinstance(limits, Sequence):
+        if isinstance(limits, Limit) or not isinstance(limits, Iterable):
             what = "one Limit" if isinstance(limits, Limit) else type(limits).__name__
             raise ValueError(f"limits must be a list of Limit, which may be empty, got {what}")
+        limits = list(limits)
         values = _checked_values(q, optional=optional)
         patients, choices = (q.index, q.columns) if isinstance(q, pd.DataFrame) else (None, None)
         n, n_actions = values.shape
@@ -227,18 +229,18 @@ def _checked_values(q: ArrayLike, *, optional: bool) -> FloatArray:
 def _numbers(values: Any, name: str) -> FloatArray:
     """Return an array or a table as float64; raise ``ValueError`` if something is no number."""
     unmasked(values, name)
+    parts = [(name, values)]
     if isinstance(values, pd.DataFrame):
-        for column, kind in values.dtypes.items():
-            if not pd.api.types.is_numeric_dtype(kind):
-                raise ValueError(f"{name}: column {column!r} holds {kind}, not numbers")
+        parts = [(f"{name}, column {label!r},", own) for label, own in values.items()]
+    for what, part in parts:
+        own = part if isinstance(part, pd.Series) else np.asarray(part)
+        if not pd.api.types.is_numeric_dtype(own.dtype):
+            for entry in np.asarray(own, dtype=object).ravel().tolist():
+                if not isinstance(entry, numbers.Number):
+                    raise ValueError(f"{what} must be of numbers, got {entry!r}")
     if isinstance(values, pd.DataFrame | pd.Series):
-        values = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    found = np.asarray(values)
-    if found.dtype.kind in "OUS":
-        for entry in found.ravel().tolist():
-            if not isinstance(entry, int | float | np.number):
-                raise ValueError(f"{name} must be of numbers, got {entry!r}")
-    return np.asarray(found, dtype=np.float64)
+        return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+    return np.asarray(values, dtype=np.float64)
 
 
 def _in_order(values: Any, labels: pd.Index[Any] | None, name: str) -> Any:

@@ -166,7 +166,9 @@ def fit(
         generator = torch.Generator().manual_seed(seed)
         trained = new_network(d, *sizes, arms, generator)
         if isinstance(trained, NormalisedQNetwork):
-            trained.normalise(t.states, t.rewards, arms, (sets.space.lower, sets.space.upper))
+            lower = np.minimum(sets.space.lower, t.actions.min(axis=0))  # sets may differ by state
+            upper = np.maximum(sets.space.upper, t.actions.max(axis=0))
+            trained.normalise(t.states, t.rewards, arms, (lower, upper))
     return fit_network(trained, t, sets, c, d, chooser_of(sets.space, d), seed=seed)
 
 

@@ -12,6 +12,11 @@ from milp_rl.formulations.kernels.compiling import is_in_time
 from milp_rl.formulations.time_limit import until
 
 
+def test_what_is_not_compiled_at_all_is_in_time() -> None:
+    with until(time.perf_counter() + 1.0):
+        assert is_in_time(len)
+
+
 @pytest.mark.parametrize(
     ("limit", "signatures", "kept", "in_time"),
     [

@@ -348,6 +348,8 @@ def test_networks_that_are_not_trained_as_they_were_meant_are_refused():
     one = mr.QNetwork(11, 5, (6,))
     with pytest.raises(ValueError, match=r"critics=2 networks .* network=milp_rl.dqn.Critics"):
         DQNAgent(Machines(), replace(SHORT, critics=2), network=one)
+    two = Critics([one, mr.QNetwork(11, 5, (6,))])
+    assert len(DQNAgent(Machines(), replace(SHORT, critics=2), network=two).network.members) == 2
     with pytest.raises(ValueError, match=r"the class QNetwork; make one: QNetwork\(\.\.\.\)"):
         DQNAgent(Machines(), SHORT, network=mr.QNetwork)
     with pytest.raises(ValueError, match=r"got Ensemble; milp_rl.dqn.Critics trains several"):

@@ -1,4 +1,5 @@
 import itertools
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -236,6 +237,8 @@ def test_labels_are_heeded():
     assert allocate(q, [Limit("hours", hours, 0)]).actions.tolist() == [0, 0]
     assert allocate(q, [Limit("hours", hours, 1, far)]).actions.tolist() == [1, 0]
     assert allocate(q, [Limit("hours", pd.Series([0.0, 1.0]), 1)]).actions.tolist() == [0, 1]
+    plain = q.astype(object), np.array([Limit("hours", [False, True], Decimal(1))], dtype=object)
+    assert allocate(*plain).actions.tolist() == [0, 1]
     with pytest.raises(ValueError, match=r"'hours': use is labelled 'a', 'b' .*, and q 'none'"):
         allocate(q, [Limit("hours", pd.Series({"a": 0.0, "b": 1.0}), 1)])
 
@@ -245,7 +248,12 @@ def test_labels_are_heeded():
     [
         (np.ma.masked_array(np.ones((2, 2)), [[0, 1], [0, 0]]), [], "some of q is masked"),
         ([["1", "2"]], [], "q must be of numbers, got '1'"),
-        (pd.DataFrame({"id": ["P0"], "a": [1.0]}), [], "q: column 'id' holds .*, not numbers"),
+        (pd.DataFrame({"id": ["P0"], "a": [1.0]}), [], "q, column 'id', must be of .* got 'P0'"),
+        (
+            np.ones((2, 2)),
+            [Limit("b", pd.Series(["0", "1"]), 1)],
+            "use must be of numbers, got '0'",
+        ),
         (pd.DataFrame({"a": pd.array([1, None], "Int64")}), [], "nan for patient 1, action 0"),
         (np.ones((2, 2)), None, "limits must be a list of Limit, .* got NoneType"),
         (np.ones((2, 2)), Limit("b", np.ones(2), 1), "must be a list of Limit, .* got one Limit"),
