@@ -362,15 +362,20 @@ def _keep_digits(model: onnx.ModelProto, numbers: Mapping[float, float]) -> None
         for name in node.input:
             readers.setdefault(name, []).append(node)
     for node in model.graph.node:
-        value = next((own for own in node.attribute if own.name == "value"), None)
-        if node.op_type != "Constant" or value is None:
+        given = {own.name: own for own in node.attribute if node.op_type == "Constant"}
+        if "value_float" in given:
+            array = np.array(given["value_float"].f, dtype=np.float32)
+        elif "value" in given:
+            array = numpy_helper.to_array(given["value"].t)
+        else:
             continue
-        array = numpy_helper.to_array(value.t)
         if array.dtype != np.float32 or array.size != 1 or float(array.item()) not in numbers:
             continue
         if all(other.op_type in ("Cast", "CastLike") for other in readers.get(node.output[0], [])):
             exact = np.full(array.shape, numbers[float(array.item())])
-            value.t.CopyFrom(numpy_helper.from_array(exact, value.t.name))
+            del node.attribute[:]
+            tensor = numpy_helper.from_array(exact)
+            node.attribute.append(onnx.helper.make_attribute("value", tensor))
 
 
 def _leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:

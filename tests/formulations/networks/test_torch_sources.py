@@ -441,6 +441,7 @@ NUMBERS = {
     "leaky by default": lambda y: functional.leaky_relu(y - 0.1),
     "leaky in place": lambda y: functional.leaky_relu(y - 0.1, 0.03, inplace=True),
     "alike": lambda y: functional.leaky_relu(y, 0.7) * 0.3 + (0.1 + 0.2),
+    "hardtanh": lambda y: functional.hardtanh(y * 10, -0.3, 0.7),
     "limits": lambda y: torch.clamp(y * 10 + 0.2, min=-1.1, max=0.7),
     "alpha": lambda y: torch.add(y, y, alpha=0.3),
     "filled": lambda y: y + torch.full_like(y, 0.3),
