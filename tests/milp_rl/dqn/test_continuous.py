@@ -80,21 +80,26 @@ def test_validation_plays_any_environment(tmp_path):
 
 
 def test_dual_filtering_changes_nothing_but_the_number_of_argmaxes():
-    hinge = DQNConfig(**TOY, loss="hinge")
-    plain = DQNAgent(environment(), hinge, seed=3).train()
-    filtered_config = DQNConfig(**TOY, loss="hinge", dual_filtering=True)
-    filtered = DQNAgent(environment(), filtered_config, seed=3).train()
-    lookups = [a.learner.target_greedy.lookups for a in (plain, filtered)]
-    assert lookups[1] < lookups[0]
-    # Priorities see a bound instead of the value where it was not solved for; the loss does not.
-    batch = filtered.learner.replay.sample(np.random.default_rng(0), 64)
-    states, actions = torch.from_numpy(batch.states), torch.from_numpy(batch.actions)
-    values = filtered.learner.network.q(states, actions).detach().numpy()
-    exact = filtered.learner.targets(batch, 0.0).numpy()
-    spared = filtered.learner.targets(batch, 0.0, values).numpy()
-    np.testing.assert_allclose(
-        np.maximum(exact - values, 0), np.maximum(spared - values, 0), atol=1e-5
-    )
+    config = DQNConfig(**TOY, loss="hinge", dual_filtering=True)
+    learner = DQNAgent(environment(), config, seed=3).train().learner
+    batch = learner.replay.sample(np.random.default_rng(0), 64)
+    exact = learner.targets(batch, 0.0).numpy()
+    unit = exact.max() - exact.min()
+    for above in (0.0, 1.0, 100.0):  # values from below their targets to above them
+        values = exact + unit * (np.linspace(-1, 1, 64, dtype=np.float32) + above)
+        learner.target_greedy.renew()
+        before = learner.target_greedy.lookups
+        spared = learner.targets(batch, 0.0, values).numpy()
+        solved = learner.target_greedy.lookups - before
+        # Priorities see a bound where a value was not solved for; the loss does not.
+        np.testing.assert_allclose(
+            np.maximum(exact - values, 0), np.maximum(spared - values, 0), atol=1e-5 * unit
+        )
+        if above == 0.0:
+            assert solved >= 32  # all that are below
+        if above == 100.0:
+            assert solved == 0
+            assert (spared >= exact - 1e-5 * unit).all()
 
 
 def test_clusters_spare_argmaxes_and_lose_no_more_than_their_radius():
