@@ -294,7 +294,7 @@ class BoundPropagator:
                 bias = relaxation.bias(depth, states)
                 low, high = ranges[0] + bias - margin, ranges[1] + bias + margin
             else:
-                low, high = self._layer(relaxation, states, box, lows, highs, depth)
+                low, high = interval_of_layer(relaxation, states, box, lows, highs, depth)
                 low, high = low - margin, high + margin
             if depth and self.strength != "interval" and not is_late():
                 lines = Lines.over(lows[:, before], highs[:, before])
@@ -352,27 +352,6 @@ class BoundPropagator:
         lowers = tuple(low[:, part] for part in relaxation.layers)
         uppers = tuple(high[:, part] for part in relaxation.layers)
         return Bounds(lowers, uppers, found[:, :1], found[:, 1:2], found[:, 2])
-
-    def _layer(
-        self,
-        relaxation: Relaxation,
-        states: IntArray,
-        box: tuple[FloatArray, FloatArray],
-        lows: FloatArray,
-        highs: FloatArray,
-        depth: int,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Bound a layer by intervals alone."""
-        low = high = relaxation.bias(depth, states)
-        for source, weight in relaxation.inputs[depth]:
-            if source == INPUT:
-                least, most = box
-            else:
-                part = relaxation.layers[source]
-                least, most = np.maximum(lows[:, part], 0), np.maximum(highs[:, part], 0)
-            below, above = interval(weight, least, most)
-            low, high = low + below, high + above
-        return low, high
 
     def _reach(self, coefficients: FloatArray, pins: Pins | None = None) -> FloatArray:
         if pins is None or pins.empty:
@@ -486,3 +465,36 @@ def interval(
         np.asarray((positive @ least + negative @ most)[..., 0]),
         np.asarray((positive @ most + negative @ least)[..., 0]),
     )
+
+
+def interval_of_layer(
+    relaxation: Relaxation,
+    states: IntArray,
+    box: tuple[FloatArray, FloatArray],
+    lows: FloatArray,
+    highs: FloatArray,
+    depth: int,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the range of a layer by intervals alone.
+
+    Parameters
+    ----------
+    relaxation, states
+        Of which networks.
+    box
+        Ranges of the action variables, shapes (n_actions,), or (states or 1, n_actions).
+    lows, highs
+        Bounds of the pre-activations of the layers before, (states, neurons).
+    depth
+        The layer.
+    """
+    low = high = relaxation.bias(depth, states)
+    for source, weight in relaxation.inputs[depth]:
+        if source == INPUT:
+            least, most = box
+        else:
+            part = relaxation.layers[source]
+            least, most = np.maximum(lows[:, part], 0), np.maximum(highs[:, part], 0)
+        below, above = interval(weight, least, most)
+        low, high = low + below, high + above
+    return low, high

@@ -7,7 +7,9 @@ valued at all.
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -124,11 +126,9 @@ class EnumerationArgmax(Argmax):
         self, networks: ActionNetworks, options: SolveOptions, starts: Starts, pins: Pins
     ) -> list[Answer]:
         loops = options.loops and self._suits_loops(networks)
-        screens = self._screens(networks)
         found = []
-        for i in range(networks.n_states):
+        for i, screen in enumerate(self._screened(networks, pins)):
             valued = self._valued_in_loops(networks, i) if loops and pins[i].empty else None
-            screen = None if screens is None else self._screened(screens, networks, i, pins)
             found.append(self._best(networks, i, pins, valued, screen=screen))
         return found
 
@@ -139,43 +139,32 @@ class EnumerationArgmax(Argmax):
 
         Certified like all results. Nothing is solved if there is no bound that rules actions out.
         """
-        screens = self._screens(networks)
-        if screens is None:
-            return [None] * networks.n_states
         found: list[ArgmaxResult | None] = []
-        for i in range(networks.n_states):
-            screen = self._screened(screens, networks, i, pins)
+        for i, screen in enumerate(self._screened(networks, pins)):
             few = screen is not None and len(screen.places) <= most
             answer = self._best(networks, i, pins, screen=screen) if few else None
             found.append(None if answer is None else self._result(answer, options))
         return found
 
-    def _screens(self, networks: ActionNetworks) -> tuple[FloatArray, FloatArray] | None:
-        """Return functions above the networks of all states, ``None`` where none would pay."""
+    def _screened(self, networks: ActionNetworks, pins: Pins) -> Iterator[_Screened | None]:
+        """Screen the actions for one state after another, ``None`` where that would not pay."""
         behind = sum(
             w.shape[-2] * w.shape[-1] for own in networks.layers[1:] for _, w in own.inputs
         )
-        if len(self._actions) * behind < _LEAST_SCREENED or not suits_screening(networks):
-            return None
-        known = self._rough_of(networks.centred)
-        if self._missed >= _MISSES or known.products[0] is None:
-            return None
-        return functions_above(networks.centred, *known.ends)
-
-    def _screened(
-        self,
-        functions: tuple[FloatArray, FloatArray],
-        networks: ActionNetworks,
-        state: int,
-        pins: Pins,
-    ) -> _Screened | None:
-        """Screen the actions, unless something overflows float32."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self._left(functions, networks, state, pins)
+        pays = len(self._actions) * behind >= _LEAST_SCREENED and suits_screening(networks)
+        known = self._rough_of(networks.centred) if pays else None
+        if known is None or known.products[0] is None or self._missed >= _MISSES:
+            yield from itertools.repeat(None, networks.n_states)
+            return
+        functions = functions_above(networks.centred, *known.ends)
+        for i, (coefficients, constant) in enumerate(zip(*functions, strict=True)):
+            hopeless = self._missed >= _MISSES
+            yield None if hopeless else self._left(coefficients, constant, networks, i, pins)
 
     def _left(
         self,
-        functions: tuple[FloatArray, FloatArray],
+        coefficients: FloatArray,
+        constant: float,
         networks: ActionNetworks,
         state: int,
         pins: Pins,
@@ -188,47 +177,61 @@ class EnumerationArgmax(Argmax):
             Nothing where there is no action, or values overflow.
         """
         begin = time.perf_counter()
-        places = self._within(pins[state])
-        if places is not None and not len(places):
+        own = networks.centred
+        within = self._within(pins[state])
+        upper = self._bounded(coefficients, constant, own, state, within)
+        if not len(upper):
             return None
-        known = self._rough_of(networks.centred)
-        dtype, products = known.dtype, known.products[0]
-        assert products is not None
-        bias = networks.layers[0].bias
-        own, constant, bias = (
-            part.astype(dtype)
-            for part in (*(f[state] for f in functions), bias if bias.ndim == 1 else bias[state])
-        )
-        upper = np.empty(len(products) if places is None else len(places), dtype=dtype)
-        batch = max(_BATCH_ENTRIES // len(bias), 1)
-        for i in range(0, len(upper), batch):
-            part = slice(i, i + batch)
-            outputs = products[part if places is None else places[part]] + bias
-            np.maximum(outputs, 0.0, out=outputs)
-            upper[part] = outputs @ own
-        upper += constant
+
+        def placed(rows: IntArray) -> IntArray:
+            return rows if within is None else within[rows]
+
+        highest, lowest = np.argmax(upper), np.argmin(upper)
+        values, dtype = self._rough_values(own, state, placed(np.array([highest])))
+        error = self._error(own.at(state), dtype)
         # Of the values, and of the bounds, which sum what they do, once more for every layer.
-        margin = self._error(networks.centred.at(state), dtype) * (2 + 2 * len(networks.layers))
-        ends = np.array([np.argmax(upper), np.argmin(upper)])
-        highest, lowest = ends if places is None else places[ends]
-        (value,), _ = self._rough_values(networks.centred, state, np.array([highest]))
-        if not np.isfinite(value):
+        margin = error * (2 + 2 * len(networks.layers))
+        if not np.isfinite(values).all():
             return None
-        among = ~(upper < value - margin)
+        among = ~(upper < values.max() - margin)
         if among.sum() > _HIGHEST:
             kept = np.flatnonzero(among)
             top = kept[np.argpartition(-upper[kept], _HIGHEST)[:_HIGHEST]]
-            values, _ = self._rough_values(
-                networks.centred, state, top if places is None else places[top]
-            )
+            values, _ = self._rough_values(own, state, placed(top))
             if not np.isfinite(values).all():
                 return None
             among = ~(upper < values.max() - margin)
-        among[ends[0]] = True  # also where its bound is none, which is then noticed
+        among[highest] = True  # also where its bound is none, which is then noticed
         kept = np.flatnonzero(among)
         self._missed = self._missed + 1 if len(kept) > _MOST_LEFT * len(upper) else 0
-        left = kept if places is None else places[kept]
-        return _Screened(begin, places, left, upper[kept] + margin, int(lowest))
+        worst = int(placed(np.array([lowest]))[0])
+        return _Screened(begin, within, placed(kept), upper[kept] + margin, worst, error)
+
+    def _bounded(
+        self,
+        coefficients: FloatArray,
+        constant: float,
+        network: ActionNetworks,
+        state: int,
+        places: IntArray | None,
+    ) -> RoughArray:
+        """Return a function of the first layer's outputs for the actions at some places."""
+        known = self._rough_of(network)
+        products, dtype = known.products[0], known.dtype
+        assert products is not None
+        upper = np.empty(len(products) if places is None else len(places), dtype=dtype)
+        bias = network.layers[0].bias
+        batch = max(_BATCH_ENTRIES // len(coefficients), 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            bias = (bias if bias.ndim == 1 else bias[state]).astype(dtype)
+            slopes: RoughArray = coefficients.astype(dtype)
+            for i in range(0, len(upper), batch):
+                part = slice(i, i + batch)
+                outputs = products[part if places is None else places[part]] + bias
+                np.maximum(outputs, 0.0, out=outputs)
+                upper[part] = outputs @ slopes
+            upper += dtype(constant)
+        return upper
 
     def _suits_loops(self, networks: ActionNetworks) -> bool:
         """Whether compiled loops are faster: of one hidden layer, over few ones."""
@@ -315,7 +318,7 @@ class EnumerationArgmax(Argmax):
         problem = replace(self._problem(networks, state, Pins()), pins=held)
         network = problem.network
         rough, dtype = valued or self._valued(networks, state, places)
-        error = self._error(network, dtype)
+        error = self._error(network, dtype) if screen is None else screen.error
         # Not below, so that a network that overflows float32 is valued in float64 altogether.
         highest = rough.max() if left is None else rough[left].max()
         among = ~(rough < highest - 2 * error)
@@ -356,8 +359,7 @@ class EnumerationArgmax(Argmax):
         own, at = networks.centred, state
         if any(weight.ndim == 3 for layer in own.layers for _, weight in layer.inputs):
             own, at = own[state], 0
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self._rough_values(own, at, places)
+        return self._rough_values(own, at, places)
 
     def _within(self, pins: Pins) -> IntArray | None:
         """Return which listed actions are within one row of pins, ``None`` for all."""
@@ -379,26 +381,29 @@ class EnumerationArgmax(Argmax):
         known = self._rough_of(network)
         n = len(self._actions) if places is None else len(places)
         values = np.empty(n, dtype=known.dtype)
-        layers = [
-            ActionLayer(
-                inputs,
-                np.asarray(
-                    (layer.bias if layer.bias.ndim == 1 else layer.bias[state]).astype(known.dtype)
-                ),
-            )
-            for inputs, layer in zip(known.inputs, network.layers, strict=True)
-        ]
-        batch = max(_BATCH_ENTRIES // network.widest, 1)
-        for i in range(0, n, batch):
-            own = slice(i, i + batch)
-            rows = own if places is None else places[own]
-            products = {
-                depth: self._multiplied(rows, dict(known.inputs[depth])[INPUT])
-                if all_ is None
-                else all_[rows]
-                for depth, all_ in known.products.items()
-            }
-            values[own] = evaluated(layers, products, _NO_STATES)[-1][:, 0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            layers = [
+                ActionLayer(
+                    inputs,
+                    np.asarray(
+                        (layer.bias if layer.bias.ndim == 1 else layer.bias[state]).astype(
+                            known.dtype
+                        )
+                    ),
+                )
+                for inputs, layer in zip(known.inputs, network.layers, strict=True)
+            ]
+            batch = max(_BATCH_ENTRIES // network.widest, 1)
+            for i in range(0, n, batch):
+                own = slice(i, i + batch)
+                rows = own if places is None else places[own]
+                products = {
+                    depth: self._multiplied(rows, dict(known.inputs[depth])[INPUT])
+                    if all_ is None
+                    else all_[rows]
+                    for depth, all_ in known.products.items()
+                }
+                values[own] = evaluated(layers, products, _NO_STATES)[-1][:, 0]
         return values, known.dtype
 
     def _rough_of(self, network: ActionNetworks) -> _Rough:
@@ -470,6 +475,8 @@ class _Screened:
         Bounds on their rough values.
     lowest
         The place of the action that is bounded lowest.
+    error
+        Of the rough values.
     """
 
     begin: float
@@ -477,6 +484,7 @@ class _Screened:
     places: IntArray
     upper: RoughArray
     lowest: int
+    error: float
 
 
 def _narrow(network: ActionNetworks, largest: FloatArray) -> bool:

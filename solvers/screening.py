@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from milp_rl.formulations.arrays import FloatArray
-from milp_rl.formulations.bounds import interval
+from milp_rl.formulations.bounds import interval_of_layer
 from milp_rl.formulations.networks.action_value import ActionLayer, ActionNetworks
 from milp_rl.formulations.networks.network import INPUT
 from milp_rl.formulations.relaxation import Lines, Relaxation
@@ -54,7 +54,7 @@ def functions_above(
     states = np.arange(networks.n_states)
     bias = networks.layers[0].bias
     shape = networks.n_states, bias.shape[-1]
-    first = [np.broadcast_to(np.maximum(ends + bias, 0.0), shape) for ends in (least, most)]
+    low, high = (np.broadcast_to(np.maximum(ends + bias, 0.0), shape) for ends in (least, most))
     rest = [
         ActionLayer(tuple((INPUT if k == 0 else k - 1, w) for k, w in own.inputs), own.bias)
         for own in networks.layers[1:]
@@ -62,13 +62,8 @@ def functions_above(
     relaxation = Relaxation(ActionNetworks(tuple(rest), shape[1], networks.n_states))
     lows, highs = (np.zeros((networks.n_states, relaxation.neurons)) for _ in range(2))
     for depth, part in enumerate(relaxation.layers):
-        low = high = relaxation.bias(depth, states)
-        for source, weight in relaxation.inputs[depth]:
-            own = relaxation.layers[source] if source != INPUT else slice(0)
-            ends = first if source == INPUT else [np.maximum(x[:, own], 0) for x in (lows, highs)]
-            below, above = interval(weight, *ends)
-            low, high = low + below, high + above
-        lows[:, part], highs[:, part] = low, high
+        found = interval_of_layer(relaxation, states, (low, high), lows, highs, depth)
+        lows[:, part], highs[:, part] = found
     top = len(relaxation.layers)
     lines = Lines.over(lows, highs)
     coefficients, constants, _ = relaxation.backward(relaxation.rows(top, states), states, lines)

@@ -378,7 +378,7 @@ def _keep_digits(model: onnx.ModelProto, numbers: Mapping[float, float]) -> None
             node.attribute.append(onnx.helper.make_attribute("value", tensor))
 
 
-def _leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
+def _leaky_relu(x: Any, negative_slope: float = _LEAK) -> Any:
     """Translate by operators whose numbers keep their digits: that of LeakyRelu is a float32."""
     from onnxscript import opset18 as op
 

@@ -19,13 +19,19 @@ def finite_state(observed: Any, length: int, when: str) -> NDArray[np.float32]:
         raise ValueError(
             f"the observation {when} has shape {state.shape}, the observation space ({length},)"
         )
-    if not np.isfinite(state).all():
-        i = int(np.argmin(np.isfinite(state)))
+    check_finite(state, observed, when)
+    return state
+
+
+def check_finite(state: NDArray[Any], observed: Any, when: str) -> None:
+    """Raise ``ValueError`` if a state has an entry that is not finite, by what was observed."""
+    finite = np.isfinite(state)
+    if not finite.all():
+        i = int(np.argmin(finite))
         raise ValueError(
             f"the observation {when} has the value {np.asarray(observed)[i]} at index {i}; a"
             " network needs finite numbers of float32's range"
         )
-    return state
 
 
 def finite_reward(reward: Any, when: str) -> float:

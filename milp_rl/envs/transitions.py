@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from milp_rl.envs.fixed_set import drawn_in, feasible_set
 from milp_rl.envs.known_model import model_of
-from milp_rl.envs.observed import finite_reward
+from milp_rl.envs.observed import check_finite, finite_reward
 from milp_rl.formulations.arrays import BoolArray, FloatArray, unmasked
 from milp_rl.formulations.spaces.base import ActionSpace
 
@@ -103,13 +103,10 @@ def _flags(values: Any, name: str, n: int) -> BoolArray:
     return given.astype(bool)
 
 
-def _check_finite(observed: NDArray[Any], moment: str) -> None:
-    """Raise ``ValueError`` if a vector that was observed has an entry that is not finite."""
-    if observed.ndim == 1 and observed.dtype.kind == "f" and not np.isfinite(observed).all():
-        i = int(np.argmin(np.isfinite(observed)))
-        raise ValueError(
-            f"the observation {moment} has the value {observed[i]} at index {i}; it must be finite"
-        )
+def _check_vector(observed: NDArray[Any], when: str) -> None:
+    """Raise ``ValueError`` if an observed vector of numbers has an entry that is not finite."""
+    if observed.ndim == 1 and observed.dtype.kind == "f":
+        check_finite(observed, observed, when)
 
 
 def collect_transitions(
@@ -144,7 +141,7 @@ def collect_transitions(
     rows: list[tuple[Any, ...]] = []
     while len(rows) < n:
         state = np.array(env.reset(seed=int(rng.integers(2**31)))[0])
-        _check_finite(state, "after a reset in random play")
+        _check_vector(state, "after a reset in random play")
         done = False
         while not done and len(rows) < n:
             block = own(state)
@@ -153,7 +150,7 @@ def collect_transitions(
             action = drawn_in(block, state, rng, maximal=len(rows) % 2 == 1)
             observed, reward, terminated, truncated, _ = env.step(action)
             following = np.array(observed)  # it may write the next one into the same array
-            _check_finite(following, f"after random step {len(rows)}")
+            _check_vector(following, f"after random step {len(rows)}")
             if expected_rewards:
                 reward = float(model_of(env).expected_reward(state, action))
             paid = finite_reward(reward, f"of random step {len(rows)}")

@@ -71,7 +71,7 @@ class AllocationProblem:
         values = _checked_values(q, optional=optional)
         patients, choices = (q.index, q.columns) if isinstance(q, pd.DataFrame) else (None, None)
         n, n_actions = values.shape
-        use = np.zeros((len(limits), n_actions))
+        use, most = np.zeros((len(limits), n_actions)), np.zeros(len(limits))
         factors: list[FloatArray | None] = []
         given: dict[int, int] = {}
         factor_of = np.zeros(len(limits), dtype=np.intp)
@@ -80,10 +80,10 @@ class AllocationProblem:
             own = _numbers(_in_order(limit.use, choices, f"{of} use"), f"{of} use")
             if own.shape != (n_actions,) or not np.isfinite(own).all():
                 raise ValueError(f"{of} use must be {n_actions} finite numbers")
-            most = _numbers(limit.most, f"{of} most")
-            if most.shape or not np.isfinite(most):
+            sum_ = _numbers(limit.most, f"{of} most")
+            if sum_.shape or not np.isfinite(sum_):
                 raise ValueError(f"{of} most must be a finite number, got {limit.most}")
-            use[r] = own
+            use[r], most[r] = own, sum_
             key = id(limit.patient_factor)
             if key not in given:
                 given[key] = len(factors)
@@ -92,7 +92,6 @@ class AllocationProblem:
         if optional:
             values = np.column_stack([values, np.zeros(n)])
             use = np.column_stack([use, np.zeros(len(limits))])
-        limited = np.array([limit.most for limit in limits], dtype=np.float64)
         names = tuple(limit.name for limit in limits)
         twice = [name for i, name in enumerate(names) if name in names[:i]]
         if twice:
@@ -100,7 +99,7 @@ class AllocationProblem:
                 f"two limits are called {twice[0]!r}: give each a name of its own, by which is said"
                 " what is used of it"
             )
-        return cls(values, use, tuple(factors), factor_of, limited, names, None, optional)
+        return cls(values, use, tuple(factors), factor_of, most, names, None, optional)
 
     @cached_property
     def scale(self) -> FloatArray:
@@ -229,18 +228,19 @@ def _checked_values(q: ArrayLike, *, optional: bool) -> FloatArray:
 def _numbers(values: Any, name: str) -> FloatArray:
     """Return an array or a table as float64; raise ``ValueError`` if something is no number."""
     unmasked(values, name)
-    parts = [(name, values)]
-    if isinstance(values, pd.DataFrame):
-        parts = [(f"{name}, column {label!r},", own) for label, own in values.items()]
+    labelled = isinstance(values, pd.DataFrame | pd.Series)
+    given: Any = values if labelled else np.asarray(values)
+    parts = [(name, given)]
+    if isinstance(given, pd.DataFrame):
+        parts = [(f"{name}, column {label!r},", own) for label, own in given.items()]
     for what, part in parts:
-        own = part if isinstance(part, pd.Series) else np.asarray(part)
-        if not pd.api.types.is_numeric_dtype(own.dtype):
-            for entry in np.asarray(own, dtype=object).ravel().tolist():
+        if not pd.api.types.is_numeric_dtype(part.dtype):
+            for entry in np.asarray(part, dtype=object).ravel().tolist():
                 if not isinstance(entry, numbers.Number):
                     raise ValueError(f"{what} must be of numbers, got {entry!r}")
-    if isinstance(values, pd.DataFrame | pd.Series):
-        return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
-    return np.asarray(values, dtype=np.float64)
+    if labelled:
+        return np.asarray(given.to_numpy(dtype=np.float64, na_value=np.nan))
+    return np.asarray(given, dtype=np.float64)
 
 
 def _in_order(values: Any, labels: pd.Index[Any] | None, name: str) -> Any:

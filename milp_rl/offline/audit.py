@@ -16,7 +16,7 @@ from milp_rl.envs.care_management import RewardWeights
 from milp_rl.evaluation.ope import LoggedDecisions, estimate, propensity_model
 from milp_rl.formulations.arrays import FloatArray
 from milp_rl.offline.care.data import CareData
-from milp_rl.offline.limits import group_labels, level_mask
+from milp_rl.offline.limits import each_group, group_labels, level_mask
 from milp_rl.offline.policies import Parity, PolicyConfig, WindowPolicy, train_policy
 
 _BOOTSTRAPS = 400
@@ -115,7 +115,7 @@ def subgroup_values(
     """
     labels = group_labels(groups, len(logged))
     rows = []
-    for group in np.unique(labels):
+    for group in each_group(labels):
         inside = labels == group
         part = logged.rows(inside)
         rows.append(

@@ -64,7 +64,7 @@ def parity_limits(name: str, level: ArrayLike, groups: ArrayLike, tolerance: flo
     labels = group_labels(groups)
     has = level_mask(level).astype(np.float64)
     limits = []
-    for group in np.unique(labels):
+    for group in each_group(labels):
         inside = labels == group
         factor = inside / inside.sum() - 1.0 / len(labels)
         for sign, side in ((1.0, "above"), (-1.0, "below")):
@@ -84,14 +84,18 @@ def group_labels(groups: ArrayLike, n: int | None = None) -> NDArray[Any]:
             f"the group of row {missing[0]} is missing ({len(missing)} of {len(labels)} are): give"
             " these rows a group of their own, such as 'unknown', or leave them out"
         )
+    return labels
+
+
+def each_group(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return the groups in order; raise ``ValueError`` if they are not of one kind."""
     try:
-        np.unique(labels)
+        return np.unique(labels)
     except TypeError as error:
         kinds = sorted({type(label).__name__ for label in labels.tolist()})
         raise ValueError(
             f"groups must be of one kind, all texts or all numbers, got {' and '.join(kinds)}"
         ) from error
-    return labels
 
 
 def level_mask(level: ArrayLike, n: int | None = None) -> BoolArray:

@@ -246,8 +246,19 @@ def test_what_is_said_of_averaged_weights_is_so():
     peers = rows[rows["learner"] == "ppo"].set_index("domain")["mean"]
     assert "PPO ({:.0f}, {:.0f} and {:.0f})".format(*peers["inventory"]) in words
     timed = own[own["domain"] == "inventory_timed"]["mean"]
-    assert "averages get {:.0f}, {:.0f} and {:.0f}, and PPO".format(*timed) in words
-    assert "and PPO {:.0f}, {:.0f} and {:.0f}: a tie".format(*peers["inventory_timed"]) in words
+    assert "these are {:.0f}, {:.0f} and {:.0f}, and PPO".format(*timed) in words
+    assert "PPO gets {:.0f}, {:.0f} and {:.0f}: a tie".format(*peers["inventory_timed"]) in words
+    for domain, sign, said in (
+        (
+            "inventory",
+            -1,
+            "({:.0f} after 3,000 steps and {:.0f} after 10,000, in the mean of three",
+        ),
+        ("inventory_timed", 1, "averages get {:.0f} after 3,000 steps and {:.0f} after 10,000;"),
+    ):
+        soon, late = (mean["milp-rl", steps, domain] for steps in (3000, 10_000))
+        assert sign * (late - soon) > 0
+        assert said.format(soon, late) in words
     errors = [np.std(x, ddof=1) / 3**0.5 for x in (timed, peers["inventory_timed"])]
     assert abs(timed.mean() - peers["inventory_timed"].mean()) < max(errors)
     counts = own.groupby("domain")["seed"].nunique()

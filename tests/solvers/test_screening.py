@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from milp_rl.formulations.networks.action_value import (
     NetworkValue,
 )
 from milp_rl.solvers import enumeration
+from milp_rl.solvers.auto import AutoArgmax
 from milp_rl.solvers.enumeration import EnumerationArgmax
 from milp_rl.solvers.errors import CertificationError
 from milp_rl.solvers.options import SolveOptions
@@ -73,17 +75,24 @@ def test_screened_lists_have_the_best_action(
     assert ruled_out > 0
 
 
-def test_masks_are_screened_within() -> None:
+def test_masks_are_screened_within(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list begins with what the masks leave none of: actions without the worst variables."""
+    monkeypatch.setattr(enumeration, "_MISSES", 10**9)
     rng = np.random.default_rng(5)
     n = 13
-    network, space = near_linear(rng, n, (16, 16)), mr.BudgetTopK(n, 5)
+    sizes = [n + STATE, 16, 16, 1]
+    weights = [2 * rng.normal(size=(b, a)) / a for a, b in itertools.pairwise(sizes)]
+    biases = [rng.normal(0.3, 0.3, size=b) for b in sizes[1:]]
+    alone = every_value(mr.Network.from_arrays(weights, biases), np.zeros(STATE), np.eye(n))
+    weights[0][:, :n] = weights[0][:, np.argsort(-alone)]
+    weights[0][:, n - 4 : n] *= 4.0
+    network, space = mr.Network.from_arrays(weights, biases), mr.BudgetTopK(n, 5)
     actions = space.enumerate(10_000)
     solver = mr.ArgmaxSolver(network, space, solver="enumeration")
     ruled_out = 0
-    for state in rng.normal(size=(40, STATE)):
-        alone = every_value(network, state, np.eye(n))
+    for state in rng.normal(size=(60, STATE)):
         one, zero = np.zeros(n, dtype=bool), rng.random(n) < 0.1
-        one[alone.argsort()[: rng.integers(3)]] = True  # what would not be chosen
+        one[n - 1 - rng.permutation(4)[: rng.integers(1, 3)]] = True
         zero &= ~one
         within = actions[(actions[:, one] == 1).all(axis=1) & (actions[:, zero] == 0).all(axis=1)]
         result = solver.solve(state, required=one, available=~zero)
@@ -178,7 +187,7 @@ def test_the_default_evaluates_what_bounds_leave_of_a_long_list() -> None:
     assert any("bounds leave so few" in result.message for result in together)
 
 
-def test_hard_states_among_easy_ones_are_tried() -> None:
+def test_hard_states_among_easy_ones_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     n = 20
     first = np.hstack([rng.normal(size=(64, n)), np.full((64, 1), 20.0)])
@@ -189,7 +198,16 @@ def test_hard_states_among_easy_ones_are_tried() -> None:
     available = np.ones((len(states), n), dtype=bool)
     available[np.arange(len(states)), rng.permutation(n)[: len(states)]] = False
     solver = mr.ArgmaxSolver(network, space)
-    results = solver.solve_batch(states, available=available)
+    starts = available & ((np.arange(n) + np.arange(len(states))[:, None]) % 7 == 0)
+    begun, tried = [], AutoArgmax._tried
+
+    def watched(self: AutoArgmax, networks: ActionNetworks, *given: Any) -> Any:
+        begun.extend(given[1])
+        return tried(self, networks, *given)
+
+    monkeypatch.setattr(AutoArgmax, "_tried", watched)
+    results = solver.solve_batch(states, available=available, starts=list(starts))
+    assert np.array_equal(begun, starts[[1, 3]])
     actions = space.enumerate(30_000)
     for state, free, result in zip(states, available, results, strict=True):
         within = actions[(actions[:, ~free] == 0).all(axis=1)]
@@ -246,3 +264,29 @@ def test_a_layer_that_nothing_leads_to_is_evaluated() -> None:
     for solver in ("enumeration", "auto"):
         made = mr.ArgmaxSolver(Own(), mr.BudgetTopK(4, 1), solver=solver)
         assert made.solve([0.0]).value == 23.0
+
+
+def test_screening_ends_where_it_does_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, asked = np.random.default_rng(0), []
+    left = EnumerationArgmax._left
+
+    def counted(self: EnumerationArgmax, *given: object) -> object:
+        asked.append(given)
+        return left(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EnumerationArgmax, "_left", counted)
+    weights = [
+        rng.normal(size=(16, N + STATE)),
+        rng.normal(size=(16, 16)),
+        rng.normal(size=(1, 16)),
+    ]
+    network = mr.Network.from_arrays(weights, [np.zeros(16), np.zeros(16), np.zeros(1)])
+    solver = EnumerationArgmax(network, mr.BudgetTopK(N, 4))
+    for _ in range(2):
+        solver.solve(rng.normal(size=(10, STATE)), SolveOptions())
+    assert len(asked) == 3
+    solver.update(
+        mr.Network.from_arrays([w.copy() for w in weights], [np.zeros(16), np.zeros(16), [0.0]])
+    )
+    solver.solve(rng.normal(size=(2, STATE)), SolveOptions())
+    assert len(asked) == 5
