@@ -54,19 +54,12 @@ class TooLargeError(Exception):
     """A method that cannot take the problem, and why."""
 
 
-@cache
-def _fetch_loops() -> None:
-    """Fetch the compiled loops, which is not done within a time limit."""
-    network = mr.QNetwork(1, 14, (8, 8), generator=torch.Generator().manual_seed(0))
-    mr.ArgmaxSolver(network, mr.BudgetTopK(14, 5), solver="branch_and_bound").solve([0.0])
-
-
 def ours(problem: Problem, **options: object) -> Solve:
     """A persistent ArgmaxSolver, gap 0, one state after the other."""
     solver = mr.ArgmaxSolver(problem.network, problem.space, **options)
     if not options:  # the default counts the actions once, before the first batch
         solver.solve_batch(problem.states[:1])
-    _fetch_loops()
+    solver.prepare()
 
     def solve(states: np.ndarray, time_limit: float) -> list[Answer]:
         try:
@@ -80,8 +73,7 @@ def ours(problem: Problem, **options: object) -> Solve:
 
 def ours_in_batches(problem: Problem, workers: int | None = 1) -> Solve:
     """A persistent ArgmaxSolver with all defaults, all states in one call."""
-    solver = mr.ArgmaxSolver(problem.network, problem.space)
-    _fetch_loops()
+    solver = mr.ArgmaxSolver(problem.network, problem.space).prepare()
 
     def solve(states: np.ndarray, time_limit: float) -> list[Answer]:
         limit = time_limit * len(states)

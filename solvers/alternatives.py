@@ -60,6 +60,11 @@ class AlternativesArgmax(Argmax):
         for part in self._parts:
             part.update(self.value)
 
+    def prepare(self) -> None:
+        """Compile or fetch the loops of the alternatives' searches."""
+        for part in self._parts:
+            part.prepare()
+
     def over(self, space: ActionSpace, incumbents: Incumbents | None = None) -> Argmax:
         """Return a solver of the same kind and value for another space of the same variables."""
         return self._new(self.value, space, incumbents or Incumbents(space))

@@ -106,6 +106,13 @@ class AutoArgmax(Argmax):
         """That of the part that solves MILPs."""
         return self._milp.milp_solver
 
+    def prepare(self) -> None:
+        """Compile or fetch the loops of the search, unless the set is one that is listed."""
+        if self._counts_at_once:
+            self._count(math.inf)
+        if self._search is not None and self._listed is None:
+            self._search.prepare()
+
     def over(self, space: ActionSpace, incumbents: Incumbents | None = None) -> AutoArgmax:
         """Return a solver of the same kind and value for another space of the same variables."""
         known = incumbents or Incumbents(space)

@@ -8,10 +8,12 @@ import time
 from dataclasses import dataclass, field
 
 from milp_rl.formulations.kernels.description import CompiledOracle
+from milp_rl.formulations.time_limit import seconds_left
 from milp_rl.solvers.log import Log
 
 _LOOPS = "milp_rl.formulations.kernels.oracles"  # that all of them import
 _SEARCH = "milp_rl.solvers.branch_and_bound.kernels"
+_LEAST_SECONDS = 5.0  # of a time limit, within which a module of loops is imported
 
 TOLERANCE = 1e-6
 """Values that differ by at most this part of the spread of the objective count as equal."""
@@ -67,27 +69,30 @@ class SolveOptions:
 
     @property
     def loops(self) -> bool:
-        """Whether compiled loops may be used: neither compiled nor fetched within a time limit."""
+        """Whether lists may be evaluated by compiled loops, which no time limit waits for."""
         fetched = self.time_limit is None or _LOOPS in sys.modules
         return fetched and not self.once
 
     def loops_of(self, oracle: CompiledOracle | None) -> CompiledOracle | None:
-        """Return an oracle if the compiled loops of a search may be used with it, else ``None``.
-
-        They are compiled for each kind of oracle; within a time limit, only those are used that
-        an earlier search has compiled or fetched.
-        """
-        if oracle is None or not self.loops:
-            return None
-        if self.time_limit is not None:
-            kernels = sys.modules.get(_SEARCH)
-            if kernels is None or not kernels.are_ready(type(oracle)):
-                return None
-        return oracle
+        """Return an oracle if a search may begin in compiled loops with it, else ``None``."""
+        return None if self.once else in_time(oracle)
 
     def deadline(self, begin: float) -> float:
         """Return when a solve that began then is to end, infinite without a time limit."""
         return math.inf if self.time_limit is None else begin + self.time_limit
+
+
+def in_time(oracle: CompiledOracle | None) -> CompiledOracle | None:
+    """Return an oracle if the time limit leaves time for the loops of a search with it.
+
+    They are compiled for each kind of oracle. Those that a search of this process had are there;
+    others are fetched from where they are kept, or compiled, if that is a small part of the limit.
+    """
+    if oracle is None or (_SEARCH not in sys.modules and seconds_left() < _LEAST_SECONDS):
+        return None
+    from milp_rl.solvers.branch_and_bound import kernels
+
+    return oracle if kernels.are_in_time(type(oracle)) else None
 
 
 def late(deadline: float) -> bool:

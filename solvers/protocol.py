@@ -128,6 +128,9 @@ class Argmax(ABC):
         """Return what can be used in another thread at the same time."""
         return self
 
+    def prepare(self) -> None:  # noqa: B027
+        """Make ready what a solve with a short time limit does without; nothing, for most."""
+
     def solve(
         self,
         states: FloatArray,

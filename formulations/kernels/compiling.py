@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import resources
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -43,17 +42,44 @@ def _compiled(function: _F, **options: Any) -> _F:
     return cast(_F, loop)
 
 
-def is_in_time(function: Callable[..., Any]) -> bool:
+def is_in_time(
+    function: Callable[..., Any],
+    kind: type | None = None,
+    *,
+    to_fetch: float = 0.0,
+    to_compile: float = _SECONDS_TO_COMPILE,
+) -> bool:
     """Whether a compiled function can be called within the time limit, if there is one.
 
     That is where it was called before, or was compiled on this machine and need only be fetched.
+
+    Parameters
+    ----------
+    function
+        Compiled.
+    kind
+        Of one of its arguments, a named tuple, for each of which it is compiled anew.
+    to_fetch, to_compile
+        Seconds that the limit is to leave where it need only be fetched, or is to be compiled.
     """
-    called = getattr(function, "signatures", True)  # numba may be told to compile nothing
-    if seconds_left() > _SECONDS_TO_COMPILE or called:
+    called = getattr(function, "signatures", None)
+    if called is None:  # numba may be told to compile nothing
+        return True
+    if seconds_left() > to_compile or _has(called, kind):
         return True
     kept: Any = getattr(getattr(function, "_cache", None), "_cache_file", None)
-    index = getattr(kept, "_index_path", None)
-    return index is not None and Path(index).exists()
+    if seconds_left() < to_fetch or not hasattr(kept, "_load_index"):
+        return False
+    return _has([signature for signature, *_ in kept._load_index()], kind)
+
+
+def _has(signatures: Iterable[Any], kind: type | None) -> bool:
+    """Whether there is a signature, one with an argument of a kind if that is given."""
+    if kind is None:
+        return bool(signatures)
+    return any(
+        getattr(own, "instance_class", None) is kind for types in signatures for own in types
+    )
 
 
 def _digest_of_kernels() -> str:

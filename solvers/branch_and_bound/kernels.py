@@ -6,29 +6,22 @@ bound does not depend on which others are bounded with it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from milp_rl.formulations.arrays import BoolArray, FloatArray, IntArray
-from milp_rl.formulations.kernels.compiling import compiled
+from milp_rl.formulations.kernels.compiling import compiled, is_in_time
 from milp_rl.formulations.kernels.description import CompiledOracle, NetworkArrays, Signs, Singles
 from milp_rl.formulations.kernels.oracles import linear_maximum, other_maxima
 from milp_rl.formulations.kernels.relaxation import backward, forward, lines, margin, start
 
-
-def are_ready(kind: type) -> bool:
-    """Whether the loops of a search are compiled for a kind of oracle in this process."""
-    return all(_has(loop, kind) for loop in (maximize, tighten, probe))
+_SECONDS_TO_FETCH = 5.0  # which takes a second or two
+_SECONDS_TO_COMPILE = 120.0  # which takes up to half a minute on a machine that does other things
 
 
-def _has(loop: Any, kind: type) -> bool:
-    signatures = getattr(loop, "signatures", None)
-    if signatures is None:  # not compiled at all
-        return True
-    return any(
-        getattr(own, "instance_class", None) is kind for types in signatures for own in types
-    )
+def are_in_time(kind: type) -> bool:
+    """Whether the time limit leaves time for the loops of a search with a kind of oracle."""
+    seconds = {"to_fetch": _SECONDS_TO_FETCH, "to_compile": _SECONDS_TO_COMPILE}
+    return all(is_in_time(loop, kind, **seconds) for loop in (maximize, tighten, probe))
 
 
 @compiled

@@ -17,18 +17,24 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from milp_rl.formulations.bounds import Bounds
 from milp_rl.formulations.networks.action_value import ActionNetworks, ActionValue
 from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.time_limit import until
 from milp_rl.solvers.bounded import BoundedArgmax
 from milp_rl.solvers.branch_and_bound.tree import Search, Tree
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
-from milp_rl.solvers.options import SolveOptions
+from milp_rl.solvers.options import SolveOptions, in_time
 from milp_rl.solvers.protocol import Answer, Starts
 from milp_rl.solvers.result import ArgmaxResult
+
+_TRIED = 8  # networks, until the search of one has used all loops
+_NODES_TRIED = 4
 
 
 class BranchAndBoundArgmax(BoundedArgmax):
@@ -68,6 +74,19 @@ class BranchAndBoundArgmax(BoundedArgmax):
     ) -> None:
         space.require_binary("branched on")
         super().__init__(value, space, incumbents)
+
+    def prepare(self) -> None:
+        """Compile or fetch the loops of searches: small networks are searched over the set."""
+        oracle, n = self.space.compiled_oracle, self.space.n_actions
+        for seed in range(1 if oracle is None else _TRIED):
+            with until(time.perf_counter()):  # no time to fetch anything
+                if in_time(oracle) is not None:
+                    return
+            rng = np.random.default_rng(seed)
+            weights = [rng.standard_normal(shape) for shape in ((4, n), (4, 4), (1, 4))]
+            network = Network.from_arrays(weights, [rng.standard_normal(len(w)) for w in weights])
+            search = BranchAndBoundArgmax(network, self.space, self.incumbents)
+            search.solve(np.zeros((1, 0)), SolveOptions(node_limit=_NODES_TRIED))
 
     def ranked(
         self,

@@ -30,7 +30,7 @@ from milp_rl.solvers.branch_and_bound.nodes import Maximum, Nodes
 from milp_rl.solvers.certify import ArgmaxProblem
 from milp_rl.solvers.incumbents import Incumbents
 from milp_rl.solvers.log import Progress
-from milp_rl.solvers.options import SolveOptions, late
+from milp_rl.solvers.options import SolveOptions, in_time, late
 
 _NODES_PER_ROUND = 64  # taken off all searches together, so many that array operations pay
 _LEAST_ROUNDS = 4  # whose nodes the pool holds, however large they are
@@ -153,19 +153,19 @@ class Tree:
         self.find_incumbents(starts)
         self.expand_roots(Nodes.roots(bounds, self.space.n_actions, self.pins))
         progress = Progress(self.options.log)
+        short = self._loops is None and suits_loops(self.networks)
         while not late(self.deadline) and self.branch():
             progress.report(self.describe)
-            long = self._loops is None and math.isinf(self.deadline)
-            if long and suits_loops(self.networks):
-                self._compile_if_long(bounds)
+            if short and max(search.nodes for search in self.searches) > _NODES_BEFORE_LOOPS:
+                short = False
+                self._go_on_in_loops(bounds)
 
-    def _compile_if_long(self, bounds: Bounds) -> None:
-        """Go on in compiled loops, once a search has been seen to take long."""
-        if max(search.nodes for search in self.searches) > _NODES_BEFORE_LOOPS:
-            self._loops = self.space.compiled_oracle
-            if self._loops is not None:
-                own = (self.networks, self.space, bounds, self.deadline, self._loops)
-                self.bounds = bounds_of_nodes(*own, self.options.threads)
+    def _go_on_in_loops(self, bounds: Bounds) -> None:
+        """Bound nodes in compiled loops from now on, if there is time for them."""
+        self._loops = in_time(self.space.compiled_oracle)
+        if self._loops is not None:
+            own = (self.networks, self.space, bounds, self.deadline, self._loops)
+            self.bounds = bounds_of_nodes(*own, self.options.threads)
 
     def describe(self) -> str:
         """Say how far the searches are."""

@@ -166,3 +166,67 @@ def test_loops_of_another_kind_of_set_are_not_compiled_within_a_limit(tmp_path):
     seconds, holds = done.stdout.split()
     assert holds == "True"
     assert float(seconds) < 4 * 0.5 + 1.5
+
+
+@pytest.mark.slow
+def test_a_prepared_solver_has_its_loops_within_a_short_limit():
+    script = """
+import sys, time
+import numpy as np, milp_rl as mr
+from milp_rl.solvers.options import in_time
+from milp_rl.formulations.time_limit import until
+spaces = [mr.BudgetTopK(30, 6), mr.Capacity([2, 3, 4, 2, 5, 6, 3, 2, 4] * 4, [5.0, 4.0, 7.0])]
+spaces.append(mr.BudgetTopK(30, 6, costs=[1, 2, 3] * 10, budget=12))
+for space in spaces:
+    network = mr.Network.from_arrays([np.ones((1, space.n_actions))], [np.zeros(1)])
+    for solver in ("branch_and_bound", "auto"):
+        with until(time.perf_counter() + 1.0):
+            before = in_time(space.compiled_oracle) is not None
+        mr.ArgmaxSolver(network, space, solver=solver, time_limit=0.5).prepare()
+        with until(time.perf_counter() + 1.0):
+            print(before, in_time(space.compiled_oracle) is not None)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split("\n")[:-1] == ["False True", "True True"] * 3
+
+
+def test_a_search_within_a_limit_goes_on_in_loops_that_are_there(random_network, monkeypatch):
+    network = random_network(np.random.default_rng(0), 26, (16, 16))
+    space = mr.BudgetTopK(24, 8)
+    state = np.random.default_rng(1).normal(size=2)
+    mr.ArgmaxSolver(network, space, solver="branch_and_bound").prepare()
+    seen = []
+    making = tree.bounds_of_nodes
+
+    def watched(*arguments):
+        seen.append(arguments[4] is not None)
+        return making(*arguments)
+
+    monkeypatch.setattr(tree, "bounds_of_nodes", watched)
+    mr.argmax(network, state, space, solver="branch_and_bound", time_limit=2.0)
+    assert seen == [False, True]
+    seen.clear()
+    mr.ArgmaxSolver(network, space, solver="branch_and_bound", time_limit=2.0).solve(state)
+    assert seen == [True]
+
+
+@pytest.mark.slow
+def test_an_agent_with_a_time_limit_prepares_its_searches():
+    script = """
+import time
+import milp_rl as mr
+from milp_rl.envs import make_bandit
+from milp_rl.formulations.time_limit import until
+from milp_rl.solvers.options import in_time
+
+env = make_bandit("capacity", 40, 10, seed=0)
+mr.DQNAgent(env, mr.DQNConfig(time_limit=1.0), seed=0)
+with until(time.perf_counter() + 1.0):
+    print(in_time(env.unwrapped.action_space_block().compiled_oracle) is not None)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "True\n"
