@@ -96,21 +96,24 @@ def maximize(
             for j in range(neurons):
                 z[i, j] = own_z[j] if fresh else z[i, j] + part * (own_z[j] - z[i, j])
                 h[i, j] = own_h[j] if fresh else h[i, j] + part * (own_h[j] - h[i, j])
-            if step < steps and neurons:
-                _step(
-                    low[i],
-                    high[i],
-                    split[i],
-                    q,
-                    own_z,
-                    step_length * (value - target),
-                    largest_multiplier,
-                    at_limit,
-                    slope,
-                    multiplier,
-                    by_slope,
-                    by_multiplier,
-                )
+            if step == steps or not neurons:
+                break
+            moved = _step(
+                low[i],
+                high[i],
+                split[i],
+                q,
+                own_z,
+                step_length * (value - target),
+                largest_multiplier,
+                at_limit,
+                slope,
+                multiplier,
+                by_slope,
+                by_multiplier,
+            )
+            if not moved:
+                break
         for j in range(neurons):
             rounded[j] = gammas[j] * sizes[s, j]
         lost = margin(net, top, rounded, output_size[s], p[i], beta[i])
@@ -132,8 +135,8 @@ def _step(
     multiplier: FloatArray,
     by_slope: FloatArray,
     by_multiplier: FloatArray,
-) -> None:
-    """Move slopes and multipliers of a node by a step of Polyak's length.
+) -> bool:
+    """Move slopes and multipliers of a node by a step of Polyak's length; return whether any did.
 
     ``by_slope`` and ``by_multiplier`` are room for the parts of the gradient.
     """
@@ -155,16 +158,20 @@ def _step(
                 by_multiplier[j] = z[j] * unit
         squared += by_slope[j] ** 2 + by_multiplier[j] ** 2
     if not (squared > 0.0 and 0.0 < excess < np.inf):
-        return
-    length = excess / squared
+        return False
+    length, moved = excess / squared, False
     for j in range(neurons):
         if by_slope[j] != 0.0:
-            slope[j] = min(max(slope[j] - length * by_slope[j], 0.0), 1.0)
+            before = slope[j]
+            slope[j] = min(max(before - length * by_slope[j], 0.0), 1.0)
+            moved = moved or slope[j] != before
         if split[j] != 0:
-            unit = max(abs(p[j]), mean)
+            unit, before = max(abs(p[j]), mean), multiplier[j]
             most = largest_multiplier * unit
-            moved = min(max(multiplier[j] - length * by_multiplier[j] * unit, -most), most)
-            multiplier[j] = max(moved, 0.0) if split[j] > 0 else min(moved, 0.0)
+            own = min(max(before - length * by_multiplier[j] * unit, -most), most)
+            multiplier[j] = max(own, 0.0) if split[j] > 0 else min(own, 0.0)
+            moved = moved or multiplier[j] != before
+    return moved
 
 
 @compiled

@@ -119,8 +119,11 @@ class NodeBounds:
             found.x[live[better]] = x[better]
             z, h = relaxation.forward(x, nodes.state[live], p, own)
             _average(nodes, live, x, z, h)
-            if step < steps and p.size:
-                _step(alpha, beta, live, own, p, z, bound - targets[live])
+            if step == steps or not p.size:
+                break
+            live = live[_step(alpha, beta, live, own, p, z, bound - targets[live])]
+            if not len(live):
+                break
         margin = relaxation.margins(
             depth,
             self._sizes[nodes.state],
@@ -313,8 +316,8 @@ def _step(
     p: FloatArray,
     z: FloatArray,
     excess: FloatArray,
-) -> None:
-    """Move slopes and multipliers by a part of Polyak's length, in place.
+) -> BoolArray:
+    """Move slopes and multipliers by a part of Polyak's length, in place; return which did move.
 
     What their limits hold is left out, as in :func:`slope_gradients`. Multipliers are measured in
     units of the neuron's coefficient, which gives both kinds of variables the same scale.
@@ -326,8 +329,11 @@ def _step(
     down_beta = np.where(lines.split != 0, z * unit, 0.0)
     down_beta[(np.abs(beta[live]) <= AT_LIMIT * unit) & (down_beta * lines.split > 0)] = 0.0
     step = polyak_steps(STEP_LENGTH * excess, down_alpha, down_beta)
-    alpha[live] = np.clip(alpha[live] - step * down_alpha, 0.0, 1.0)
+    slopes = np.clip(alpha[live] - step * down_alpha, 0.0, 1.0)
     most = LARGEST_MULTIPLIER * unit
-    moved = np.clip(beta[live] - step * down_beta * unit, -most, most)
-    beta[live] = np.where(lines.split > 0, np.maximum(moved, 0.0), np.minimum(moved, 0.0))
-    beta[live] *= lines.split != 0
+    multipliers = np.clip(beta[live] - step * down_beta * unit, -most, most)
+    on, off = np.maximum(multipliers, 0.0), np.minimum(multipliers, 0.0)
+    multipliers = np.where(lines.split > 0, on, off) * (lines.split != 0)
+    moved = (slopes != alpha[live]).any(axis=1) | (multipliers != beta[live]).any(axis=1)
+    alpha[live], beta[live] = slopes, multipliers
+    return np.asarray(moved)

@@ -1,5 +1,7 @@
 """Bounds of nodes against every action that agrees with them."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.optimize import linprog
@@ -293,3 +295,27 @@ def test_threads_give_the_same_bounds(random_network):
     np.testing.assert_array_equal(two.nodes.high, one.nodes.high)
     found, wanted = (case.bounds.maximize(case.nodes, targets) for case in (two, one))
     np.testing.assert_array_equal(found.bound, wanted.bound)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_objective_is_bounded_twice_in_a_row(seed, random_network, monkeypatch):
+    """Where a step moves nothing, the next bound would be the same."""
+    case = Case(seed, BudgetTopK(9, 3), random_network, n=12)
+    asked: list[np.ndarray] = []
+    bounding = BudgetTopK._linear_max
+
+    def watched(space, c, pins):
+        asked.append(c.copy())
+        return bounding(space, c, pins)
+
+    monkeypatch.setattr(BudgetTopK, "_linear_max", watched)
+    lengths = []
+    for i in range(12):
+        asked.clear()
+        node = case.nodes[np.array([i])]
+        case.bounds.maximize(node, np.full(1, case.best()[i] - 1.0))
+        for one, other in itertools.pairwise(asked):
+            assert not np.array_equal(one, other)
+        lengths.append(len(asked))
+    assert max(lengths) == 7  # the first bound, and six steps
+    assert min(lengths) < 7

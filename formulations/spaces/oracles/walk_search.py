@@ -127,23 +127,30 @@ def _traced(
     lane: int,
     visited: BoolArray,
 ) -> None:
-    """Mark the nodes of the walk behind a lane's last value of :func:`_forward_of`."""
+    """Mark the nodes of a walk behind a lane's last value of :func:`_forward_of`.
+
+    Of several ways there, those on which a node is on the walk.
+    """
     lanes = worth_out.shape[1]
     state, entry = len(walks.first_arc) - 2, len(value) // lanes - 1
     for layer in range(len(walks.node) - 1, -1, -1):
         v = walks.node[layer]
+        found, length = -1, entry - walks.first_entry[state] + walks.least[state]
         for arc in range(walks.first_arc[state], walks.first_arc[state + 1]):
             own = worth_on[v, lane] if walks.on[arc] else worth_out[v, lane]
             before = walks.source[arc]
-            at = walks.least[state] + entry - walks.first_entry[state] - walks.length[arc]
+            at = length - walks.length[arc]
             other = walks.first_entry[before] + at - walks.least[before]
             if (
                 at >= walks.least[before]
                 and value[other * lanes + lane] + own == value[entry * lanes + lane]
             ):
-                visited[v] = walks.on[arc]
-                state, entry = before, other
-                break
+                found, visited[v] = arc, walks.on[arc]
+                if visited[v]:
+                    break
+        before = walks.source[found]
+        entry = walks.first_entry[before] + length - walks.length[found] - walks.least[before]
+        state = before
 
 
 @compiled
@@ -281,7 +288,7 @@ def _price(
     values = np.empty(len(value) * _LANES if together else 0)
     worth_out, worth_on = np.zeros((n_nodes, _LANES)), np.zeros((n_nodes, _LANES))
     own_out, own_on = np.zeros((n_nodes, 1)), np.zeros((n_nodes, 1))
-    visited = np.zeros(n_nodes, dtype=np.bool_)
+    visited, point = np.zeros(n_nodes, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
     row_of, tried = np.full(_LANES, -1), np.zeros(_LANES, dtype=np.int64)
     at, seen = np.zeros(_LANES), np.zeros(_LANES)
     # Of walks with at most, and with more than B actions.
@@ -328,21 +335,14 @@ def _price(
             got += at[lane] * most + _margin(c[row], at[lane], most)
             if got < bounds[row]:
                 bounds[row], prices[row] = got, at[lane]
-            total, count = 0.0, 0
-            for i in range(n):
-                visited_here = visited[node_of[i]] and not zero[row, i]
-                if visited_here and (c[row, i] > at[lane] or one[row, i]):
-                    total += c[row, i]
-                    count += 1
+            total, count = _taken(
+                c[row], one[row], zero[row], node_of, at[lane], most, visited, point
+            )
             first = tried[lane] == 0
             if first or (count <= most and total > seen[lane]):
                 seen[lane] = total if count <= most else -np.inf
                 for i in range(n):
-                    points[row, i] = (
-                        visited[node_of[i]]
-                        and not zero[row, i]
-                        and (c[row, i] > at[lane] or one[row, i])
-                    )
+                    points[row, i] = point[i]
             if count > most:
                 high_value[lane], high_count[lane] = total, count
             else:
@@ -357,7 +357,10 @@ def _price(
             ):
                 row_of[lane] = -1
             elif low_count[lane] < 0:
-                at[lane] = _next_price(c[row], points[row], most) if first else c[row].max()
+                following, highest = _next_price(c[row], point, most), c[row].max()
+                if at[lane] >= highest:  # so many are held
+                    row_of[lane] = -1
+                at[lane] = following if following > at[lane] else highest
             else:
                 gained = high_value[lane] - low_value[lane]
                 following = gained / (high_count[lane] - low_count[lane])
@@ -368,8 +371,39 @@ def _price(
 
 
 @compiled
+def _taken(
+    c: FloatArray,
+    one: BoolArray,
+    zero: BoolArray,
+    node_of: IntArray,
+    price: float,
+    most: int,
+    visited: BoolArray,
+    point: BoolArray,
+) -> tuple[float, int]:
+    """Mark the actions on a walk that are worth more than the price; return their worth and number.
+
+    Where fewer than B are, those that are worth the price itself are taken, too, up to B.
+    """
+    total, count = 0.0, 0
+    for i in range(len(c)):
+        point[i] = visited[node_of[i]] and not zero[i] and (c[i] > price or one[i])
+        if point[i]:
+            total += c[i]
+            count += 1
+    for i in range(len(c)):
+        if count >= most:
+            break
+        if price > 0.0 and c[i] == price and visited[node_of[i]] and not (zero[i] or point[i]):
+            point[i] = True
+            total += c[i]
+            count += 1
+    return total, count
+
+
+@compiled
 def _next_price(c: FloatArray, point: BoolArray, most: int) -> float:
-    """Return the price at which B actions of a point are worth more."""
+    """Return the price at which B actions of a point are worth more, or as much."""
     own = np.sort(c[point])
     return float(max(own[len(own) - 1 - most], 0.0))
 
@@ -414,6 +448,52 @@ def _weigh(
             worth_on[v, lane] = max(c[i] - price, 0.0)
 
 
+def _shortest_of(lanes: int) -> Callable[..., None]:
+    """Return what finds the lengths of shortest walks that visit what is needed.
+
+    Parameters
+    ----------
+    lanes
+        How many walks it finds at once.
+
+    Returns
+    -------
+    Callable
+        A function of the states; of the nodes needed, shape (batch, nodes); of the first of the
+        rows; of working space, shape (states, lanes); and of the lengths, of which it sets some.
+    """
+
+    @compiled
+    def shortest(
+        walks: WalkStates, needed: BoolArray, first: int, value: FloatArray, lengths: FloatArray
+    ) -> None:
+        out, best = np.zeros(lanes), np.zeros(lanes)
+        for lane in range(lanes):
+            value[0, lane] = 0.0
+        for layer in range(len(walks.node)):
+            for lane in range(lanes):
+                row = min(first + lane, len(needed) - 1)
+                out[lane] = np.inf if needed[row, walks.node[layer]] else 0.0
+            for state in range(walks.first_state[layer + 1], walks.first_state[layer + 2]):
+                for lane in range(lanes):
+                    best[lane] = np.inf
+                for arc in range(walks.first_arc[state], walks.first_arc[state + 1]):
+                    before, on, moved = walks.source[arc], walks.on[arc], float(walks.length[arc])
+                    for lane in range(lanes):
+                        own = value[before, lane] + (moved if on else out[lane])
+                        best[lane] = own if own < best[lane] else best[lane]
+                for lane in range(lanes):
+                    value[state, lane] = best[lane]
+        for lane in range(min(lanes, len(needed) - first)):
+            lengths[first + lane] = value[len(value) - 1, lane]
+
+    return shortest
+
+
+_shortest = _shortest_of(1)
+_shortest_together = _shortest_of(_LANES)
+
+
 @compiled
 def shortest_walks(
     walks: WalkStates,
@@ -426,16 +506,15 @@ def shortest_walks(
     numpy.ndarray
         Shape (batch,), infinite where no walk does.
     """
-    batch = len(needed)
-    lengths, value = np.zeros(batch), np.zeros(len(walks.first_arc) - 1)
-    for row in range(batch):
-        for layer in range(len(walks.node)):
-            out = np.inf if needed[row, walks.node[layer]] else 0.0
-            for state in range(walks.first_state[layer + 1], walks.first_state[layer + 2]):
-                best = np.inf
-                for arc in range(walks.first_arc[state], walks.first_arc[state + 1]):
-                    own = value[walks.source[arc]] + (walks.length[arc] if walks.on[arc] else out)
-                    best = min(best, own)
-                value[state] = best
-        lengths[row] = value[len(value) - 1]
+    batch, states = len(needed), len(walks.first_arc) - 1
+    lengths, alone = np.zeros(batch), np.zeros((states, 1))
+    together = np.zeros((states if batch > _FEW else 0, _LANES))
+    first = 0
+    while first < batch:
+        if batch - first > _FEW:
+            _shortest_together(walks, needed, first, together, lengths)
+            first += _LANES
+        else:
+            _shortest(walks, needed, first, alone, lengths)
+            first += 1
     return lengths

@@ -360,6 +360,38 @@ def test_the_oracle_bounds_what_walks_collect(seed):
                 assert c[row] @ points[row] == pytest.approx(best, abs=1e-9)
 
 
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_budget_has_the_best_price(seed, ties, monkeypatch):
+    """The bound is the least over all prices of an action, and a point of it has B actions."""
+    monkeypatch.setattr(tour, "_MOST_INTERPRETED", 0)
+    rng = np.random.default_rng(seed)
+    graph = nx.convert_node_labels_to_integers(nx.grid_2d_graph(3, 4))
+    depot, length, budget = int(rng.integers(12)), int(rng.integers(6, 11)), 2 + seed % 3
+    space = Routing(graph, depot, length, budget)
+    assert space._walks is not None
+    walks = np.array(
+        [[v in nodes for v in graph] for nodes in reachable_sets(graph, depot, length)]
+    )
+    c = rng.normal(0.8, 1.0, (30, 12))
+    c = c.round() if ties else c
+    bounds, points = space._walks.bounds(c, Pins()), space._walks.points(c, Pins())
+    for row in range(30):
+        crossings = np.concatenate([[0.0], c[row], np.subtract.outer(c[row], c[row]).ravel()])
+        prices = np.unique(crossings[crossings >= 0.0])
+        # Where two walks of the dual cross: fine steps between the prices of single actions.
+        prices = np.unique(np.concatenate([prices, np.linspace(0.0, c[row].max(), 400)]))
+        paid = np.maximum(c[row][None] - prices[:, None], 0.0)
+        dual = (prices * budget + (paid @ walks.T).max(axis=1)).min()
+        assert bounds[row] <= dual + 1e-3 * abs(dual)
+        assert points[row].sum() <= budget
+        best = max(np.sort(c[row] * nodes)[::-1][:budget].clip(0.0).sum() for nodes in walks)
+        assert best - 1e-9 <= bounds[row]
+        assert c[row] @ points[row] <= best + 1e-9
+        if not ties and bounds[row] == pytest.approx(best, abs=1e-9):
+            assert c[row] @ points[row] >= best - 1e-3 * abs(best)
+
+
 @pytest.mark.parametrize("length", [10, 16])
 def test_bounds_do_not_depend_on_what_is_bounded_beside_them(length):
     """Several objectives pass the states of the walks at once."""
