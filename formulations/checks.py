@@ -107,8 +107,10 @@ def check_numbers(values: Any, name: str, ndim: int = 1) -> NDArray[np.float64]:
                 raise ValueError(f"{name} holds {shown(value)}; every entry must be a number")
     elif array.dtype.kind not in "iuf":
         raise ValueError(f"{name} is of type {array.dtype}; every entry must be a number")
+    # Half precision cannot hold the limit, nor float64 every whole number that an object may be.
+    own = array if array.dtype.kind == "O" else array.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        outside = np.argwhere(~(np.abs(array) <= LARGEST))
+        outside = np.argwhere(~(np.abs(own) <= LARGEST))
     if len(outside):
         index = tuple(outside[0].tolist())
         where = ", ".join(map(str, index))

@@ -553,7 +553,9 @@ class ActionSpace(ABC):
         numpy.ndarray
             Where :meth:`violations` finds none, shape (batch,).
         """
-        return np.array([not self.violations(action) for action in actions], dtype=bool)
+        found = np.array(~self.outside_domains(actions).any(axis=1))
+        found[found] = [not self.violations(action) for action in actions[found]]
+        return found
 
     def _open(self, actions: ActionArray, decided: int) -> BoolArray:
         """Tell which partial actions may be completed by their variables from ``decided`` on.

@@ -296,6 +296,8 @@ class Box(ActionSpace):
         found, unclear = within(x, self.matrix, self.right, self._slack)
         tight = np.minimum(*slack)  # beyond it, and for what is no number, the check decides
         unclear |= ~((x >= self._lower - tight / 2) & (x <= self._upper + tight / 2)).all(axis=1)
+        wrong = self.outside_domains(actions).any(axis=1)
+        found[wrong] = unclear[wrong] = False
         for i in np.flatnonzero(unclear):
             found[i] = not self.violations(actions[i])
         return found

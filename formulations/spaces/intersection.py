@@ -14,6 +14,7 @@ from milp_rl.formulations.spaces.pins import Pins
 from milp_rl.formulations.spaces.sampling import built_at_random
 
 _TRIES = 20
+_SLACK = 1e-5  # of bounds of continuous variables, which members need not meet to the last digit
 _MOST_ASKED = 1000  # variables of which the members' oracles are asked for the ranges
 
 
@@ -80,11 +81,32 @@ class Intersection(Overlaid):
         return np.asarray(np.where(self.continuous, smallest, np.floor(smallest + INTEGRALITY)))
 
     def violations(self, action: ArrayLike) -> list[str]:
-        """Collect the members' violations."""
-        return [text for member in self.members for text in member.violations(action)]
+        """Collect the members' violations; a number that is of another domain is one."""
+        a, found = self.check_action(action), []
+        for member in self.members:
+            wrong = np.flatnonzero(member.outside_domains(a))
+            found += [f"action[{i}] is {a[i]:g}, and 0 or 1 for one of the spaces" for i in wrong]
+            if not len(wrong):
+                found += member.violations(a)
+        return found
+
+    def feasible(self, actions: ActionArray) -> BoolArray:
+        """Check many actions, those of all members' domains by one member after another."""
+        found = self._within(actions, self.n_actions)
+        found[found] = super().feasible(actions[found])
+        return found
+
+    def _within(self, actions: ActionArray, decided: int) -> BoolArray:
+        """Tell which actions are of all members' domains in their first variables."""
+        found = np.ones(len(actions), dtype=bool)
+        for member in self.members:
+            found &= ~member.outside_domains(actions)[:, :decided].any(axis=1)
+        return found
 
     def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
-        """Return the smallest of the members' bounds."""
+        """Return the smallest of the members' bounds; none where their variables' bounds cross."""
+        if self._crossed:
+            return np.full(len(c), -np.inf)
         held = self._with_forced(c, pins)
         bounds = [member.linear_max(c, held) for member in self.members]
         return np.asarray(np.min(bounds, axis=0))
@@ -98,7 +120,13 @@ class Intersection(Overlaid):
             own = tightest == i
             if own.any():
                 x[own] = member.maximizers(c[own], held[own])
-        return x if self.binary else np.clip(x, self.lower, self.upper)
+        return np.clip(x, self.lower, self.upper)
+
+    @cached_property
+    def _crossed(self) -> bool:
+        """Whether a variable has no value: its largest lower bound is above its upper ones."""
+        size = np.maximum(1.0, np.maximum(np.abs(self.lower), np.abs(self.upper)))
+        return bool((self.lower > self.upper + _SLACK * size * self.continuous).any())
 
     def _with_forced(self, c: FloatArray, pins: Pins) -> Pins:
         """Hold what one member forces."""
@@ -134,6 +162,8 @@ class Intersection(Overlaid):
         self.require_binary("built one by one")
         a = self.check_action(action)
         additions = self._allowed(a)
+        if self._crossed:
+            return additions[:0]
         if self.down_closed or not len(additions):
             return additions
         larger = np.tile(a, (len(additions), 1))
@@ -142,6 +172,10 @@ class Intersection(Overlaid):
         for i in np.flatnonzero(~found):
             found[i] = self.completable(larger[i])
         return additions[found]
+
+    def completable(self, action: ArrayLike) -> bool:
+        """Whether some feasible action contains all ones of ``action``."""
+        return not self._crossed and super().completable(action)
 
     def _allowed(self, a: ActionArray) -> NDArray[np.intp]:
         """Return the additions that every member allows."""
@@ -174,6 +208,8 @@ class Intersection(Overlaid):
 
     def _sample_one(self, rng: np.random.Generator, maximal: bool) -> ActionArray:
         """Draw from a member until feasible for all; after some tries, build step by step."""
+        if self._crossed:
+            raise ValueError("the space has no feasible action to sample")
         members = self._binary_members
         if members and not self.down_closed and not maximal:
             for _ in range(_TRIES):
@@ -207,7 +243,7 @@ class Intersection(Overlaid):
 
     def _open(self, actions: ActionArray, decided: int) -> BoolArray:
         """Tell what is open for every member."""
-        found = np.ones(len(actions), dtype=bool)
+        found = self._within(actions, decided)
         for member in self.members:
             found[found] = member._open(actions[found], decided)
         return found

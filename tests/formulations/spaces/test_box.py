@@ -323,3 +323,10 @@ def test_small_coefficients_that_matter_or_never_bind_are_taken():
     assert mr.argmax(network, [], wide).value == pytest.approx(5e6)
     free = mr.BudgetTopK(3, 2, costs=[1e-7, 0, 0], budget=1.0)
     assert free.count() == 7
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_bounds_of_any_precision_are_finite(kind):
+    mr.Box(np.zeros(2, kind), np.ones(2, kind))
+    with pytest.raises(ValueError, match=r"upper\[0\] is inf; every entry must be finite"):
+        mr.Box(np.zeros(2, kind), np.array([np.inf, 1.0], kind))

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 
+from milp_rl.argmax_solver import argmax
+from milp_rl.formulations.networks.network import Network
 from milp_rl.formulations.spaces import intersection
 from milp_rl.formulations.spaces.base import ActionSpace
+from milp_rl.formulations.spaces.box import Box
 from milp_rl.formulations.spaces.budget import BudgetTopK
 from milp_rl.formulations.spaces.intersection import Intersection
+from milp_rl.formulations.spaces.union import Union
 
 COSTS = [1, 2, 3, 4, 5, 6]
 WEIGHTS = [6, 5, 4, 3, 2, 1]
@@ -94,3 +99,74 @@ def test_what_one_member_forces_is_found_without_asking_for_every_variable(
     assert np.flatnonzero(again._forced[1]).tolist() == [4, 5]  # they cost more than the budget
     check_space(again)
     check_space(BudgetTopK(6, 3, exactly=True) & BudgetTopK(6, 6, costs=COSTS, budget=8))
+
+
+def test_bounds_that_meet_but_for_the_last_digits_leave_a_point():
+    met = Box([1.0000005], [2.0]) & Box([0.0], [1.0])
+    assert met.violations([1.0]) == []
+    assert met.feasible(np.array([[1.0]])).all()
+    assert met.linear_max(np.array([[1.0]]))[0] >= 1.0
+    apart = Box([1.3], [2.0]) & Box([0.0], [1.0])
+    assert apart.linear_max(np.array([[1.0]]))[0] == -np.inf
+    large = BudgetTopK(2, 2) & Box([0.5, 0.0], [1e6, 1e6])
+    for action in ([0, 1], [1, 1], [1, 0]):
+        own = np.array([action], dtype=large.dtype)
+        assert large.feasible(own)[0] == (not large.violations(action))
+
+
+NONE_OR_A_LOT = Box([0], [1], binary=[0]) | Box([2], [5], integer=[0])
+LOTS = Box([0, 2], [1, 3], matrix=[[1, -1]], right=[0], binary=[0], integer=[1])
+BITS = Box([0, 0], [1, 1], binary=[0, 1])
+
+
+def in_it(space, x) -> bool:
+    """Whether an action is in a tree of boxes and budgets, by their definitions."""
+    if isinstance(space, Intersection):
+        return all(in_it(member, x) for member in space.members)
+    if isinstance(space, Union):
+        return any(in_it(member, x) for member in space.members)
+    if isinstance(space, BudgetTopK):
+        return set(x) <= {0, 1} and sum(x) <= space.k
+    sides = zip(space.lower, x, space.upper, strict=True)
+    within = all(low <= value <= high for low, value, high in sides)
+    return within and bool((space.matrix @ np.array(x) <= space.right + 1e-9).all())
+
+
+def tree_of_spaces(rng, n: int, depth: int):
+    """Boxes, some binary, some of whole numbers, and budgets, joined and cut at random."""
+    if depth and rng.random() > 0.3:
+        left, right = (tree_of_spaces(rng, n, depth - 1) for _ in range(2))
+        return left & right if rng.random() < 0.5 else left | right
+    if rng.random() < 0.25:
+        return BudgetTopK(n, int(rng.integers(0, n + 1)))
+    bits = rng.random(n) < 0.5
+    lower = np.where(bits, 0, rng.integers(-1, 3, n))
+    upper = np.where(bits, 1, lower + rng.integers(0, 4, n))
+    rows = {}
+    if rng.random() < 0.4:
+        matrix = rng.integers(-1, 3, (1, n))
+        rows = {"matrix": matrix, "right": matrix @ lower + rng.integers(0, 4)}
+    return Box(lower, upper, binary=np.flatnonzero(bits), integer=np.flatnonzero(~bits), **rows)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_bits_and_whole_numbers_together(seed):
+    """What is 0 or 1 for one member may be 2 for another, and their bounds may cross."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 4))
+    trees = {0: NONE_OR_A_LOT & Box([0], [4], integer=[0]), 1: LOTS & BITS, 2: BITS & LOTS}
+    space = trees.get(seed) or tree_of_spaces(rng, n, 2)
+    n = space.n_actions
+    wanted = [x for x in itertools.product(range(-1, 6), repeat=n) if in_it(space, x)]
+    assert space.count() == len(wanted)
+    assert {tuple(x) for x in space.enumerate().tolist()} == set(wanted)
+    weights = [rng.normal(size=(4, n)), rng.normal(size=(1, 4))]
+    network = Network.from_arrays(weights, [rng.normal(size=4), [0.0]])
+    solvers = ["auto", "enumeration", "highs", *["branch_and_bound"] * space.binary]
+    for solver in solvers:
+        result = argmax(network, None, space, solver=solver)
+        if wanted:
+            best = network.forward(np.array(wanted, dtype=float)).max()
+            assert result.value == pytest.approx(best, abs=1e-6)
+        else:
+            assert result.status == "infeasible"
