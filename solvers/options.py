@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from milp_rl.formulations.kernels.description import CompiledOracle
-from milp_rl.formulations.time_limit import seconds_left
+from milp_rl.formulations.time_limit import seconds_left, until
 from milp_rl.solvers.log import Log
 
 _LOOPS = "milp_rl.formulations.kernels.oracles"  # that all of them import
@@ -75,7 +75,8 @@ class SolveOptions:
 
     def loops_of(self, oracle: CompiledOracle | None) -> CompiledOracle | None:
         """Return an oracle if a search may begin in compiled loops with it, else ``None``."""
-        return None if self.once else in_time(oracle)
+        with until(self.deadline(time.perf_counter())):
+            return None if self.once else in_time(oracle)
 
     def deadline(self, begin: float) -> float:
         """Return when a solve that began then is to end, infinite without a time limit."""

@@ -77,7 +77,7 @@ class ExactChooser:
         self, network: nn.Module, space: ActionSpace, *, audit: float = 0.0, **options: Any
     ) -> None:
         self._solver = ArgmaxSolver(network, space, **options)
-        if self._solver.options.time_limit is not None:
+        if options.get("time_limit") is not None:
             self._solver.prepare()
         self.answered: Counter[str] = Counter()
         self._audit_share = audit

@@ -78,7 +78,7 @@ class BranchAndBoundArgmax(BoundedArgmax):
     def prepare(self) -> None:
         """Compile or fetch the loops of searches: small networks are searched over the set."""
         oracle, n = self.space.compiled_oracle, self.space.n_actions
-        for seed in range(1 if oracle is None else _TRIED):
+        for seed in range(0 if oracle is None else _TRIED):
             with until(time.perf_counter()):  # no time to fetch anything
                 if in_time(oracle) is not None:
                     return

@@ -19,6 +19,7 @@ from milp_rl.formulations.bounds import Bounds, suits_loops
 from milp_rl.formulations.networks.action_value import ActionNetworks
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.pins import Pins
+from milp_rl.formulations.time_limit import until
 from milp_rl.solvers.branch_and_bound.branching import (
     Branching,
     branchings,
@@ -162,7 +163,8 @@ class Tree:
 
     def _go_on_in_loops(self, bounds: Bounds) -> None:
         """Bound nodes in compiled loops from now on, if there is time for them."""
-        self._loops = in_time(self.space.compiled_oracle)
+        with until(self.deadline):
+            self._loops = in_time(self.space.compiled_oracle)
         if self._loops is not None:
             own = (self.networks, self.space, bounds, self.deadline, self._loops)
             self.bounds = bounds_of_nodes(*own, self.options.threads)
