@@ -132,7 +132,7 @@ class ActorCritic:
         action, proto = self._choose(state, c.deviation)
         summed = 0.0
         for _ in range(c.steps):
-            observed, sampled, terminated, truncated, _ = env.step(action)
+            observed, sampled, terminated, truncated, _ = env.step(action.copy())
             after = np.array(observed)  # it may write the next one into the same array
             reward = float(sampled if expected is None else expected(state, action))
             self._states.add(after)

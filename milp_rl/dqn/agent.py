@@ -501,6 +501,7 @@ class DQNAgent:
             return data_of_steps(self.random_play, self.config.discount)
         model = model_of(self.env)
         assert isinstance(model, ModelledEnv)
+        self.player.never_ends = self.config.pretrain_replay > 0
         rng = np.random.default_rng([self.seed, 1])
         return data_of_model(model, self._feasible, self.config, rng)
 

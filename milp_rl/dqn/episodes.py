@@ -66,6 +66,14 @@ class EpisodePlayer:
         Seed of the run, by which and by their numbers those of the episodes go.
     expected_rewards
         Take ``env.expected_reward`` for the reward, where it exists, rather than a sample.
+
+    Attributes
+    ----------
+    rewards_expected
+        Whether rewards are those expected.
+    never_ends
+        Whether transitions are learnt from that a model gave, which says nothing of ends: then an
+        episode that terminates is refused.
     """
 
     def __init__(
@@ -82,6 +90,7 @@ class EpisodePlayer:
         self._env = env
         self._feasible = feasible
         self._seed = seed
+        self.never_ends = False
         self.rewards_expected = expected_rewards and hasattr(model_of(env), "expected_reward")
         self._numbers = [0] * lanes.n
         self._played = [0] * lanes.n
@@ -176,8 +185,8 @@ class EpisodePlayer:
         Raises
         ------
         ValueError
-            If an observation or a reward is not finite, or the feasible set of a state that
-            follows cannot be learnt with.
+            If an observation or a reward is not finite, the feasible set of a state that follows
+            cannot be learnt with, or an episode terminates that cannot by a model.
         """
         acting = np.flatnonzero(~self._lanes.waiting).tolist()
         if not self._actions:
@@ -193,6 +202,13 @@ class EpisodePlayer:
         for k, i in enumerate(acting):
             moment = f"step {self._played[i]} of episode {self._numbers[i]}"
             observed, terminated = after.observed[i], bool(after.terminated[i])
+            if terminated and self.never_ends:
+                raise ValueError(
+                    f"{moment} has terminated, which the environment's model cannot say: in the"
+                    " transitions of sample_next that training began with, everything goes on."
+                    " Begin with random play instead (random_steps=1000), or let episodes be"
+                    " truncated, and go on in a state without rewards where nothing follows"
+                )
             state = self._finite(observed, f"after {moment}")
             if not terminated:  # in the end nothing is chosen
                 self._feasible.at(observed)

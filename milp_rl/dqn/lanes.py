@@ -81,7 +81,8 @@ class OneLane:
 
     def step(self, actions: Sequence[ActionArray]) -> After:
         """Play an action."""
-        observed, reward, terminated, truncated, _ = self._env.step(actions[0])
+        given = np.array(actions[0])  # a copy: what it is given, the environment may change
+        observed, reward, terminated, truncated, _ = self._env.step(given)
         return After([observed], [reward], [terminated], [truncated], {})
 
 

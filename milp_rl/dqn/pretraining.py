@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -11,12 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from milp_rl.dqn.config import DQNConfig
 from milp_rl.envs.fixed_set import FixedSet, shown
 from milp_rl.envs.known_model import model_of
+from milp_rl.envs.observed import unresolved
 from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import ActionArray, FloatArray
 from milp_rl.formulations.spaces.base import ActionSpace
 from milp_rl.formulations.spaces.budget import BudgetTopK
 
 _RANDOM_STEPS = 1000  # where there is no model
+_MOST_LEVEL = 1000.0  # of rewards, in standard deviations
+_ROUNDED = 1e-12  # of it, by which rewards differ that are one
 _MOST_ENTRIES = 2**25  # of the actions that are fitted: 128 MB of float32
 _ENTRIES_AT_ONCE = 2**24  # of actions whose expected rewards are asked for
 
@@ -70,9 +74,27 @@ def data_of_steps(played: Transitions, discount: float) -> PretrainingData:
     rows = [played.states, played.actions, played.rewards, played.next_states]
     with np.errstate(over="ignore"):
         s, a, r, following = (row.astype(np.float32) for row in rows)
+    found = unresolved(played.states, "the states of random play")
+    if found:
+        warnings.warn(found, stacklevel=2)
+    _warn_of_level(played.rewards)
     check_model_rows("a random step", np.column_stack([r, following]), ("state", s))
     bootstrap = discount * ~np.asarray(played.terminated)
     return PretrainingData(s, a, r, (s, a, r, following, bootstrap))
+
+
+def _warn_of_level(rewards: FloatArray) -> None:
+    """Warn of rewards that hardly differ beside what is in all of them."""
+    level, spread = abs(float(np.mean(rewards))), float(np.std(rewards))
+    varies = float(np.ptp(rewards)) > _ROUNDED * level
+    if varies and _MOST_LEVEL * spread < level:
+        warnings.warn(
+            f"rewards differ by {spread:.3g} around {np.mean(rewards):.6g}: values then rise for"
+            " long before what an action changes is learnt. A constant in all rewards changes no"
+            " policy unless episodes terminate: subtract it, such as by"
+            " gymnasium.wrappers.TransformReward",
+            stacklevel=2,
+        )
 
 
 def data_of_model(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from milp_rl.envs.action_codes import ActionCode, action_code
 from milp_rl.envs.fixed_set import block_of, checked_block, shown
 from milp_rl.envs.known_model import StateArray
+from milp_rl.envs.observed import Resolution
 from milp_rl.envs.spaces import FeasibleActions, FeasibleBox
 from milp_rl.formulations.spaces.base import ActionSpace
 
@@ -60,9 +61,12 @@ class FlatEnv(gym.Wrapper[StateArray, NDArray[Any], Any, Any]):
         self._code = code
         self._within = lru_cache(_REMEMBERED)(code.within)
         self._feasible = self._whole(feasible) if isinstance(feasible, ActionSpace) else feasible
+        self.asks_within = feasible is not None and feasible == block_of(env)
         self._masked = feasible is None and _has_mask(observed, code)
         flat = gym.spaces.flatten_space(observed)
         assert isinstance(flat, gym.spaces.Box)
+        wide = flat.dtype is not None and flat.dtype.itemsize > 4
+        self._resolution = Resolution(flat.shape[0]) if wide else None
         with np.errstate(over="ignore"):
             low, high = flat.low.astype(np.float32), flat.high.astype(np.float32)
         self.observation_space = gym.spaces.Box(low, high, dtype=np.float32)
@@ -83,10 +87,12 @@ class FlatEnv(gym.Wrapper[StateArray, NDArray[Any], Any, Any]):
 
     def vector(self, observation: Any) -> StateArray:
         """Return the vector of an observation, float32, shape (state_dim,)."""
-        with np.errstate(over="ignore"):
-            if self._is_vector:
-                return np.asarray(observation, dtype=np.float32)
+        flat = observation
+        if not self._is_vector:
             flat = gym.spaces.flatten(self._observed, observation)
+        if self._resolution is not None and self._resolution.look(flat):
+            self._resolution = None
+        with np.errstate(over="ignore"):
             return np.asarray(flat, dtype=np.float32)
 
     def observation(self, vector: NDArray[Any]) -> Any:

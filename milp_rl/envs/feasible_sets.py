@@ -17,7 +17,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.envs.fixed_set import FixedSet, difference, feasible_set, shown
+from milp_rl.envs.fixed_set import (
+    FixedSet,
+    check_observations,
+    difference,
+    feasible_set,
+    shown,
+)
 from milp_rl.formulations.spaces.base import ActionSpace
 
 _REMEMBERED = 10_000
@@ -54,7 +60,7 @@ class FeasibleSets(FixedSet):
     ) -> None:
         super().__init__(env, state, user, space)
         self.space = copy.deepcopy(self.space)  # the environment may change its own in place
-        self.varies = False
+        self.varies = self._looked = False
         self._check = check
         self._dtype = env.observation_space.dtype
         self._alike = WeakValueDictionary({_key(self._description): self.space})
@@ -109,6 +115,9 @@ class FeasibleSets(FixedSet):
         description = found.to_dict()
         if description == self._description:
             return self.space
+        if not self._looked:
+            self._looked = True
+            check_observations(self.env, state)
         known = self._alike.get(_key(description))
         if known is not None:
             return known

@@ -9,6 +9,7 @@ in every call.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -40,6 +41,68 @@ def block_of(env: gym.Env[Any, Any]) -> Callable[[Any], Any] | None:
             f" {_short(what)}"
         )
     return env.get_wrapper_attr(_METHOD) if env.has_wrapper_attr(_METHOD) else None
+
+
+def check_observations(env: gym.Env[Any, Any], state: Any) -> None:
+    """Look for wrappers that change what a set that depends on the observation is asked with.
+
+    They are around the wrapper, or the environment, whose ``action_space_block`` is asked.
+
+    Raises
+    ------
+    ValueError
+        If one of them scales or normalises observations.
+
+    Warns
+    -----
+    UserWarning
+        If one of them may give other observations, which that method may know of or not.
+    """
+    layer: Any = env
+    scaling, others = [], []
+    while isinstance(layer, gym.Wrapper):
+        asks_within = getattr(layer, "asks_within", None)  # of vectors, which it undoes
+        if asks_within is None:
+            if _defines(layer):
+                break
+            if isinstance(layer, _SCALING):
+                scaling.append(type(layer).__name__)
+            elif _changes_observations(layer):
+                others.append(type(layer).__name__)
+        elif not asks_within:
+            break
+        layer = layer.env
+    if not (scaling or others):
+        return
+    text = (
+        f"action_space_block of {type(layer).__name__} depends on the observation (its set in state"
+        f" {shown(state)} is not that of the first state), and is asked with what"
+        f" {(scaling or others)[0]} makes of it. Define action_space_block on a wrapper outside of"
+        " that, which is given the observations as they are there, or give the learner space=, a"
+        " function of these that returns the set"
+    )
+    if scaling:
+        raise ValueError(text)
+    warnings.warn(text, stacklevel=2)
+
+
+_SCALING = (gym.wrappers.NormalizeObservation, gym.wrappers.RescaleObservation)
+_KEEPING = (gym.wrappers.DtypeObservation, gym.wrappers.TimeAwareObservation)
+"""Wrappers whose observations begin with the numbers that they get."""
+
+
+def _changes_observations(layer: gym.Wrapper[Any, Any, Any, Any]) -> bool:
+    """Whether a wrapper may give other numbers than it gets."""
+    within = layer.env.observation_space
+    if isinstance(layer, _KEEPING):
+        return False
+    if isinstance(layer, gym.wrappers.FlattenObservation):
+        return not (isinstance(within, gym.spaces.Box) and len(within.shape) == 1)
+    return isinstance(layer, gym.ObservationWrapper) or layer.observation_space != within
+
+
+def _defines(layer: Any) -> bool:
+    return hasattr(type(layer), _METHOD) or _METHOD in vars(layer)
 
 
 def same_in_all_states(env: gym.Env[Any, Any]) -> bool:

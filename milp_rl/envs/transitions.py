@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from milp_rl.envs.fixed_set import drawn_in, feasible_set
+from milp_rl.envs.fixed_set import check_observations, drawn_in, feasible_set
 from milp_rl.envs.known_model import model_of
 from milp_rl.envs.observed import check_finite, finite_reward
 from milp_rl.formulations.arrays import BoolArray, FloatArray, unmasked
@@ -139,16 +139,22 @@ def collect_transitions(
     own: Callable[[Any], ActionSpace] = partial(feasible_set, env) if feasible is None else feasible
     sets: list[ActionSpace] = []
     rows: list[tuple[Any, ...]] = []
+
+    def met_in(state: Any) -> ActionSpace:
+        block = own(state)
+        if len(sets) < 2 and block not in sets:
+            if sets and feasible is None:
+                check_observations(env, state)
+            sets.append(block)
+        return block
+
     while len(rows) < n:
         state = np.array(env.reset(seed=int(rng.integers(2**31)))[0])
         _check_vector(state, "after a reset in random play")
         done = False
         while not done and len(rows) < n:
-            block = own(state)
-            if len(sets) < 2 and block not in sets:
-                sets.append(block)
-            action = drawn_in(block, state, rng, maximal=len(rows) % 2 == 1)
-            observed, reward, terminated, truncated, _ = env.step(action)
+            action = drawn_in(met_in(state), state, rng, maximal=len(rows) % 2 == 1)
+            observed, reward, terminated, truncated, _ = env.step(action.copy())  # may change it
             following = np.array(observed)  # it may write the next one into the same array
             _check_vector(following, f"after random step {len(rows)}")
             if expected_rewards:
@@ -157,9 +163,7 @@ def collect_transitions(
             rows.append((state, action, paid, following, terminated))
             state, done = following, terminated or truncated
         if not terminated:
-            block = own(state)
-            if len(sets) < 2 and block not in sets:
-                sets.append(block)
+            met_in(state)
     columns: list[NDArray[Any]] = [np.array(column) for column in zip(*rows, strict=True)]
     return Transitions(
         columns[0],

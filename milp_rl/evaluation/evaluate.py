@@ -153,7 +153,8 @@ def _play(
         if len(rewards) == max_steps:
             raise ValueError(
                 f"{who} has not ended after {max_steps:,} steps: wrap the environment in"
-                " gymnasium.wrappers.TimeLimit"
+                " gymnasium.wrappers.TimeLimit, or make it with max_episode_steps (on the command"
+                " line: --env-arg max_episode_steps=200)"
             )
         started = time.perf_counter()
         action = policy.act(state)

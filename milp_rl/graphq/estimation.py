@@ -25,6 +25,7 @@ from milp_rl.solvers.processes import safe_path
 
 Estimation = Literal["lasso", "elastic_net"]
 _FOLDS = 5
+_NOT_SMALL = 0.2  # part of a variable's standard deviation
 
 
 class EstimatedEdges(NamedTuple):
@@ -68,7 +69,8 @@ def estimate_edges(
         Share of the bootstrap samples in which an edge must be selected, in (0.5, 1].
     smallest_effect
         Edges with a smaller effect are dropped: the coefficient of an intervention, or the
-        coefficient of a variable times its standard deviation, in units of the variable moved.
+        coefficient of a variable times its standard deviation, in units of the variable moved;
+        its default is for variables of standard deviations of about 0.1 and more.
     forced, forbidden
         Edges (from, to), by names, that an expert knows to be there, or not to be.
     jobs
@@ -80,6 +82,11 @@ def estimate_edges(
     ------
     ValueError
         If an argument is out of range, or an expert's edge is unknown or both forced and forbidden.
+
+    Warns
+    -----
+    UserWarning
+        If an effect was dropped that is above a fifth of the standard deviation of what it moves.
     """
     if method not in ("lasso", "elastic_net"):
         raise ValueError(f"method must be 'lasso' or 'elastic_net', got {method!r}")
@@ -99,7 +106,7 @@ def estimate_edges(
     features = np.column_stack([single, *(x for x in products if x.any())])
     seeds = np.random.SeedSequence(seed).spawn(m)
 
-    def estimate(k: int) -> FloatArray:
+    def estimate(k: int) -> tuple[FloatArray, float]:
         allowed = np.concatenate([~excluded[k], np.ones(len(pairs), dtype=bool)])
         for p, (i, j) in enumerate(pairs):
             allowed[n + m + p] = not (excluded[k, i] or excluded[k, j])
@@ -112,7 +119,8 @@ def estimate_edges(
 
     with safe_path():
         rows = joblib.Parallel(n_jobs=jobs)(joblib.delayed(estimate)(k) for k in range(m))
-    table = np.array(rows)
+    table = np.array([coefficients for coefficients, _ in rows])
+    _warn_of_units(data, [dropped for _, dropped in rows], smallest_effect)
     influences = table[:, n : n + m].copy()
     np.fill_diagonal(influences, 0.0)
     found = tuple(
@@ -132,13 +140,14 @@ def _regress(
     n_bootstraps: int,
     threshold: float,
     smallest_effect: float,
-) -> FloatArray:
-    """Return the coefficients of the kept features, zero elsewhere."""
+) -> tuple[FloatArray, float]:
+    """Return the coefficients of the kept features, zero elsewhere; the largest effect dropped."""
     scale = features.std(axis=0)
     columns = np.flatnonzero(allowed & (scale > 0))
     coefficients = np.zeros(features.shape[1])
+    dropped = 0.0
     if not len(columns) or target.std() == 0:
-        return coefficients
+        return coefficients, dropped
     x = (features[:, columns] - features[:, columns].mean(axis=0)) / scale[columns]
     y = (target - target.mean()) / target.std()
     model = _tuned(method, x, y)
@@ -158,8 +167,22 @@ def _regress(
         if large.all():
             coefficients[kept] = fitted
             break
+        dropped = max(dropped, effect[~large].max())
         kept = kept[large]
-    return coefficients
+    return coefficients, dropped
+
+
+def _warn_of_units(data: Transitions, dropped: list[float], smallest_effect: float) -> None:
+    """Warn where what was dropped as small is not small beside the variable that it moves."""
+    for k, effect in enumerate(dropped):
+        spread = float(data.next_states[:, k].std())
+        if effect > _NOT_SMALL * spread:
+            warnings.warn(
+                f"an effect of {effect:.3g} on {data.variables[k]!r}, whose standard deviation is"
+                f" {spread:.3g}, was dropped as smaller than smallest_effect={smallest_effect:g}:"
+                " give that in units of the variables, or the variables in larger ones",
+                stacklevel=3,
+            )
 
 
 def _tuned(method: Estimation, x: FloatArray, y: FloatArray) -> Any:

@@ -17,6 +17,7 @@ from milp_rl.dqn.networks import new_network, own_network
 from milp_rl.dqn.normalised import NormalisedQNetwork
 from milp_rl.envs.arms import Arms
 from milp_rl.envs.fixed_set import shown
+from milp_rl.envs.observed import unresolved
 from milp_rl.envs.state_sets import StateSets
 from milp_rl.envs.transitions import Transitions
 from milp_rl.formulations.arrays import ActionArray, FloatArray, check_vector
@@ -282,16 +283,6 @@ def _check_features(states: FloatArray) -> None:
             "the logged states have no features: where nothing is observed, give all the same one,"
             " such as 0"
         )
-    spread = states.std(axis=0)
-    largest = np.abs(states).max(axis=0)
-    apart = np.where(np.isfinite(largest), np.spacing(largest.astype(np.float32)), np.inf)
-    coarse = np.flatnonzero((spread > 0) & (apart > _COARSEST * spread))
-    if len(coarse):
-        j = int(coarse[0])
-        column = states[:, j]
-        raise ValueError(
-            f"feature {j} of the logged states is between {column.min():.9g} and"
-            f" {column.max():.9g}: float32, in which states are kept, tells numbers there apart"
-            f" by {apart[j]:.3g} at best, not little beside their deviation of {spread[j]:.3g}."
-            " Subtract a number from it, such as its smallest value"
-        )
+    found = unresolved(states, "the logged states", _COARSEST)
+    if found:
+        raise ValueError(found)

@@ -1,5 +1,6 @@
 """What a learner refuses: spaces that do not fit, sets that change, numbers that are none."""
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,10 @@ from milp_rl.envs import BudgetBandit, BudgetInstance, ParallelEpisodes
 from milp_rl.envs.adaptation import adapted
 from milp_rl.envs.feasible_sets import FeasibleSets
 from milp_rl.envs.known_model import model_of
+from milp_rl.envs.observed import Resolution, unresolved
+from milp_rl.envs.transitions import collect_transitions
 from milp_rl.evaluation import JointMDP, evaluate
+from milp_rl.offline import OfflineConfig
 
 PLAIN = DQNConfig(
     hidden=(8,), episodes=3, batch_size=4, pretrain_epochs=0, solver="enumeration", sync_every=10
@@ -468,3 +472,159 @@ def test_a_buffer_that_never_holds_a_batch_is_refused():
     with pytest.raises(ValueError, match="batch_size=64 transitions are more than the buffer_size"):
         DQNAgent(Machines(), replace(PLAYED, batch_size=64, buffer_size=50))
     DQNAgent(Machines(), replace(PLAYED, batch_size=50, buffer_size=50))
+
+
+class Careless(Machines):
+    """It works off the array of the action that it is given."""
+
+    def step(self, action):
+        after = super().step(action)
+        action[:] = 0
+        return after
+
+
+@pytest.mark.parametrize("config", [PLAIN, PLAYED])
+def test_an_environment_may_change_the_action_that_it_is_given(config):
+    env = Careless()
+    replay = DQNAgent(env, config, seed=0).train().learner.replay
+    played = np.array([action for _, action in env.played])[-len(replay) :]
+    remembered = replay._data["actions"][: len(replay)]
+    np.testing.assert_array_equal(remembered[-18:], played[-18:])
+    assert remembered.any()
+
+
+def test_random_play_keeps_the_actions_that_were_chosen():
+    env = Careless()
+    played = collect_transitions(env, 30, np.random.default_rng(0))
+    np.testing.assert_array_equal(played.actions, [action for _, action in env.played])
+
+
+def wrappers():
+    yield gym.wrappers.RescaleObservation(ByState(), np.float32(-1), np.float32(1))
+    yield gym.wrappers.NormalizeObservation(ByState())
+    yield gym.wrappers.TransformReward(
+        gym.wrappers.NormalizeObservation(gym.wrappers.TimeLimit(ByState(), 5)), lambda r: r
+    )
+
+
+@pytest.mark.parametrize("env", wrappers())
+@pytest.mark.parametrize("config", [PLAIN, PLAYED])
+def test_a_set_is_not_asked_with_observations_that_a_wrapper_has_changed(env, config):
+    with pytest.raises(ValueError, match="action_space_block of ByState depends on the observ"):
+        DQNAgent(env, config, seed=0).train()
+
+
+def test_a_set_that_knows_the_changed_observations_is_asked():
+    class Undone(gym.Wrapper[Any, Any, Any, Any]):
+        def action_space_block(self, state):
+            return self.unwrapped.action_space_block((np.asarray(state) + 1.0) / 2.0)
+
+    inner = gym.wrappers.RescaleObservation(ByState(), np.float32(-1), np.float32(1))
+    DQNAgent(Undone(inner), PLAYED, seed=0).train()
+    DQNAgent(inner, PLAYED, seed=0, space=Undone(inner).action_space_block).train()
+    # Nor does one set for all states mind, nor rewards that are changed.
+    DQNAgent(gym.wrappers.NormalizeObservation(Machines()), PLAYED, seed=0).train()
+    DQNAgent(gym.wrappers.NormalizeReward(ByState()), PLAYED, seed=0).train()
+    same = gym.wrappers.FlattenObservation(gym.wrappers.DtypeObservation(ByState(), np.float64))
+    DQNAgent(same, PLAYED, seed=0).train()
+
+
+class FirstFour(ByState):
+    def action_space_block(self, state):
+        return super().action_space_block(np.asarray(state)[:4])
+
+
+def test_a_set_may_know_what_a_wrapper_adds(recwarn):
+    DQNAgent(
+        gym.wrappers.TimeAwareObservation(gym.wrappers.TimeLimit(FirstFour(), 6)), PLAYED, seed=0
+    ).train()
+    assert not any("action_space_block" in str(warning.message) for warning in recwarn)
+    turned = gym.wrappers.TransformObservation(FirstFour(), lambda x: x[::-1], None)
+    with pytest.warns(UserWarning, match="asked with what TransformObservation makes of it"):
+        DQNAgent(turned, PLAYED, seed=0).train()
+
+
+class Ending(BudgetBandit):
+    """Ends in the third step, of which its model says nothing."""
+
+    def step(self, action):
+        state, reward, _, truncated, info = super().step(action)
+        return state, reward, self._steps >= 3, truncated, info
+
+
+def test_an_end_that_the_model_does_not_know_is_refused():
+    env = Ending(BudgetInstance.generate(4, 2, seed=0))
+    fitted = replace(PLAIN, pretrain_epochs=1)
+    with pytest.raises(ValueError, match=r"step 2 of episode 0 has terminated, which the .* model"):
+        DQNAgent(env, fitted, seed=0).train()
+    DQNAgent(env, replace(fitted, random_steps=20), seed=0).train()
+    DQNAgent(env, PLAIN, seed=0).train()
+    # Where no transition of the model is learnt from, it need not know.
+    DQNAgent(env, replace(fitted, pretrain_replay=0), seed=0).train()
+    logged = collect_transitions(env, 20, np.random.default_rng(0))
+    agent = DQNAgent(env, fitted, seed=0)
+    agent.fit(logged, OfflineConfig(method="dqn", updates=2))
+    agent.train()
+
+
+class Clock(gym.Env[Any, Any]):
+    """Shows the time in seconds since 1970, as a vector or among other things."""
+
+    def __init__(self, named: bool, start: float) -> None:
+        time = gym.spaces.Box(0, np.inf, (1,), np.float64)
+        self.observation_space: Any = gym.spaces.Dict({"time": time}) if named else time
+        self.action_space = gym.spaces.MultiBinary(2)
+        self.named, self.start = named, start
+
+    def action_space_block(self, state):
+        return mr.BudgetTopK(2, 1)
+
+    def _seen(self):
+        time = np.array([self.start + self.t])
+        return {"time": time} if self.named else time
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self._seen(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self._seen(), float(action[0]), False, self.t >= 20, {}
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_observations_that_float32_does_not_tell_apart_are_warned_of(named, recwarn):
+    config = replace(PLAYED, random_steps=600, pretrain_epochs=1, episodes=1)
+    DQNAgent(Clock(named, 1e6), config, seed=0).train()
+    assert not any("float32" in str(warning.message) for warning in recwarn)
+    with pytest.warns(UserWarning, match="between 1700000000 and 17000000"):
+        DQNAgent(Clock(named, 1.7e9), config, seed=0).train()
+
+
+@pytest.mark.parametrize("constant", [0.1, 1 / 3, 1e6 + 0.1, 5.0, "a sum"])
+def test_features_that_are_one_number_are_told_apart(constant):
+    rng = np.random.default_rng(0)
+    states = rng.random((1000, 2))
+    sums = rng.dirichlet(np.ones(7), 1000).sum(axis=1)
+    states[:, 1] = sums if constant == "a sum" else constant
+    assert unresolved(states, "the states", 0.01) == ""
+    looking = Resolution(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [looking.look(state) for state in states[:500]] == [False] * 499 + [True]
+    states[:, 1] = 1.7e9 + (rng.random(1000) < 0.5)
+    assert "feature 1 of the states is between 1700000000 and" in unresolved(states, "the states")
+
+
+def test_rewards_that_are_one_number_are_not_warned_of(recwarn):
+    env = gym.wrappers.TransformReward(Machines(), lambda reward: -0.1)
+    DQNAgent(env, PLAYED, seed=0).train()
+    assert not any("subtract it" in str(warning.message) for warning in recwarn)
+
+
+@pytest.mark.parametrize(("level", "warns"), [(0.0, False), (100.0, False), (1e5, True)])
+def test_rewards_that_hardly_differ_beside_their_level_are_warned_of(level, warns, recwarn):
+    env = gym.wrappers.TransformReward(Machines(), lambda reward: reward + level)
+    DQNAgent(env, PLAYED, seed=0).train()
+    assert any("subtract it" in str(warning.message) for warning in recwarn) == warns

@@ -156,3 +156,18 @@ def test_plots_compare_with_the_truth(twenty):
     texts = {text.get_text() for text in axes.get_legend().get_texts()}
     assert texts == {"raises", "lowers", "missed", "not in the truth"}
     assert {"intervention 3", "variable 7"} <= {text.get_text() for text in axes.texts}
+
+
+def test_effects_dropped_for_the_unit_of_a_variable_are_warned_of():
+    rng = np.random.default_rng(0)
+    x, a = rng.normal(size=(2000, 2)), rng.integers(2, size=(2000, 1))
+    y = np.column_stack([0.8 * x[:, 0] + a[:, 0], 0.6 * x[:, 0] + 0.3 * rng.normal(size=2000)])
+    given = Transitions(x, a, y.sum(axis=1), y)
+    edges = set(DependencyGraph.estimate(given).edges)
+    assert ("variable 0", "variable 1") in edges
+    small = Transitions(1e-3 * x, a, y.sum(axis=1), 1e-3 * y)
+    with pytest.warns(
+        UserWarning, match="'variable 1', whose standard deviation is .* was dropped"
+    ):
+        assert ("variable 0", "variable 1") not in DependencyGraph.estimate(small).edges
+    assert set(DependencyGraph.estimate(small, smallest_effect=1.25e-5).edges) == edges
