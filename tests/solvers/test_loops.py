@@ -237,3 +237,16 @@ with until(time.perf_counter() + 1.0):
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     assert done.stdout == "True\n"
+
+
+def test_nothing_is_searched_where_there_is_nothing_to_prepare(monkeypatch, random_network):
+    def searched(*arguments):
+        raise AssertionError("it searches")
+
+    space = mr.Box(np.zeros(9), np.ones(9), matrix=np.ones((1, 9)), right=[3.0], binary=range(9))
+    assert space.compiled_oracle is None
+    solver = mr.ArgmaxSolver(
+        random_network(np.random.default_rng(0), 12, (8,)), space, solver="branch_and_bound"
+    )
+    monkeypatch.setattr("milp_rl.solvers.branch_and_bound.search.Tree.run", searched)
+    assert solver.prepare() is solver
