@@ -192,7 +192,7 @@ class ArgmaxSolver:
         It takes seconds, half a minute on a machine where they were not compiled before, and
         nothing where there are none for the set, or it is listed. Without a time limit the first
         search does so by itself, and with one of 5 seconds or more if that is a small part of it.
-        Shorter ones do without, which takes up to ten times as long.
+        Shorter ones do without, which takes several times as long.
 
         Examples
         --------

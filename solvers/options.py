@@ -13,7 +13,8 @@ from milp_rl.solvers.log import Log
 
 _LOOPS = "milp_rl.formulations.kernels.oracles"  # that all of them import
 _SEARCH = "milp_rl.solvers.branch_and_bound.kernels"
-_LEAST_SECONDS = 5.0  # of a time limit, within which a module of loops is imported
+SECONDS_TO_FETCH = 5.0
+"""Of a time limit, within which kept loops of searches are fetched: it takes a second or two."""
 
 TOLERANCE = 1e-6
 """Values that differ by at most this part of the spread of the objective count as equal."""
@@ -89,7 +90,7 @@ def in_time(oracle: CompiledOracle | None) -> CompiledOracle | None:
     They are compiled for each kind of oracle. Those that a search of this process had are there;
     others are fetched from where they are kept, or compiled, if that is a small part of the limit.
     """
-    if oracle is None or (_SEARCH not in sys.modules and seconds_left() < _LEAST_SECONDS):
+    if oracle is None or (_SEARCH not in sys.modules and seconds_left() < SECONDS_TO_FETCH):
         return None
     from milp_rl.solvers.branch_and_bound import kernels
 

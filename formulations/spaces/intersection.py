@@ -99,9 +99,16 @@ class Intersection(Overlaid):
     def _within(self, actions: ActionArray, decided: int) -> BoolArray:
         """Tell which actions are of all members' domains in their first variables."""
         found = np.ones(len(actions), dtype=bool)
-        for member in self.members:
+        for member in self._of_other_domains:
             found &= ~member.outside_domains(actions)[:, :decided].any(axis=1)
         return found
+
+    @cached_property
+    def _of_other_domains(self) -> tuple[ActionSpace, ...]:
+        """The members for which an action of the intersection's domains may be none."""
+        if not (self.continuous | self.integer).any() and not self._crossed:
+            return ()  # bits, which are of all domains
+        return tuple(self.members)
 
     def _linear_max(self, c: FloatArray, pins: Pins) -> FloatArray:
         """Return the smallest of the members' bounds; none where their variables' bounds cross."""

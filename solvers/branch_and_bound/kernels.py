@@ -13,14 +13,14 @@ from milp_rl.formulations.kernels.compiling import compiled, is_in_time
 from milp_rl.formulations.kernels.description import CompiledOracle, NetworkArrays, Signs, Singles
 from milp_rl.formulations.kernels.oracles import linear_maximum, other_maxima
 from milp_rl.formulations.kernels.relaxation import backward, forward, lines, margin, start
+from milp_rl.solvers.options import SECONDS_TO_FETCH
 
-_SECONDS_TO_FETCH = 5.0  # which takes a second or two
 _SECONDS_TO_COMPILE = 120.0  # which takes up to half a minute on a machine that does other things
 
 
 def are_in_time(kind: type) -> bool:
     """Whether the time limit leaves time for the loops of a search with a kind of oracle."""
-    seconds = {"to_fetch": _SECONDS_TO_FETCH, "to_compile": _SECONDS_TO_COMPILE}
+    seconds = {"to_fetch": SECONDS_TO_FETCH, "to_compile": _SECONDS_TO_COMPILE}
     return all(is_in_time(loop, kind, **seconds) for loop in (maximize, tighten, probe))
 
 

@@ -116,14 +116,10 @@ assert "numba" in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_a_long_search_goes_on_in_compiled_loops(random_network, monkeypatch):
-    network = random_network(np.random.default_rng(0), 26, (16, 16))
-    space = mr.BudgetTopK(24, 8)
-    states = np.random.default_rng(1).normal(size=(1, 2))
-    solver = mr.ArgmaxSolver(network, space, solver="branch_and_bound")
-    wanted = solver.solve(states[0])
-    assert wanted.nodes > tree._NODES_BEFORE_LOOPS
-    seen = []
+@pytest.fixture
+def in_loops(monkeypatch):
+    """Whether nodes were bounded in compiled loops, each time that a way was chosen."""
+    seen: list[bool] = []
     making = tree.bounds_of_nodes
 
     def watched(*arguments):
@@ -131,8 +127,19 @@ def test_a_long_search_goes_on_in_compiled_loops(random_network, monkeypatch):
         return making(*arguments)
 
     monkeypatch.setattr(tree, "bounds_of_nodes", watched)
+    return seen
+
+
+def test_a_long_search_goes_on_in_compiled_loops(random_network, in_loops):
+    network = random_network(np.random.default_rng(0), 26, (16, 16))
+    space = mr.BudgetTopK(24, 8)
+    states = np.random.default_rng(1).normal(size=(1, 2))
+    solver = mr.ArgmaxSolver(network, space, solver="branch_and_bound")
+    wanted = solver.solve(states[0])
+    assert wanted.nodes > tree._NODES_BEFORE_LOOPS
+    in_loops.clear()
     found = mr.argmax(network, states[0], space, solver="branch_and_bound")
-    assert seen == [False, True]
+    assert in_loops == [False, True]
     assert found.status == wanted.status == "optimal"
     assert found.value == pytest.approx(wanted.value, abs=1e-6)
 
@@ -199,24 +206,17 @@ for space in spaces:
     assert done.stdout.split("\n")[:-1] == ["False True", "True True"] * 3
 
 
-def test_a_search_within_a_limit_goes_on_in_loops_that_are_there(random_network, monkeypatch):
+def test_a_search_within_a_limit_goes_on_in_loops_that_are_there(random_network, in_loops):
     network = random_network(np.random.default_rng(0), 26, (16, 16))
     space = mr.BudgetTopK(24, 8)
     state = np.random.default_rng(1).normal(size=2)
     mr.ArgmaxSolver(network, space, solver="branch_and_bound").prepare()
-    seen = []
-    making = tree.bounds_of_nodes
-
-    def watched(*arguments):
-        seen.append(arguments[4] is not None)
-        return making(*arguments)
-
-    monkeypatch.setattr(tree, "bounds_of_nodes", watched)
+    in_loops.clear()
     mr.argmax(network, state, space, solver="branch_and_bound", time_limit=2.0)
-    assert seen == [False, True]
-    seen.clear()
+    assert in_loops == [False, True]
+    in_loops.clear()
     mr.ArgmaxSolver(network, space, solver="branch_and_bound", time_limit=2.0).solve(state)
-    assert seen == [True]
+    assert in_loops == [True]
 
 
 @pytest.mark.slow

@@ -135,7 +135,8 @@ def _traced(
     state, entry = len(walks.first_arc) - 2, len(value) // lanes - 1
     for layer in range(len(walks.node) - 1, -1, -1):
         v = walks.node[layer]
-        found, length = -1, entry - walks.first_entry[state] + walks.least[state]
+        length = entry - walks.first_entry[state] + walks.least[state]
+        following = state, entry
         for arc in range(walks.first_arc[state], walks.first_arc[state + 1]):
             own = worth_on[v, lane] if walks.on[arc] else worth_out[v, lane]
             before = walks.source[arc]
@@ -145,12 +146,10 @@ def _traced(
                 at >= walks.least[before]
                 and value[other * lanes + lane] + own == value[entry * lanes + lane]
             ):
-                found, visited[v] = arc, walks.on[arc]
+                following, visited[v] = (before, other), walks.on[arc]
                 if visited[v]:
                     break
-        before = walks.source[found]
-        entry = walks.first_entry[before] + length - walks.length[found] - walks.least[before]
-        state = before
+        state, entry = following
 
 
 @compiled
